@@ -1,0 +1,1 @@
+"""Runs the whole loop on one machine: broker, MLflow, services, demo."""

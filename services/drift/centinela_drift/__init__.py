@@ -1,0 +1,1 @@
+"""Watches performance and drift, and asks for retraining."""

@@ -1,0 +1,1 @@
+"""Accepts transactions and labels: HTTP, files and a simulator, into Kafka."""

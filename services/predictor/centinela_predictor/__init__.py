@@ -1,0 +1,1 @@
+"""Scores transactions: exactly-once stream loop and HTTP gateway on one scorer."""

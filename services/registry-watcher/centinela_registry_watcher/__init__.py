@@ -1,0 +1,1 @@
+"""Sees promotions in the registry and announces them on Kafka."""

@@ -1,0 +1,1 @@
+"""Archives verdicts and labels, trains, evaluates, gates and registers models."""

@@ -1,0 +1,46 @@
+"""The only place that reads the wall clock."""
+
+from __future__ import annotations
+
+import time
+from datetime import UTC, datetime
+from typing import Protocol
+
+
+class Clock(Protocol):
+    """Wall time and monotonic time."""
+
+    def now(self) -> datetime:
+        """The current instant, aware, UTC."""
+
+    def monotonic(self) -> float:
+        """Seconds of a clock that never goes back."""
+
+
+class SystemClock:
+    """The machine's clock."""
+
+    def now(self) -> datetime:
+        return datetime.now(UTC)
+
+    def monotonic(self) -> float:
+        return time.monotonic()
+
+
+class FixedClock:
+    """A clock that stands still until a test moves it."""
+
+    def __init__(self, instant: datetime) -> None:
+        self._instant = instant
+        self._seconds = 0.0
+
+    def now(self) -> datetime:
+        return self._instant
+
+    def monotonic(self) -> float:
+        return self._seconds
+
+    def set(self, instant: datetime) -> None:
+        """Move wall and monotonic time to *instant*."""
+        self._seconds += (instant - self._instant).total_seconds()
+        self._instant = instant

@@ -1,0 +1,83 @@
+"""Bytes to events and back: the one decoder of each event type, with errors that name the field."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Generic, TypeVar
+
+import msgspec
+
+from centinela.errors import InvalidRecord
+from centinela.events import SUPPORTED_VERSION, Event, ModelEvent
+
+E = TypeVar("E", bound=Event)
+MAX_RECORD_BYTES = 1_000_000
+FUTURE_TOLERANCE = timedelta(days=1)
+
+
+class Decoder(Generic[E]):
+    """Decodes one event type from UTF-8 JSON.
+
+    Args:
+        event_type: The event, or the union of events, that a topic carries.
+    """
+
+    def __init__(self, event_type: type[E]) -> None:
+        self._one = msgspec.json.Decoder(event_type)
+        self._many = msgspec.json.Decoder(list[event_type])  # type: ignore[valid-type]
+
+    def decode(self, value: bytes | None) -> E:
+        """The event of one record.
+
+        Raises:
+            InvalidRecord: ``empty``, ``too_large``, ``malformed_json``, ``invalid_field`` (the detail names it) or
+                ``unsupported_version``.
+        """
+        if not value:
+            raise InvalidRecord("empty", "the record has no value")
+        if len(value) > MAX_RECORD_BYTES:
+            raise InvalidRecord("too_large", f"{len(value)} bytes; at most {MAX_RECORD_BYTES}")
+        try:
+            event = self._one.decode(value)
+        except msgspec.ValidationError as error:
+            raise InvalidRecord("invalid_field", str(error)) from error
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            raise InvalidRecord("malformed_json", str(error)) from error
+        if event.version != SUPPORTED_VERSION:
+            raise InvalidRecord("unsupported_version", f"version {event.version}; this release reads version {SUPPORTED_VERSION}")
+        return event
+
+    def decode_many(self, values: Sequence[bytes | None]) -> list[E | InvalidRecord]:
+        """One result per value, in order: the event, or why it is none. Fast where all are good."""
+        try:
+            if all(values) and max(map(len, values)) <= MAX_RECORD_BYTES:  # type: ignore[arg-type]
+                events = self._many.decode(b"[" + b",".join(values) + b"]")  # type: ignore[arg-type]
+                if len(events) == len(values) and all(e.version == SUPPORTED_VERSION for e in events):
+                    return events  # type: ignore[return-value]
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, ValueError):
+            pass
+        return [self._try(value) for value in values]
+
+    def _try(self, value: bytes | None) -> E | InvalidRecord:
+        try:
+            return self.decode(value)
+        except InvalidRecord as invalid:
+            return invalid
+
+
+class ModelEventDecoder(Decoder[Event]):
+    """Decodes the union of ``model-events`` by its ``type`` field."""
+
+    def __init__(self) -> None:
+        super().__init__(ModelEvent)  # type: ignore[arg-type]
+
+
+def require_plausible_time(occurred_at: datetime, now: datetime) -> None:
+    """Refuse an event time further in the future than a clock can be wrong.
+
+    Raises:
+        InvalidRecord: ``time_in_future``.
+    """
+    if occurred_at - now > FUTURE_TOLERANCE:
+        raise InvalidRecord("time_in_future", f"occurred_at {occurred_at.astimezone(UTC).isoformat()} is more than a day ahead")

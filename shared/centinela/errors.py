@@ -1,0 +1,41 @@
+"""The errors that cross module borders. Each message says what to do."""
+
+from __future__ import annotations
+
+
+class CentinelaError(Exception):
+    """Base of the errors that Centinela raises on purpose."""
+
+
+class InvalidRecord(CentinelaError):
+    """A record that no retry can help: it goes to the dead letters.
+
+    Args:
+        reason: A constant in snake_case (``malformed_json``, ``invalid_field``, ``unsupported_version``, ...).
+        detail: What is wrong with which field.
+    """
+
+    def __init__(self, reason: str, detail: str) -> None:
+        super().__init__(f"{reason}: {detail}")
+        self.reason = reason
+        self.detail = detail
+
+
+class DependencyUnavailable(CentinelaError):
+    """A dependency (Kafka, MLflow, the disk) does not answer: wait with backoff, then try again."""
+
+
+class TransactionAborted(CentinelaError):
+    """The Kafka transaction was aborted: state derived from its records must be rebuilt, then the records read again."""
+
+
+class ProducerFenced(CentinelaError):
+    """Another producer took over this transactional id, or the transaction is lost: the process must end."""
+
+
+class ModelRejected(CentinelaError):
+    """A model bundle failed verification; the model in service stays."""
+
+
+class PromotionConflict(CentinelaError):
+    """The alias does not stand where the caller expected it."""

@@ -1,0 +1,239 @@
+"""The events: past-tense facts, frozen, versioned by integer.
+
+A change within a version only adds optional fields. Every version has a JSON Schema and an example file under
+``shared/centinela/schemas/``, generated from and checked against this module.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, Literal
+
+import msgspec
+from msgspec import Meta
+
+Id = Annotated[str, Meta(min_length=1, max_length=128, description="Opaque identifier, 1 to 128 characters.")]
+Instant = Annotated[datetime, Meta(tz=True, description="RFC 3339 instant with its zone.")]
+Money = Annotated[float, Meta(ge=0, le=1e9, description="Major units of the currency, >= 0.")]
+Probability = Annotated[float, Meta(ge=0, le=1)]
+Decision = Literal["approve", "review", "decline"]
+Variant = Literal["champion", "challenger", "none"]
+
+
+class Event(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Base of all events. ``version`` is the integer version of the event's type."""
+
+    version: int = 1
+
+
+class Verdict(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A decision already taken on a transaction, which the stream adopts instead of scoring again.
+
+    The gateway attaches the verdict that it answered with. Labelled history is loaded with ``origin="history"`` and
+    ``variant="none"``: it feeds the feature state and the archive, and needs no model.
+    """
+
+    origin: Literal["gateway", "history"]
+    decision: Decision
+    variant: Variant
+    score: Probability | None = None
+    threshold: Probability | None = None
+    model_version: str | None = None
+    feature_set: str | None = None
+    features: bytes | None = None
+    reasons: tuple[str, ...] = ()
+    scored_at: Instant | None = None
+
+
+class TransactionReceived(Event, frozen=True):
+    """A card transaction accepted for scoring. Topic ``transactions``, keyed by *user_id*, else by *transaction_id*.
+
+    ``user_id`` is None where the source does not know the cardholder: history features are then missing values.
+    ``attributes`` are raw numeric columns passed through to the model (``v1`` .. ``v28``, ...); None is a missing value.
+    """
+
+    transaction_id: Id
+    occurred_at: Instant
+    amount: Money
+    user_id: Id | None = None
+    terminal_id: Id | None = None
+    currency: Annotated[str, Meta(pattern="^[A-Z]{3}$")] = "EUR"
+    attributes: dict[str, float | None] = {}
+    verdict: Verdict | None = None
+
+
+class LabelReported(Event, frozen=True):
+    """What became known of a transaction, when. Topic ``labels``, keyed like its transaction."""
+
+    transaction_id: Id
+    is_fraud: bool
+    occurred_at: Instant
+    reported_at: Instant
+    user_id: Id | None = None
+    source: str = "chargeback"
+
+
+class TransactionScored(Event, frozen=True):
+    """The one verdict on a transaction. Topic ``predictions``, keyed like its transaction.
+
+    ``features`` is the served vector: float64, little-endian, in the order of ``feature_set`` (see
+    ``centinela.features.spec``), base64 in JSON. ``score`` is None only for loaded history (``origin="history"``).
+    """
+
+    transaction_id: Id
+    occurred_at: Instant
+    amount: Money
+    decision: Decision
+    variant: Variant
+    origin: Literal["stream", "gateway", "history"]
+    feature_set: str
+    features: bytes
+    scored_at: Instant
+    user_id: Id | None = None
+    terminal_id: Id | None = None
+    currency: str = "EUR"
+    score: Probability | None = None
+    is_fraud: bool = False
+    threshold: Probability | None = None
+    model_version: str | None = None
+    reasons: tuple[str, ...] = ()
+
+
+class FeaturePane(Event, frozen=True):
+    """Mergeable statistics of the transactions scored in one committed batch. Topic ``feature-panes``.
+
+    One pane per source partition, event-time bucket, model version and variant in a batch. Written in the same
+    transaction as the verdicts, so that a read_committed reader sees each scored transaction in exactly one pane.
+
+    ``histograms``: uint32, little-endian, shape (features of the model, bins): counts per bin of the bundle's frozen
+    reference edges; the last bin counts missing values. ``score_histogram``: uint32, 50 equal bins over [0, 1].
+    ``transactions``: packed rows of ``PANE_ROW`` (see ``centinela.model.panes``): id hash, user hash, event time, score.
+    """
+
+    partition: int
+    start: Instant
+    end: Instant
+    model_version: str
+    variant: Variant
+    count: int
+    alerts: int
+    watermark: Instant
+    histograms: bytes
+    score_histogram: bytes
+    transactions: bytes
+
+
+class PerformanceMeasured(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Performance on mature labels over a window of event time."""
+
+    start: Instant
+    end: Instant
+    count: int
+    frauds: int
+    average_precision: float | None = None
+    card_precision_at_100: float | None = None
+    baseline_average_precision: float | None = None
+
+
+class Finding(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One observed statistic beside its limit."""
+
+    statistic: str
+    value: float
+    limit: float
+    breached: bool
+    feature: str | None = None
+    significant: bool | None = None
+
+
+class DriftReported(Event, frozen=True):
+    """The state of drift over a window of event time. Topic ``drift-reports``, keyed by *model_name*."""
+
+    report_id: Id
+    model_name: str
+    model_version: str
+    start: Instant
+    end: Instant
+    count: int
+    alert_rate: float
+    state: Literal["insufficient", "stable", "warning", "alarm"]
+    findings: tuple[Finding, ...]
+    retrain: Literal["requested", "suppressed", "none"]
+    reason: str
+    performance: PerformanceMeasured | None = None
+    report_path: str | None = None
+
+
+class RetrainRequested(Event, frozen=True):
+    """Somebody asks for training. Topic ``retrain-requests``, keyed by *model_name*. The id is deterministic."""
+
+    request_id: Id
+    model_name: str
+    requested_by: Literal["drift", "operator"]
+    as_of: Instant
+    reason: str
+    findings: tuple[Finding, ...] = ()
+    model_kind: str | None = None
+
+
+class ModelPromoted(Event, frozen=True, tag_field="type", tag="ModelPromoted"):
+    """The registry's alias moved. Topic ``model-events``, key ``<model>:promoted:<alias>``."""
+
+    model_name: str
+    alias: Literal["champion", "challenger"]
+    model_version: str | None
+    previous_version: str | None
+    sequence: int
+    observed_at: Instant
+
+
+class ModelLoaded(Event, frozen=True, tag_field="type", tag="ModelLoaded"):
+    """A replica serves a version from now on. Topic ``model-events``, key ``<model>:loaded:<alias>:<replica>``."""
+
+    model_name: str
+    alias: Literal["champion", "challenger"]
+    model_version: str
+    replica: str
+    sequence: int
+    loaded_at: Instant
+    duration_s: float
+
+
+class ModelRejected(Event, frozen=True, tag_field="type", tag="ModelRejected"):
+    """A replica refused a bundle and serves on with the old one. Key ``<model>:rejected:<alias>:<replica>``."""
+
+    model_name: str
+    alias: Literal["champion", "challenger"]
+    model_version: str
+    replica: str
+    sequence: int
+    reason: str
+    rejected_at: Instant
+    serving_version: str | None = None
+
+
+class TrainingCompleted(Event, frozen=True, tag_field="type", tag="TrainingCompleted"):
+    """A training request ended. Topic ``model-events``, key ``<model>:trained:<request_id>``."""
+
+    model_name: str
+    request_id: Id
+    outcome: Literal["promoted", "challenger", "refused", "failed"]
+    reason: str
+    completed_at: Instant
+    run_id: str | None = None
+    model_version: str | None = None
+    average_precision: float | None = None
+    champion_average_precision: float | None = None
+    dataset_digest: str | None = None
+    duration_s: float | None = None
+
+
+ModelEvent = ModelPromoted | ModelLoaded | ModelRejected | TrainingCompleted
+
+SUPPORTED_VERSION = 1
+_encoder = msgspec.json.Encoder()
+
+
+def encode(event: Event) -> bytes:
+    """The event as UTF-8 JSON."""
+    return _encoder.encode(event)

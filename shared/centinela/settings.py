@@ -1,0 +1,42 @@
+"""Settings that every process shares. A service's ``settings.py`` extends this class with its own fields.
+
+Each field is read from the environment as ``CENTINELA_<FIELD>``; ``docs/settings.md`` is generated from these classes.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import AliasChoices, Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class Settings(BaseSettings):
+    """Where the dependencies are and how the process speaks."""
+
+    model_config = SettingsConfigDict(env_prefix="CENTINELA_", extra="ignore", frozen=True, populate_by_name=True)
+
+    kafka_bootstrap_servers: str = Field(
+        "127.0.0.1:9092",
+        validation_alias=AliasChoices("CENTINELA_KAFKA_BOOTSTRAP_SERVERS", "KAFKA_BOOTSTRAP_SERVERS"),
+        description="Kafka brokers, host:port separated by commas.",
+    )
+    partitions: int = Field(4, ge=1, description="Partitions of the data topics, when `centinela topics create` makes them.")
+    replication_factor: int = Field(1, ge=1, description="Replicas of each topic, when `centinela topics create` makes them.")
+    mlflow_tracking_uri: str = Field(
+        "http://127.0.0.1:5000",
+        validation_alias=AliasChoices("CENTINELA_MLFLOW_TRACKING_URI", "MLFLOW_TRACKING_URI"),
+        description="MLflow tracking server and registry.",
+    )
+    model_name: str = Field("FraudDetector", description="Registered model.")
+    experiment: str = Field("credit-card-fraud", description="MLflow experiment.")
+    data_dir: Path = Field(Path(".local/data"), description="Folder for state, archive, served bundles and reports.")
+    ops_host: str = Field("127.0.0.1", description="Address that HTTP endpoints listen on.")
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="Least level logged.")
+    log_format: Literal["auto", "json", "console"] = Field("auto", description="`auto` is console on a terminal, JSON elsewhere.")
+    log_salt: str = Field("centinela", description="Key of the hash under which user ids appear in logs. Set your own.")
+    attributes: tuple[str, ...] = Field(
+        tuple(f"v{n}" for n in range(1, 29)), description="Raw numeric columns of a transaction that become features (JSON list).",
+    )
+    label_maturity_days: float = Field(7.0, gt=0, description="Days after which a transaction without a fraud label counts as genuine.")

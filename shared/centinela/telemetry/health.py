@@ -1,0 +1,47 @@
+"""What a process waits for, as its ``/health`` and ``/ready`` tell it."""
+
+from __future__ import annotations
+
+import threading
+
+
+class Health:
+    """Thread-safe record of the conditions that stand between a process and readiness.
+
+    Args:
+        conditions: Names of what must be there first (``kafka``, ``model``, ...); all are unmet at the start.
+    """
+
+    def __init__(self, *conditions: str) -> None:
+        self._lock = threading.Lock()
+        self._unmet: dict[str, str] = dict.fromkeys(conditions, "not there yet")
+        self._dead: str | None = None
+
+    def wait_for(self, condition: str, detail: str) -> None:
+        """*condition* is unmet, because of *detail*."""
+        with self._lock:
+            self._unmet[condition] = detail
+
+    def met(self, condition: str) -> None:
+        """*condition* holds."""
+        with self._lock:
+            self._unmet.pop(condition, None)
+
+    def died(self, detail: str) -> None:
+        """The process cannot recover by itself: no longer live."""
+        with self._lock:
+            self._dead = detail
+
+    @property
+    def live(self) -> bool:
+        return self._dead is None
+
+    @property
+    def ready(self) -> bool:
+        with self._lock:
+            return self._dead is None and not self._unmet
+
+    def unmet(self) -> dict[str, str]:
+        """Condition to the reason why it is unmet."""
+        with self._lock:
+            return dict(self._unmet)
