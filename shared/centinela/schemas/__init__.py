@@ -1,0 +1,48 @@
+"""JSON Schema and an example of every event version, as files; ``python -m centinela.schemas`` writes the schemas anew."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from centinela.topics import CATALOGUE
+
+FOLDER = Path(__file__).parent
+
+
+def event_types() -> tuple[type, ...]:
+    """Every event type that a topic carries."""
+    return tuple(value for topic in CATALOGUE for value in topic.values)
+
+
+def file_name(event_type: type) -> str:
+    """``TransactionReceived.v1.json``; the same under ``examples/``."""
+    return f"{event_type.__name__}.v1.json"
+
+
+def schema(event_type: type) -> dict[str, Any]:
+    """The JSON Schema (draft 2020-12) of one event."""
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **msgspec.json.schema(event_type)}
+
+
+def render(event_type: type) -> str:
+    """The text of an event's schema file."""
+    return json.dumps(schema(event_type), indent=2, sort_keys=True) + "\n"
+
+
+def example(event_type: type) -> bytes:
+    """The example file of one event."""
+    return (FOLDER / "examples" / file_name(event_type)).read_bytes()
+
+
+def write_all() -> list[Path]:
+    """Write every schema file; return their paths."""
+    paths = []
+    for event_type in event_types():
+        path = FOLDER / file_name(event_type)
+        path.write_text(render(event_type))
+        paths.append(path)
+    return paths

@@ -1,0 +1,4 @@
+from centinela.schemas import write_all
+
+for path in write_all():
+    print(path.name)
