@@ -1,0 +1,53 @@
+"""A real MLflow server: sqlite for runs and registry, artifacts served from a folder beside it."""
+
+from __future__ import annotations
+
+import sys
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+from centinela_local.ports import LOOPBACK, free_port
+from centinela_local.process import BackgroundProcess
+
+MLFLOW_ENVIRONMENT = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "true"}
+
+
+def mlflow_command(folder: Path, port: int) -> list[str]:
+    """The command that serves runs and registry of *folder* on the loopback interface; makes the folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    root = folder.resolve()
+    return [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", f"sqlite:///{root / 'mlflow.db'}",
+            "--artifacts-destination", str(root / "artifacts"), "--host", LOOPBACK, "--port", str(port), "--workers", "1",
+            "--allowed-hosts", f"{LOOPBACK}:{port},localhost:{port}"]
+
+
+def answers(url: str, timeout_s: float = 2.0) -> bool:
+    """Whether *url* gives 200."""
+    try:
+        with urllib.request.urlopen(url, timeout=timeout_s) as response:
+            return bool(response.status == 200)
+    except (OSError, urllib.error.URLError):
+        return False
+
+
+class TemporaryMlflow:
+    """An MLflow server on a free port, for tests.
+
+    Args:
+        folder: An empty folder, which the caller removes.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        port = free_port()
+        self.uri = f"http://{LOOPBACK}:{port}"
+        self._process = BackgroundProcess("MLflow", mlflow_command(folder, port), log=folder / "mlflow.log",
+                                          answers=lambda: answers(f"{self.uri}/health"), env=MLFLOW_ENVIRONMENT, start_timeout_s=120)
+
+    def start(self) -> None:
+        """Start, or start again on the same data, and wait until it answers."""
+        self._process.start()
+
+    def stop(self) -> None:
+        """End it with its workers. Idempotent."""
+        self._process.stop(grace_s=5)
