@@ -8,7 +8,7 @@ from datetime import datetime
 
 from centinela.kafka.port import Headers
 
-_TRACEPARENT = re.compile(r"^00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}$")
+_TRACEPARENT = re.compile(r"00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 TRACEPARENT = "traceparent"
 
 
@@ -19,7 +19,7 @@ def new_traceparent() -> str:
 
 def traceparent_or_new(value: str | None) -> str:
     """*value* where it is a valid ``traceparent``, else a fresh one."""
-    return value if value and _TRACEPARENT.match(value) else new_traceparent()
+    return value if value and _TRACEPARENT.fullmatch(value) else new_traceparent()
 
 
 def trace_id(traceparent: str) -> str:
