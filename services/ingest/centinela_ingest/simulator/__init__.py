@@ -1,0 +1,10 @@
+"""A deterministic stream of card transactions with fraud, late labels and drift to order.
+
+After the Fraud Detection Handbook (Le Borgne et al.), chapter 3, written anew: vectorised, and any day can be made
+without the days before it.
+"""
+
+from centinela_ingest.simulator.profile import Drift, Profile, parse_drift
+from centinela_ingest.simulator.simulation import COLUMNS, Simulation
+
+__all__ = ["COLUMNS", "Drift", "Profile", "Simulation", "parse_drift"]
