@@ -1,0 +1,39 @@
+"""Settings come from the environment, and a wrong one says which."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from centinela.service import load_settings
+from centinela.settings import Settings
+from centinela.settings_table import render
+
+
+def test_the_plain_kafka_variable_works_and_the_prefixed_one_wins(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("CENTINELA_KAFKA_BOOTSTRAP_SERVERS", raising=False)
+    monkeypatch.setenv("KAFKA_BOOTSTRAP_SERVERS", "plain:1")
+    assert Settings().kafka_bootstrap_servers == "plain:1"
+    monkeypatch.setenv("CENTINELA_KAFKA_BOOTSTRAP_SERVERS", "prefixed:1")
+    assert Settings().kafka_bootstrap_servers == "prefixed:1"
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [("CENTINELA_PARTITIONS", "none"), ("CENTINELA_PARTITIONS", "0"), ("CENTINELA_LOG_LEVEL", "LOUD"), ("CENTINELA_LABEL_MATURITY_DAYS", "-1")],
+)
+def test_a_wrong_value_ends_the_process_with_a_line_that_names_the_variable(
+    variable: str, value: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv(variable, value)
+    with pytest.raises(SystemExit) as stopped:
+        load_settings(Settings)
+    assert stopped.value.code == 2
+    [line] = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"centinela: {variable}: ")
+    assert repr(value) in line
+
+
+def test_the_settings_page_is_the_one_that_the_code_generates() -> None:
+    page = Path(__file__).parents[3] / "docs" / "settings.md"
+    assert page.read_text() == render(), "run: python -m centinela.settings_table > docs/settings.md"
