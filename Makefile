@@ -1,0 +1,51 @@
+# `make demo` is all it takes. Needs Python 3.11 or later, a JDK 17 or later and Maven (or a Docker engine for the broker).
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+
+PYTHON ?=
+VENV := .venv
+PY := $(VENV)/bin/python
+STAMP := $(VENV)/.installed
+PACKAGES := shared services/ingest services/predictor services/drift services/trainer services/registry-watcher deploy/local
+SOURCES := shared/centinela services/*/centinela_* deploy/local/centinela_local
+ARGS ?=
+
+.PHONY: help env demo up down status test check clean
+
+help: ## what there is to run
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+env: $(STAMP) ## the environment in .venv, from pinned and hashed requirements
+
+$(STAMP): requirements/uv.txt requirements/dev.txt $(addsuffix /pyproject.toml,$(PACKAGES))
+	@if ! $(PY) -c '' 2>/dev/null; then python="$$(deploy/local/find-python $(PYTHON))"; "$$python" -m venv --clear $(VENV); fi
+	@echo "Installing into $(VENV) (the first time: about 1.4 GB) ..."
+	@$(PY) -m pip install -q --disable-pip-version-check --require-hashes -r requirements/uv.txt
+	@$(PY) -m uv pip install -q --python $(PY) --require-hashes -r requirements/dev.txt
+	@$(PY) -m uv pip install -q --python $(PY) --no-deps --no-build-isolation $(addprefix -e ,$(PACKAGES))
+	@touch $@
+
+demo: env ## show the whole loop: a new fraud pattern, drift, retraining, a hot swap (about 5 minutes)
+	@$(PY) -m centinela demo $(ARGS)
+
+up: env ## start Kafka, MLflow and the services, and wait until they are ready
+	@$(PY) -m centinela up $(ARGS)
+
+down: env ## stop everything that `up` or `demo` started
+	@$(PY) -m centinela down $(ARGS)
+
+status: env ## what runs, and what it waits for
+	@$(PY) -m centinela status $(ARGS)
+
+test: env ## all tests, on a real Kafka and a real MLflow
+	@$(PY) -m pytest $(ARGS)
+
+check: env ## lint and types
+	@$(PY) -m ruff check .
+	@$(PY) -m mypy $(SOURCES)
+
+clean: ## stop everything; remove .local and the tools' caches (not .venv)
+	@if [[ -e $(STAMP) ]]; then $(PY) -m centinela down; fi
+	@rm -rf .local .pytest_cache .mypy_cache .ruff_cache
+	@find . -path ./$(VENV) -prune -o -type d -name __pycache__ -exec rm -rf {} +
