@@ -1,0 +1,28 @@
+"""Settings of the predictor, in both roles."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from centinela.settings import Settings
+from pydantic import Field
+
+
+class PredictorSettings(Settings):
+    """Stream and gateway: where they listen, which models they serve, what they keep."""
+
+    gateway_port: int = Field(8001, ge=0, le=65535, description="Port of the gateway (0: any free one).")
+    predictor_port: int = Field(8002, ge=0, le=65535, description="Port of the stream's /health, /ready and /metrics.")
+    slot: str = Field("0", pattern=r"^[a-z0-9-]{1,32}$", description="Name of this replica among its role; stable over restarts.")
+    ab_share: float = Field(0.0, ge=0, le=1, description="Share of users whom the challenger scores, where one is loaded.")
+    ab_salt: str = Field("champion-challenger", min_length=1, max_length=64, description="Names the A/B experiment; another salt, another split.")
+    registry_retry_s: float = Field(1.0, gt=0, description="First pause before a failed model download is tried again; doubles up to 30 s.")
+    ack_timeout_s: float = Field(5.0, gt=0, description="Longest wait of a gateway request for the broker's acknowledgement.")
+    gateway_queue: int = Field(5_000, ge=1, description="Transactions that may wait in the gateway; past it requests get 503.")
+    gateway_verdicts: int = Field(100_000, ge=1, description="Verdicts the gateway remembers, so that a retry gets the first one.")
+    drain_timeout_s: float = Field(10.0, gt=0, description="Longest wait for requests in flight at the end.")
+
+    @property
+    def models_dir(self) -> Path:
+        """Where served bundles are kept: ``<version>/`` and the links ``current`` and ``challenger``."""
+        return self.data_dir / "models"
