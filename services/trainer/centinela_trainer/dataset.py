@@ -1,0 +1,159 @@
+"""From archive tables to a training set as it could be known at a point in time: pure functions.
+
+A label counts only from ``reported_at`` on. A transaction is *mature* at ``as_of`` once it is older than the label
+maturity; a mature transaction without a fraud label known by then counts as genuine. Younger ones are left out, whatever
+is known of them: of the youngest only frauds can be known, and a model must not learn "young means fraud".
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import xxhash
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+Bools = NDArray[np.bool_]
+Objects = NDArray[np.object_]
+Microseconds = NDArray[np.int64]
+Rows = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Mature transactions in order of (event time, id), each once.
+
+    ``matrix``: served features, shape (n, len(names)), NaN where missing. ``times_us``: microseconds since the epoch.
+    ``cards``: user ids, None where unknown. ``mature_until_us``: the event time up to which transactions are mature.
+    """
+
+    names: tuple[str, ...]
+    matrix: Floats
+    is_fraud: Bools
+    transaction_ids: Objects
+    cards: Objects
+    times_us: Microseconds
+    mature_until_us: int
+
+    def __len__(self) -> int:
+        return len(self.is_fraud)
+
+    @property
+    def groups(self) -> Objects:
+        """The card of each row; a transaction without a card is a group of its own."""
+        known = np.array([card is not None for card in self.cards], dtype=np.bool_)
+        return np.where(known, self.cards, self.transaction_ids)
+
+    def present(self) -> tuple[str, ...]:
+        """The features that have a value anywhere; a column that is missing throughout teaches nothing."""
+        return tuple(name for at, name in enumerate(self.names) if not np.isnan(self.matrix[:, at]).all())
+
+    def columns(self, names: Sequence[str], rows: Rows | slice = slice(None)) -> Floats:
+        """Feature columns *names*, in that order, of *rows*: C-contiguous, shape (rows, len(names))."""
+        index = [self.names.index(name) for name in names]
+        return np.ascontiguousarray(self.matrix[rows][:, index])
+
+    def digest(self) -> str:
+        """``md5:`` and 32 hex digits of everything in the set: the same content gives the same digest anywhere."""
+        digest = hashlib.md5("\x1f".join(self.names).encode(), usedforsecurity=False)
+        digest.update("\x1f".join(self.transaction_ids).encode())
+        digest.update("\x1f".join("" if card is None else card for card in self.cards).encode())
+        for array in (self.times_us, self.is_fraud, self.matrix + 0.0):
+            digest.update(np.ascontiguousarray(array).tobytes())
+        return f"md5:{digest.hexdigest()}"
+
+
+@dataclass(frozen=True)
+class Split:
+    """Row numbers of a dataset. ``start_us``: where the test days begin. All training rows lie before them."""
+
+    train: Rows
+    test: Rows
+    start_us: int
+
+
+def microseconds(instant: datetime) -> int:
+    """*instant* (aware) as microseconds since the epoch."""
+    return int(pd.Timestamp(instant).value // 1000)
+
+
+def assemble(predictions: pa.Table, labels: pa.Table, names: Sequence[str], *, as_of: datetime, maturity: timedelta,
+             window: timedelta) -> Dataset:
+    """The training set as knowable at *as_of*.
+
+    Args:
+        predictions: Columns ``transaction_id``, ``user_id``, ``occurred_us`` (int64) and the features *names*.
+        labels: Columns ``transaction_id``, ``is_fraud``, ``reported_us`` (int64).
+        names: Features, in the order of the layout; one that *predictions* lacks is missing throughout.
+        as_of: Nothing reported later than this is used.
+        maturity: Age from which a transaction without a fraud label counts as genuine.
+        window: How far back from the newest mature moment.
+
+    Returns:
+        One row per transaction id, the first of repeated ones; where several labels are known, the last report holds.
+    """
+    mature_until = microseconds(as_of - maturity)
+    occurred = predictions["occurred_us"].to_numpy()
+    inside = np.flatnonzero((occurred <= mature_until) & (occurred > mature_until - microseconds_of(window)))
+    ids = predictions["transaction_id"].take(pa.array(inside)).to_pandas().to_numpy(dtype=object)
+    frame = pd.DataFrame({"row": inside, "time": occurred[inside], "id": ids})
+    frame = frame.drop_duplicates("id").sort_values(["time", "id"], kind="stable")
+    rows = pa.array(frame["row"].to_numpy())
+    chosen = predictions.take(rows)
+    matrix = np.full((len(frame), len(names)), np.nan)
+    for at, name in enumerate(names):
+        if name in chosen.column_names:
+            matrix[:, at] = chosen[name].cast(pa.float64()).to_pandas().to_numpy(dtype=np.float64)
+    transaction_ids = frame["id"].to_numpy(dtype=object)
+    return Dataset(
+        names=tuple(names), matrix=matrix,
+        is_fraud=np.asarray(pd.Index(transaction_ids).isin(_known_frauds(labels, microseconds(as_of))), dtype=np.bool_),
+        transaction_ids=transaction_ids, cards=np.array(chosen["user_id"].to_pylist(), dtype=object),
+        times_us=frame["time"].to_numpy(dtype=np.int64), mature_until_us=mature_until,
+    )
+
+
+def _known_frauds(labels: pa.Table, as_of_us: int) -> Objects:
+    known = pd.DataFrame({"id": labels["transaction_id"].to_pandas(), "fraud": labels["is_fraud"].to_pandas(),
+                          "reported": labels["reported_us"].to_numpy()})
+    known = known[known["reported"] <= as_of_us].sort_values("reported", kind="stable").drop_duplicates("id", keep="last")
+    return known.loc[known["fraud"].astype(bool), "id"].to_numpy(dtype=object)
+
+
+def microseconds_of(span: timedelta) -> int:
+    """*span* in microseconds."""
+    return span // timedelta(microseconds=1)
+
+
+def split_by_time(dataset: Dataset, *, test_days: float, max_test_share: float, gap_days: float) -> Split:
+    """The newest mature days as test set, everything older than them (less the gap) as training set.
+
+    Where the history is short, the test days shrink to the newest *max_test_share* of the rows.
+
+    Args:
+        dataset: n > 0 rows in time order.
+        test_days: Length of the test window, back from the newest mature moment that has a transaction.
+        max_test_share: In (0, 1).
+        gap_days: Left out between training and test.
+    """
+    times = dataset.times_us
+    end = int(times[-1])
+    by_days = end - microseconds_of(timedelta(days=test_days))
+    by_share = int(times[min(int(np.ceil(len(times) * (1 - max_test_share))), len(times) - 1)]) - 1
+    start = max(by_days, by_share)
+    first_test = int(np.searchsorted(times, start, side="right"))
+    last_train = int(np.searchsorted(times, start - microseconds_of(timedelta(days=gap_days)), side="right"))
+    return Split(train=np.arange(last_train), test=np.arange(first_test, len(times)), start_us=start + 1)
+
+
+def card_folds(groups: Objects, folds: int, seed: int) -> NDArray[np.int64]:
+    """A fold number in [0, folds) for each row, the same for all rows of a card, on every machine."""
+    codes, unique = pd.factorize(groups)
+    of_card = np.array([xxhash.xxh3_64_intdigest(str(card).encode(), seed=seed) % folds for card in unique], dtype=np.int64)
+    return of_card[codes]
