@@ -1,0 +1,1 @@
+"""Model bundles: what the trainer registers and the predictor serves."""
