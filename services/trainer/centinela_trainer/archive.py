@@ -1,0 +1,126 @@
+"""The archive: verdicts and labels from Kafka to Parquet, each exactly once for whoever reads them.
+
+Records are buffered and flushed by count or age; offsets are committed only after the files stand.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from datetime import date
+
+import pyarrow as pa
+import structlog
+
+from centinela.clock import Clock
+from centinela.codec import Decoder
+from centinela.errors import InvalidRecord
+from centinela.events import Event, LabelReported, TransactionScored
+from centinela.kafka.dlq import DeadLetter
+from centinela.kafka.port import Record, TopicPartition
+from centinela_trainer import metrics
+from centinela_trainer.columns import Layouts, Row, label_tables, verdict_tables
+from centinela_trainer.store import ArchiveStore
+
+PREDICTIONS, LABELS = "predictions", "labels"
+Tables = Callable[[Sequence[Row]], Mapping[date, Sequence[pa.Table]]]
+log = structlog.get_logger()
+
+
+class Archive:
+    """Buffers records of both streams and writes them.
+
+    Args:
+        store: Where the files go; this process holds its lock.
+        topics: Topic name to stream (``predictions`` or ``labels``).
+        clock: For the age of the buffer.
+        flush_rows: Flush when this many records are buffered.
+        flush_s: Flush when the oldest buffered record is this old, seconds.
+    """
+
+    def __init__(self, store: ArchiveStore, topics: Mapping[str, str], clock: Clock, *, flush_rows: int, flush_s: float) -> None:
+        self._store, self._topics, self._clock = store, dict(topics), clock
+        self._flush_rows, self._flush_s = flush_rows, flush_s
+        self._decoders: dict[str, Decoder[TransactionScored] | Decoder[LabelReported]] = {
+            PREDICTIONS: Decoder(TransactionScored), LABELS: Decoder(LabelReported),
+        }
+        self._tables: dict[str, Tables] = {PREDICTIONS: verdict_tables, LABELS: label_tables}
+        self._layouts = Layouts()
+        self._buffers: dict[TopicPartition, list[Row]] = {}
+        self._next: dict[TopicPartition, int] = {}
+        self._since: float | None = None
+
+    @property
+    def buffered(self) -> int:
+        """Events waiting for the next flush."""
+        return sum(map(len, self._buffers.values()))
+
+    def begin(self, partition: TopicPartition, committed: int | None) -> None:
+        """*partition* is read from *committed* on."""
+        self._store.begin(self._topics[partition.topic], partition, committed)
+        self.drop(partition)
+
+    def drop(self, partition: TopicPartition) -> None:
+        """Forget what is buffered of *partition*: it will be read again."""
+        self._buffers.pop(partition, None)
+        self._next.pop(partition, None)
+
+    def add(self, records: Sequence[Record]) -> list[DeadLetter]:
+        """Buffer *records*; those that are no valid event are returned."""
+        dead: list[DeadLetter] = []
+        by_partition: dict[TopicPartition, list[Record]] = {}
+        for record in records:
+            by_partition.setdefault(TopicPartition(record.topic, record.partition), []).append(record)
+        for partition, part in by_partition.items():
+            events = self._decoders[self._topics[partition.topic]].decode_many([record.value for record in part])
+            buffer = self._buffers.setdefault(partition, [])
+            for record, event in zip(part, events, strict=True):
+                try:
+                    buffer.append(Row(record.topic, record.partition, record.offset, self._checked(event)))
+                except InvalidRecord as invalid:
+                    dead.append(DeadLetter.of(record, invalid))
+            self._next[partition] = part[-1].offset + 1
+        if self._since is None and records:
+            self._since = self._clock.monotonic()
+        metrics.ARCHIVE_BUFFERED.set(self.buffered)
+        return dead
+
+    def _checked(self, event: Event | InvalidRecord) -> TransactionScored | LabelReported:
+        if isinstance(event, InvalidRecord):
+            raise event
+        if isinstance(event, TransactionScored):
+            self._layouts.of(event)
+            return event
+        assert isinstance(event, LabelReported)
+        return event
+
+    def due(self) -> bool:
+        """Whether it is time to flush."""
+        return self._since is not None and (
+            self.buffered >= self._flush_rows or self._clock.monotonic() - self._since >= self._flush_s)
+
+    def flush(self) -> dict[TopicPartition, int]:
+        """Make everything buffered stand on the disk. Returns the offsets to commit then (next to read).
+
+        Raises:
+            DependencyUnavailable: The disk refuses. The buffer stays; a later flush writes the same files again.
+        """
+        started = self._clock.monotonic()
+        for partition, rows in self._buffers.items():
+            if rows:
+                stream = self._topics[partition.topic]
+                tables = self._tables[stream](rows)
+                size = self._store.write(stream, partition, rows[0].offset, rows[-1].offset, tables)
+                metrics.ARCHIVED_RECORDS.labels(stream).inc(len(rows))
+                metrics.ARCHIVED_BYTES.labels(stream).inc(size)
+                metrics.ARCHIVE_FILES.labels(stream).inc(len(tables))
+        count, offsets = self.buffered, dict(self._next)
+        self._buffers, self._next, self._since = {}, {}, None
+        metrics.ARCHIVE_BUFFERED.set(0)
+        duration = self._clock.monotonic() - started
+        metrics.ARCHIVE_FLUSH_DURATION.observe(duration)
+        log.info("archive.flushed", records=count, partitions=len(offsets), duration_s=round(duration, 3))
+        return offsets
+
+    def committed(self, offsets: Mapping[TopicPartition, int]) -> None:
+        """The flush up to *offsets* is committed: tell readers how far the archive reaches."""
+        self._store.save_offsets(offsets)
