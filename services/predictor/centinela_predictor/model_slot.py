@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import threading
 from dataclasses import dataclass, replace
-from typing import Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 import numpy as np
+from centinela.features.layout import FeatureLayout
 from numpy.typing import NDArray
 
-from centinela.features.layout import FeatureLayout
-from centinela.model.bundle import Manifest
 from centinela_predictor.reasons import Explainer
+
+if TYPE_CHECKING:
+    from centinela.model.bundle import Manifest
 
 Alias = Literal["champion", "challenger"]
 

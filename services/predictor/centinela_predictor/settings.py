@@ -18,7 +18,7 @@ class PredictorSettings(Settings):
     ab_salt: str = Field("champion-challenger", min_length=1, max_length=64, description="Names the A/B experiment; another salt, another split.")
     registry_retry_s: float = Field(1.0, gt=0, description="First pause before a failed model download is tried again; doubles up to 30 s.")
     ack_timeout_s: float = Field(5.0, gt=0, description="Longest wait of a gateway request for the broker's acknowledgement.")
-    gateway_queue: int = Field(5_000, ge=1, description="Transactions that may wait in the gateway; past it requests get 503.")
+    gateway_queue: int = Field(5_000, ge=1, description="Requests that may wait in the gateway; past it requests get 503.")
     gateway_verdicts: int = Field(100_000, ge=1, description="Verdicts the gateway remembers, so that a retry gets the first one.")
     drain_timeout_s: float = Field(10.0, gt=0, description="Longest wait for requests in flight at the end.")
 

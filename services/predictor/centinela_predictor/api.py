@@ -1,0 +1,144 @@
+"""The gateway's HTTP side: ``/predict``, ``/predict/batch``, ``/model`` and the endpoints that every process has."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import msgspec
+import structlog
+from centinela.clock import Clock
+from centinela.errors import DependencyUnavailable
+from centinela.telemetry.health import Health
+from centinela.telemetry.ops import health_payload, ready_payload
+from fastapi import FastAPI, Request, Response
+from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, generate_latest
+from starlette.exceptions import HTTPException
+
+from centinela_predictor import metrics, openapi
+from centinela_predictor.correlation import CorrelationMiddleware
+from centinela_predictor.gateway import Answer, Gateway
+from centinela_predictor.model_slot import ModelSlot, ServedModel
+from centinela_predictor.requests import BODY_LIMIT, PredictRequest, RefusedRequest, parse_many, parse_one
+
+_log = structlog.get_logger()
+_encoder = msgspec.json.Encoder()
+SCORES_WITHOUT = "kafka"
+"""The one condition that may be unmet while requests are still tried: each finds out for itself."""
+
+
+def build_app(gateway: Gateway, slot: ModelSlot, health: Health, clock: Clock, answer_timeout_s: float) -> FastAPI:
+    """The application; its life does not manage *gateway*'s threads.
+
+    Args:
+        answer_timeout_s: Longest wait for the gateway's answer.
+    """
+    app = FastAPI(title="Centinela gateway", description="Decides on card transactions; every verdict is in the log before it is answered.",
+                  version="1", redoc_url=None)
+    app.add_middleware(CorrelationMiddleware)
+
+    async def answer(request: Request, requests: list[PredictRequest]) -> list[Answer]:
+        waiting = {name: detail for name, detail in health.unmet().items() if name != SCORES_WITHOUT}
+        if waiting:
+            raise DependencyUnavailable("; ".join(f"{name}: {detail}" for name, detail in waiting.items()))
+        future = gateway.submit(requests, request.state.traceparent, request.state.request_id)
+        try:
+            return await asyncio.wait_for(asyncio.wrap_future(future), answer_timeout_s)
+        except TimeoutError:
+            raise DependencyUnavailable("no answer in time") from None
+
+    @app.post("/predict", summary="Decide on one transaction", **openapi.PREDICT)
+    async def predict(request: Request) -> Response:
+        started = clock.monotonic()
+        [given] = await answer(request, [parse_one(await _body(request), clock.now())])
+        metrics.PREDICTION_LATENCY.observe(clock.monotonic() - started)
+        return _json(given)
+
+    @app.post("/predict/batch", summary="Decide on up to 1,000 transactions", **openapi.PREDICT_BATCH)
+    async def predict_batch(request: Request) -> Response:
+        given = await answer(request, parse_many(await _body(request), clock.now()))
+        return _json({"predictions": given})
+
+    @app.get("/model", summary="The models in service")
+    async def model() -> Response:
+        pair = slot.pair
+        return _json({"champion": _described(pair.champion), "challenger": _described(pair.challenger)})
+
+    @app.get("/health", summary="Whether the process lives")
+    async def health_() -> Response:
+        status, body = health_payload(health, slot.loaded)
+        return _json(body, status)
+
+    @app.get("/ready", summary="Whether a verified model serves on caught-up state")
+    async def ready() -> Response:
+        status, body = ready_payload(health)
+        return _json(body, status)
+
+    @app.get("/metrics", summary="Metrics in Prometheus' text form")
+    async def metrics_() -> Response:
+        return Response(generate_latest(REGISTRY), media_type=CONTENT_TYPE_LATEST)
+
+    @app.exception_handler(RefusedRequest)
+    async def refused(_request: Request, error: RefusedRequest) -> Response:
+        return _refusal(error.status, error.error, error.field, error.detail)
+
+    @app.exception_handler(DependencyUnavailable)
+    async def unavailable(_request: Request, error: DependencyUnavailable) -> Response:
+        _log.warning("request.unavailable", detail=str(error))
+        return _refusal(503, "unavailable", None, str(error), {"Retry-After": "1"})
+
+    @app.exception_handler(HTTPException)
+    async def other(_request: Request, error: HTTPException) -> Response:
+        return _refusal(error.status_code, "http_error", None, str(error.detail), dict(error.headers or {}))
+
+    @app.exception_handler(Exception)
+    async def failed(_request: Request, error: Exception) -> Response:
+        _log.error("request.failed", exc_info=error)
+        return _refusal(500, "internal", None, "the request failed; the log has the reason")
+
+    generate = app.openapi
+
+    def with_schemas() -> dict[str, Any]:
+        schema = generate()
+        schema.setdefault("components", {}).setdefault("schemas", {}).update(openapi.components())
+        return schema
+
+    app.openapi = with_schemas  # type: ignore[method-assign]
+    return app
+
+
+async def _body(request: Request) -> bytes:
+    declared = request.headers.get("content-length", "")
+    chunks: list[bytes] = []
+    size = int(declared) if declared.isdigit() else 0
+    if size <= BODY_LIMIT:
+        size = 0
+        async for chunk in request.stream():
+            size += len(chunk)
+            if size > BODY_LIMIT:
+                break
+            chunks.append(chunk)
+    if size > BODY_LIMIT:
+        raise RefusedRequest(413, "too_large", None, f"the body has {size} bytes or more; at most {BODY_LIMIT}")
+    return b"".join(chunks)
+
+
+def _described(model: ServedModel | None) -> dict[str, object] | None:
+    if model is None:
+        return None
+    manifest = model.scorer.manifest
+    return {
+        "version": model.version, "model_name": manifest.model_name, "model_kind": manifest.model_kind, "backend": manifest.backend,
+        "threshold": model.threshold, "review_threshold": model.review_threshold, "features": list(manifest.feature_names),
+        "layout": manifest.layout_id, "dataset_digest": manifest.dataset_digest, "request_id": manifest.request_id,
+        "created_at": manifest.created_at,
+    }
+
+
+def _json(body: object, status: int = 200) -> Response:
+    return Response(_encoder.encode(body), status, media_type="application/json")
+
+
+def _refusal(status: int, error: str, field: str | None, detail: str, headers: dict[str, str] | None = None) -> Response:
+    metrics.GATEWAY_REFUSED.labels(error).inc()
+    return Response(_encoder.encode(openapi.Refusal(error=error, field=field, detail=detail)), status, headers, "application/json")

@@ -1,0 +1,100 @@
+"""The bundles on this machine: ``models/<version>/`` and the links ``current`` (champion) and ``challenger``."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Protocol
+
+from centinela.errors import ModelRejected
+
+from centinela_predictor.model_slot import Alias
+
+_VERSION = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")
+LINKS: dict[Alias, str] = {"champion": "current", "challenger": "challenger"}
+
+
+class Downloads(Protocol):
+    """What is needed of the registry."""
+
+    def download(self, version: str, dest: Path) -> Path:
+        """Put the bundle of *version* into *dest*; where it lies. Raises ``DependencyUnavailable``, ``ModelRejected``."""
+
+
+class BundleStore:
+    """Keeps every bundle that was served, shared by the predictors of this machine.
+
+    Args:
+        folder: The folder ``models``; made where it is not there.
+        verify: Checks the digests of a bundle's files; raises ``ModelRejected``.
+    """
+
+    def __init__(self, folder: Path, verify: Callable[[Path], object]) -> None:
+        self._folder, self._verify = folder, verify
+
+    def fetch(self, version: str, registry: Downloads) -> Path:
+        """The verified bundle of *version*: the one here, else downloaded aside, verified and renamed into place.
+
+        Raises:
+            ModelRejected: The bundle is damaged, or *version* can be no folder's name.
+            DependencyUnavailable: It is not here and the registry is away.
+        """
+        if not _VERSION.match(version):
+            raise ModelRejected(f"{version[:80]!r} cannot name a version")
+        home = self._folder / version
+        if self._sound(home):
+            return home
+        self._folder.mkdir(parents=True, exist_ok=True)
+        aside = self._folder / f".incoming-{version}-{os.getpid()}"
+        shutil.rmtree(aside, ignore_errors=True)
+        try:
+            bundle = registry.download(version, aside)
+            self._verify(bundle)
+            self._put(bundle, home)
+        finally:
+            shutil.rmtree(aside, ignore_errors=True)
+        return home
+
+    def linked(self, alias: Alias) -> str | None:
+        """The version that *alias*'s link names, or None."""
+        link = self._folder / LINKS[alias]
+        return link.readlink().name if link.is_symlink() else None
+
+    def path(self, version: str) -> Path:
+        """Where the bundle of *version* is or would be."""
+        return self._folder / version
+
+    def link(self, alias: Alias, version: str | None) -> None:
+        """Point *alias*'s link at *version*, by one rename; None removes it."""
+        link = self._folder / LINKS[alias]
+        if version is None:
+            link.unlink(missing_ok=True)
+            return
+        aside = self._folder / f".link-{link.name}-{os.getpid()}"
+        aside.unlink(missing_ok=True)
+        aside.symlink_to(version)
+        aside.replace(link)
+
+    def _sound(self, home: Path) -> bool:
+        if not home.is_dir():
+            return False
+        try:
+            self._verify(home)
+        except ModelRejected:
+            return False
+        return True
+
+    def _put(self, bundle: Path, home: Path) -> None:
+        """Rename *bundle* to *home*; a sound one that another process put there meanwhile stays, a damaged one goes."""
+        if home.exists() and not self._sound(home):
+            damaged = home.with_name(f".damaged-{home.name}-{os.getpid()}")
+            home.rename(damaged)
+            shutil.rmtree(damaged, ignore_errors=True)
+        try:
+            bundle.rename(home)
+        except OSError:
+            if not self._sound(home):
+                raise

@@ -1,0 +1,274 @@
+"""The gateway's core: requests in, verdicts out once the log has them.
+
+One worker thread takes what waits, decides on it in one go and hands the records to the producer; one thread waits for
+the acknowledgements. Because a single thread decides, two requests with one transaction id can never get two verdicts.
+"""
+
+from __future__ import annotations
+
+import queue
+import uuid
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Protocol
+
+import msgspec
+import numpy as np
+from centinela.clock import Clock
+from centinela.errors import DependencyUnavailable, InvalidRecord
+from centinela.events import Decision, TransactionReceived, Variant, Verdict, encode
+from centinela.features.layout import FeatureLayout, pack_rows
+from centinela.kafka.port import Outgoing, Producer
+from centinela.telemetry.correlation import event_headers
+from centinela.topics import TRANSACTIONS
+from numpy.typing import NDArray
+
+from centinela_predictor import metrics
+from centinela_predictor.requests import PredictRequest, RefusedRequest
+from centinela_predictor.scoring import ScoringCore
+from centinela_predictor.verdicts import Entry, GivenVerdict, VerdictBook, adopted, check_same
+
+GROUP_ROWS = 1_000
+SOURCE = "centinela/gateway"
+REQUEST_ID = "x-request-id"
+
+
+class Features(Protocol):
+    """Where the gateway's features come from: the state replica, or a fake."""
+
+    layout: FeatureLayout
+
+    def features(self, transactions: list[TransactionReceived]) -> NDArray[np.float64]:
+        """The rows of *transactions*, shape (n, len(layout.names)); the state stays as it is."""
+
+
+class Answer(msgspec.Struct, frozen=True, kw_only=True):
+    """The verdict on one transaction. ``repeated``: it was given before."""
+
+    transaction_id: str
+    is_fraud: bool
+    fraud_probability: float | None
+    decision: Decision
+    threshold: float | None
+    model_version: str | None
+    variant: Variant
+    reasons: tuple[str, ...]
+    occurred_at: datetime
+    scored_at: datetime
+    repeated: bool
+
+
+@dataclass(eq=False)
+class Call:
+    """One HTTP request on its way through."""
+
+    requests: list[PredictRequest]
+    traceparent: str
+    request_id: str
+    deadline: float
+    future: Future[list[Answer]] = field(default_factory=Future)
+
+
+@dataclass
+class _Plan:
+    call: Call
+    ids: list[str]
+    repeated: list[bool]
+
+
+class Gateway:
+    """Decides on transactions, appends them with their verdict to ``transactions``, and answers after the acknowledgement.
+
+    Args:
+        ack_timeout_s: Longest wait of a call for the acknowledgement.
+        queue_limit: Calls that may wait; past it ``submit`` refuses.
+    """
+
+    def __init__(self, core: ScoringCore, features: Features, producer: Producer, book: VerdictBook, clock: Clock,
+                 ack_timeout_s: float, queue_limit: int) -> None:
+        self._core, self._features, self._producer, self._book, self._clock = core, features, producer, book, clock
+        self._ack_timeout_s, self._queue_limit = ack_timeout_s, queue_limit
+        self._waiting: queue.SimpleQueue[Call | None] = queue.SimpleQueue()
+        self._sent: queue.SimpleQueue[tuple[_Plan, list[Entry]] | None] = queue.SimpleQueue()
+
+    def submit(self, requests: list[PredictRequest], traceparent: str, request_id: str) -> Future[list[Answer]]:
+        """Queue *requests*; the answers come in their order, all or none.
+
+        The future raises ``RefusedRequest`` (409, 413) or ``DependencyUnavailable``.
+
+        Raises:
+            DependencyUnavailable: Too much waits already.
+        """
+        if self._waiting.qsize() >= self._queue_limit:
+            raise DependencyUnavailable("the gateway is overloaded")
+        call = Call(requests, traceparent, request_id, self._clock.monotonic() + self._ack_timeout_s)
+        self._waiting.put(call)
+        return call.future
+
+    def work(self) -> None:
+        """Decide and send until ``stop``; one thread runs this."""
+        while calls := self._take():
+            self.serve(calls)
+        self._sent.put(None)
+
+    def settle(self) -> None:
+        """Wait for acknowledgements and answer, until ``stop`` and all is answered; one thread runs this."""
+        while (item := self._sent.get()) is not None:
+            self._settle(*item)
+
+    def stop(self) -> None:
+        """Finish what waits, then end ``work`` and ``settle``."""
+        self._waiting.put(None)
+
+    def _take(self) -> list[Call]:
+        calls: list[Call] = []
+        rows = 0
+        while rows < GROUP_ROWS:
+            try:
+                call = self._waiting.get(block=not calls)
+            except queue.Empty:
+                break
+            if call is None:
+                if calls:
+                    self._waiting.put(None)
+                break
+            if call.future.set_running_or_notify_cancel():
+                calls.append(call)
+                rows += len(call.requests)
+        return calls
+
+    def serve(self, calls: list[Call]) -> None:
+        """Decide on *calls* together and send; a call that makes the deciding fail fails alone."""
+        now = self._clock.now()
+        fresh: dict[str, tuple[TransactionReceived, Call]] = {}
+        entries: dict[str, Entry] = {}
+        plans = [plan for call in calls if (plan := self._plan(call, now, fresh, entries))]
+        try:
+            decided = self._decide(list(fresh.values()), now)
+        except Exception as error:
+            for plan in plans:
+                if len(plans) == 1:
+                    plan.call.future.set_exception(error)
+                else:
+                    self.serve([plan.call])
+            return
+        entries |= {transaction_id: self._book.add(entry) for transaction_id, entry in decided.items()}
+        for plan in plans:
+            self._send(plan, [entries[transaction_id] for transaction_id in plan.ids])
+
+    def _plan(self, call: Call, now: datetime, fresh: dict[str, tuple[TransactionReceived, Call]], entries: dict[str, Entry]) -> _Plan | None:
+        """What *call* needs: entries of the book, and transactions new to it (added to *fresh* only if none conflicts)."""
+        new: dict[str, tuple[TransactionReceived, Call]] = {}
+        plan = _Plan(call, [], [])
+        try:
+            for request in call.requests:
+                transaction_id = request.transaction_id or uuid.uuid4().hex
+                known = self._book.get(transaction_id)
+                seen = new.get(transaction_id) or fresh.get(transaction_id)
+                if known:
+                    check_same(known.verdict, request)
+                    entries[transaction_id] = known
+                elif seen:
+                    check_same(seen[0], request)
+                else:
+                    new[transaction_id] = (_transaction(request, transaction_id, now), call)
+                plan.ids.append(transaction_id)
+                plan.repeated.append(bool(known or seen))
+        except RefusedRequest as refused:
+            call.future.set_exception(refused)
+            return None
+        fresh |= new
+        return plan
+
+    def _decide(self, fresh: list[tuple[TransactionReceived, Call]], now: datetime) -> dict[str, Entry]:
+        if not fresh:
+            return {}
+        transactions = [transaction for transaction, _ in fresh]
+        layout = self._features.layout
+        matrix = self._features.features(transactions)
+        with metrics.SCORING_DURATION.time():
+            batch = self._core.score(matrix, layout, [t.user_id or t.transaction_id for t in transactions])
+        decided: dict[str, Entry] = {}
+        for n, ((transaction, call), packed) in enumerate(zip(fresh, pack_rows(matrix), strict=True)):
+            verdict = Verdict(
+                origin="gateway", decision=batch.decisions[n], variant=batch.variants[n], score=float(batch.scores[n]),
+                threshold=batch.thresholds[n], model_version=batch.model_versions[n], feature_set=layout.id, features=packed,
+                reasons=batch.reasons[n], scored_at=now,
+            )
+            with_verdict = msgspec.structs.replace(transaction, verdict=verdict)
+            given = adopted(with_verdict)
+            assert given is not None  # noqa: S101 - origin and scored_at are set above
+            decided[transaction.transaction_id] = Entry(given, _record(with_verdict, call, now))
+        metrics.count_decisions(batch)
+        return decided
+
+    def _send(self, plan: _Plan, entries: list[Entry]) -> None:
+        for entry in entries:
+            outgoing = entry.outgoing
+            if outgoing is None or entry.delivery is not None:
+                continue
+            try:
+                entry.delivery = self._producer.send(outgoing)
+            except DependencyUnavailable as error:
+                plan.call.future.set_exception(error)
+                return
+            except InvalidRecord as error:
+                self._refuse(plan, error)
+                return
+        self._sent.put((plan, entries))
+
+    def _settle(self, plan: _Plan, entries: list[Entry]) -> None:
+        try:
+            for entry in entries:
+                self._await(entry, plan.call.deadline)
+        except DependencyUnavailable as error:
+            plan.call.future.set_exception(error)
+            return
+        except InvalidRecord as error:
+            self._refuse(plan, error)
+            return
+        metrics.GATEWAY_REPEATED.inc(sum(plan.repeated))
+        plan.call.future.set_result([_answer(entry.verdict, repeated) for entry, repeated in zip(entries, plan.repeated, strict=True)])
+
+    def _refuse(self, plan: _Plan, invalid: InvalidRecord) -> None:
+        """The log will not take the records of *plan* that it does not have yet."""
+        for transaction_id in plan.ids:
+            if (entry := self._book.get(transaction_id)) and entry.outgoing is not None:
+                self._book.forget(transaction_id)
+        plan.call.future.set_exception(RefusedRequest(413, invalid.reason, None, invalid.detail))
+
+    def _await(self, entry: Entry, deadline: float) -> None:
+        delivery = entry.delivery
+        if entry.outgoing is None:
+            return
+        if delivery is None:
+            raise DependencyUnavailable("the broker did not acknowledge the transaction")
+        try:
+            delivery.wait(max(0.0, deadline - self._clock.monotonic()))
+        except DependencyUnavailable:
+            entry.delivery = None
+            raise
+        entry.settle()
+
+
+def _transaction(request: PredictRequest, transaction_id: str, now: datetime) -> TransactionReceived:
+    return TransactionReceived(
+        transaction_id=transaction_id, occurred_at=request.occurred_at or now, amount=request.amount, user_id=request.user_id,
+        terminal_id=request.terminal_id, currency=request.currency, attributes=request.attributes,
+    )
+
+
+def _record(transaction: TransactionReceived, call: Call, now: datetime) -> Outgoing:
+    headers = event_headers(event_type="TransactionReceived", event_id=transaction.transaction_id, source=SOURCE, time=now,
+                            traceparent=call.traceparent)
+    key = transaction.user_id or transaction.transaction_id
+    return Outgoing(TRANSACTIONS.name, encode(transaction), key.encode(), (*headers, (REQUEST_ID, call.request_id.encode())))
+
+
+def _answer(verdict: GivenVerdict, repeated: bool) -> Answer:
+    return Answer(
+        transaction_id=verdict.transaction_id, is_fraud=verdict.is_fraud, fraud_probability=verdict.score, decision=verdict.decision,
+        threshold=verdict.threshold, model_version=verdict.model_version, variant=verdict.variant, reasons=verdict.reasons,
+        occurred_at=verdict.occurred_at, scored_at=verdict.scored_at, repeated=repeated,
+    )

@@ -1,0 +1,197 @@
+"""Follows ``model-events`` and puts what is promoted in service: fetch, verify, load, warm, check, swap, tell."""
+
+from __future__ import annotations
+
+import gc
+import threading
+from collections import deque
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Protocol
+
+import structlog
+from centinela.clock import Clock
+from centinela.codec import ModelEventDecoder
+from centinela.errors import DependencyUnavailable, InvalidRecord, ModelRejected
+from centinela.events import ModelLoaded, ModelPromoted, encode
+from centinela.events import ModelRejected as ModelRejectedEvent
+from centinela.kafka.port import Outgoing, Producer, Record
+from centinela.telemetry.correlation import event_headers
+from centinela.telemetry.health import Health
+from centinela.topics import MODEL_EVENTS
+
+from centinela_predictor import metrics
+from centinela_predictor.bundles import BundleStore, Downloads
+from centinela_predictor.model_slot import Alias, ModelSlot, Scores, ServedModel
+from centinela_predictor.reasons import explainer_of
+
+_log = structlog.get_logger()
+CONDITION = "model"
+ALIASES: tuple[Alias, Alias] = ("champion", "challenger")
+LONGEST_PAUSE_S = 30.0
+TELL_TIMEOUT_S = 5.0
+
+
+class ModelEvents(Protocol):
+    """Reads ``model-events`` from its beginning, then follows."""
+
+    def poll(self, timeout_s: float) -> Sequence[Record]:
+        """The next records, none after *timeout_s* without any. Raises ``DependencyUnavailable``."""
+
+    @property
+    def caught_up(self) -> bool:
+        """Whether all that the topic held at the start has been read."""
+
+
+class ModelFollower:
+    """Keeps *slot* at the newest promotion of each alias.
+
+    A bundle that is refused leaves the old model in service. Where registry or Kafka are away, what serves goes on serving
+    and the promotion is tried again. A rollback is a promotion of an older version.
+
+    Args:
+        load: Opens a bundle: verifies, loads, warms, checks the golden set. Raises ``ModelRejected``.
+        replica: Names this process in ``ModelLoaded`` and ``ModelRejected``.
+        retry_s: First pause after a dependency was away; doubles up to ``LONGEST_PAUSE_S``.
+    """
+
+    def __init__(self, *, events: ModelEvents, store: BundleStore, registry: Downloads, load: Callable[[Path], Scores], slot: ModelSlot,
+                 producer: Producer, health: Health, clock: Clock, model_name: str, replica: str, retry_s: float) -> None:
+        self._events, self._store, self._registry, self._load, self._slot = events, store, registry, load, slot
+        self._producer, self._health, self._clock = producer, health, clock
+        self._model_name, self._replica, self._retry_s = model_name, replica, retry_s
+        self._decoder = ModelEventDecoder()
+        self._wanted: dict[Alias, ModelPromoted] = {}
+        self._done: dict[Alias, int] = {}
+        self._to_tell: deque[Outgoing] = deque()
+        self._pause_s, self._not_before = retry_s, 0.0
+
+    def start_from_disk(self) -> None:
+        """Serve what the links name, before anything else answers; a damaged bundle is left for the registry to replace."""
+        for alias in ALIASES:
+            version = self._store.linked(alias)
+            if version is None:
+                continue
+            try:
+                self._serve(alias, version, self._store.path(version))
+            except ModelRejected as error:
+                _log.warning("model.local_refused", alias=alias, model_version=version, reason=str(error))
+                metrics.MODELS_REJECTED.labels(alias).inc()
+            else:
+                _log.info("model.started_from_disk", alias=alias, model_version=version)
+        if not self._slot.loaded:
+            self._health.wait_for(CONDITION, "no champion is promoted yet, and none is kept on this disk")
+
+    def run(self, stop: threading.Event) -> None:
+        """Follow until *stop*."""
+        while not stop.is_set():
+            self.step(0.2, stop)
+
+    def step(self, timeout_s: float, stop: threading.Event) -> None:
+        """Read what came, then work on what is wanted and not done."""
+        try:
+            self._take(self._events.poll(timeout_s))
+        except DependencyUnavailable as error:
+            if not self._slot.loaded:
+                self._health.wait_for(CONDITION, f"model-events cannot be read: {error}")
+            stop.wait(self._retry_s)
+            return
+        if not self._events.caught_up or self._clock.monotonic() < self._not_before:
+            return
+        try:
+            for alias in ALIASES:
+                promoted = self._wanted.get(alias)
+                if promoted and promoted.sequence > self._done.get(alias, -1):
+                    self._follow(promoted)
+                    self._done[alias] = promoted.sequence
+            self._tell()
+        except DependencyUnavailable as error:
+            self._not_before = self._clock.monotonic() + self._pause_s
+            _log.warning("model.waits", detail=str(error), retry_s=self._pause_s, serving=self._serving("champion"))
+            if not self._slot.loaded:
+                self._health.wait_for(CONDITION, str(error))
+            self._pause_s = min(2 * self._pause_s, LONGEST_PAUSE_S)
+        else:
+            self._pause_s = self._retry_s
+
+    def _take(self, records: Sequence[Record]) -> None:
+        for record in records:
+            if record.value is None:
+                continue
+            try:
+                event = self._decoder.decode(record.value)
+            except InvalidRecord as error:
+                _log.warning("model_event.refused", offset=record.offset, reason=error.reason, detail=error.detail)
+                continue
+            if not isinstance(event, ModelPromoted) or event.model_name != self._model_name:
+                continue
+            newest = self._wanted.get(event.alias)
+            if newest is None or event.sequence > newest.sequence:
+                self._wanted[event.alias] = event
+                self._not_before, self._pause_s = 0.0, self._retry_s
+
+    def _follow(self, promoted: ModelPromoted) -> None:
+        alias, version = promoted.alias, promoted.model_version
+        if version is None:
+            self._withdraw(alias)
+            return
+        started = self._clock.monotonic()
+        try:
+            if self._serving(alias) != version:
+                self._serve(alias, version, self._store.fetch(version, self._registry))
+            self._store.link(alias, version)
+        except ModelRejected as error:
+            self._reject(promoted, version, str(error))
+            return
+        duration = self._clock.monotonic() - started
+        _log.info("model.loaded", alias=alias, model_version=version, sequence=promoted.sequence, duration_s=round(duration, 3))
+        self._queue(f"loaded:{alias}:{self._replica}", ModelLoaded(
+            model_name=self._model_name, alias=alias, model_version=version, replica=self._replica, sequence=promoted.sequence,
+            loaded_at=self._clock.now(), duration_s=duration,
+        ))
+
+    def _serve(self, alias: Alias, version: str, folder: Path) -> None:
+        scorer = self._load(folder)
+        first = not self._slot.loaded
+        before = self._slot.swap(alias, ServedModel(version, scorer, explainer_of(scorer.manifest)))
+        metrics.show_model(alias, before.version if before else None, version)
+        if self._slot.loaded:
+            self._health.met(CONDITION)
+        if first:
+            gc.collect()
+            gc.freeze()
+
+    def _withdraw(self, alias: Alias) -> None:
+        if alias == "champion":
+            _log.warning("model.champion_withdrawn", serving=self._serving(alias))
+            return
+        before = self._slot.swap(alias, None)
+        self._store.link(alias, None)
+        metrics.show_model(alias, before.version if before else None, None)
+        _log.info("model.withdrawn", alias=alias, model_version=before.version if before else None)
+
+    def _reject(self, promoted: ModelPromoted, version: str, reason: str) -> None:
+        serving = self._serving(promoted.alias)
+        metrics.MODELS_REJECTED.labels(promoted.alias).inc()
+        _log.error("model.rejected", alias=promoted.alias, model_version=version, reason=reason, serving=serving)
+        if not self._slot.loaded:
+            self._health.wait_for(CONDITION, f"version {version} was refused: {reason}")
+        self._queue(f"rejected:{promoted.alias}:{self._replica}", ModelRejectedEvent(
+            model_name=self._model_name, alias=promoted.alias, model_version=version, replica=self._replica, sequence=promoted.sequence,
+            reason=reason, rejected_at=self._clock.now(), serving_version=serving,
+        ))
+
+    def _serving(self, alias: Alias) -> str | None:
+        model = getattr(self._slot.pair, alias)
+        return model.version if model else None
+
+    def _queue(self, kind: str, event: ModelLoaded | ModelRejectedEvent) -> None:
+        key = f"{self._model_name}:{kind}"
+        headers = event_headers(event_type=type(event).__name__, event_id=f"{key}:{event.sequence}", source=f"centinela/{self._replica}",
+                                time=self._clock.now())
+        self._to_tell.append(Outgoing(MODEL_EVENTS.name, encode(event), key.encode(), headers))
+
+    def _tell(self) -> None:
+        while self._to_tell:
+            self._producer.send(self._to_tell[0]).wait(TELL_TIMEOUT_S)
+            self._to_tell.popleft()

@@ -1,0 +1,32 @@
+"""Threads whose failure ends the process, for the supervisor to start it again."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+
+import structlog
+from centinela.telemetry.health import Health
+
+_log = structlog.get_logger()
+
+
+class GuardedThread(threading.Thread):
+    """Runs *target*; where it raises, *health* dies and *on_death* is called.
+
+    Args:
+        on_death: Asks the process to stop; called in this thread.
+    """
+
+    def __init__(self, name: str, target: Callable[[], None], health: Health, on_death: Callable[[], None]) -> None:
+        super().__init__(name=name, daemon=True)
+        self._work, self._health, self._on_death = target, health, on_death
+
+    def run(self) -> None:
+        """Do the work; see the class."""
+        try:
+            self._work()
+        except Exception as error:
+            _log.exception("thread.died", thread=self.name)
+            self._health.died(f"{self.name}: {type(error).__name__}")
+            self._on_death()

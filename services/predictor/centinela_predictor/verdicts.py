@@ -1,0 +1,122 @@
+"""The verdicts already given, so that a repeated transaction gets the first one [P]."""
+
+from __future__ import annotations
+
+import threading
+from datetime import datetime
+
+import msgspec
+from centinela.events import Decision, TransactionReceived, Variant
+from centinela.kafka.port import Delivery, Outgoing
+
+from centinela_predictor.requests import PredictRequest, RefusedRequest
+
+
+class GivenVerdict(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """What was answered for a transaction, and enough of the transaction to know it again.
+
+    The fields are those of ``TransactionScored`` without the vector, so that a record of ``predictions`` decodes to it.
+    ``attributes`` is None where only ``predictions`` is known.
+    """
+
+    transaction_id: str
+    occurred_at: datetime
+    amount: float
+    decision: Decision
+    variant: Variant
+    scored_at: datetime
+    user_id: str | None = None
+    terminal_id: str | None = None
+    currency: str = "EUR"
+    score: float | None = None
+    is_fraud: bool = False
+    threshold: float | None = None
+    model_version: str | None = None
+    reasons: tuple[str, ...] = ()
+    attributes: dict[str, float | None] | None = None
+
+
+def check_same(known: GivenVerdict | TransactionReceived, request: PredictRequest) -> None:
+    """See that *request*, of the same id, is the transaction that is *known*. A time that *request* leaves out is no difference.
+
+    Raises:
+        RefusedRequest: 409, naming the first field that differs.
+    """
+    differs = next((name for name in ("amount", "user_id", "terminal_id", "currency") if getattr(known, name) != getattr(request, name)), None)
+    if differs is None and request.occurred_at is not None and request.occurred_at != known.occurred_at:
+        differs = "occurred_at"
+    if differs is None and known.attributes is not None and request.attributes != known.attributes:
+        differs = "attributes"
+    if differs:
+        raise RefusedRequest(409, "conflict", differs, f"transaction {known.transaction_id} was given before with another {differs}")
+
+
+def adopted(transaction: TransactionReceived) -> GivenVerdict | None:
+    """The verdict that *transaction* brings with it from a gateway, or None."""
+    verdict = transaction.verdict
+    if verdict is None or verdict.origin != "gateway" or verdict.scored_at is None:
+        return None
+    return GivenVerdict(
+        transaction_id=transaction.transaction_id, occurred_at=transaction.occurred_at, amount=transaction.amount,
+        decision=verdict.decision, variant=verdict.variant, scored_at=verdict.scored_at, user_id=transaction.user_id,
+        terminal_id=transaction.terminal_id, currency=transaction.currency, score=verdict.score, is_fraud=verdict.decision == "decline",
+        threshold=verdict.threshold, model_version=verdict.model_version, reasons=verdict.reasons, attributes=transaction.attributes,
+    )
+
+
+class Entry:
+    """A verdict and whether the log has it. ``outgoing`` is the record still to be acknowledged, ``delivery`` its way there.
+
+    Until it is acknowledged, a retry sends the very same record again: the first verdict stays the verdict.
+    """
+
+    __slots__ = ("delivery", "outgoing", "verdict")
+
+    def __init__(self, verdict: GivenVerdict, outgoing: Outgoing | None = None) -> None:
+        self.verdict = verdict
+        self.outgoing = outgoing
+        self.delivery: Delivery | None = None
+
+    def settle(self) -> None:
+        """The log has it."""
+        self.outgoing, self.delivery = None, None
+
+
+class VerdictBook:
+    """The latest verdicts by transaction id, thread-safe, the oldest forgotten first.
+
+    Args:
+        capacity: Verdicts kept.
+    """
+
+    def __init__(self, capacity: int) -> None:
+        self._capacity = capacity
+        self._entries: dict[str, Entry] = {}
+        self._lock = threading.Lock()
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def get(self, transaction_id: str) -> Entry | None:
+        """The entry of *transaction_id*, where it is still kept."""
+        return self._entries.get(transaction_id)
+
+    def add(self, entry: Entry) -> Entry:
+        """Keep *entry* unless there is one of its id; the one kept."""
+        with self._lock:
+            kept = self._entries.setdefault(entry.verdict.transaction_id, entry)
+            while len(self._entries) > self._capacity:
+                del self._entries[next(iter(self._entries))]
+        return kept
+
+    def learn(self, verdict: GivenVerdict, final: bool) -> None:
+        """Take in a verdict read from the log. A *final* one, of ``predictions``, stands over any other."""
+        entry = self.add(Entry(verdict))
+        if final:
+            entry.verdict = verdict if verdict.attributes is not None else msgspec.structs.replace(verdict, attributes=entry.verdict.attributes)
+        entry.settle()
+
+    def forget(self, transaction_id: str) -> None:
+        """Drop an entry that never reached the log and never will."""
+        with self._lock:
+            self._entries.pop(transaction_id, None)
