@@ -22,7 +22,15 @@ class InvalidRecord(CentinelaError):
 
 
 class DependencyUnavailable(CentinelaError):
-    """A dependency (Kafka, MLflow, the disk) does not answer: wait with backoff, then try again."""
+    """A dependency (Kafka, MLflow, the disk) does not answer: wait with backoff, then try again.
+
+    Args:
+        dependency: Its name as health and metrics show it (``kafka``, ``mlflow``, ``disk``), where known.
+    """
+
+    def __init__(self, detail: str = "", *, dependency: str | None = None) -> None:
+        super().__init__(detail)
+        self.dependency = dependency
 
 
 class TransactionAborted(CentinelaError):

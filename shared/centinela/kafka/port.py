@@ -46,8 +46,13 @@ class Rebalance(NamedTuple):
 class Consumer(Protocol):
     """A consumer with auto-commit off and ``isolation_level=read_committed``. Not thread-safe.
 
-    Every call raises ``DependencyUnavailable`` where the brokers do not answer within the adapter's request time-out.
+    Nothing is sent before the first call that needs a broker. Every call raises ``DependencyUnavailable`` where the brokers
+    do not answer within the adapter's request time-out; ``poll`` does so after a few empty seconds, and then at once until
+    they answer again.
     """
+
+    supports_pause: bool
+    """Whether ``pause`` and ``resume`` work; where not, callers seek back instead."""
 
     def subscribe(self, topics: Collection[str]) -> None:
         """Join the group for *topics*; partitions arrive with a later ``poll``."""
@@ -92,7 +97,11 @@ class Consumer(Protocol):
         """All partitions of *topic*; empty where it does not exist."""
 
     def commit(self, offsets: Mapping[TopicPartition, int]) -> None:
-        """Commit without a transaction (next offsets to read)."""
+        """Commit without a transaction (next offsets to read).
+
+        Raises:
+            TransactionAborted: The group moved on without this member: drop what was not committed and read it again.
+        """
 
     def close(self) -> None:
         """Leave the group and release everything. Idempotent."""
@@ -119,7 +128,10 @@ class Delivery(Protocol):
 
 
 class TransactionalProducer(Protocol):
-    """Consume-process-produce: what is sent and the offsets read become visible together or not at all."""
+    """Consume-process-produce: what is sent and the offsets read become visible together or not at all.
+
+    Every call raises ``DependencyUnavailable`` where the brokers do not answer, and ``ProducerFenced`` once fenced.
+    """
 
     def init(self) -> None:
         """Fence earlier producers of this transactional id and end their open transaction."""
@@ -128,7 +140,7 @@ class TransactionalProducer(Protocol):
         """Open a transaction."""
 
     def send_all(self, records: Sequence[Outgoing]) -> None:
-        """Queue *records* in the open transaction."""
+        """Queue *records* in the open transaction. Raises ``InvalidRecord`` (``too_large``) for one past the limit."""
 
     def commit(self, offsets: Mapping[TopicPartition, int], consumer: Consumer) -> None:
         """Commit what was sent with *consumer*'s offsets (next to read).
@@ -139,7 +151,11 @@ class TransactionalProducer(Protocol):
         """
 
     def abort(self) -> None:
-        """Drop the open transaction, if any."""
+        """Drop the open transaction, if any, and make the producer fit for the next.
+
+        After a commit without an answer it fences its own earlier self, so that the outcome is settled before offsets are
+        asked for.
+        """
 
     def close(self) -> None:
         """Abort what is open and release. Idempotent."""

@@ -1,0 +1,303 @@
+"""The port on confluent-kafka (librdkafka): its consumer and what its producers share (``confluent_producers``)."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, Literal
+
+from confluent_kafka import OFFSET_BEGINNING, OFFSET_END, KafkaError, KafkaException
+from confluent_kafka import Consumer as RdConsumer
+from confluent_kafka import TopicPartition as RdPartition
+
+from centinela.errors import DependencyUnavailable, InvalidRecord, ProducerFenced, TransactionAborted
+from centinela.kafka import limits
+from centinela.kafka.port import Rebalance, Record, TopicPartition
+
+_log = logging.getLogger("centinela.librdkafka")
+_FENCED = {KafkaError._FENCED, KafkaError._FATAL, KafkaError.PRODUCER_FENCED, KafkaError.INVALID_PRODUCER_EPOCH}
+_STALE = {
+    KafkaError.ILLEGAL_GENERATION, KafkaError.UNKNOWN_MEMBER_ID, KafkaError.REBALANCE_IN_PROGRESS, KafkaError.FENCED_INSTANCE_ID,
+    KafkaError._ASSIGNMENT_LOST, KafkaError.STALE_MEMBER_EPOCH,
+}
+_MISSING = {KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC, KafkaError._UNKNOWN_PARTITION}
+_AWAY = _MISSING | {
+    KafkaError._TIMED_OUT, KafkaError._TRANSPORT, KafkaError._ALL_BROKERS_DOWN, KafkaError._MSG_TIMED_OUT, KafkaError._WAIT_COORD,
+    KafkaError._RESOLVE, KafkaError._TIMED_OUT_QUEUE, KafkaError._QUEUE_FULL,
+    KafkaError.REQUEST_TIMED_OUT, KafkaError.COORDINATOR_NOT_AVAILABLE, KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
+    KafkaError.NOT_COORDINATOR, KafkaError.LEADER_NOT_AVAILABLE, KafkaError.NOT_LEADER_FOR_PARTITION,
+    KafkaError.UNSTABLE_OFFSET_COMMIT, KafkaError.NETWORK_EXCEPTION, KafkaError.BROKER_NOT_AVAILABLE, KafkaError.NOT_ENOUGH_REPLICAS,
+}
+
+
+def common_config(bootstrap_servers: str) -> dict[str, Any]:
+    """What consumers and producers share."""
+    return {
+        "bootstrap.servers": bootstrap_servers, "socket.timeout.ms": int(limits.REQUEST_TIMEOUT_S * 1000),
+        "reconnect.backoff.ms": 50, "reconnect.backoff.max.ms": int(limits.RECONNECT_BACKOFF_MAX_S * 1000),
+        "retry.backoff.ms": max(1, int(limits.RETRY_BACKOFF_S * 1000)), "logger": _log,
+    }
+
+
+def port_error(error: KafkaError) -> Exception:
+    """The port's error for librdkafka's; one that the port does not know stays as it is."""
+    code = error.code()
+    if error.fatal() or code in _FENCED:
+        return ProducerFenced(f"the producer is fenced: {error}")
+    if code in {KafkaError.MSG_SIZE_TOO_LARGE, KafkaError.RECORD_LIST_TOO_LARGE}:
+        return InvalidRecord("too_large", str(error))
+    if error.txn_requires_abort() or code in _STALE:
+        return TransactionAborted(f"the transaction or group moved on: {error}")
+    if error.retriable() or code in _AWAY:
+        return DependencyUnavailable(f"Kafka does not answer: {error}", dependency="kafka")
+    return KafkaException(error)
+
+
+@contextmanager
+def mapped_errors() -> Iterator[None]:
+    """Raise the client's errors as the port's."""
+    try:
+        yield
+    except KafkaException as raised:
+        mapped = port_error(raised.args[0])
+        if isinstance(mapped, KafkaException):
+            raise
+        raise mapped from raised
+
+
+class ConfluentConsumer:
+    """``Consumer`` of the port; see there for what each call promises.
+
+    New partitions are paused inside librdkafka until their assignment was taken.
+    """
+
+    supports_pause = True
+
+    def __init__(self, bootstrap_servers: str, group: str | None, start: Literal["earliest", "latest"] = "earliest",
+                 instance_id: str | None = None) -> None:
+        self._group, self._start = group, start
+        config = common_config(bootstrap_servers) | {
+            "group.id": group or "centinela-reader", "enable.auto.commit": False, "enable.auto.offset.store": False,
+            "auto.offset.reset": start, "isolation.level": "read_committed", "enable.partition.eof": True,
+            "partition.assignment.strategy": "cooperative-sticky", "allow.auto.create.topics": False, "fetch.wait.max.ms": 200,
+            "fetch.error.backoff.ms": 20, "session.timeout.ms": int(limits.SESSION_TIMEOUT_S * 1000),
+            "heartbeat.interval.ms": int(limits.HEARTBEAT_S * 1000), "max.poll.interval.ms": int(limits.MAX_POLL_INTERVAL_S * 1000),
+            "error_cb": self._on_error,
+        }
+        if instance_id is not None:
+            config["group.instance.id"] = instance_id
+        self._client = RdConsumer(config)
+        self._owned: set[TopicPartition] = set()
+        self._paused: set[TopicPartition] = set()
+        self._positions: dict[TopicPartition, int] = {}
+        self._assigned: set[TopicPartition] = set()
+        self._revoked: set[TopicPartition] = set()
+        self._lost: set[TopicPartition] = set()
+        self._manual_start: dict[TopicPartition, int] | None = None
+        self._heard_at = time.monotonic()
+        self._silent = self._closed = False
+
+    def subscribe(self, topics: Collection[str]) -> None:
+        with mapped_errors():
+            self._client.subscribe(list(topics), on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_lost)
+
+    def assign(self, partitions: Collection[TopicPartition]) -> None:
+        start = OFFSET_BEGINNING if self._start == "earliest" else OFFSET_END
+        self._owned, self._positions = set(partitions), {}
+        self._manual_start = dict.fromkeys(partitions, start)
+
+    def poll(self, timeout_s: float, max_records: int) -> list[Record]:
+        self._begin_manual()
+        deadline = time.monotonic() + timeout_s
+        records: list[Record] = []
+        while not self._changed:
+            with mapped_errors():
+                first = self._client.poll(max(0.0, deadline - time.monotonic()))
+                messages = [first] if first is not None else []
+                if first is not None and max_records > 1 and not self._changed:
+                    messages += self._client.consume(max_records - 1, 0)
+            self._take_messages(messages, records)
+            if self._changed:
+                self._put_back(records)
+                return []
+            if records:
+                self._heard_at, self._silent = time.monotonic(), False
+                return records
+            if time.monotonic() >= deadline:
+                break
+        if not self._changed:
+            self._probe()
+        return []
+
+    def take_rebalance(self) -> Rebalance | None:
+        if not self._changed:
+            return None
+        change = Rebalance(frozenset(self._assigned), frozenset(self._revoked), frozenset(self._lost))
+        self._client.resume([RdPartition(*p) for p in self._assigned])
+        self._assigned, self._revoked, self._lost = set(), set(), set()
+        return change
+
+    def assignment(self) -> frozenset[TopicPartition]:
+        return frozenset(self._owned)
+
+    def committed(self, partitions: Collection[TopicPartition]) -> Mapping[TopicPartition, int | None]:
+        if self._group is None or not partitions:
+            return dict.fromkeys(partitions)
+        with mapped_errors():
+            found = self._client.committed([RdPartition(*p) for p in partitions], timeout=limits.REQUEST_TIMEOUT_S)
+            for partition in found:
+                if partition.error is not None:
+                    raise KafkaException(partition.error)
+        return {TopicPartition(p.topic, p.partition): p.offset if p.offset >= 0 else None for p in found}
+
+    def beginning_offsets(self, partitions: Collection[TopicPartition]) -> Mapping[TopicPartition, int]:
+        return {p: self._watermarks(p)[0] for p in partitions}
+
+    def end_offsets(self, partitions: Collection[TopicPartition]) -> Mapping[TopicPartition, int]:
+        return {p: self._watermarks(p)[1] for p in partitions}
+
+    def position(self, partition: TopicPartition) -> int:
+        if (known := self._positions.get(partition)) is not None:
+            return known
+        committed = None if self._manual_start is not None else self.committed([partition])[partition]
+        if committed is None:
+            committed = self._watermarks(partition)[0 if self._start == "earliest" else 1]
+        return committed
+
+    def seek(self, partition: TopicPartition, offset: int) -> None:
+        if self._manual_start is not None and partition in self._manual_start:
+            self._manual_start[partition] = offset
+        else:
+            self._seek(RdPartition(partition.topic, partition.partition, offset))
+        self._positions[partition] = offset
+
+    def pause(self, partitions: Collection[TopicPartition]) -> None:
+        self._paused.update(partitions)
+        with mapped_errors():
+            self._client.pause([RdPartition(*p) for p in partitions])
+
+    def resume(self, partitions: Collection[TopicPartition]) -> None:
+        self._paused.difference_update(partitions)
+        with mapped_errors():
+            self._client.resume([RdPartition(*p) for p in partitions])
+
+    def partitions_of(self, topic: str) -> frozenset[TopicPartition]:
+        with mapped_errors():
+            metadata = self._client.list_topics(topic, timeout=limits.REQUEST_TIMEOUT_S).topics[topic]
+        return frozenset(TopicPartition(topic, n) for n in metadata.partitions)
+
+    def commit(self, offsets: Mapping[TopicPartition, int]) -> None:
+        with mapped_errors():
+            done = self._client.commit(offsets=[RdPartition(*p, offset) for p, offset in offsets.items()], asynchronous=False)
+            for partition in done:
+                if partition.error is not None:
+                    raise KafkaException(partition.error)
+
+    def group_metadata(self) -> Any:
+        """What the transactional producer of this client needs to commit for this member."""
+        return self._client.consumer_group_metadata()
+
+    def close(self) -> None:
+        if not self._closed:
+            self._closed = True
+            self._client.close()
+            self._owned = set()
+
+    @property
+    def _changed(self) -> bool:
+        return bool(self._assigned or self._revoked or self._lost)
+
+    def _begin_manual(self) -> None:
+        if self._manual_start:
+            with mapped_errors():
+                self._client.assign([RdPartition(*p, offset) for p, offset in self._manual_start.items()])
+            self._manual_start = {}
+
+    def _take_messages(self, messages: list[Any], into: list[Record]) -> None:
+        for message in messages:
+            if (error := message.error()) is None:
+                topic, number, offset = message.topic(), message.partition(), message.offset()
+                into.append(Record(topic, number, offset, message.key(), message.value(), tuple(message.headers() or ()),
+                                   message.timestamp()[1]))
+                self._positions[TopicPartition(topic, number)] = offset + 1
+            elif error.code() == KafkaError._PARTITION_EOF:
+                self._positions[TopicPartition(message.topic(), message.partition())] = message.offset()
+                self._heard_at, self._silent = time.monotonic(), False
+            elif error.code() == KafkaError._MAX_POLL_EXCEEDED:
+                _log.warning("the consumer did not poll in time and left its group: %s", error)
+            elif error.code() in _MISSING or not isinstance(port_error(error), DependencyUnavailable):
+                raise port_error(error)
+            else:
+                self._silent = True
+
+    def _put_back(self, records: list[Record]) -> None:
+        """Records that came together with a change of assignment are read again once it was taken."""
+        first: dict[TopicPartition, int] = {}
+        for record in records:
+            first.setdefault(TopicPartition(record.topic, record.partition), record.offset)
+        for partition, offset in first.items():
+            if partition in self._owned:
+                self.seek(partition, offset)
+
+    def _seek(self, target: RdPartition) -> None:
+        """A partition that was only just assigned cannot be sought: it is assigned anew at the offset."""
+        try:
+            self._client.seek(target)
+            return
+        except KafkaException as error:
+            if error.args[0].code() not in {KafkaError._STATE, KafkaError._UNKNOWN_PARTITION}:
+                raise
+        with mapped_errors():
+            self._client.incremental_unassign([RdPartition(target.topic, target.partition)])
+            self._client.incremental_assign([target])
+            key = TopicPartition(target.topic, target.partition)
+            if key in self._paused or key in self._assigned:
+                self._client.pause([RdPartition(*key)])
+            else:
+                self._client.resume([RdPartition(*key)])
+
+    def _watermarks(self, partition: TopicPartition) -> tuple[int, int]:
+        with mapped_errors():
+            found = self._client.get_watermark_offsets(RdPartition(*partition), timeout=limits.REQUEST_TIMEOUT_S)
+        if found is None:
+            raise DependencyUnavailable("Kafka does not tell its offsets", dependency="kafka")
+        return found
+
+    def _probe(self) -> None:
+        """Ask the brokers whether they are there when librdkafka doubts it, or after a while of silence."""
+        if self._silent or time.monotonic() - self._heard_at > 10 * limits.PROBE_AFTER_S:
+            self._silent = True
+            with mapped_errors():
+                self._client.list_topics("__consumer_offsets", timeout=limits.REQUEST_TIMEOUT_S)
+            self._heard_at, self._silent = time.monotonic(), False
+
+    def _on_error(self, error: KafkaError) -> None:
+        if error.code() in _AWAY:
+            self._silent = True
+        else:
+            _log.warning("librdkafka: %s", error)
+
+    def _on_assign(self, client: RdConsumer, partitions: list[RdPartition]) -> None:
+        client.incremental_assign(partitions)
+        client.pause(partitions)
+        new = {TopicPartition(p.topic, p.partition) for p in partitions}
+        self._owned |= new
+        self._assigned |= new
+        self._paused -= new
+
+    def _on_revoke(self, _client: RdConsumer, partitions: list[RdPartition]) -> None:
+        self._gone(partitions, self._revoked)
+
+    def _on_lost(self, _client: RdConsumer, partitions: list[RdPartition]) -> None:
+        self._gone(partitions, self._lost)
+
+    def _gone(self, partitions: list[RdPartition], kind: set[TopicPartition]) -> None:
+        gone = {TopicPartition(p.topic, p.partition) for p in partitions}
+        kind |= gone
+        self._owned -= gone
+        self._assigned -= gone
+        self._paused -= gone
+        for partition in gone:
+            self._positions.pop(partition, None)

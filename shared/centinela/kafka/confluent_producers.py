@@ -1,0 +1,203 @@
+"""The port's producers on confluent-kafka: idempotent, and transactional."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from confluent_kafka import KafkaError, KafkaException
+from confluent_kafka import Producer as RdProducer
+from confluent_kafka import TopicPartition as RdPartition
+
+from centinela.errors import DependencyUnavailable, InvalidRecord, ProducerFenced, TransactionAborted
+from centinela.kafka import limits
+from centinela.kafka.confluent_adapter import ConfluentConsumer, common_config, mapped_errors, port_error
+from centinela.kafka.port import Consumer, Delivery, Outgoing, TopicPartition
+
+_ANY_PARTITION = -1
+
+
+def _config(bootstrap_servers: str, linger_ms: int) -> dict[str, Any]:
+    return common_config(bootstrap_servers) | {
+        "acks": "all", "enable.idempotence": True, "compression.type": "zstd", "linger.ms": linger_ms, "partitioner": "murmur2_random",
+        "message.max.bytes": limits.MAX_REQUEST_BYTES, "queue.buffering.max.kbytes": limits.QUEUE_BYTES // 1024,
+        "queue.buffering.max.messages": 500_000, "batch.size": limits.MAX_REQUEST_BYTES, "allow.auto.create.topics": False,
+    }
+
+
+def _queue(client: RdProducer, record: Outgoing, wait_s: float, on_delivery: Callable[..., None] | None = None) -> None:
+    """Hand *record* to librdkafka, waiting for room at most *wait_s*."""
+    partition = _ANY_PARTITION if record.partition is None else record.partition
+    optional = {} if on_delivery is None else {"on_delivery": on_delivery}
+    deadline = time.monotonic() + wait_s
+    while True:
+        try:
+            client.produce(record.topic, record.value, record.key, partition, headers=list(record.headers) or None, **optional)
+            return
+        except BufferError:
+            if time.monotonic() >= deadline:
+                raise DependencyUnavailable("the producer's queue is full: Kafka takes nothing", dependency="kafka") from None
+            client.poll(0.05)
+
+
+class _Delivery:
+    def __init__(self, client: RdProducer) -> None:
+        self._client = client
+        self.done = False
+        self.error: KafkaError | None = None
+
+    def wait(self, timeout_s: float) -> None:
+        deadline = time.monotonic() + timeout_s
+        while not self.done:
+            left = deadline - time.monotonic()
+            if left <= 0:
+                raise DependencyUnavailable(f"no acknowledgement within {timeout_s:g} s", dependency="kafka")
+            self._client.poll(min(left, 0.01))
+        if self.error is not None:
+            raise port_error(self.error)
+
+
+class ConfluentProducer:
+    """``Producer`` of the port."""
+
+    def __init__(self, bootstrap_servers: str, linger_ms: int = 5) -> None:
+        self._client: RdProducer | None = RdProducer(_config(bootstrap_servers, linger_ms) | {"delivery.timeout.ms": 30_000})
+        self._failure: KafkaError | None = None
+
+    def send(self, record: Outgoing) -> Delivery:
+        client = self._alive()
+        delivery = _Delivery(client)
+
+        def settle(error: KafkaError | None, _message: object) -> None:
+            delivery.error, delivery.done = error, True
+            self._failure = error or self._failure
+
+        with mapped_errors():
+            _queue(client, record, limits.QUEUE_WAIT_S, settle)
+        client.poll(0)
+        return delivery
+
+    def flush(self, timeout_s: float) -> None:
+        if (left := self._alive().flush(timeout_s)) > 0:
+            raise DependencyUnavailable(f"{left} records were not acknowledged within {timeout_s:g} s", dependency="kafka")
+        failure, self._failure = self._failure, None
+        if failure is not None:
+            raise port_error(failure)
+
+    def close(self) -> None:
+        client, self._client = self._client, None
+        if client is not None:
+            client.flush(limits.REQUEST_TIMEOUT_S)
+
+    def _alive(self) -> RdProducer:
+        if self._client is None:
+            raise RuntimeError("the producer is closed")
+        return self._client
+
+
+class ConfluentTransactionalProducer:
+    """``TransactionalProducer`` of the port. Consumers must be of this client too: the commit carries their membership."""
+
+    def __init__(self, bootstrap_servers: str, transactional_id: str) -> None:
+        self._config = _config(bootstrap_servers, linger_ms=5) | {
+            "transactional.id": transactional_id, "transaction.timeout.ms": int(limits.TRANSACTION_TIMEOUT_S * 1000),
+            "delivery.timeout.ms": int(limits.COMMIT_TIMEOUT_S * 1000),
+        }
+        self._client: RdProducer | None = None
+        self._open = False
+        self._commit_by = 0.0
+
+    def init(self) -> None:
+        if self._client is None:
+            self._client = RdProducer(self._config)
+        with mapped_errors():
+            self._client.init_transactions(limits.TRANSACTION_TIMEOUT_S + limits.REQUEST_TIMEOUT_S)
+
+    def begin(self) -> None:
+        with mapped_errors():
+            self._ready().begin_transaction()
+        self._open = True
+        self._commit_by = time.monotonic() + limits.COMMIT_TIMEOUT_S
+
+    def send_all(self, records: Sequence[Outgoing]) -> None:
+        client = self._ready()
+        try:
+            with mapped_errors():
+                for record in records:
+                    _queue(client, record, self._left())
+            client.poll(0)
+        except DependencyUnavailable as error:
+            self._give_up(error)
+
+    def commit(self, offsets: Mapping[TopicPartition, int], consumer: Consumer) -> None:
+        client = self._ready()
+        if offsets:
+            metadata = _membership(offsets, consumer)
+            positions = [RdPartition(*p, offset) for p, offset in offsets.items()]
+            self._until_answered(lambda left: client.send_offsets_to_transaction(positions, metadata, left))
+        self._until_answered(client.commit_transaction)
+        self._open = False
+
+    def abort(self) -> None:
+        if self._client is None:
+            self.init()
+        elif self._open:
+            try:
+                self._client.abort_transaction(limits.COMMIT_TIMEOUT_S)
+            except KafkaException as raised:
+                if isinstance(port_error(raised.args[0]), ProducerFenced):
+                    raise port_error(raised.args[0]) from raised
+                self._discard()
+                self.init()
+        self._open = False
+
+    def close(self) -> None:
+        if self._client is not None and self._open:
+            try:
+                self._client.abort_transaction(limits.REQUEST_TIMEOUT_S)
+            except KafkaException as raised:
+                if not isinstance(port_error(raised.args[0]), DependencyUnavailable | ProducerFenced | TransactionAborted):
+                    raise
+        self._discard()
+
+    def _ready(self) -> RdProducer:
+        if self._client is None:
+            raise TransactionAborted("the producer lost its transaction: abort first")
+        return self._client
+
+    def _left(self) -> float:
+        return max(0.1, self._commit_by - time.monotonic())
+
+    def _until_answered(self, call: Callable[[float], None]) -> None:
+        """Repeat *call* while librdkafka says that it may be; at the deadline give the transaction up."""
+        while True:
+            try:
+                call(self._left())
+                return
+            except KafkaException as raised:
+                mapped = port_error(raised.args[0])
+                if isinstance(mapped, InvalidRecord):
+                    raise TransactionAborted(f"a record was refused: {mapped}") from raised
+                if not isinstance(mapped, DependencyUnavailable):
+                    raise mapped from raised
+                if time.monotonic() >= self._commit_by:
+                    self._give_up(mapped)
+
+    def _give_up(self, error: DependencyUnavailable) -> None:
+        self._discard()
+        raise TransactionAborted(f"the transaction was given up: {error}") from error
+
+    def _discard(self) -> None:
+        client, self._client, self._open = self._client, None, False
+        if client is not None:
+            client.purge()
+
+
+def _membership(offsets: Mapping[TopicPartition, int], consumer: Consumer) -> Any:
+    """The consumer's group metadata; a commit by one that owns none of the partitions would go unfenced."""
+    if not isinstance(consumer, ConfluentConsumer):
+        raise TypeError("confluent-kafka commits offsets only of its own consumer")
+    if not consumer.assignment() >= set(offsets):
+        raise TransactionAborted("the partitions are no longer assigned to this consumer")
+    return consumer.group_metadata()

@@ -1,0 +1,60 @@
+"""Builds the port's clients from settings. Nothing here talks to a broker yet: the first call on a client does."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+from centinela.kafka.port import Consumer, Producer, TransactionalProducer
+from centinela.settings import Settings
+
+if TYPE_CHECKING:
+    from centinela.kafka.admin import TopicAdmin
+
+Client = Literal["kafka-python", "confluent"]
+
+
+def consumer(settings: Settings, *, group: str | None, client: Client = "kafka-python", start: Literal["earliest", "latest"] = "earliest",
+             instance_id: str | None = None) -> Consumer:
+    """A read_committed consumer with auto-commit off.
+
+    Args:
+        group: Consumer group; None to read assigned partitions without one.
+        start: Where to begin in a partition without a committed offset.
+        instance_id: Static membership: a restart within the session time-out keeps its partitions.
+    """
+    if client == "confluent":
+        from centinela.kafka.confluent_adapter import ConfluentConsumer
+
+        return ConfluentConsumer(settings.kafka_bootstrap_servers, group, start, instance_id)
+    from centinela.kafka.kafka_python_adapter import KafkaPythonConsumer
+
+    return KafkaPythonConsumer(settings.kafka_bootstrap_servers, group, start, instance_id)
+
+
+def producer(settings: Settings, *, client: Client = "kafka-python", linger_ms: int = 5) -> Producer:
+    """An idempotent producer, acks=all."""
+    if client == "confluent":
+        from centinela.kafka.confluent_producers import ConfluentProducer
+
+        return ConfluentProducer(settings.kafka_bootstrap_servers, linger_ms)
+    from centinela.kafka.kafka_python_adapter import KafkaPythonProducer
+
+    return KafkaPythonProducer(settings.kafka_bootstrap_servers, linger_ms)
+
+
+def transactional_producer(settings: Settings, *, transactional_id: str, client: Client = "kafka-python") -> TransactionalProducer:
+    """A transactional producer. *transactional_id* must be stable over restarts and belong to one running process only."""
+    if client == "confluent":
+        from centinela.kafka.confluent_producers import ConfluentTransactionalProducer
+
+        return ConfluentTransactionalProducer(settings.kafka_bootstrap_servers, transactional_id)
+    from centinela.kafka.kafka_python_transactions import KafkaPythonTransactionalProducer
+
+    return KafkaPythonTransactionalProducer(settings.kafka_bootstrap_servers, transactional_id)
+
+
+def topic_admin(settings: Settings) -> TopicAdmin:
+    """The administration of topics."""
+    from centinela.kafka.admin import TopicAdmin
+
+    return TopicAdmin(settings)

@@ -1,0 +1,83 @@
+"""Dead letters: records that no retry can help, kept whole, with the reason and the origin in their headers."""
+
+from __future__ import annotations
+
+from collections import deque
+from datetime import datetime
+from typing import NamedTuple
+
+from centinela.codec import MAX_RECORD_BYTES
+from centinela.errors import CentinelaError, InvalidRecord
+from centinela.kafka.port import Outgoing, Record
+from centinela.topics import DLQ_SUFFIX
+
+PREFIX = "dlq."
+_DETAIL_BYTES = 1_000
+
+
+class DeadLetter(NamedTuple):
+    """A record and why it cannot be processed. ``reason`` is a constant in snake_case."""
+
+    record: Record
+    reason: str
+    detail: str = ""
+
+    @classmethod
+    def of(cls, record: Record, invalid: InvalidRecord) -> DeadLetter:
+        """The dead letter for *invalid*, raised on *record*."""
+        return cls(record, invalid.reason, invalid.detail)
+
+
+class DeadLetterFlood(CentinelaError):
+    """So many records of a topic are refused that the fault is likely ours: stop rather than drain the topic."""
+
+
+def dead_letter(record: Record, reason: str, detail: str, *, at: datetime) -> Outgoing:
+    """The record to write to ``<topic>-dlq``: key and value bytes as they came, the original headers, and the origin.
+
+    A value larger than a topic takes is cut to ``MAX_RECORD_BYTES``; the header ``dlq.size`` then has its full size.
+    """
+    value = record.value
+    headers = [header for header in record.headers if not header[0].startswith(PREFIX)]
+    headers += [
+        ("dlq.reason", reason.encode()), ("dlq.detail", detail.encode()[:_DETAIL_BYTES]), ("dlq.topic", record.topic.encode()),
+        ("dlq.partition", b"%d" % record.partition), ("dlq.offset", b"%d" % record.offset), ("dlq.at", at.isoformat().encode()),
+    ]
+    if value is not None and len(value) > MAX_RECORD_BYTES:
+        headers.append(("dlq.size", b"%d" % len(value)))
+        value = value[:MAX_RECORD_BYTES]
+    return Outgoing(record.topic + DLQ_SUFFIX, value, record.key, tuple(headers))
+
+
+class DeadLetterCap:
+    """Watches the share of dead letters over the newest records.
+
+    Args:
+        max_share: Largest share of dead letters in the window, in [0, 1]; 1 never stops.
+        window: Records looked back at.
+        min_records: Records needed before the share means anything.
+    """
+
+    def __init__(self, max_share: float = 0.5, window: int = 1_000, min_records: int = 200) -> None:
+        self._max_share, self._window, self._min = max_share, window, min_records
+        self._batches: deque[tuple[int, int]] = deque()
+        self._records = self._dead = 0
+
+    def check(self, records: int, dead: int) -> None:
+        """Count a batch of *records*, *dead* of which are dead letters.
+
+        Raises:
+            DeadLetterFlood: The share is past the limit; nothing of the batch may be committed.
+        """
+        self._batches.append((records, dead))
+        self._records += records
+        self._dead += dead
+        while self._records - self._batches[0][0] >= self._window:
+            old_records, old_dead = self._batches.popleft()
+            self._records -= old_records
+            self._dead -= old_dead
+        if self._records >= self._min and self._dead > self._max_share * self._records:
+            raise DeadLetterFlood(
+                f"{self._dead} of the last {self._records} records cannot be processed (at most {self._max_share:.0%} may). "
+                "Nothing of this batch was committed: look at the dead letters, then mend the producer or this service."
+            )

@@ -1,0 +1,327 @@
+"""The port on kafka-python: its consumer and its idempotent producer (transactions: ``kafka_python_transactions``).
+
+Rebalance listeners run on the client's I/O loop, so they only set flags. Pausing is not offered: a paused partition can
+starve the others.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from typing import Any, Literal
+
+from kafka import ConsumerRebalanceListener, KafkaConsumer, KafkaProducer
+from kafka import TopicPartition as KafkaPartition
+from kafka import errors as kafka_errors
+from kafka.coordinator.assignors.cooperative_sticky import CooperativeStickyAssignor
+from kafka.structs import OffsetAndMetadata
+
+from centinela.errors import DependencyUnavailable, InvalidRecord, TransactionAborted
+from centinela.kafka import limits
+from centinela.kafka.guard import Connection, DeadlineExceeded, Guard
+from centinela.kafka.port import Delivery, Outgoing, Rebalance, Record, TopicPartition
+
+_REQUEST_MS = int(limits.REQUEST_TIMEOUT_S * 1000)
+_SLICE_MS = 50
+STALE_MEMBER = (
+    kafka_errors.CommitFailedError, kafka_errors.IllegalGenerationError, kafka_errors.UnknownMemberIdError,
+    kafka_errors.RebalanceInProgressError, kafka_errors.FencedInstanceIdError,
+)
+TOO_LARGE = (kafka_errors.MessageSizeTooLargeError, kafka_errors.RecordListTooLargeError)
+
+
+def common_config(bootstrap_servers: str) -> dict[str, Any]:
+    """What consumers, producers and the admin client share."""
+    return {
+        "bootstrap_servers": bootstrap_servers.split(","), "request_timeout_ms": _REQUEST_MS, "bootstrap_timeout_ms": _REQUEST_MS,
+        "retry_backoff_ms": int(limits.RETRY_BACKOFF_S * 1000), "reconnect_backoff_max_ms": int(limits.RECONNECT_BACKOFF_MAX_S * 1000),
+    }
+
+
+@contextmanager
+def mapped_errors() -> Iterator[None]:
+    """Raise the client's errors as the port's."""
+    try:
+        yield
+    except TOO_LARGE as error:
+        raise InvalidRecord("too_large", str(error)) from error
+    except STALE_MEMBER as error:
+        raise TransactionAborted(f"the consumer group moved on: {error!r}") from error
+    except (kafka_errors.RetriableError, kafka_errors.KafkaConnectionError, DeadlineExceeded, OSError) as error:
+        raise DependencyUnavailable(f"Kafka does not answer: {error!r}", dependency="kafka") from error
+
+
+class _Flags(ConsumerRebalanceListener):  # type: ignore[misc]
+    """Collects rebalances for ``take``; called on the I/O loop."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._assigned: set[TopicPartition] = set()
+        self._revoked: set[TopicPartition] = set()
+        self._lost: set[TopicPartition] = set()
+        self.pending = False
+
+    def on_partitions_assigned(self, assigned: Collection[KafkaPartition]) -> None:
+        with self._lock:
+            self._assigned.update(TopicPartition(*p) for p in assigned)
+            self.pending = self.pending or bool(assigned)
+
+    def on_partitions_revoked(self, revoked: Collection[KafkaPartition]) -> None:
+        self._gone(revoked, self._revoked)
+
+    def on_partitions_lost(self, lost: Collection[KafkaPartition]) -> None:
+        self._gone(lost, self._lost)
+
+    def _gone(self, partitions: Collection[KafkaPartition], kind: set[TopicPartition]) -> None:
+        with self._lock:
+            kind.update(TopicPartition(*p) for p in partitions)
+            self._assigned.difference_update(TopicPartition(*p) for p in partitions)
+            self.pending = self.pending or bool(partitions)
+
+    def take(self) -> Rebalance | None:
+        with self._lock:
+            if not self.pending:
+                return None
+            change = Rebalance(frozenset(self._assigned), frozenset(self._revoked), frozenset(self._lost))
+            self._assigned, self._revoked, self._lost, self.pending = set(), set(), set(), False
+            return change
+
+
+class KafkaPythonConsumer:
+    """``Consumer`` of the port; see there for what each call promises."""
+
+    supports_pause = False
+
+    def __init__(self, bootstrap_servers: str, group: str | None, start: Literal["earliest", "latest"] = "earliest",
+                 instance_id: str | None = None) -> None:
+        self._bootstrap, self._group, self._start, self._instance_id = bootstrap_servers, group, start, instance_id
+        self._flags = _Flags()
+        self._connection: Connection[KafkaConsumer] = Connection(self._connect)
+        self._guard: Guard | None = None
+        self._topics: list[str] = []
+        self._manual: frozenset[TopicPartition] = frozenset()
+        self._heard_at = float("-inf")
+        self._silent = False
+
+    def subscribe(self, topics: Collection[str]) -> None:
+        self._topics = list(topics)
+        if (client := self._connection.current) is not None:
+            client.subscribe(self._topics, listener=self._flags)
+
+    def assign(self, partitions: Collection[TopicPartition]) -> None:
+        self._manual = frozenset(partitions)
+        if (client := self._connection.current) is not None:
+            self._assign(client)
+
+    def poll(self, timeout_s: float, max_records: int) -> list[Record]:
+        client = self._connection.get()
+        deadline = time.monotonic() + timeout_s
+        while not self._flags.pending:
+            left_ms = max(0, int((deadline - time.monotonic()) * 1000))
+            with mapped_errors():
+                batches = client.poll(timeout_ms=min(left_ms, _SLICE_MS), max_records=max_records)
+            if batches:
+                self._heard_at, self._silent = time.monotonic(), False
+                if self._flags.pending:
+                    self._put_back(client, batches)
+                    return []
+                return [
+                    Record(r.topic, r.partition, r.offset, r.key, r.value, tuple(r.headers), r.timestamp)
+                    for batch in batches.values() for r in batch
+                ]
+            if time.monotonic() >= deadline:
+                break
+        if not self._flags.pending:
+            self._probe(client)
+        return []
+
+    def take_rebalance(self) -> Rebalance | None:
+        return self._flags.take()
+
+    def assignment(self) -> frozenset[TopicPartition]:
+        client = self._connection.current
+        return frozenset(TopicPartition(*p) for p in client.assignment() or ()) if client is not None else frozenset()
+
+    def committed(self, partitions: Collection[TopicPartition]) -> Mapping[TopicPartition, int | None]:
+        if self._group is None:
+            return dict.fromkeys(partitions)
+        with mapped_errors():
+            client = self._connection.get()
+            return {p: client.committed(KafkaPartition(*p), timeout_ms=_REQUEST_MS) for p in partitions}
+
+    def beginning_offsets(self, partitions: Collection[TopicPartition]) -> Mapping[TopicPartition, int]:
+        with mapped_errors():
+            offsets = self._connection.get().beginning_offsets([KafkaPartition(*p) for p in partitions], timeout_ms=_REQUEST_MS)
+        return {TopicPartition(*p): offset for p, offset in offsets.items()}
+
+    def end_offsets(self, partitions: Collection[TopicPartition]) -> Mapping[TopicPartition, int]:
+        with mapped_errors():
+            offsets = self._connection.get().end_offsets([KafkaPartition(*p) for p in partitions], timeout_ms=_REQUEST_MS)
+        return {TopicPartition(*p): offset for p, offset in offsets.items()}
+
+    def position(self, partition: TopicPartition) -> int:
+        with mapped_errors():
+            offset = self._connection.get().position(KafkaPartition(*partition), timeout_ms=_REQUEST_MS)
+        if offset is None:
+            raise DependencyUnavailable(f"Kafka does not tell the position in {partition}", dependency="kafka")
+        return int(offset)
+
+    def seek(self, partition: TopicPartition, offset: int) -> None:
+        self._connection.get().seek(KafkaPartition(*partition), offset)
+
+    def pause(self, partitions: Collection[TopicPartition]) -> None:
+        raise NotImplementedError("kafka-python starves other partitions after a pause: seek back instead")
+
+    def resume(self, partitions: Collection[TopicPartition]) -> None:
+        raise NotImplementedError("kafka-python is never paused")
+
+    def partitions_of(self, topic: str) -> frozenset[TopicPartition]:
+        with mapped_errors():
+            client = self._connection.get()
+            self._guard = self._guard or Guard("kafka-metadata")
+            try:
+                numbers = self._guard.run(lambda: client.partitions_for_topic(topic), limits.REQUEST_TIMEOUT_S)
+            except DeadlineExceeded:
+                self._guard = None
+                raise
+        return frozenset(TopicPartition(topic, n) for n in numbers)
+
+    def commit(self, offsets: Mapping[TopicPartition, int]) -> None:
+        with mapped_errors():
+            self._connection.get().commit(
+                {KafkaPartition(*p): OffsetAndMetadata(offset, "", -1) for p, offset in offsets.items()}, timeout_ms=_REQUEST_MS,
+            )
+
+    def group_metadata(self) -> Any:
+        """What the transactional producer of this client needs to commit for this member."""
+        return self._connection.get().group_metadata()
+
+    def close(self) -> None:
+        if self._guard is not None:
+            self._guard.close()
+        if (client := self._connection.drop()) is not None:
+            with suppress(kafka_errors.KafkaError, OSError):
+                client.close(autocommit=False, timeout_ms=_REQUEST_MS)
+            self._flags.take()
+
+    def _connect(self) -> KafkaConsumer:
+        group = {} if self._group is None else {
+            "group_id": self._group, "group_instance_id": self._instance_id,
+            "session_timeout_ms": int(limits.SESSION_TIMEOUT_S * 1000), "heartbeat_interval_ms": int(limits.HEARTBEAT_S * 1000),
+            "max_poll_interval_ms": int(limits.MAX_POLL_INTERVAL_S * 1000),
+            "partition_assignment_strategy": [CooperativeStickyAssignor],
+        }
+        with mapped_errors():
+            client = KafkaConsumer(
+                **common_config(self._bootstrap), **group, enable_auto_commit=False, isolation_level="read_committed",
+                auto_offset_reset=self._start, allow_auto_create_topics=False, fetch_max_wait_ms=200,
+                max_partition_fetch_bytes=4 * limits.MAX_REQUEST_BYTES, metrics_enabled=False,
+            )
+        self._heard_at = time.monotonic()
+        if self._topics:
+            client.subscribe(self._topics, listener=self._flags)
+        if self._manual:
+            self._assign(client)
+        return client
+
+    def _assign(self, client: KafkaConsumer) -> None:
+        partitions = [KafkaPartition(*p) for p in self._manual]
+        client.assign(partitions)
+        if self._start == "earliest":
+            client.seek_to_beginning(*partitions)
+        else:
+            client.seek_to_end(*partitions)
+
+    @staticmethod
+    def _put_back(client: KafkaConsumer, batches: Mapping[KafkaPartition, list[Any]]) -> None:
+        """Records that came together with a change of assignment are read again once it was taken."""
+        owned = client.assignment()
+        for partition, batch in batches.items():
+            if partition in owned:
+                client.seek(partition, batch[0].offset)
+
+    def _probe(self, client: KafkaConsumer) -> None:
+        """kafka-python tells nobody that the brokers are away; ask them once polls have stayed empty for a while."""
+        if not self._silent and time.monotonic() - self._heard_at < limits.PROBE_AFTER_S:
+            return
+        self._silent = True
+        with mapped_errors():
+            if partitions := client.assignment():
+                client.end_offsets(list(partitions)[:1], timeout_ms=_REQUEST_MS)
+            else:
+                client.bootstrap(timeout_ms=_REQUEST_MS, refresh=True)
+        self._heard_at, self._silent = time.monotonic(), False
+
+
+class _Delivery:
+    def __init__(self, future: Any) -> None:
+        self._future = future
+
+    def wait(self, timeout_s: float) -> None:
+        with mapped_errors():
+            self._future.get(timeout_s)
+
+
+def producer_config(bootstrap_servers: str, linger_ms: int) -> dict[str, Any]:
+    """What plain and transactional producers share."""
+    return common_config(bootstrap_servers) | {
+        "acks": "all", "enable_idempotence": True, "compression_type": "zstd", "linger_ms": linger_ms, "batch_size": 128 * 1024,
+        "max_request_size": limits.MAX_REQUEST_BYTES, "max_block_ms": _REQUEST_MS, "allow_auto_create_topics": False,
+        "metrics_enabled": False,
+    }
+
+
+class KafkaPythonProducer:
+    """``Producer`` of the port. kafka-python queues without bound, so this keeps the count."""
+
+    def __init__(self, bootstrap_servers: str, linger_ms: int = 5) -> None:
+        self._config = producer_config(bootstrap_servers, linger_ms) | {"delivery_timeout_ms": 30_000}
+        self._connection: Connection[KafkaProducer] = Connection(self._connect)
+        self._room = threading.Condition()
+        self._queued = 0
+        self._failure: BaseException | None = None
+
+    def send(self, record: Outgoing) -> Delivery:
+        size = len(record.value or b"") + len(record.key or b"") + 100
+        with mapped_errors():
+            client = self._connection.get()
+            with self._room:
+                if not self._room.wait_for(lambda: self._queued + size <= limits.QUEUE_BYTES, limits.QUEUE_WAIT_S):
+                    raise DependencyUnavailable("the producer's queue is full: Kafka takes nothing", dependency="kafka")
+                self._queued += size
+            try:
+                future = client.send(record.topic, record.value, record.key, list(record.headers), record.partition)
+            except BaseException:
+                self._release(size)
+                raise
+        future.add_both(self._settle, size)
+        return _Delivery(future)
+
+    def flush(self, timeout_s: float) -> None:
+        with mapped_errors():
+            if (client := self._connection.current) is not None:
+                client.flush(timeout_s)
+            failure, self._failure = self._failure, None
+            if failure is not None:
+                raise failure
+
+    def close(self) -> None:
+        if (client := self._connection.drop()) is not None:
+            with suppress(kafka_errors.KafkaError):
+                client.close(timeout=limits.REQUEST_TIMEOUT_S)
+
+    def _connect(self) -> KafkaProducer:
+        with mapped_errors():
+            return KafkaProducer(**self._config)
+
+    def _settle(self, size: int, result: object) -> None:
+        if isinstance(result, BaseException):
+            self._failure = result
+        self._release(size)
+
+    def _release(self, size: int) -> None:
+        with self._room:
+            self._queued -= size
+            self._room.notify_all()
