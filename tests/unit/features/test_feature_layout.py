@@ -25,7 +25,7 @@ def test_an_id_names_its_layout(attributes: tuple[str, ...]) -> None:
 
 @pytest.mark.parametrize("text", ["", "v1", "v2:v1", "v1:v1,v1", "v1:amount", "v1:,"])
 def test_what_is_no_layout_is_refused(text: str) -> None:
-    with pytest.raises(ValueError, match="feature set|attribute"):
+    with pytest.raises(ValueError, match=r"feature set|attribute"):
         FeatureLayout.parse(text)
 
 

@@ -1,0 +1,119 @@
+"""Which transaction ids were seen, and what is kept of each: an open-addressing table of 64-bit hashes."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from centinela.features.keys import Hashes, Int64s
+
+_LEAST = 1024
+
+
+class IdTable:
+    """Maps distinct non-zero hashes to their index in order of arrival.
+
+    At most half of the slots are in use; a probe goes on to the next slot.
+    """
+
+    def __init__(self) -> None:
+        self._keys = np.zeros(_LEAST, np.uint64)
+        self._index = np.zeros(_LEAST, np.int64)
+        self._ids = np.zeros(_LEAST // 2, np.uint64)
+        self._count = 0
+
+    def __len__(self) -> int:
+        return self._count
+
+    @property
+    def ids(self) -> Hashes:
+        """All ids in order of arrival; a view."""
+        return self._ids[:self._count]
+
+    def find(self, ids: Hashes) -> Int64s:
+        """Index of each of *ids*, shape (n,); -1 where it was never added."""
+        slots = self._probe(ids)
+        return np.where(self._keys[slots] == ids, self._index[slots], -1)
+
+    def add(self, ids: Hashes) -> None:
+        """Append *ids*, distinct and not in the table."""
+        total = self._count + len(ids)
+        if total > len(self._ids):
+            size = 1 << (total - 1).bit_length()
+            grown = np.zeros(size, np.uint64)
+            grown[:self._count] = self.ids
+            self._ids = grown
+            self._keys, self._index = np.zeros(2 * size, np.uint64), np.zeros(2 * size, np.int64)
+            self._place(self.ids, np.arange(self._count, dtype=np.int64))
+        self._ids[self._count:total] = ids
+        self._place(ids, np.arange(self._count, total, dtype=np.int64))
+        self._count = total
+
+    def _probe(self, ids: Hashes) -> Int64s:
+        """The slot of each id, or the empty slot where its search ends."""
+        mask = len(self._keys) - 1
+        slots = (ids & np.uint64(mask)).astype(np.int64)
+        held = self._keys[slots]
+        searching = np.flatnonzero((held != ids) & (held != 0))
+        while len(searching):
+            moved = (slots[searching] + 1) & mask
+            slots[searching] = moved
+            held = self._keys[moved]
+            searching = searching[(held != ids[searching]) & (held != 0)]
+        return slots
+
+    def _place(self, ids: Hashes, index: Int64s) -> None:
+        while len(ids):
+            slots = self._probe(ids)
+            self._keys[slots] = ids
+            won = self._keys[slots] == ids
+            self._index[slots[won]] = index[won]
+            ids, index = ids[~won], index[~won]
+
+
+class SeenIds:
+    """Recognises ids seen before: at least the last *generation* ids, at most twice as many, in order of arrival.
+
+    Event time has no part in it: a copy is recognised however late it comes.
+    """
+
+    def __init__(self, generation: int = 1_000_000) -> None:
+        if generation < 1:
+            raise ValueError(f"a generation of {generation} ids cannot hold one")
+        self._generation = generation
+        self._current, self._previous = IdTable(), IdTable()
+
+    def admit(self, ids: Hashes) -> NDArray[np.bool_]:
+        """Which of *ids*, shape (n,), are new; of equal ones the first. They count as seen from now on."""
+        parts = []
+        while len(ids):
+            room = self._generation - len(self._current)
+            part, ids = ids[:room], ids[room:]
+            fresh = self.unseen(part)
+            self._current.add(part[fresh])
+            parts.append(fresh)
+            if len(self._current) == self._generation:
+                self._current, self._previous = IdTable(), self._current
+        return np.concatenate(parts) if parts else np.zeros(0, bool)
+
+    def unseen(self, ids: Hashes) -> NDArray[np.bool_]:
+        """Like ``admit``, but remembers nothing."""
+        fresh = self._current.find(ids) < 0
+        if len(self._previous):
+            fresh &= self._previous.find(ids) < 0
+        listed = ids.tolist()
+        if len(set(listed)) < len(listed):
+            _, first = np.unique(ids, return_index=True)
+            repeats = np.ones(len(ids), bool)
+            repeats[first] = False
+            fresh &= ~repeats
+        return fresh
+
+    def arrays(self) -> dict[str, Hashes]:
+        """What ``load`` needs."""
+        return {"seen_current": self._current.ids.copy(), "seen_previous": self._previous.ids.copy()}
+
+    def load(self, arrays: dict[str, Hashes]) -> None:
+        """Fill this fresh object."""
+        self._current.add(arrays["seen_current"])
+        self._previous.add(arrays["seen_previous"])

@@ -1,0 +1,201 @@
+"""Rows of time-ordered entries in pooled blocks: the structure under users and terminals.
+
+A row is one block of a few long arrays (event time and further int64 columns). Entries are appended at its end; an entry
+that comes late is merged into its place; what expired is dropped when the block is full: the rest is shifted down where a
+quarter of the block is free then, else moved to a larger block, and the old block is used again.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from centinela.features.keys import Int64s
+
+Mask = NDArray[np.bool_]
+_LEAST_BLOCK = 4
+_NO_TIME = np.iinfo(np.int64).min
+
+
+def flat_ranges(starts: Int64s, lengths: Int64s) -> Int64s:
+    """The indices ``starts[i] .. starts[i] + lengths[i] - 1`` of all i, one after the other."""
+    before = np.cumsum(lengths) - lengths
+    return np.repeat(starts - before, lengths) + np.arange(int(lengths.sum()), dtype=np.int64)
+
+
+def search_after(times: Int64s, low: Int64s, high: Int64s, bound: Int64s) -> Int64s:
+    """Per i the first index in ``low[i] .. high[i]`` whose time is later than ``bound[i]``; ``high[i]`` where none is.
+
+    Args:
+        times: Ascending within each range.
+        low: First index of each range, shape (n,).
+        high: Index after each range, shape (n,).
+        bound: Time of each query, shape (n,).
+    """
+    low, high = low.copy(), high.copy()
+    top = len(times) - 1
+    while True:
+        open_ = low < high
+        if not open_.any():
+            return low
+        middle = (low + high) >> 1
+        later = times[np.minimum(middle, top)] > bound
+        high = np.where(open_ & later, middle, high)
+        low = np.where(open_ & ~later, middle + 1, low)
+
+
+class Inserted(NamedTuple):
+    """Where an insertion put its entries.
+
+    ``positions`` (n,) follow the input. ``rows`` (m,) are those touched, each once; ``firsts`` and ``counts`` (m,) delimit
+    each row's part of the input; ``changed`` (m,) is the first index in each row's block that holds another entry than before.
+    """
+
+    positions: Int64s
+    rows: Int64s
+    firsts: Int64s
+    counts: Int64s
+    changed: Int64s
+
+
+class RaggedPool:
+    """Blocks of entries, one per row.
+
+    Args:
+        columns: int64 columns of an entry; column 0 is event time, in which a row ascends.
+        merged: How many leading columns an insertion brings (the others are derived by the owner).
+    """
+
+    def __init__(self, columns: int, merged: int | None = None) -> None:
+        self.columns = [np.zeros(1024, dtype=np.int64) for _ in range(columns)]
+        self._merged = columns if merged is None else merged
+        self._offset, self._capacity = np.zeros(0, np.int64), np.zeros(0, np.int64)
+        self.start, self.end = np.zeros(0, np.int64), np.zeros(0, np.int64)
+        self._rows, self._top = 0, 0
+        self._free: dict[int, list[int]] = {}
+
+    def __len__(self) -> int:
+        return self._rows
+
+    @property
+    def slots(self) -> int:
+        """Entries that the blocks given out so far could hold."""
+        return self._top
+
+    def add_rows(self, count: int) -> None:
+        """Append *count* empty rows."""
+        self._rows += count
+        if self._rows > len(self.start):
+            size = max(1024, 2 * self._rows)
+            for name in ("_offset", "_capacity", "start", "end"):
+                old = getattr(self, name)
+                new = np.zeros(size, np.int64)
+                new[:len(old)] = old
+                setattr(self, name, new)
+
+    def insert(self, rows: Int64s, *values: Int64s) -> Inserted:
+        """Put entries into their places by time; after those of equal time.
+
+        Args:
+            rows: Row of each entry, ascending, shape (n,), n > 0.
+            values: The merged columns, each of shape (n,); times ascend within a row.
+        """
+        firsts = np.flatnonzero(np.concatenate(([True], rows[1:] != rows[:-1])))
+        counts = np.diff(np.append(firsts, len(rows)))
+        touched = rows[firsts]
+        self._reserve(touched, counts)
+        start, end = self.start[touched], self.end[touched]
+        positions = flat_ranges(end, counts)
+        for column, value in zip(self.columns, values, strict=False):
+            column[positions] = value
+        self.end[touched] = end + counts
+        newest = np.where(end > start, self.columns[0][np.maximum(end - 1, 0)], _NO_TIME)
+        changed = end
+        late = np.flatnonzero(values[0][firsts] < newest)
+        if len(late):
+            first_new = values[0][firsts[late]]
+            changed = end.copy()
+            changed[late] = search_after(self.columns[0], start[late], end[late], first_new)
+            self._merge(positions, changed[late], end[late], counts[late], firsts[late])
+        return Inserted(positions, touched, firsts, counts, changed)
+
+    def expire(self, rows: Int64s, through: Int64s) -> None:
+        """Drop from each of *rows* (distinct) its entries of times up to *through*, shape (m,)."""
+        start, end = self.start[rows], self.end[rows]
+        stale = np.flatnonzero((start < end) & (self.columns[0][np.minimum(start, max(self._top - 1, 0))] <= through))
+        if len(stale):
+            self.start[rows[stale]] = search_after(self.columns[0], start[stale], end[stale], through[stale])
+
+    def live(self) -> tuple[Int64s, list[Int64s]]:
+        """Entries per row, shape (rows,), and the columns with the entries of all rows in order."""
+        start, end = self.start[:self._rows], self.end[:self._rows]
+        flat = flat_ranges(start, end - start)
+        return end - start, [column[flat] for column in self.columns]
+
+    def load(self, lengths: Int64s, columns: list[Int64s]) -> None:
+        """Fill this fresh pool with what ``live`` gave."""
+        self.add_rows(len(lengths))
+        filled = np.flatnonzero(lengths)
+        if len(filled):
+            self._reserve(filled, lengths[filled])
+            flat = flat_ranges(self.start[filled], lengths[filled])
+            for column, values in zip(self.columns, columns, strict=True):
+                column[flat] = values
+            self.end[filled] += lengths[filled]
+
+    def _merge(self, positions: Int64s, changed: Int64s, end: Int64s, counts: Int64s, firsts: Int64s) -> None:
+        lengths = end - changed + counts
+        flat = flat_ranges(changed, lengths)
+        owner = np.repeat(np.arange(len(lengths), dtype=np.int64), lengths)
+        order = np.lexsort((self.columns[0][flat], owner))
+        for column in self.columns[:self._merged]:
+            column[flat] = column[flat][order]
+        went_to = np.empty(len(order), np.int64)
+        went_to[order] = flat
+        new_in_flat = flat_ranges(np.cumsum(lengths) - counts, counts)
+        positions[flat_ranges(firsts, counts)] = went_to[new_in_flat]
+
+    def _reserve(self, rows: Int64s, extra: Int64s) -> None:
+        start, end, offset, capacity = self.start[rows], self.end[rows], self._offset[rows], self._capacity[rows]
+        full = np.flatnonzero(end + extra > offset + capacity)
+        if not len(full):
+            return
+        rows, start, capacity, offset = rows[full], start[full], capacity[full], offset[full]
+        live = end[full] - start
+        need = live + extra[full]
+        moves = np.flatnonzero(4 * need > 3 * capacity)
+        target = offset.copy()
+        if len(moves):
+            sizes = np.maximum(_LEAST_BLOCK, 2 ** np.ceil(np.log2(need[moves] * 4 / 3)).astype(np.int64))
+            target[moves] = self._allocate(sizes)
+        source, destination = flat_ranges(start, live), flat_ranges(target, live)
+        for column in self.columns:
+            column[destination] = column[source]
+        for size, block in zip(capacity[moves].tolist(), offset[moves].tolist(), strict=True):
+            if size:
+                self._free.setdefault(size, []).append(block)
+        self._offset[rows], self.start[rows], self.end[rows] = target, target, target + live
+        if len(moves):
+            self._capacity[rows[moves]] = sizes
+
+    def _allocate(self, sizes: Int64s) -> Int64s:
+        blocks = np.empty(len(sizes), np.int64)
+        for size in np.unique(sizes).tolist():
+            wanting = np.flatnonzero(sizes == size)
+            free = self._free.get(size, [])
+            reused = min(len(free), len(wanting))
+            if reused:
+                blocks[wanting[:reused]] = free[-reused:]
+                del free[-reused:]
+            fresh = len(wanting) - reused
+            blocks[wanting[reused:]] = self._top + size * np.arange(fresh, dtype=np.int64)
+            self._top += size * fresh
+        if self._top > len(self.columns[0]):
+            size = max(2 * len(self.columns[0]), self._top)
+            for at, old in enumerate(self.columns):
+                grown = np.zeros(size, np.int64)
+                grown[:len(old)] = old
+                self.columns[at] = grown
+        return blocks

@@ -1,0 +1,234 @@
+"""Each cardholder's history, and the features read from it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+from numpy.typing import NDArray
+
+from centinela.features.keys import DAY_MS, NOBODY, Hashes, Int64s
+from centinela.features.layout import USER_FEATURES
+from centinela.features.pool import Inserted, RaggedPool, flat_ranges, search_after
+
+WINDOWS_MS = np.array([1, 7, 30], dtype=np.int64) * DAY_MS
+LONGEST_MS = int(WINDOWS_MS[-1])
+LATENESS_MS = 2 * DAY_MS
+"""A transaction up to this much older than its user's newest finds all of its windows kept."""
+HORIZON_MS = LONGEST_MS + LATENESS_MS
+_MAX_AT = USER_FEATURES.index("user_max_30d")
+_SINCE_AT = USER_FEATURES.index("user_seconds_since_last")
+_SCANNED_AT_ONCE = 1 << 20
+_LONG_AGO = -(1 << 62)
+_TIME, _AMOUNT, _BEFORE = 0, 1, 2
+Matrix = NDArray[np.float64]
+
+
+class UserState:
+    """Amounts and times per user over the longest window, with the features of ``USER_FEATURES``.
+
+    A window of W covers ``(t - W, t]``, the transaction itself included: count, mean, and for 30 days the greatest amount, in
+    major units; beside them the seconds since the user's transaction before, NaN where none is known. The features of a
+    transaction rest on those that came before it in the log, of times up to its own: what comes later, even with an
+    earlier or the same time, does not change them. So equal times are ordered as the log orders them (a log written in the
+    order of time and transaction id thus keeps the order of ids), and how the log is cut into batches does not matter.
+    A transaction ``HORIZON_MS`` or more older than its user's newest is not kept and sees nothing but itself.
+    """
+
+    def __init__(self) -> None:
+        self._index: dict[int, int] = {}
+        self._pool = RaggedPool(columns=3, merged=2)
+        self._max_value, self._max_time = np.zeros(0, np.int64), np.zeros(0, np.int64)
+
+    def __len__(self) -> int:
+        return len(self._index)
+
+    def apply(self, users: Hashes, times: Int64s, amounts: Int64s) -> Matrix:
+        """Take transactions in log order; their features, shape (n, 8).
+
+        Args:
+            users: Hash of each user, ``NOBODY`` where there is none (features NaN, nothing kept), shape (n,).
+            times: Event time, ms, shape (n,).
+            amounts: Minor units, shape (n,).
+        """
+        features = np.full((len(users), len(USER_FEATURES)), np.nan)
+        known = np.flatnonzero(users != NOBODY)
+        if not len(known):
+            return features
+        rows = self._rows_of(users[known])
+        order = np.argsort(rows, kind="stable")
+        rows, at = rows[order], known[order]
+        for part in _ascending_runs(rows, times[at]):
+            features[at[part]] = self._apply_run(rows[part], times[at[part]], amounts[at[part]])
+        return features
+
+    def read(self, users: Hashes, times: Int64s, amounts: Int64s) -> Matrix:
+        """The features that each transaction would get if it were the next to be applied, alone. Changes nothing. Shape (n, 8)."""
+        features = np.full((len(users), len(USER_FEATURES)), np.nan)
+        known = np.flatnonzero(users != NOBODY)
+        if not len(known):
+            return features
+        rows = np.array([self._index.get(user, -1) for user in users[known].tolist()], dtype=np.int64)
+        stranger = rows < 0
+        features[known[stranger]] = _alone(amounts[known[stranger]])
+        at, rows = known[~stranger], rows[~stranger]
+        if len(at):
+            t, own = times[at], amounts[at]
+            start, end = self._pool.start[rows], self._pool.end[rows]
+            position = search_after(self._pool.columns[_TIME], start, end, t)
+            features[at] = self._windows(start, position, t, own)
+            features[at, _MAX_AT] = self._greatest(rows, start, position, t, own, position == end)[0] / 100.0
+        return features
+
+    def arrays(self) -> dict[str, NDArray[np.generic]]:
+        """The state as named arrays, for a snapshot."""
+        lengths, columns = self._pool.live()
+        n = len(self._index)
+        return {
+            "users": np.fromiter(self._index, np.uint64, n), "lengths": lengths, "times": columns[_TIME],
+            "amounts": columns[_AMOUNT], "max_value": self._max_value[:n].copy(), "max_time": self._max_time[:n].copy(),
+        }
+
+    @classmethod
+    def from_arrays(cls, arrays: dict[str, NDArray[np.generic]]) -> UserState:
+        """The state that ``arrays`` came from."""
+        state = cls()
+        lengths, times, amounts = (arrays[name].astype(np.int64) for name in ("lengths", "times", "amounts"))
+        starts = np.cumsum(lengths) - lengths
+        sums = np.cumsum(amounts) - amounts
+        before = sums - np.repeat(sums[np.minimum(starts, max(len(sums) - 1, 0))], lengths) if len(sums) else sums
+        state._index = {user: row for row, user in enumerate(arrays["users"].tolist())}
+        state._pool.load(lengths, [times, amounts, before])
+        state._max_value, state._max_time = arrays["max_value"].astype(np.int64), arrays["max_time"].astype(np.int64)
+        return state
+
+    def _rows_of(self, users: Hashes) -> Int64s:
+        index = self._index
+        rows = [index.get(user, -1) for user in users.tolist()]
+        if -1 in rows:
+            known = len(index)
+            rows = [index.setdefault(user, len(index)) for user in users.tolist()]
+            self._pool.add_rows(len(index) - known)
+            if (missing := len(index) - len(self._max_time)) > 0:
+                spare = np.zeros(max(missing, known), np.int64)
+                self._max_value = np.concatenate((self._max_value, spare))
+                self._max_time = np.concatenate((self._max_time, spare + _LONG_AGO))
+        return np.array(rows, dtype=np.int64)
+
+    def _apply_run(self, rows: Int64s, times: Int64s, amounts: Int64s) -> Matrix:
+        """Features of entries ascending in time within a row; *rows* ascend."""
+        pool = self._pool
+        start, end = pool.start[rows], pool.end[rows]
+        stamps = pool.columns[_TIME]
+        newest = np.where(end > start, stamps[np.maximum(end - 1, 0)], _LONG_AGO)
+        kept = times > newest - HORIZON_MS
+        if not kept.all():
+            features = np.empty((len(rows), len(USER_FEATURES)))
+            features[~kept] = _alone(amounts[~kept])
+            if kept.any():
+                features[kept] = self._apply_run(rows[kept], times[kept], amounts[kept])
+            return features
+        put = pool.insert(rows, times, amounts)
+        self._sum_up(put)
+        start = pool.start[rows]
+        features = self._windows(start, put.positions, times, amounts)
+        features[:, _MAX_AT] = self._maxima(put, start, newest, times, amounts) / 100.0
+        pool.expire(put.rows, pool.columns[_TIME][pool.end[put.rows] - 1] - HORIZON_MS)
+        return features
+
+    def _windows(self, start: Int64s, position: Int64s, times: Int64s, own: Int64s) -> Matrix:
+        """All features but the greatest amount, of transactions that come right after the entries ``start .. position - 1``."""
+        stamps, amounts, before = self._pool.columns
+        n = len(times)
+        low = search_after(stamps, np.tile(start, 3), np.tile(position, 3), (times - WINDOWS_MS[:, None]).ravel()).reshape(3, n)
+        last = np.maximum(position - 1, 0)
+        through = before[last] + amounts[last]
+        earlier = np.where(low < position, through - before[np.minimum(low, last)], 0)
+        count = position - low + 1
+        features = np.empty((n, len(USER_FEATURES)))
+        features[:, 0:_MAX_AT:2] = count.T
+        features[:, 1:_MAX_AT:2] = ((earlier + own) / (100.0 * count)).T
+        features[:, _SINCE_AT] = np.where(position > start, (times - stamps[last]) / 1000.0, np.nan)
+        return features
+
+    def _sum_up(self, put: Inserted) -> None:
+        """Renew the running sums from the first changed entry of each row."""
+        _, amounts, before = self._pool.columns
+        lengths = self._pool.end[put.rows] - put.changed
+        flat = flat_ranges(put.changed, lengths)
+        added = amounts[flat]
+        running = np.cumsum(added) - added
+        last = np.maximum(put.changed - 1, 0)
+        base = np.where(put.changed > self._pool.start[put.rows], before[last] + amounts[last], 0)
+        base -= running[np.cumsum(lengths) - lengths]
+        before[flat] = running + np.repeat(base, lengths)
+
+    def _maxima(self, put: Inserted, start: Int64s, newest: Int64s, times: Int64s, amounts: Int64s) -> Int64s:
+        """Greatest amount of each entry's longest window; keeps each row's, up to its newest entry, for the next."""
+        result = np.empty(len(times), np.int64)
+        newest = newest[put.firsts]
+        for rank in range(int(put.counts.max())):
+            among = np.flatnonzero(put.counts > rank)
+            at, rows = put.firsts[among] + rank, put.rows[among]
+            t, own = times[at], amounts[at]
+            in_order = t >= newest[among]
+            value, when = self._greatest(rows, start[at], put.positions[at], t, own, in_order)
+            result[at] = value
+            known, since = self._max_value[rows], self._max_time[rows]
+            matters = ~in_order & (t > newest[among] - LONGEST_MS) & (own >= known)
+            self._max_value[rows] = np.where(in_order, value, np.where(matters, own, known))
+            self._max_time[rows] = np.where(in_order, when, np.where(matters & (own > known), t, np.where(matters, np.maximum(since, t), since)))
+            newest[among] = np.maximum(newest[among], t)
+        return result
+
+    def _greatest(self, rows: Int64s, start: Int64s, position: Int64s, times: Int64s, own: Int64s,
+                  in_order: NDArray[np.bool_]) -> tuple[Int64s, Int64s]:
+        """The greatest amount of ``(t - 30 d, t]`` with the latest time it occurred, looking through entries only where needed."""
+        known, since = self._max_value[rows], self._max_time[rows]
+        takes_own = in_order & (own >= known)
+        value, when = np.where(takes_own, own, known), np.where(takes_own, times, since)
+        scan = np.flatnonzero(~takes_own & ~(in_order & (since > times - LONGEST_MS)))
+        if len(scan):
+            value[scan], when[scan] = self._scan(start[scan], position[scan], times[scan], own[scan])
+        return value, when
+
+    def _scan(self, start: Int64s, position: Int64s, times: Int64s, own: Int64s) -> tuple[Int64s, Int64s]:
+        stamps, amounts, _ = self._pool.columns
+        low = search_after(stamps, start, position, times - LONGEST_MS)
+        value, when = own.copy(), times.copy()
+        some = np.flatnonzero(low < position)
+        for part in np.array_split(some, 1 + int((position - low).sum()) // _SCANNED_AT_ONCE):
+            if not len(part):
+                continue
+            lengths = position[part] - low[part]
+            flat = flat_ranges(low[part], lengths)
+            bounds = np.cumsum(lengths) - lengths
+            greatest = np.maximum.reduceat(amounts[flat], bounds)
+            at = np.maximum.reduceat(np.where(amounts[flat] == np.repeat(greatest, lengths), flat, -1), bounds)
+            higher = greatest > own[part]
+            value[part] = np.where(higher, greatest, own[part])
+            when[part] = np.where(higher, stamps[at], times[part])
+        return value, when
+
+
+def _alone(amounts: Int64s) -> Matrix:
+    """Features of transactions that see nothing but themselves."""
+    features = np.empty((len(amounts), len(USER_FEATURES)))
+    features[:, 0:_MAX_AT:2] = 1.0
+    features[:, 1:_MAX_AT:2] = (amounts / 100.0)[:, None]
+    features[:, _MAX_AT] = amounts / 100.0
+    features[:, _SINCE_AT] = np.nan
+    return features
+
+
+def _ascending_runs(rows: Int64s, times: Int64s) -> Iterator[slice | Int64s]:
+    """Cut entries, ordered by row and then by arrival, so that times ascend within a row in each part."""
+    falls = (rows[1:] == rows[:-1]) & (times[1:] < times[:-1])
+    if not falls.any():
+        yield slice(None)
+        return
+    run = np.concatenate(([0], np.cumsum(falls)))
+    firsts = np.flatnonzero(np.concatenate(([True], rows[1:] != rows[:-1])))
+    run -= np.repeat(run[firsts], np.diff(np.append(firsts, len(rows))))
+    for number in range(int(run.max()) + 1):
+        yield np.flatnonzero(run == number)
