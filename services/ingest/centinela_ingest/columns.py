@@ -1,0 +1,54 @@
+"""Transactions as columns: the form in which files and the simulator hand them to the feed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+NEVER = np.int64(-1)
+
+
+@dataclass(frozen=True)
+class Transactions:
+    """*n* transactions in the order in which they are sent.
+
+    Shapes: all columns (n,), ``attributes`` (n, len(attribute_names)) with NaN for a missing value. Times are
+    milliseconds since the epoch; ``reported_ms`` is ``NEVER`` where no label will be reported.
+    """
+
+    transaction_id: NDArray[np.object_]
+    occurred_ms: NDArray[np.int64]
+    user_id: NDArray[np.object_]
+    terminal_id: NDArray[np.object_]
+    amount: NDArray[np.float64]
+    attribute_names: tuple[str, ...]
+    attributes: NDArray[np.float64]
+    is_fraud: NDArray[np.bool_]
+    reported_ms: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.transaction_id)
+
+    @classmethod
+    def from_frame(cls, frame: pd.DataFrame) -> Transactions:
+        """From a day of the simulator (``simulator.COLUMNS``)."""
+        reported = frame["reported_at"]
+        return cls(
+            transaction_id=frame["transaction_id"].to_numpy(object),
+            occurred_ms=epoch_ms(frame["occurred_at"]),
+            user_id=frame["user_id"].to_numpy(object),
+            terminal_id=frame["terminal_id"].to_numpy(object),
+            amount=frame["amount"].to_numpy(np.float64),
+            attribute_names=(), attributes=np.empty((len(frame), 0)),
+            is_fraud=frame["is_fraud"].to_numpy(bool),
+            reported_ms=np.where(reported.notna().to_numpy(), epoch_ms(reported), NEVER),
+        )
+
+
+def epoch_ms(times: pd.Series) -> NDArray[np.int64]:
+    """Aware timestamps as milliseconds since the epoch; any value where there is none."""
+    instants: NDArray[np.datetime64] = times.dt.tz_convert("UTC").dt.tz_localize(None).to_numpy("datetime64[ms]")
+    return instants.astype(np.int64)

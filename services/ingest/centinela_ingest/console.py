@@ -1,0 +1,96 @@
+"""What ``replay`` and ``simulate`` share on the command line: progress, signals, the closing line."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+
+from centinela_ingest.feed import Counters, Feed
+
+INTERRUPTED = 130
+
+
+@contextmanager
+def stopping() -> Iterator[threading.Event]:
+    """An event that the first SIGINT or SIGTERM sets; the second one ends the process as usual."""
+    stop = threading.Event()
+
+    def request(number: int, _frame: FrameType | None) -> None:
+        stop.set()
+        signal.signal(number, signal.SIG_DFL)
+
+    before = {number: signal.signal(number, request) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+class Display:
+    """A progress bar with the rate and the event time; silent where standard error is no terminal."""
+
+    def __init__(self, title: str, total: int | None) -> None:
+        self._progress = Progress(
+            TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[rate]:>10,.0f}/s"),
+            TextColumn("{task.fields[event_time]}"), TimeElapsedColumn(), console=Console(stderr=True), disable=not sys.stderr.isatty(),
+        )
+        self._task: TaskID = self._progress.add_task(title, total=total, rate=0.0, event_time="")
+
+    def __enter__(self) -> Display:
+        self._progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._progress.stop()
+
+    def show(self, counters: Counters) -> None:
+        """Draw the state of a feed."""
+        done, seconds = counters.transactions + counters.rejected, self.elapsed
+        event_time = f"{counters.event_time:%Y-%m-%d %H:%M}" if counters.event_time else ""
+        self._progress.update(self._task, completed=done, rate=done / seconds if seconds else 0.0, event_time=event_time)
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds since the start."""
+        return self._progress.tasks[0].elapsed or 0.0
+
+
+def close_run(feed: Feed, seconds: float, rejected_topic: str) -> None:
+    """Print what was sent; exit 130 where the run was interrupted."""
+    counters = feed.counters
+    parts = [f"{counters.transactions:,} transactions ({counters.frauds:,} frauds)", f"{counters.labels:,} labels"]
+    if counters.rejected:
+        parts.append(f"{counters.rejected:,} rejected rows in {rejected_topic}")
+    if feed.pending_labels:
+        parts.append(f"{feed.pending_labels:,} labels not yet due")
+    rate = f" ({counters.transactions / seconds:,.0f}/s)" if seconds else ""
+    typer.echo(f"sent and acknowledged: {', '.join(parts)} in {seconds:.1f} s{rate}")
+    if feed.stop.is_set():
+        typer.echo("interrupted before the end", err=True)
+        raise typer.Exit(INTERRUPTED)
+
+
+def parse_number(text: str | None, suffix: str, option: str) -> float | None:
+    """A number above 0 with an optional *suffix* (``500/s``, ``3600x``).
+
+    Raises:
+        typer.BadParameter: It is none.
+    """
+    if text is None:
+        return None
+    try:
+        value = float(text.removesuffix(suffix).replace(",", "").replace("_", ""))
+    except ValueError:
+        value = 0.0
+    if not 0 < value < float("inf"):
+        raise typer.BadParameter(f"{text!r} is no number above 0", param_hint=option)
+    return value

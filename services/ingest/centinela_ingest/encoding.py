@@ -1,0 +1,71 @@
+"""Transactions and labels as Kafka records."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime, timedelta
+
+import numpy as np
+
+from centinela.events import LabelReported, TransactionReceived, Verdict, encode
+from centinela.kafka.port import Outgoing
+from centinela.telemetry.correlation import event_headers
+from centinela_ingest.columns import Transactions
+from centinela_ingest.labels import DueLabel
+
+HISTORY = Verdict(origin="history", decision="approve", variant="none")
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+def record_key(user_id: str | None, transaction_id: str) -> bytes:
+    """The key of a transaction and of its label: the user where known, so that one partition holds a user's stream."""
+    return (user_id if user_id is not None else transaction_id).encode()
+
+
+def transaction_record(event: TransactionReceived, *, topic: str, source: str, traceparent: str | None = None) -> Outgoing:
+    """The record of one transaction."""
+    headers = event_headers(
+        event_type="TransactionReceived", event_id=event.transaction_id, source=source, time=event.occurred_at, traceparent=traceparent,
+    )
+    return Outgoing(topic, encode(event), record_key(event.user_id, event.transaction_id), headers)
+
+
+def label_record(event: LabelReported, *, topic: str, source: str, traceparent: str | None = None) -> Outgoing:
+    """The record of one label."""
+    headers = event_headers(
+        event_type="LabelReported", event_id=event.transaction_id, source=source, time=event.reported_at, traceparent=traceparent,
+    )
+    return Outgoing(topic, encode(event), record_key(event.user_id, event.transaction_id), headers)
+
+
+def transaction_records(
+    transactions: Transactions, start: int, end: int, *, topic: str, source: str, verdict: Verdict | None
+) -> Iterator[Outgoing]:
+    """The records of rows ``start .. end - 1``, in order. NaN attributes are written as null."""
+    names, matrix = transactions.attribute_names, transactions.attributes[start:end].astype(object)
+    matrix[np.isnan(transactions.attributes[start:end])] = None
+    columns = zip(
+        transactions.transaction_id[start:end], transactions.occurred_ms[start:end].tolist(), transactions.user_id[start:end],
+        transactions.terminal_id[start:end], transactions.amount[start:end].tolist(), matrix, strict=True,
+    )
+    for transaction_id, occurred_ms, user_id, terminal_id, amount, row in columns:
+        event = TransactionReceived(
+            transaction_id=transaction_id, occurred_at=instant(occurred_ms), amount=amount, user_id=user_id, terminal_id=terminal_id,
+            attributes=dict(zip(names, row, strict=True)), verdict=verdict,
+        )
+        yield transaction_record(event, topic=topic, source=source)
+
+
+def label_records(labels: Sequence[DueLabel], *, topic: str, source: str) -> Iterator[Outgoing]:
+    """The records of *labels*, in order."""
+    for label in labels:
+        event = LabelReported(
+            transaction_id=label.transaction_id, is_fraud=label.is_fraud, occurred_at=instant(label.occurred_ms),
+            reported_at=instant(label.reported_ms), user_id=label.user_id, source="chargeback" if label.is_fraud else "review",
+        )
+        yield label_record(event, topic=topic, source=source)
+
+
+def instant(milliseconds: int) -> datetime:
+    """Milliseconds since the epoch as an aware time."""
+    return EPOCH + timedelta(milliseconds=milliseconds)

@@ -1,0 +1,48 @@
+"""Labels that wait for their time."""
+
+from __future__ import annotations
+
+import heapq
+from typing import NamedTuple
+
+import numpy as np
+
+from centinela_ingest.columns import NEVER, Transactions
+
+
+class DueLabel(NamedTuple):
+    """A label in the order in which it becomes known; times in milliseconds since the epoch."""
+
+    reported_ms: int
+    transaction_id: str
+    user_id: str | None
+    is_fraud: bool
+    occurred_ms: int
+
+
+class LabelSchedule:
+    """Holds the labels of transactions that were sent until event time reaches their report."""
+
+    def __init__(self) -> None:
+        self._heap: list[tuple[int, int, DueLabel]] = []
+        self._count = 0
+
+    def __len__(self) -> int:
+        return len(self._heap)
+
+    def add(self, transactions: Transactions, start: int, end: int) -> None:
+        """Take up the labels of rows ``start .. end - 1``."""
+        for row in np.flatnonzero(transactions.reported_ms[start:end] != NEVER) + start:
+            label = DueLabel(
+                int(transactions.reported_ms[row]), transactions.transaction_id[row], transactions.user_id[row],
+                bool(transactions.is_fraud[row]), int(transactions.occurred_ms[row]),
+            )
+            heapq.heappush(self._heap, (label.reported_ms, self._count, label))
+            self._count += 1
+
+    def due(self, until_ms: int | None) -> list[DueLabel]:
+        """The labels reported by *until_ms* (None: all that are left), in the order of their report."""
+        found = []
+        while self._heap and (until_ms is None or self._heap[0][0] <= until_ms):
+            found.append(heapq.heappop(self._heap)[2])
+        return found

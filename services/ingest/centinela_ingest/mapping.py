@@ -1,0 +1,136 @@
+"""Which column of a file is which field of a transaction. A mapping is a small YAML file; two ship with the package."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime, tzinfo
+from importlib import resources
+from pathlib import Path
+from typing import Any, Literal
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+import msgspec
+import yaml
+
+from centinela.errors import CentinelaError
+
+SHIPPED = ("ulb", "handbook")
+Field = Literal["transaction_id", "occurred_at", "user_id", "terminal_id", "amount", "is_fraud"]
+Unit = Literal["s", "ms"]
+
+
+class MappingError(CentinelaError):
+    """A mapping does not hold, or does not fit the file."""
+
+
+class TimeRule(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How ``occurred_at`` is read: as a number of *unit* from *base*, or (no unit) as a timestamp, in *zone* where it names none."""
+
+    unit: Unit | None = None
+    base: datetime = datetime(1970, 1, 1, tzinfo=UTC)
+    zone: str = "UTC"
+
+    def tz(self) -> tzinfo:
+        return ZoneInfo(self.zone)
+
+
+class Mapping(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """``columns``: the file's column to our field. ``attributes``: the file's column to an attribute's name.
+
+    ``id_prefix`` goes before every transaction id; without a column of ids it is followed by the row's number.
+    """
+
+    columns: dict[str, Field]
+    attributes: dict[str, str] = {}
+    time: TimeRule = TimeRule()
+    id_prefix: str = ""
+
+    def column(self, field: Field) -> str | None:
+        """The file's column of *field*, or None."""
+        return next((column for column, ours in self.columns.items() if ours == field), None)
+
+    def with_prefix(self, id_prefix: str) -> Mapping:
+        """The same mapping with another ``id_prefix``."""
+        return msgspec.structs.replace(self, id_prefix=id_prefix)
+
+    @property
+    def wanted(self) -> list[str]:
+        """All columns that the file must have."""
+        return [*self.columns, *self.attributes]
+
+    def require(self, columns: Sequence[str], source: str) -> None:
+        """Refuse a file that lacks a column.
+
+        Raises:
+            MappingError: Names the missing columns and those that are there.
+        """
+        if missing := [name for name in self.wanted if name not in columns]:
+            raise MappingError(f"{source} has no column {_list(missing)}, which the mapping names; its columns: {_list(columns)}")
+
+
+def shipped(name: str) -> Mapping:
+    """The mapping *name* of this package."""
+    return _parse((resources.files("centinela_ingest") / "mappings" / f"{name}.yaml").read_text("utf-8"), name)
+
+
+def load_mapping(choice: str) -> Mapping:
+    """A shipped mapping by name, or one's own by path.
+
+    Raises:
+        MappingError: No such file, no YAML, or a key, field, unit or zone that does not exist.
+    """
+    if choice in SHIPPED:
+        return shipped(choice)
+    path = Path(choice)
+    try:
+        return _parse(path.read_text("utf-8"), choice)
+    except (OSError, UnicodeDecodeError) as error:
+        raise MappingError(f"mapping {choice!r} is neither {_list(SHIPPED)} nor a file that can be read ({error})") from error
+
+
+def detect(columns: Sequence[str], source: str) -> tuple[str, Mapping]:
+    """The shipped mapping whose columns are all in *columns*, with its name.
+
+    Raises:
+        MappingError: None fits; says for each what is missing.
+    """
+    lacking = []
+    for name in SHIPPED:
+        mapping = shipped(name)
+        missing = [column for column in mapping.wanted if column not in columns]
+        if not missing:
+            return name, mapping
+        lacking.append(f"{name} (lacks {_list(missing)})")
+    raise MappingError(
+        f"{source} has none of the known layouts: {'; '.join(lacking)}. Its columns: {_list(columns)}. "
+        "Name its columns in a mapping file and pass --mapping PATH."
+    )
+
+
+def _parse(text: str, source: str) -> Mapping:
+    try:
+        content: Any = yaml.safe_load(text)
+        mapping = msgspec.convert(content, Mapping)
+    except yaml.YAMLError as error:
+        raise MappingError(f"mapping {source}: no YAML ({error})") from error
+    except msgspec.ValidationError as error:
+        raise MappingError(f"mapping {source}: {error}") from error
+    for field in ("occurred_at", "amount"):
+        if field not in mapping.columns.values():
+            raise MappingError(f"mapping {source}: columns names none for {field!r}, which every transaction has")
+    if len(set(mapping.columns.values())) < len(mapping.columns):
+        raise MappingError(f"mapping {source}: columns names one field twice")
+    if mapping.column("transaction_id") is None and not mapping.id_prefix:
+        raise MappingError(f"mapping {source}: without a column for 'transaction_id' an id_prefix is needed, to number the rows with")
+    if mapping.time.base.tzinfo is None:
+        raise MappingError(f"mapping {source}: time.base needs a zone, such as a closing Z")
+    try:
+        mapping.time.tz()
+    except (ZoneInfoNotFoundError, ValueError) as error:
+        raise MappingError(f"mapping {source}: time.zone {mapping.time.zone!r} does not exist") from error
+    return mapping
+
+
+def _list(names: Sequence[str]) -> str:
+    shown = ", ".join(names[:12])
+    return f"{shown} and {len(names) - 12} more" if len(names) > 12 else shown

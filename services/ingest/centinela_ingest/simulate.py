@@ -1,0 +1,76 @@
+"""``centinela simulate``: days of the simulator through Kafka, on the path that ``replay`` takes."""
+
+from __future__ import annotations
+
+from datetime import UTC, date, datetime, time, timedelta
+from typing import Annotated
+
+import typer
+
+from centinela import topics
+from centinela.clock import SystemClock
+from centinela.codec import FUTURE_TOLERANCE
+from centinela.kafka import connect
+from centinela.service import load_settings
+from centinela_ingest.console import Display, close_run, parse_number, stopping
+from centinela_ingest.feed import Feed
+from centinela_ingest.settings import IngestSettings
+from centinela_ingest.simulator import Drift, Profile, Simulation, parse_drift
+
+
+def simulate_days(simulation: Simulation, feed: Feed, *, days: int, first_day: int = 0) -> bool:
+    """Send *days* days from *first_day* on, and at the end the labels that are left. False where the feed was stopped before.
+
+    Raises:
+        DeliveryIncomplete: Kafka did not take everything.
+    """
+    going = all(feed.send_day(frame) for frame in simulation.days(days, first_day))
+    feed.finish()
+    return going
+
+
+def simulate(
+    days: Annotated[int, typer.Option(min=1, help="Days to send.")],
+    seed: Annotated[int, typer.Option(min=0, help="Equal seeds give equal streams.")] = 0,
+    customers: Annotated[int, typer.Option(min=1, help="Each makes about two transactions a day.")] = 5_000,
+    terminals: Annotated[int, typer.Option(min=1, help="Spread over the same grid as the customers.")] = 10_000,
+    scenario: Annotated[list[str] | None, typer.Option(metavar="NAME@DAY", help="Drift: card_testing, covariate or season, as NAME@START[-END][:STRENGTH] in days. May be repeated.")] = None,
+    start: Annotated[datetime, typer.Option(formats=["%Y-%m-%d"], help="Date of day 0.")] = datetime(2025, 1, 1),  # noqa: DTZ001
+    first_day: Annotated[int, typer.Option(min=0, help="Day to begin with; days do not depend on those before.")] = 0,
+    rate: Annotated[str | None, typer.Option(metavar="N/s", help="Transactions a second at most.")] = None,
+    speedup: Annotated[str | None, typer.Option(metavar="X", help="Keep the distances of event time, X times as fast.")] = None,
+    history: Annotated[bool, typer.Option("--history", help="Load as labelled history: feeds features and training data, needs no model, gets no score.")] = False,
+    labels: Annotated[bool, typer.Option(help="Send the reports of fraud, about a week after the transaction.")] = True,
+    patience: Annotated[float, typer.Option(min=0, help="Seconds that Kafka may take nothing before the run is given up.")] = 60.0,
+) -> None:
+    """Send days of simulated transactions through Kafka: same seed, same stream."""
+    pace, speed = parse_number(rate, "/s", "--rate"), parse_number(speedup, "x", "--speedup")
+    clock = SystemClock()
+    _require_past(start.date(), first_day + days, clock.now())
+    profile = Profile(seed=seed, customers=customers, terminals=terminals, start=start.date(), drifts=_drifts(scenario or []))
+    producer = connect.producer(load_settings(IngestSettings), client="confluent", linger_ms=20)
+    try:
+        with stopping() as stop, Display(f"day {first_day} to {first_day + days - 1}", None) as display:
+            feed = Feed(
+                producer, source="simulator", stop=stop, clock=clock, history=history, labels=labels, rate=pace, speedup=speed,
+                on_progress=display.show, patience_s=patience,
+            )
+            simulate_days(Simulation(profile), feed, days=days, first_day=first_day)
+            seconds = display.elapsed
+        close_run(feed, seconds, topics.TRANSACTIONS.dlq)
+    finally:
+        producer.close()
+
+
+def _drifts(texts: list[str]) -> tuple[Drift, ...]:
+    try:
+        return tuple(parse_drift(text) for text in texts)
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint="--scenario") from error
+
+
+def _require_past(start: date, days: int, now: datetime) -> None:
+    end = datetime.combine(start, time(), UTC) + timedelta(days=days)
+    if end > now + FUTURE_TOLERANCE:
+        latest = (now - timedelta(days=days)).date()
+        raise typer.BadParameter(f"day {days - 1} lies in the future, where the stream refuses it; start on {latest} or before", param_hint="--start")
