@@ -176,12 +176,12 @@ def share_better(is_fraud: Bools, challenger: Floats, champion: Floats, groups: 
         weight = random.multinomial(count, np.full(count, 1 / count))[codes].astype(float)
         if not weight[is_fraud].any():
             continue
-        ours, theirs = (_weighted_average_precision(is_fraud[order], scores[order], weight[order]) for order, scores in orders)
+        ours, theirs = (weighted_average_precision(is_fraud[order], scores[order], weight[order]) for order, scores in orders)
         wins.append(0.5 if ours == theirs else float(ours > theirs))
     return float(np.mean(wins)) if wins else float("nan")
 
 
-def _weighted_average_precision(is_fraud: Bools, scores: Floats, weight: Floats) -> float:
+def weighted_average_precision(is_fraud: Bools, scores: Floats, weight: Floats) -> float:
     """Average precision of rows sorted by descending score; equal scores form one step."""
     caught, seen = np.cumsum(weight * is_fraud), np.cumsum(weight)
     last = np.append(np.flatnonzero(np.diff(scores)), len(scores) - 1)
