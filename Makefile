@@ -17,6 +17,7 @@ help: ## what there is to run
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 env: $(STAMP) ## the environment in .venv, from pinned and hashed requirements
+	@:
 
 $(STAMP): requirements/uv.txt requirements/dev.txt $(addsuffix /pyproject.toml,$(PACKAGES))
 	@if ! $(PY) -c '' 2>/dev/null; then python="$$(deploy/local/find-python $(PYTHON))"; "$$python" -m venv --clear $(VENV); fi

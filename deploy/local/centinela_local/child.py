@@ -1,0 +1,31 @@
+"""Becomes one process of the stack: ``python -m centinela_local.child <processes.json> <name>``, as supervisor starts it.
+
+The process gets SIGTERM when supervisor dies, so that nothing outlives it (on Linux).
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import signal
+import sys
+from pathlib import Path
+
+_PR_SET_PDEATHSIG = 1
+
+
+def main() -> None:
+    """Read the process list, take the environment and priority of the named process, and execute its command."""
+    listing, name = sys.argv[1:]
+    process = json.loads(Path(listing).read_text())[name]
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+    if process["nice"]:
+        os.nice(process["nice"])
+    command: list[str] = process["command"]
+    os.execvpe(command[0], command, {**os.environ, **process["environment"]})
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,69 @@
+"""``centinela up``, ``down`` and ``status``."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from centinela.service import load_settings
+from centinela.settings import Settings
+from centinela_local.interrupts import interruptible
+from centinela_local.settings import LocalSettings
+from centinela_local.stack import Stack
+
+_PAGES = {"mlflow": "MLflow UI", "ingest": "ingest API docs", "gateway": "gateway docs"}
+
+
+def make_stack(settings: LocalSettings, console: Console) -> Stack:
+    """The stack with its real dependencies."""
+
+    def model_exists(connection: Settings) -> bool:
+        from centinela.model.registry import Registry
+
+        return Registry(connection).version_of("champion") is not None
+
+    return Stack(settings, console, create_topics=lambda _: None, model_exists=model_exists)
+
+
+def up(timeout: Annotated[float, typer.Option(help="Seconds until all must be ready.")] = 180.0) -> None:
+    """Start Kafka, MLflow and the services, and wait until they are ready."""
+    console = Console()
+    stack = make_stack(load_settings(LocalSettings), console)
+    with interruptible():
+        stack.up(timeout)
+    console.print(_addresses(stack))
+    console.print("Everything runs. `centinela status` shows it, `centinela down` stops it.")
+
+
+def down() -> None:
+    """Stop everything that `up` or `demo` started. Data stay under .local."""
+    console = Console()
+    stopped = make_stack(load_settings(LocalSettings), console).down()
+    console.print("Everything is stopped." if stopped else "Nothing was running.")
+
+
+def status() -> None:
+    """What runs, and what it waits for. Exit code 1 where nothing runs, or something is not ready."""
+    console = Console()
+    states = make_stack(load_settings(LocalSettings), console).states()
+    if not states:
+        console.print("Nothing is running. `centinela up` starts it.")
+        raise typer.Exit(1)
+    table = Table("process", "state", "pid", "ready", "address", box=None, header_style="bold")
+    for name, (process, state, waiting) in states.items():
+        table.add_row(name, state.state.lower(), str(state.pid or ""), Text("yes", "green") if waiting is None else Text(waiting, "yellow"),
+                      process.url.removeprefix("http://"))
+    console.print(table)
+    if any(waiting for _, _, waiting in states.values()):
+        raise typer.Exit(1)
+
+
+def _addresses(stack: Stack) -> Table:
+    table = Table.grid(padding=(0, 2))
+    for name, (process, _, _) in stack.states().items():
+        table.add_row(Text(_PAGES.get(name, name)), Text(process.url + ("/docs" if name in ("ingest", "gateway") else ""), "cyan"))
+    return table

@@ -1,0 +1,82 @@
+"""The process list of the local stack: what runs, on which port, with which environment."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from centinela_local.mlflow_server import MLFLOW_ENVIRONMENT, mlflow_command
+from centinela_local.paths import Paths
+from centinela_local.ports import LOOPBACK
+from centinela_local.settings import LocalSettings
+
+_ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+
+
+@dataclass(frozen=True)
+class Process:
+    """One supervised process.
+
+    Args:
+        port: What it listens on; ``port_field`` is the setting that changes it.
+        ready_path: Path of the HTTP answer that tells readiness; None for the broker.
+        nice: Added to the scheduling priority value, so that training yields to serving.
+    """
+
+    name: str
+    command: tuple[str, ...]
+    port: int
+    port_field: str
+    ready_path: str | None = "/ready"
+    environment: dict[str, str] = field(default_factory=dict)
+    nice: int = 0
+    stop_wait_s: int = 20
+
+    @property
+    def url(self) -> str:
+        return f"http://{LOOPBACK}:{self.port}"
+
+    @property
+    def port_variable(self) -> str:
+        return f"CENTINELA_{self.port_field.upper()}"
+
+
+def kafka_process(settings: LocalSettings, command: Sequence[str]) -> Process:
+    """The embedded broker, which *command* runs."""
+    return Process("kafka", tuple(command), settings.kafka_port, "kafka_port", ready_path=None)
+
+
+def mlflow_process(settings: LocalSettings, paths: Paths) -> Process:
+    """The MLflow server."""
+    return Process("mlflow", tuple(mlflow_command(paths.mlflow, settings.mlflow_port)), settings.mlflow_port, "mlflow_port",
+                   ready_path="/health", environment=MLFLOW_ENVIRONMENT, stop_wait_s=5)
+
+
+def service_processes(settings: LocalSettings) -> list[Process]:
+    """The seven processes of the five services."""
+    def service(name: str, port_field: str, module: str, *role: str, nice: int = 0, environment: dict[str, str] = _ONE_THREAD) -> Process:
+        return Process(name, (sys.executable, "-m", module, *role), getattr(settings, port_field), port_field, nice=nice, environment=environment)
+
+    return [
+        service("ingest", "ingest_port", "centinela_ingest"),
+        service("gateway", "gateway_port", "centinela_predictor", "gateway"),
+        service("stream", "predictor_port", "centinela_predictor", "stream"),
+        service("drift", "drift_port", "centinela_drift"),
+        service("trainer", "trainer_port", "centinela_trainer", "serve", nice=5, environment={}),
+        service("archive", "archive_port", "centinela_trainer", "archive", nice=1),
+        service("registry-watcher", "watcher_port", "centinela_registry_watcher"),
+    ]
+
+
+def shared_environment(settings: LocalSettings, paths: Paths, bootstrap_servers: str) -> dict[str, str]:
+    """What every process gets beside the caller's environment: the settings that the stack decides."""
+    ports = {f"CENTINELA_{name.upper()}": str(getattr(settings, name)) for name in LocalSettings.model_fields if name.endswith("_port")}
+    data_dir = settings.data_dir if "data_dir" in settings.model_fields_set else paths.root / "data"
+    return ports | {
+        "CENTINELA_KAFKA_BOOTSTRAP_SERVERS": bootstrap_servers,
+        "CENTINELA_MLFLOW_TRACKING_URI": f"http://{LOOPBACK}:{settings.mlflow_port}",
+        "CENTINELA_DATA_DIR": str(data_dir.expanduser().resolve()),
+        "CENTINELA_LOG_FORMAT": "json",
+        "PYTHONUNBUFFERED": "1",
+    }
