@@ -1,6 +1,7 @@
 """The archive: verdicts and labels from Kafka to Parquet, each exactly once for whoever reads them.
 
-Records are buffered and flushed by count or age; offsets are committed only after the files stand.
+Records are buffered and flushed by count or age. How far the archive reaches is kept beside its files (``offsets.json``), not in
+the group's offsets, which run ahead by what is buffered: after a restart everything past that point is read again.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from centinela.codec import Decoder
 from centinela.errors import InvalidRecord
 from centinela.events import Event, LabelReported, TransactionScored
 from centinela.kafka.dlq import DeadLetter
+from centinela.kafka.handler import Outcome, StatefulHandler
 from centinela.kafka.port import Record, TopicPartition
 from centinela_trainer import metrics
 from centinela_trainer.columns import Layouts, Row, label_tables, verdict_tables
@@ -26,7 +28,7 @@ Tables = Callable[[Sequence[Row]], Mapping[date, Sequence[pa.Table]]]
 log = structlog.get_logger()
 
 
-class Archive:
+class Archive(StatefulHandler):
     """Buffers records of both streams and writes them.
 
     Args:
@@ -54,18 +56,33 @@ class Archive:
         """Events waiting for the next flush."""
         return sum(map(len, self._buffers.values()))
 
-    def begin(self, partition: TopicPartition, committed: int | None) -> None:
-        """*partition* is read from *committed* on."""
-        self._store.begin(self._topics[partition.topic], partition, committed)
-        self.drop(partition)
+    def on_assigned(self, partition: TopicPartition, committed: int | None) -> int | None:
+        return self._store.begin(self._topics[partition.topic], partition, committed)
 
-    def drop(self, partition: TopicPartition) -> None:
-        """Forget what is buffered of *partition*: it will be read again."""
+    def __call__(self, records: Sequence[Record]) -> Outcome:
+        self._flush_if_due()
+        return Outcome(dead_letters=self._add(records))
+
+    def replay(self, records: Sequence[Record]) -> None:
+        self._flush_if_due()
+        self._add(records)
+
+    def idle(self) -> Outcome | None:
+        self._flush_if_due()
+        return None
+
+    def on_revoked(self, partition: TopicPartition) -> None:
+        self.flush()
+
+    def on_dropped(self, partition: TopicPartition) -> None:
         self._buffers.pop(partition, None)
         self._next.pop(partition, None)
 
-    def add(self, records: Sequence[Record]) -> list[DeadLetter]:
-        """Buffer *records*; those that are no valid event are returned."""
+    def _flush_if_due(self) -> None:
+        if self._since is not None and (self.buffered >= self._flush_rows or self._clock.monotonic() - self._since >= self._flush_s):
+            self.flush()
+
+    def _add(self, records: Sequence[Record]) -> list[DeadLetter]:
         dead: list[DeadLetter] = []
         by_partition: dict[TopicPartition, list[Record]] = {}
         for record in records:
@@ -93,17 +110,14 @@ class Archive:
         assert isinstance(event, LabelReported)
         return event
 
-    def due(self) -> bool:
-        """Whether it is time to flush."""
-        return self._since is not None and (
-            self.buffered >= self._flush_rows or self._clock.monotonic() - self._since >= self._flush_s)
-
-    def flush(self) -> dict[TopicPartition, int]:
-        """Make everything buffered stand on the disk. Returns the offsets to commit then (next to read).
+    def flush(self) -> None:
+        """Make everything buffered stand on the disk, then say how far the archive reaches.
 
         Raises:
-            DependencyUnavailable: The disk refuses. The buffer stays; a later flush writes the same files again.
+            DependencyUnavailable: The disk refuses. The buffer stays, and the next flush writes the same files again.
         """
+        if self._since is None:
+            return
         started = self._clock.monotonic()
         for partition, rows in self._buffers.items():
             if rows:
@@ -113,14 +127,10 @@ class Archive:
                 metrics.ARCHIVED_RECORDS.labels(stream).inc(len(rows))
                 metrics.ARCHIVED_BYTES.labels(stream).inc(size)
                 metrics.ARCHIVE_FILES.labels(stream).inc(len(tables))
-        count, offsets = self.buffered, dict(self._next)
+        self._store.save_offsets(self._next)
+        count, partitions = self.buffered, len(self._next)
         self._buffers, self._next, self._since = {}, {}, None
         metrics.ARCHIVE_BUFFERED.set(0)
         duration = self._clock.monotonic() - started
         metrics.ARCHIVE_FLUSH_DURATION.observe(duration)
-        log.info("archive.flushed", records=count, partitions=len(offsets), duration_s=round(duration, 3))
-        return offsets
-
-    def committed(self, offsets: Mapping[TopicPartition, int]) -> None:
-        """The flush up to *offsets* is committed: tell readers how far the archive reaches."""
-        self._store.save_offsets(offsets)
+        log.info("archive.flushed", records=count, partitions=partitions, duration_s=round(duration, 3))

@@ -57,19 +57,23 @@ class ArchiveStore:
         except OSError as error:
             raise DependencyUnavailable(f"cannot write to {self.root}: {error.strerror}", dependency="disk") from error
 
-    def begin(self, stream: str, partition: TopicPartition, committed: int | None) -> None:
-        """Say that *partition* is read from *committed* on, before its first ``write``.
+    def begin(self, stream: str, partition: TopicPartition, committed: int | None) -> int | None:
+        """Where to read *partition* from: the offset at which the archive ends; None for the beginning of the log.
 
-        Files of a flush that was never committed are replaced as their offsets are written again. Where nothing is
-        committed although files stand (offsets expired, topic made anew), they are kept under a name of their own.
+        Files past that offset (a flush that was cut short) are replaced as their offsets are written again. Where the group
+        knows no offset although files stand (offsets expired, the topic was made anew), those are kept under a name of their own.
         """
-        extents = [extent for extent in self._extents(stream, partition) if committed is None or extent.last >= committed]
-        if committed is None and extents:
-            log.warning("archive.offsets_lost", topic=partition.topic, partition=partition.partition, files_kept=len(extents))
-            self._keep(extents)
+        extents = list(self._extents(stream, partition))
+        if committed is None:
+            if extents:
+                log.warning("archive.offsets_lost", topic=partition.topic, partition=partition.partition, files_kept=len(extents))
+                self._keep(extents)
             self.save_offsets({partition: 0})
-            extents = []
-        self._leftovers[stream, partition] = extents
+            self._leftovers[stream, partition] = []
+            return None
+        archived = min(self.offsets().get(partition, 0), committed)
+        self._leftovers[stream, partition] = [extent for extent in extents if extent.last >= archived]
+        return archived
 
     def write(self, stream: str, partition: TopicPartition, first: int, last: int, tables: Mapping[date, Sequence[pa.Table]]) -> int:
         """Make the events of offsets *first* to *last* stand on the disk: aside, fsync, rename. Returns bytes written.
@@ -99,9 +103,18 @@ class ArchiveStore:
     def save_offsets(self, offsets: Mapping[TopicPartition, int]) -> None:
         """Add to ``offsets.json``: up to which offset (next to read) each partition stands in the archive."""
         known = self.offsets() | dict(offsets)
+        text = json.dumps({f"{topic}-{number}": offset for (topic, number), offset in sorted(known.items())}, indent=1)
         aside = self.root / "offsets.json.tmp"
-        aside.write_text(json.dumps({f"{topic}-{number}": offset for (topic, number), offset in sorted(known.items())}, indent=1))
-        aside.replace(self.root / "offsets.json")
+        try:
+            self.root.mkdir(parents=True, exist_ok=True)
+            with aside.open("w") as file:
+                file.write(text)
+                file.flush()
+                os.fsync(file.fileno())
+            aside.replace(self.root / "offsets.json")
+            _sync_folder(self.root)
+        except OSError as error:
+            raise DependencyUnavailable(f"cannot write to {self.root}: {error.strerror}", dependency="disk") from error
 
     def offsets(self) -> dict[TopicPartition, int]:
         """Next offset of each partition, as last saved."""
