@@ -14,12 +14,16 @@ class IdTable:
     """Maps distinct non-zero hashes to their index in order of arrival.
 
     At most half of the slots are in use; a probe goes on to the next slot.
+
+    Args:
+        columns: int64 values kept with each id.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, columns: int = 0) -> None:
         self._keys = np.zeros(_LEAST, np.uint64)
         self._index = np.zeros(_LEAST, np.int64)
         self._ids = np.zeros(_LEAST // 2, np.uint64)
+        self._columns = [np.zeros(_LEAST // 2, np.int64) for _ in range(columns)]
         self._count = 0
 
     def __len__(self) -> int:
@@ -30,22 +34,27 @@ class IdTable:
         """All ids in order of arrival; a view."""
         return self._ids[:self._count]
 
+    def column(self, number: int) -> Int64s:
+        """One value of every id, in order of arrival; a view that may be written to."""
+        return self._columns[number][:self._count]
+
     def find(self, ids: Hashes) -> Int64s:
         """Index of each of *ids*, shape (n,); -1 where it was never added."""
         slots = self._probe(ids)
         return np.where(self._keys[slots] == ids, self._index[slots], -1)
 
-    def add(self, ids: Hashes) -> None:
-        """Append *ids*, distinct and not in the table."""
+    def add(self, ids: Hashes, *values: Int64s) -> None:
+        """Append *ids*, distinct and not in the table, with their *values*, each of shape (n,)."""
         total = self._count + len(ids)
         if total > len(self._ids):
             size = 1 << (total - 1).bit_length()
-            grown = np.zeros(size, np.uint64)
-            grown[:self._count] = self.ids
-            self._ids = grown
+            self._ids = np.concatenate((self.ids, np.zeros(size - self._count, np.uint64)))
+            self._columns = [np.concatenate((c[:self._count], np.zeros(size - self._count, np.int64))) for c in self._columns]
             self._keys, self._index = np.zeros(2 * size, np.uint64), np.zeros(2 * size, np.int64)
             self._place(self.ids, np.arange(self._count, dtype=np.int64))
         self._ids[self._count:total] = ids
+        for column, value in zip(self._columns, values, strict=True):
+            column[self._count:total] = value
         self._place(ids, np.arange(self._count, total, dtype=np.int64))
         self._count = total
 
@@ -69,6 +78,16 @@ class IdTable:
             won = self._keys[slots] == ids
             self._index[slots[won]] = index[won]
             ids, index = ids[~won], index[~won]
+
+
+def first_of_each(ids: Hashes) -> NDArray[np.bool_]:
+    """Which of *ids*, shape (n,), do not repeat an earlier one."""
+    listed = ids.tolist()
+    if len(set(listed)) == len(listed):
+        return np.ones(len(ids), bool)
+    first = np.zeros(len(ids), bool)
+    first[np.unique(ids, return_index=True)[1]] = True
+    return first
 
 
 class SeenIds:
@@ -101,13 +120,7 @@ class SeenIds:
         fresh = self._current.find(ids) < 0
         if len(self._previous):
             fresh &= self._previous.find(ids) < 0
-        listed = ids.tolist()
-        if len(set(listed)) < len(listed):
-            _, first = np.unique(ids, return_index=True)
-            repeats = np.ones(len(ids), bool)
-            repeats[first] = False
-            fresh &= ~repeats
-        return fresh
+        return fresh & first_of_each(ids)
 
     def arrays(self) -> dict[str, Hashes]:
         """What ``load`` needs."""

@@ -1,0 +1,166 @@
+"""Terminal windows against an independent computation, whatever the order in which activity and labels arrive."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from centinela.features.keys import DAY_MS, HOUR_MS, NOBODY
+from centinela.features.terminals import LABEL_MARGIN_MS, TerminalState
+
+START = 1_522_540_800_000
+Activity = tuple[int, int, int]
+"""Terminal, time in ms, transaction."""
+Label = tuple[int, bool, int, int]
+"""Transaction, outcome, time of the transaction, time of the report."""
+
+
+def brute_force(activity: list[Activity], labels: list[Label], terminal: int, time: int) -> list[float]:
+    if terminal == NOBODY:
+        return [float("nan")] * 6
+    row: list[float] = []
+    known = {i for i, is_fraud, _, reported in reversed(labels) if is_fraud and reported + LABEL_MARGIN_MS <= time}
+    for days in (1, 7, 30):
+        inside = [i for at, t, i in activity if at == terminal and time - (7 + days) * DAY_MS < t <= time - 7 * DAY_MS]
+        row += [len(inside), sum(i in known for i in inside) / len(inside) if inside else 0.0]
+    return row
+
+
+@st.composite
+def histories(draw: st.DrawFn) -> tuple[list[Activity], list[Label]]:
+    size = draw(st.integers(0, 40))
+    days = draw(st.lists(st.integers(0, 40 * 3), min_size=size, max_size=size))
+    terminals = draw(st.lists(st.integers(1, 3), min_size=size, max_size=size))
+    activity = [(terminal, START + day * 8 * HOUR_MS, number + 1) for number, (terminal, day) in enumerate(zip(terminals, days, strict=True))]
+    labels = [
+        (i, draw(st.booleans()), time, time + draw(st.integers(0, 20)) * DAY_MS)
+        for _, time, i in activity if draw(st.booleans())
+    ]
+    return activity, labels
+
+
+def apply(state: TerminalState, piece: Activity | Label) -> None:
+    if len(piece) == 3:
+        terminal, time, i = piece
+        state.apply_activity(np.array([terminal], np.uint64), np.array([time]), np.array([i], np.uint64))
+    else:
+        i, is_fraud, time, reported = piece
+        state.apply_labels(np.array([i], np.uint64), np.array([is_fraud]), np.array([time]), np.array([reported]))
+
+
+def apply_all(state: TerminalState, activity: list[Activity], labels: list[Label]) -> None:
+    if activity:
+        terminals, times, ids = zip(*activity, strict=True)
+        state.apply_activity(np.array(terminals, np.uint64), np.array(times), np.array(ids, np.uint64))
+    if labels:
+        ids, is_fraud, times, reported = zip(*labels, strict=True)
+        state.apply_labels(np.array(ids, np.uint64), np.array(is_fraud), np.array(times), np.array(reported))
+
+
+QUESTIONS = [(terminal, START + day * DAY_MS) for terminal in (NOBODY, 1, 2, 3, 99) for day in (0, 7, 8, 20, 37, 44)]
+
+
+def answers(state: TerminalState) -> np.ndarray:
+    return state.read(np.array([q[0] for q in QUESTIONS], np.uint64), np.array([q[1] for q in QUESTIONS]))
+
+
+@given(histories(), st.data())
+@settings(max_examples=150, deadline=None)
+def test_windows_equal_an_independent_computation_in_any_order_of_arrival(
+    history: tuple[list[Activity], list[Label]], data: st.DataObject,
+) -> None:
+    activity, labels = history
+    pieces: list[Activity | Label] = [*activity, *labels]
+    state = TerminalState()
+
+    for piece in data.draw(st.permutations(pieces)):
+        apply(state, piece)
+
+    np.testing.assert_array_equal(answers(state), [brute_force(activity, labels, *question) for question in QUESTIONS])
+    assert state.pending == 0
+
+
+@given(histories())
+@settings(max_examples=100, deadline=None)
+def test_what_is_read_again_changes_nothing(history: tuple[list[Activity], list[Label]]) -> None:
+    once, twice = TerminalState(), TerminalState()
+    apply_all(once, *history)
+    apply_all(twice, *history)
+
+    apply_all(twice, *history)
+
+    np.testing.assert_array_equal(answers(twice), answers(once))
+
+
+@given(histories(), histories())
+@settings(max_examples=100, deadline=None)
+def test_a_state_restored_from_its_arrays_goes_on_as_if_nothing_had_happened(
+    first: tuple[list[Activity], list[Label]], then: tuple[list[Activity], list[Label]],
+) -> None:
+    activity = [(terminal, time, i + 1000) for terminal, time, i in then[0]]
+    labels = [*((i + 1000, *rest) for i, *rest in then[1]), *((i + 7, *rest) for i, *rest in first[1])]
+    state = TerminalState()
+    apply_all(state, first[0], [])
+    apply_all(state, [], labels)
+
+    restored = TerminalState.from_arrays(state.arrays())
+    for one in (state, restored):
+        apply_all(one, activity, first[1])
+
+    np.testing.assert_array_equal(answers(restored), answers(state))
+    assert restored.pending == state.pending
+
+
+def test_a_label_counts_from_an_hour_after_its_report_and_not_before() -> None:
+    state = TerminalState()
+    apply_all(state, [(1, START, 1), (1, START, 2)], [(1, True, START, START + 9 * DAY_MS)])
+    at = START + 9 * DAY_MS + LABEL_MARGIN_MS
+
+    before, after = state.read(np.array([1, 1], np.uint64), np.array([at - 1, at]))
+
+    assert before[4:].tolist() == [2, 0.0]
+    assert after[4:].tolist() == [2, 0.5]
+
+
+def test_a_window_ends_seven_days_before_and_is_open_at_its_start() -> None:
+    state = TerminalState()
+    apply_all(state, [(1, START, 1)], [])
+    times = np.array([START + 7 * DAY_MS - 1, START + 7 * DAY_MS, START + 8 * DAY_MS - 1, START + 8 * DAY_MS])
+
+    assert state.read(np.full(4, 1, np.uint64), times)[:, 0].tolist() == [0, 1, 1, 0]
+
+
+def test_a_genuine_label_leaves_no_trace_and_the_first_of_two_reports_counts() -> None:
+    state = TerminalState()
+    apply_all(state, [(1, START, 1), (1, START, 2)], [
+        (2, False, START, START), (1, True, START, START + 8 * DAY_MS), (1, True, START, START + 20 * DAY_MS),
+    ])
+
+    assert state.read(np.array([1], np.uint64), np.array([START + 9 * DAY_MS]))[0, 4:].tolist() == [2, 0.5]
+
+
+@pytest.mark.parametrize("skew_days", [0, 6])
+def test_a_year_of_activity_from_partitions_apart_keeps_windows_exact_and_memory_bounded(skew_days: int) -> None:
+    random = np.random.default_rng(3)
+    n = 30_000
+    times = np.sort(random.integers(0, 365 * DAY_MS, n)) + START
+    terminals = random.integers(1, 60, n)
+    late = np.arange(n) % 2 == 0
+    order = np.argsort(times + np.where(late, skew_days * DAY_MS, 0), kind="stable")
+    activity = [(int(terminals[k]), int(times[k]), int(k) + 1) for k in order]
+    labels = [(i, True, t, t + 6 * DAY_MS) for _, t, i in activity if i % 50 == 0]
+    state = TerminalState()
+
+    for first in range(0, n, 500):
+        part = activity[first:first + 500]
+        apply_all(state, part, [label for label in labels if activity[max(first - 500, 0)][1] <= label[2] < part[0][1]] if first else [])
+    apply_all(state, [], labels)
+
+    end = int(times[-1])
+    for terminal, time in ((1, end), (2, end - 6 * DAY_MS), (30, end - 3 * DAY_MS)):
+        got = state.read(np.array([terminal], np.uint64), np.array([time]))[0]
+        np.testing.assert_array_equal(got, brute_force(activity, labels, terminal, time))
+    assert len(state.arrays()["times"]) < n * 60 / 365
+    assert len(state.arrays()["current_ids"]) + len(state.arrays()["previous_ids"]) < n * 100 / 365
