@@ -29,7 +29,7 @@ def _config(bootstrap_servers: str, linger_ms: int) -> dict[str, Any]:
 def _queue(client: RdProducer, record: Outgoing, wait_s: float, on_delivery: Callable[..., None] | None = None) -> None:
     """Hand *record* to librdkafka, waiting for room at most *wait_s*."""
     partition = _ANY_PARTITION if record.partition is None else record.partition
-    optional = {} if on_delivery is None else {"on_delivery": on_delivery}
+    optional: dict[str, Any] = {} if on_delivery is None else {"on_delivery": on_delivery}
     deadline = time.monotonic() + wait_s
     while True:
         try:

@@ -80,7 +80,7 @@ class FakeBroker:
         for partition in wanted:
             owner = state.owner.get(partition)
             if owner in state.members and load[id(owner)] < share:
-                keep[partition] = owner  # type: ignore[assignment]
+                keep[partition] = owner
                 load[id(owner)] += 1
         for partition in wanted:
             if partition not in keep:
@@ -120,7 +120,8 @@ class FakeBroker:
 
     def fetch(self, partition: TopicPartition, offset: int, limit: int) -> tuple[list[Record], int]:
         """Committed records from *offset* on, and the position after them (past markers and aborted records)."""
-        log, end, found = self._logs[partition], self.stable_end(partition), []
+        log, end = self._logs[partition], self.stable_end(partition)
+        found: list[Record] = []
         while offset < end and len(found) < limit:
             entry = log[offset]
             if entry.record is not None and entry.state == "committed":

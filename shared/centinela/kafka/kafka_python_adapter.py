@@ -12,11 +12,13 @@ from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import Any, Literal
 
-from kafka import ConsumerRebalanceListener, KafkaConsumer, KafkaProducer
-from kafka import TopicPartition as KafkaPartition
-from kafka import errors as kafka_errors
+import kafka.errors as kafka_errors
+from kafka.consumer.group import KafkaConsumer
+from kafka.consumer.subscription_state import ConsumerRebalanceListener
 from kafka.coordinator.assignors.cooperative_sticky import CooperativeStickyAssignor
+from kafka.producer.kafka import KafkaProducer
 from kafka.structs import OffsetAndMetadata
+from kafka.structs import TopicPartition as KafkaPartition
 
 from centinela.errors import DependencyUnavailable, InvalidRecord, TransactionAborted
 from centinela.kafka import limits

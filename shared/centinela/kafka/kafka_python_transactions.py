@@ -7,10 +7,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from typing import TypeVar
 
-from kafka import KafkaProducer
-from kafka import TopicPartition as KafkaPartition
-from kafka import errors as kafka_errors
+import kafka.errors as kafka_errors
+from kafka.producer.kafka import KafkaProducer
 from kafka.structs import OffsetAndMetadata
+from kafka.structs import TopicPartition as KafkaPartition
 
 from centinela.errors import DependencyUnavailable, ProducerFenced, TransactionAborted
 from centinela.kafka import limits

@@ -1,0 +1,243 @@
+"""The consumer loop: read a batch, hand it to the handler, commit what came out together with what was read.
+
+``ConsumerLoop`` commits in Kafka transactions (each record takes effect exactly once); ``SinkLoop`` commits offsets after
+the handler returned (at least once: its handler must not mind a repetition). Unknown exceptions pass through uncommitted: a
+bug must not drain a topic.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from collections.abc import Collection, Sequence
+from typing import TypedDict, Unpack
+
+import structlog
+
+from centinela.clock import Clock, SystemClock
+from centinela.errors import CentinelaError, DependencyUnavailable, TransactionAborted
+from centinela.kafka.committer import Committer, PlainCommitter, TransactionalCommitter
+from centinela.kafka.dlq import DeadLetterCap, dead_letter
+from centinela.kafka.handler import Handler, Outcome, stateful
+from centinela.kafka.outage import Outage
+from centinela.kafka.partitions import Partitions
+from centinela.kafka.port import Consumer, Producer, Record, TransactionalProducer
+from centinela.telemetry.health import Health
+from centinela.telemetry.metrics import BATCH_DURATION, CONSUMER_LAG, CONSUMER_RECORDS
+
+_log = structlog.get_logger(__name__)
+
+
+class LoopOptions(TypedDict, total=False):
+    """Optional arguments of both loops.
+
+    ``batch``: most records delivered at once (1,000). ``poll_timeout_s``: longest wait for records (0.2). ``idle_s``: while no
+    records come, the handler's ``idle`` is called so often (1). ``hold_s``: rest of a partition that the handler held back (0.1).
+    ``lag_s``: how often the lag is measured (5). ``cap``: limit on the share of dead letters. ``service``: label of the metrics.
+    """
+
+    batch: int
+    poll_timeout_s: float
+    idle_s: float
+    hold_s: float
+    lag_s: float
+    cap: DeadLetterCap
+    clock: Clock
+    service: str
+
+
+class _Loop:
+    """What both loops share.
+
+    Args:
+        topics: Topics to subscribe to; all must exist.
+        health: Told under ``kafka`` and ``handler`` what the loop waits for.
+        stop: Ends ``run`` after the batch in hand is committed.
+    """
+
+    def __init__(self, consumer: Consumer, committer: Committer, handler: Handler, topics: Collection[str], health: Health,
+                 stop: threading.Event, *, batch: int = 1_000, poll_timeout_s: float = 0.2, idle_s: float = 1.0, hold_s: float = 0.1,
+                 lag_s: float = 5.0, cap: DeadLetterCap | None = None, clock: Clock | None = None, service: str = "") -> None:
+        self._consumer, self._committer, self._handler = consumer, committer, stateful(handler)
+        self._topics, self._health, self._stop = list(topics), health, stop
+        self._batch, self._poll_timeout_s, self._idle_s, self._hold_s = batch, poll_timeout_s, idle_s, hold_s
+        self._lag_s, self._service = lag_s, service
+        self._cap, self._clock = cap or DeadLetterCap(), clock or SystemClock()
+        self._partitions = Partitions(consumer, self._handler, self._clock, hold_s)
+        self._outage = Outage(health, stop, clock=self._clock)
+        self._started = self._dirty = False
+        self._waiting = False
+        self._active_at = self._lag_at = self._clock.monotonic()
+
+    def run(self) -> None:
+        """Work until the stop event; then leave the group in good order.
+
+        Raises:
+            ProducerFenced: Another process took over; end with a non-zero code.
+            DeadLetterFlood: Too many records are refused.
+            Exception: Whatever the handler raised that is none of ours.
+        """
+        try:
+            while not self._stop.is_set():
+                self.run_once()
+            if not self._dirty:
+                self._partitions.release()
+        except CentinelaError as error:
+            _log.error("consumer.failed", error=type(error).__name__, detail=str(error), topics=self._topics)
+            raise
+        finally:
+            self.close()
+
+    def run_once(self) -> bool:
+        """One step: True where records were delivered. Waits out a dependency that is away, and rebuilds after an abort."""
+        try:
+            self._start()
+            if self._dirty:
+                self._committer.abort()
+                self._partitions.rebuild()
+                self._dirty = False
+            return self._step()
+        except DependencyUnavailable as error:
+            self._outage.failed(error)
+            self._outage.back_off()
+        except TransactionAborted as error:
+            self._dirty = True
+            _log.warning("transaction.aborted", detail=str(error))
+            self._outage.back_off()
+        return False
+
+    def close(self) -> None:
+        """Leave the group and release the clients, whatever state they are in."""
+        for client in (self._committer, self._consumer):
+            try:
+                client.close()
+            except CentinelaError as error:
+                _log.warning("client.closed_badly", detail=str(error))
+
+    def _start(self) -> None:
+        if self._started:
+            return
+        for topic in self._topics:
+            if not self._consumer.partitions_of(topic):
+                raise DependencyUnavailable(f"topic {topic} does not exist: run `centinela topics create`", dependency="kafka")
+        self._committer.start()
+        self._consumer.subscribe(self._topics)
+        self._started = True
+        _log.info("consumer.started", topics=self._topics)
+
+    def _step(self) -> bool:
+        self._partitions.adopt()
+        ready = self._ready()
+        self._partitions.deliver(ready)
+        self._partitions.resume_held()
+        self._measure_lag()
+        records = self._consumer.poll(self._poll_timeout_s, self._batch if ready else 1)
+        self._outage.answered("kafka")
+        if (change := self._consumer.take_rebalance()) is not None:
+            self._partitions.apply(change)
+            return False
+        if not ready:
+            self._partitions.put_back(records)
+            self._stop.wait(self._poll_timeout_s)
+            return False
+        if not records:
+            self._tick()
+            return False
+        self._process(records)
+        return True
+
+    def _ready(self) -> bool:
+        ready = self._handler.ready()
+        if ready:
+            if self._waiting:
+                _log.info("consumer.resumed", topics=self._topics)
+            self._health.met("handler")
+        else:
+            self._health.wait_for("handler", self._handler.waiting_for)
+            if not self._waiting:
+                _log.info("consumer.waits", topics=self._topics, waiting_for=self._handler.waiting_for)
+        self._waiting = not ready
+        return ready
+
+    def _process(self, records: Sequence[Record]) -> None:
+        began = self._active_at = self._clock.monotonic()
+        replayed, fresh = self._partitions.split(records)
+        self._dirty = True
+        if replayed:
+            self._handler.replay(replayed)
+            self._partitions.delivered(replayed)
+            CONSUMER_RECORDS.labels(replayed[0].topic, "replayed").inc(len(replayed))
+        if fresh:
+            self._commit(fresh, self._handler(fresh))
+        self._dirty = False
+        self._outage.over()
+        duration = self._clock.monotonic() - began
+        BATCH_DURATION.labels(self._service).observe(duration)
+        _log.debug("batch.committed", records=len(fresh), replayed=len(replayed), duration_s=round(duration, 4))
+
+    def _tick(self) -> None:
+        if self._clock.monotonic() - self._active_at < self._idle_s:
+            return
+        self._active_at = self._clock.monotonic()
+        self._dirty = True
+        outcome = self._handler.idle()
+        if outcome is not None and (outcome.events or outcome.dead_letters):
+            self._commit((), outcome)
+        self._dirty = False
+        self._outage.over()
+
+    def _commit(self, records: Sequence[Record], outcome: Outcome) -> None:
+        held = outcome.held
+        done = [r for r in records if r.offset < held.get((r.topic, r.partition), r.offset + 1)] if held else records  # type: ignore[call-overload]
+        self._cap.check(len(done), len(outcome.dead_letters))
+        offsets = self._partitions.delivered(done)
+        now = self._clock.now()
+        letters = [dead_letter(letter.record, letter.reason, letter.detail, at=now) for letter in outcome.dead_letters]
+        if offsets or outcome.events or letters:
+            self._committer.commit([*outcome.events, *letters], offsets)
+            self._handler.on_committed(offsets)
+        self._partitions.hold(held)
+        if held and not self._consumer.supports_pause:
+            self._stop.wait(self._hold_s)
+        self._count(done, len(records) - len(done), outcome)
+
+    def _count(self, done: Sequence[Record], held: int, outcome: Outcome) -> None:
+        processed = Counter(record.topic for record in done)
+        for letter in outcome.dead_letters:
+            record = letter.record
+            processed[record.topic] -= 1
+            CONSUMER_RECORDS.labels(record.topic, "dead_lettered").inc()
+            _log.warning("record.dead_lettered", topic=record.topic, partition=record.partition, offset=record.offset,
+                         reason=letter.reason, detail=letter.detail)
+        topic = done[0].topic if done else self._topics[0]
+        for name, count in outcome.counts.items():
+            processed[topic] -= count
+            CONSUMER_RECORDS.labels(topic, name).inc(count)
+        if held:
+            CONSUMER_RECORDS.labels(topic, "held").inc(held)
+        for name, count in processed.items():
+            CONSUMER_RECORDS.labels(name, "processed").inc(max(0, count))
+
+    def _measure_lag(self) -> None:
+        if (now := self._clock.monotonic()) - self._lag_at < self._lag_s:
+            return
+        self._lag_at = now
+        places = self._partitions.next_offsets()
+        for partition, end in self._consumer.end_offsets(list(places)).items():
+            CONSUMER_LAG.labels(partition.topic, str(partition.partition)).set(max(0, end - places[partition]))
+
+
+class ConsumerLoop(_Loop):
+    """Exactly once: records, dead letters and offsets of a batch in one Kafka transaction."""
+
+    def __init__(self, consumer: Consumer, producer: TransactionalProducer, handler: Handler, *, topics: Collection[str],
+                 health: Health, stop: threading.Event, **options: Unpack[LoopOptions]) -> None:
+        super().__init__(consumer, TransactionalCommitter(consumer, producer), handler, topics, health, stop, **options)
+
+
+class SinkLoop(_Loop):
+    """At least once: the handler stores the batch, then its offsets are committed. *producer* writes dead letters."""
+
+    def __init__(self, consumer: Consumer, producer: Producer | None, handler: Handler, *, topics: Collection[str],
+                 health: Health, stop: threading.Event, **options: Unpack[LoopOptions]) -> None:
+        super().__init__(consumer, PlainCommitter(consumer, producer), handler, topics, health, stop, **options)
