@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 import re
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Protocol
 
-from centinela.errors import ModelRejected
+from centinela.errors import DependencyUnavailable, ModelRejected
 
 from centinela_predictor.model_slot import Alias
 
@@ -22,6 +23,15 @@ class Downloads(Protocol):
 
     def download(self, version: str, dest: Path) -> Path:
         """Put the bundle of *version* into *dest*; where it lies. Raises ``DependencyUnavailable``, ``ModelRejected``."""
+
+
+@contextmanager
+def _disk() -> Iterator[None]:
+    """A disk that fails is a dependency that is away: what serves serves on."""
+    try:
+        yield
+    except OSError as error:
+        raise DependencyUnavailable(f"the folder of models cannot be written: {error}", dependency="disk") from error
 
 
 class BundleStore:
@@ -40,13 +50,17 @@ class BundleStore:
 
         Raises:
             ModelRejected: The bundle is damaged, or *version* can be no folder's name.
-            DependencyUnavailable: It is not here and the registry is away.
+            DependencyUnavailable: It is not here and the registry is away, or the disk takes nothing.
         """
         if not _VERSION.match(version):
             raise ModelRejected(f"{version[:80]!r} cannot name a version")
         home = self._folder / version
-        if self._sound(home):
-            return home
+        if not self._sound(home):
+            with _disk():
+                self._download(version, registry, home)
+        return home
+
+    def _download(self, version: str, registry: Downloads, home: Path) -> None:
         self._folder.mkdir(parents=True, exist_ok=True)
         aside = self._folder / f".incoming-{version}-{os.getpid()}"
         shutil.rmtree(aside, ignore_errors=True)
@@ -56,27 +70,27 @@ class BundleStore:
             self._put(bundle, home)
         finally:
             shutil.rmtree(aside, ignore_errors=True)
-        return home
 
     def linked(self, alias: Alias) -> str | None:
-        """The version that *alias*'s link names, or None."""
+        """The version that *alias*'s link names, where its folder is there; else None."""
         link = self._folder / LINKS[alias]
-        return link.readlink().name if link.is_symlink() else None
+        return link.readlink().name if link.is_symlink() and link.is_dir() else None
 
     def path(self, version: str) -> Path:
         """Where the bundle of *version* is or would be."""
         return self._folder / version
 
     def link(self, alias: Alias, version: str | None) -> None:
-        """Point *alias*'s link at *version*, by one rename; None removes it."""
+        """Point *alias*'s link at *version*, by one rename; None removes it. Raises ``DependencyUnavailable`` for the disk."""
         link = self._folder / LINKS[alias]
-        if version is None:
-            link.unlink(missing_ok=True)
-            return
-        aside = self._folder / f".link-{link.name}-{os.getpid()}"
-        aside.unlink(missing_ok=True)
-        aside.symlink_to(version)
-        aside.replace(link)
+        with _disk():
+            if version is None:
+                link.unlink(missing_ok=True)
+                return
+            aside = self._folder / f".link-{link.name}-{os.getpid()}"
+            aside.unlink(missing_ok=True)
+            aside.symlink_to(version)
+            aside.replace(link)
 
     def _sound(self, home: Path) -> bool:
         if not home.is_dir():

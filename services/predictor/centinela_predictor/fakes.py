@@ -11,7 +11,7 @@ from centinela.features.layout import FeatureLayout
 from numpy.typing import NDArray
 
 from centinela_predictor.model_slot import ServedModel
-from centinela_predictor.reasons import Explainer
+from centinela_predictor.reasons import explainer_of
 
 Rule = Callable[[NDArray[np.float64]], NDArray[np.float64]]
 
@@ -33,7 +33,8 @@ class FakeScorer:
         self.rows = 0
         self.manifest: Any = SimpleNamespace(
             model_name="FraudDetector", model_kind="fake", backend="fake", feature_names=("amount",), layout_id="v1:", threshold=threshold,
-            review_threshold=review_threshold, dataset_digest="md5:0", request_id=None, created_at="2026-03-01T00:00:00Z", reference=None,
+            review_threshold=review_threshold, dataset_digest="md5:0", request_id=None, created_at="2026-03-01T00:00:00Z",
+            reference=SimpleNamespace(edges={"amount": [10.0 * n for n in range(1, 10)]}, counts={"amount": [10] * 10 + [0]}),
         )
 
     def score(self, matrix: NDArray[np.float64], layout: FeatureLayout) -> NDArray[np.float64]:
@@ -44,5 +45,5 @@ class FakeScorer:
 
 def served(version: str, scorer: FakeScorer | None = None) -> ServedModel:
     """A fake in service; reasons come from amounts of 10 to 100 in ten bins."""
-    edges = {"amount": [10.0 * n for n in range(1, 10)]}
-    return ServedModel(version, scorer or FakeScorer(), Explainer(edges, {"amount": [10] * 10 + [0]}))
+    scorer = scorer or FakeScorer()
+    return ServedModel(version, scorer, explainer_of(scorer.manifest))

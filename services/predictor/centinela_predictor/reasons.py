@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from centinela.model.bundle import Manifest
 
 MAX_REASONS = 3
 
@@ -53,3 +57,9 @@ class Explainer:
                 found.append(((low - value) / scale, f"{name}={value:.2f} below {above_bottom}% of reference"))
         found.sort(key=lambda item: -item[0])
         return tuple(text for _, text in found[:MAX_REASONS])
+
+
+def explainer_of(manifest: Manifest) -> Explainer:
+    """The explainer on the reference data of a bundle."""
+    reference = manifest.reference
+    return Explainer(reference.edges, reference.counts)
