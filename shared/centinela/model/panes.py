@@ -7,15 +7,14 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 import numpy as np
-import xxhash
 from numpy.typing import NDArray
 
 from centinela.errors import InvalidRecord
 from centinela.events import FeaturePane, Variant
-from centinela.model.reference import SCORE_BINS, histogram
+from centinela.model.reference import SCORE_BINS, histogram, score_histogram
 
 PANE_ROW = np.dtype([("id", "<u8"), ("user", "<u8"), ("time", "<i8"), ("score", "<f4"), ("alert", "u1")])
-"""One scored transaction: xxh3-64 of its id and of its card, event time (ms since 1970), score, 1 where it was declined. 29 bytes."""
+"""One scored transaction: hashes of its id and of its user (``centinela.features.keys``), event time (ms), score, 1 where declined. 29 bytes."""
 
 PANE_WIDTH_MS = 6 * 60 * 60 * 1000
 """Event time covered by a pane. Reports fall on its multiples."""
@@ -34,14 +33,14 @@ class PaneModel:
         version: Version in the registry.
         variant: Role in which it scored.
         columns: Position of each of the model's features in the batch's matrix, shape (features,), in model order.
-        edges: The bundle's frozen inner quantile edges, one ascending array per feature; None where the bundle is not at hand
-            (a verdict adopted from a replica that serves another version): such panes carry no feature histograms.
+        edges: The bundle's frozen edges, shape (features, bins - 1) (``Manifest.reference.edge_matrix()``); None where the bundle
+            is not at hand (a verdict adopted from a replica that serves another version): such panes have no feature histograms.
     """
 
     version: str
     variant: Variant
     columns: NDArray[np.intp]
-    edges: Sequence[NDArray[np.float64]] | None
+    edges: NDArray[np.float64] | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,29 +55,18 @@ class Pane:
     scores: NDArray[np.uint32]
 
 
-def hash_id(text: str) -> int:
-    """The 64-bit hash under which an id stands in panes: alike in every process and release (xxh3-64 of UTF-8)."""
-    return xxhash.xxh3_64_intdigest(text.encode())
-
-
 def pane_rows(
     ids: NDArray[np.uint64], users: NDArray[np.uint64], times_ms: NDArray[np.int64], scores: NDArray[np.float64],
     alerts: NDArray[np.bool_],
 ) -> PaneRows:
     """Rows of ``PANE_ROW`` from columns of shape (n,).
 
-    *ids* and *users* are ``hash_id`` of the transaction and of its user; without a user, of the transaction again.
+    *ids* and *users* are ``hash_ids`` of ``centinela.features.keys``; a missing user is ``NOBODY``.
     """
     rows = np.empty(len(ids), dtype=PANE_ROW)
     for name, column in zip(PANE_ROW.names or (), (ids, users, times_ms, scores, alerts), strict=True):
         rows[name] = column
     return rows
-
-
-def score_histogram(scores: NDArray[np.floating]) -> NDArray[np.uint32]:
-    """Counts of *scores* in equal bins over [0, 1], shape (SCORE_BINS,); 1.0 belongs to the last."""
-    bins = np.clip(np.asarray(scores, dtype=np.float64) * SCORE_BINS, 0, SCORE_BINS - 1).astype(np.intp)
-    return np.bincount(bins, minlength=SCORE_BINS).astype(np.uint32)
 
 
 def build_panes(
@@ -156,7 +144,7 @@ def _pane(
     return FeaturePane(
         partition=partition, start=_instant(start_ms), end=_instant(start_ms + width_ms), model_version=model.version,
         variant=model.variant, count=len(rows), alerts=int(rows["alert"].sum()), watermark=_instant(watermark_ms),
-        histograms=counts, score_histogram=score_histogram(rows["score"]).astype("<u4").tobytes(), transactions=rows.tobytes(),
+        histograms=counts, score_histogram=score_histogram(rows["score"].astype(np.float64)).astype("<u4").tobytes(), transactions=rows.tobytes(),
     )
 
 
