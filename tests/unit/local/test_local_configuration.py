@@ -1,0 +1,130 @@
+"""What the stack runs, and what it writes down for supervisor, the broker and its children."""
+
+from __future__ import annotations
+
+import configparser
+import json
+import shlex
+import sys
+from pathlib import Path
+
+import pytest
+
+from centinela_local import jars
+from centinela_local.broker import Node, server_properties
+from centinela_local.broker_choice import choose_broker
+from centinela_local.errors import StartFailed, ToolMissing
+from centinela_local.paths import Paths
+from centinela_local.processes import Process, kafka_process, service_processes, shared_environment
+from centinela_local.readiness import Answer, waits_for
+from centinela_local.settings import LocalSettings
+from centinela_local.supervisor_config import render_config, render_listing
+
+PROCESSES = ["ingest", "gateway", "stream", "drift", "trainer", "archive", "registry-watcher"]
+
+
+@pytest.fixture(autouse=True)
+def _plain_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("KAFKA_BOOTSTRAP_SERVERS", "CENTINELA_KAFKA_BOOTSTRAP_SERVERS", "CENTINELA_DATA_DIR", "XDG_RUNTIME_DIR"):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.mark.parametrize(
+    ("external", "can_embed", "docker", "kind"),
+    [(True, True, True, "external"), (True, False, False, "external"), (False, True, True, "embedded"), (False, False, True, "docker")],
+)
+def test_the_broker_is_the_named_one_else_embedded_else_dockers(external: bool, can_embed: bool, docker: bool, kind: str) -> None:
+    assert choose_broker(external=external, can_embed=can_embed, docker_answers=docker) == kind
+
+
+def test_without_any_broker_one_message_says_what_to_install() -> None:
+    with pytest.raises(ToolMissing, match=r"JDK.*Maven.*Docker.*KAFKA_BOOTSTRAP_SERVERS"):
+        choose_broker(external=False, can_embed=False, docker_answers=False)
+
+
+def test_every_process_listens_on_a_port_of_its_own_that_a_variable_moves(monkeypatch: pytest.MonkeyPatch) -> None:
+    processes = service_processes(LocalSettings())
+    assert [process.name for process in processes] == PROCESSES
+    assert len({process.port for process in processes}) == len(processes)
+    for number, process in enumerate(processes):
+        monkeypatch.setenv(process.port_variable, str(21_000 + number))
+    assert [process.port for process in service_processes(LocalSettings())] == [21_000 + n for n in range(len(processes))]
+
+
+def test_every_process_gets_the_same_servers_ports_and_absolute_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    settings = LocalSettings(mlflow_port=5999)
+    environment = shared_environment(settings, Paths.of(settings.local_dir), "127.0.0.1:9")
+    assert environment["CENTINELA_KAFKA_BOOTSTRAP_SERVERS"] == "127.0.0.1:9"
+    assert environment["CENTINELA_MLFLOW_TRACKING_URI"] == "http://127.0.0.1:5999"
+    assert environment["CENTINELA_DATA_DIR"] == str(tmp_path / ".local" / "data")
+    assert environment["CENTINELA_GATEWAY_PORT"] == "8001"
+
+
+def test_a_data_folder_that_the_user_names_is_kept(tmp_path: Path) -> None:
+    settings = LocalSettings(data_dir=tmp_path / "elsewhere")
+    assert shared_environment(settings, Paths.of(settings.local_dir), "")["CENTINELA_DATA_DIR"] == str(tmp_path / "elsewhere")
+
+
+def test_supervisor_reads_back_what_was_written_even_from_an_odd_folder(tmp_path: Path) -> None:
+    listing = tmp_path / "100% of it's here" / "processes.json"
+    infrastructure, services = [kafka_process(LocalSettings(), ["java"])], service_processes(LocalSettings())
+    parser = configparser.RawConfigParser(inline_comment_prefixes=(";", "#"))
+    parser.read_string(render_config({"infrastructure": infrastructure, "services": services}, tmp_path / "s.sock", listing))
+
+    assert parser["group:services"]["programs"] == ",".join(PROCESSES)
+    assert int(parser["group:infrastructure"]["priority"]) < int(parser["group:services"]["priority"]), "services stop before what they depend on"
+    command = shlex.split(parser["program:gateway"]["command"] % {})
+    assert command == [sys.executable, "-m", "centinela_local.child", str(listing), "gateway"]
+
+
+def test_the_listing_holds_each_process_with_its_own_environment() -> None:
+    process = Process("trainer", ("python", "-m", "x"), 1, "trainer_port", environment={"B": "own"}, nice=5)
+    listing = json.loads(render_listing([process], {"A": "shared", "B": "shared"}))
+    assert listing == {"trainer": {"command": ["python", "-m", "x"], "nice": 5, "environment": {"A": "shared", "B": "own"}}}
+
+
+@pytest.mark.parametrize(
+    ("state", "answer", "model_expected", "waits"),
+    [
+        ("RUNNING", Answer(200, {}), True, None),
+        ("STARTING", Answer(200, {}), False, "is starting"),
+        ("RUNNING", None, False, "does not answer yet"),
+        ("RUNNING", Answer(503, {"waiting_for": {"model": "none yet"}}), False, None),
+        ("RUNNING", Answer(503, {"waiting_for": {"model": "none yet"}}), True, "waits for model (none yet)"),
+        ("RUNNING", Answer(503, {"waiting_for": {"model": "none yet", "kafka": "away"}}), False, "waits for kafka (away)"),
+        ("RUNNING", Answer(404, {}), False, "answers 404"),
+        ("RUNNING", Answer(503, {}), False, "answers 503"),
+    ],
+)
+def test_ready_is_what_answers_so_or_lacks_only_the_first_model(state: str, answer: Answer | None, model_expected: bool, waits: str | None) -> None:
+    assert waits_for(state, answer, model_expected=model_expected) == waits
+
+
+def test_the_node_keeps_one_replica_makes_no_topic_by_accident_and_listens_on_loopback_only(tmp_path: Path) -> None:
+    properties = dict(line.split("=", 1) for line in server_properties(Node(tmp_path, 1, 2)).splitlines())
+    assert properties["auto.create.topics.enable"] == "false"
+    assert {value for key, value in properties.items() if key.endswith((".replication.factor", ".min.isr"))} == {"1"}
+    listeners = [address.split("://")[1] for address in properties["listeners"].split(",")]
+    assert listeners == ["127.0.0.1:1", "127.0.0.1:2"]
+    assert "message.max.bytes" not in properties, "a record past the default limit is refused, as in production"
+
+
+def test_a_changed_pom_means_another_folder_of_jars(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CENTINELA_CACHE", str(tmp_path))
+    changed = tmp_path / "pom.xml"
+    changed.write_bytes(jars.POM.read_bytes().replace(b"<slf4j.version>", b"<slf4j.version >"))
+    assert jars.jars_dir().parent == tmp_path
+    assert jars.jars_dir().name.startswith("kafka-4.")
+    assert jars.jars_dir(changed) != jars.jars_dir()
+
+
+def test_the_socket_lies_in_a_short_folder_of_this_user_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    deep = Paths(tmp_path / ("d" * 120))
+    assert deep.socket().parent.stat().st_mode & 0o777 == 0o700
+    assert deep.socket() != Paths(tmp_path / "other").socket()
+
+    deep.socket().parent.chmod(0o755)
+    with pytest.raises(StartFailed, match="only you can enter"):
+        deep.socket()
