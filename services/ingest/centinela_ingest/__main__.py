@@ -1,0 +1,6 @@
+from centinela.service import start
+from centinela_ingest.bootstrap import serve
+from centinela_ingest.settings import IngestSettings
+
+if __name__ == "__main__":
+    serve(*start(IngestSettings, "ingest"))

@@ -1,0 +1,87 @@
+"""Builds the ingest service: adapters, application, server."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import threading
+from collections.abc import Iterator
+
+import structlog
+import uvicorn
+from fastapi import FastAPI
+
+from centinela import topics
+from centinela.clock import Clock, SystemClock
+from centinela.kafka import connect
+from centinela.kafka.port import Consumer, Producer
+from centinela.telemetry.health import Health
+from centinela_ingest.api import build_app
+from centinela_ingest.handler import IngestHandler
+from centinela_ingest.publisher import KAFKA, KafkaState, KafkaWatch, Publisher
+from centinela_ingest.settings import IngestSettings
+
+DRAIN_S = 10
+_log = structlog.get_logger()
+
+
+class Service:
+    """The parts of a running ingest service. ``watch`` is to be run in a thread of its own."""
+
+    def __init__(
+        self, settings: IngestSettings, stop: threading.Event, *, producer: Producer | None = None, consumer: Consumer | None = None,
+        clock: Clock | None = None, transactions_topic: str = topics.TRANSACTIONS.name, labels_topic: str = topics.LABELS.name,
+    ) -> None:
+        clock = clock or SystemClock()
+        self.health = Health(KAFKA)
+        state = KafkaState(self.health)
+        self.watch = KafkaWatch(consumer or connect.consumer(settings, group=None), (transactions_topic, labels_topic), state, stop)
+        self.publisher = Publisher(
+            producer or connect.producer(settings), state, clock, ack_timeout_s=settings.ingest_ack_timeout_s,
+            max_waiting=settings.ingest_max_waiting,
+        )
+        handler = IngestHandler(settings.ingest_max_batch, transactions_topic=transactions_topic, labels_topic=labels_topic)
+        self.app: FastAPI = build_app(handler, self.publisher, self.health, clock, settings)
+
+
+class _Server(uvicorn.Server):
+    """uvicorn without its signal handlers: it would end the process by the signal instead of with exit code 0."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+def serve(settings: IngestSettings, stop: threading.Event) -> None:
+    """Serve until *stop*; then finish the requests in flight and leave nothing unsent."""
+    service = Service(settings, stop)
+    watch = threading.Thread(target=service.watch.run, name="kafka-watch", daemon=True)
+    config = uvicorn.Config(
+        service.app, host=settings.ops_host, port=settings.ingest_port, loop="uvloop", log_config=None, access_log=False,
+        timeout_graceful_shutdown=DRAIN_S,
+    )
+    listener = _listen(settings.ops_host, settings.ingest_port)
+    server = _Server(config)
+
+    def end_on_stop() -> None:
+        stop.wait()
+        server.should_exit = True
+
+    threading.Thread(target=end_on_stop, name="stop", daemon=True).start()
+    watch.start()
+    _log.info("process.listening", host=settings.ops_host, port=listener.getsockname()[1])
+    try:
+        server.run(sockets=[listener])
+    finally:
+        stop.set()
+        service.publisher.close()
+        watch.join(DRAIN_S)
+    _log.info("process.stopped")
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    """A listening socket; a taken port ends the process with a line that says so."""
+    try:
+        return socket.create_server((host, port), backlog=2_048)
+    except OSError as error:
+        raise SystemExit(f"centinela: cannot listen on {host}:{port} ({error.strerror}): set CENTINELA_INGEST_PORT to a free one") from error

@@ -1,0 +1,63 @@
+"""A request in, records out [P]: what is accepted, and what is written for it."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import NamedTuple
+
+from centinela import topics
+from centinela.codec import MAX_RECORD_BYTES
+from centinela.kafka.port import Outgoing
+from centinela_ingest.encoding import label_record, transaction_record
+from centinela_ingest.requests import LabelIn, Parser, RequestRefused, TransactionIn, ids
+
+SOURCE = "ingest/http"
+
+
+class Accepted(NamedTuple):
+    """The ids in the order of the request, and a record for each."""
+
+    transaction_ids: list[str]
+    records: list[Outgoing]
+    user_id: str | None
+
+
+class IngestHandler:
+    """Turns bodies into records, all or none.
+
+    Args:
+        max_batch: Transactions or labels in one request at most.
+    """
+
+    def __init__(
+        self, max_batch: int, *, transactions_topic: str = topics.TRANSACTIONS.name, labels_topic: str = topics.LABELS.name
+    ) -> None:
+        self._transactions, self._labels = Parser(TransactionIn, max_batch), Parser(LabelIn, max_batch)
+        self._transactions_topic, self._labels_topic = transactions_topic, labels_topic
+
+    def transactions(self, body: bytes, now: datetime, traceparent: str) -> Accepted:
+        """The records of ``POST /transactions``.
+
+        Raises:
+            RequestRefused: Nothing of the request is accepted.
+        """
+        events = self._transactions.parse(body, now)
+        records = [transaction_record(e, topic=self._transactions_topic, source=SOURCE, traceparent=traceparent) for e in events]
+        return _accepted(ids(events), records, events[0].user_id)
+
+    def labels(self, body: bytes, now: datetime, traceparent: str) -> Accepted:
+        """The records of ``POST /labels``.
+
+        Raises:
+            RequestRefused: Nothing of the request is accepted.
+        """
+        events = self._labels.parse(body, now)
+        records = [label_record(e, topic=self._labels_topic, source=SOURCE, traceparent=traceparent) for e in events]
+        return _accepted(ids(events), records, events[0].user_id)
+
+
+def _accepted(transaction_ids: list[str], records: list[Outgoing], user_id: str | None) -> Accepted:
+    for index, record in enumerate(records):
+        if len(record.value or b"") > MAX_RECORD_BYTES:
+            raise RequestRefused(413, "too_large", f"one record takes at most {MAX_RECORD_BYTES} bytes", index=index)
+    return Accepted(transaction_ids, records, user_id if len(records) == 1 else None)

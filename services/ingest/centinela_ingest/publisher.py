@@ -1,0 +1,126 @@
+"""Records to Kafka for requests that wait: acknowledged in time, or refused at once while Kafka is away."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+import structlog
+
+from centinela.clock import Clock
+from centinela.errors import DependencyUnavailable
+from centinela.kafka.port import Consumer, Outgoing, Producer
+from centinela.telemetry.health import Health
+from centinela.telemetry.metrics import DEPENDENCY_ERRORS, DEPENDENCY_UP
+
+KAFKA = "kafka"
+_log = structlog.get_logger()
+
+
+class KafkaState:
+    """Whether Kafka answers, for all threads: shown in *health* and the metrics, logged once per change."""
+
+    def __init__(self, health: Health) -> None:
+        self._health, self._lock = health, threading.Lock()
+        self._up: bool | None = None
+
+    def up(self) -> None:
+        """Kafka answered."""
+        with self._lock:
+            if not self._up:
+                _log.info("kafka.reached")
+            self._up = True
+            self._health.met(KAFKA)
+            DEPENDENCY_UP.labels(KAFKA).set(1)
+
+    def down(self, reason: str) -> None:
+        """Kafka did not answer."""
+        with self._lock:
+            if self._up is not False:
+                _log.warning("kafka.waited_for", reason=reason)
+            self._up = False
+            self._health.wait_for(KAFKA, reason)
+            DEPENDENCY_UP.labels(KAFKA).set(0)
+            DEPENDENCY_ERRORS.labels(KAFKA).inc()
+
+    def require(self) -> None:
+        """Raises ``DependencyUnavailable`` while Kafka is known not to answer."""
+        reason = self._health.unmet().get(KAFKA)
+        if reason is not None:
+            raise DependencyUnavailable(reason, dependency=KAFKA)
+
+
+class KafkaWatch:
+    """Asks Kafka for *topics* every so often, so that readiness is known without traffic.
+
+    Args:
+        consumer: Used by this watch only.
+    """
+
+    def __init__(self, consumer: Consumer, topics: Sequence[str], state: KafkaState, stop: threading.Event, every_s: float = 1.0) -> None:
+        self._consumer, self._topics, self._state, self._stop, self._every = consumer, topics, state, stop, every_s
+
+    def run(self) -> None:
+        """Watch until *stop*; closes the consumer."""
+        while not self._stop.is_set():
+            self.look()
+            self._stop.wait(self._every)
+        self._consumer.close()
+
+    def look(self) -> None:
+        """Ask once."""
+        try:
+            for topic in self._topics:
+                partitions = self._consumer.partitions_of(topic)
+                if not partitions:
+                    self._state.down(f"no topic {topic}: run `centinela topics create`")
+                    return
+                self._consumer.end_offsets([min(partitions)])
+        except DependencyUnavailable as error:
+            self._state.down(str(error))
+        else:
+            self._state.up()
+
+
+class Publisher:
+    """Sends the records of a request and waits for all acknowledgements.
+
+    Args:
+        ack_timeout_s: How long one request waits.
+        max_waiting: Requests that wait at once; one more is refused rather than queued.
+    """
+
+    def __init__(self, producer: Producer, state: KafkaState, clock: Clock, *, ack_timeout_s: float, max_waiting: int) -> None:
+        self._producer, self._state, self._clock, self._timeout = producer, state, clock, ack_timeout_s
+        self._room = threading.BoundedSemaphore(max_waiting)
+        self._threads = ThreadPoolExecutor(max_waiting, thread_name_prefix="publish")
+
+    async def publish(self, records: Sequence[Outgoing]) -> None:
+        """Return once Kafka has all *records*.
+
+        Raises:
+            DependencyUnavailable: It has not, or not all: sending the same again is safe, repeated ids are suppressed.
+        """
+        self._state.require()
+        if not self._room.acquire(blocking=False):
+            raise DependencyUnavailable("too many requests wait for Kafka", dependency=KAFKA)
+        try:
+            await asyncio.get_running_loop().run_in_executor(self._threads, self._send, records)
+        finally:
+            self._room.release()
+
+    def close(self) -> None:
+        """Finish what is in flight and release the producer."""
+        self._threads.shutdown(wait=True)
+        self._producer.close()
+
+    def _send(self, records: Sequence[Outgoing]) -> None:
+        deadline = self._clock.monotonic() + self._timeout
+        try:
+            for delivery in [self._producer.send(record) for record in records]:
+                delivery.wait(max(0.0, deadline - self._clock.monotonic()))
+        except DependencyUnavailable as error:
+            self._state.down(str(error))
+            raise

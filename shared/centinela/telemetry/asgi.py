@@ -1,0 +1,65 @@
+"""What HTTP services share: correlation of each request, and bodies that are read to a limit only."""
+
+from __future__ import annotations
+
+import re
+import uuid
+
+import structlog
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import Request
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from centinela.telemetry.correlation import TRACEPARENT, trace_id, traceparent_or_new
+
+REQUEST_ID = "x-request-id"
+_PLAIN = re.compile(r"^[\x21-\x7e]{1,128}$")
+
+
+class BodyTooLarge(Exception):
+    """The body has more bytes than the service reads."""
+
+
+class CorrelationMiddleware:
+    """Takes over a request's ``traceparent`` and ``X-Request-ID`` or makes them, binds them in logs and answers with them.
+
+    Handlers find both in ``request.state`` as ``traceparent`` and ``request_id``.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        headers = Headers(scope=scope)
+        traceparent = traceparent_or_new(headers.get(TRACEPARENT))
+        given = headers.get(REQUEST_ID)
+        request_id = given if given and _PLAIN.match(given) else uuid.uuid4().hex
+        scope.setdefault("state", {}).update(traceparent=traceparent, request_id=request_id)
+
+        async def answer(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                MutableHeaders(scope=message).update({TRACEPARENT: traceparent, REQUEST_ID: request_id})
+            await send(message)
+
+        with structlog.contextvars.bound_contextvars(request_id=request_id, trace_id=trace_id(traceparent)):
+            await self._app(scope, receive, answer)
+
+
+async def read_body(request: Request, limit: int) -> bytes:
+    """The whole body.
+
+    Raises:
+        BodyTooLarge: It has more than *limit* bytes, as declared or as read.
+    """
+    declared = request.headers.get("content-length", "")
+    if declared.isdigit() and int(declared) > limit:
+        raise BodyTooLarge
+    body = bytearray()
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > limit:
+            raise BodyTooLarge
+    return bytes(body)
