@@ -7,14 +7,14 @@ from typing import Any
 
 import msgspec
 import structlog
-from centinela.clock import Clock
-from centinela.errors import DependencyUnavailable
-from centinela.telemetry.health import Health
-from centinela.telemetry.ops import health_payload, ready_payload
 from fastapi import FastAPI, Request, Response
 from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, generate_latest
 from starlette.exceptions import HTTPException
 
+from centinela.clock import Clock
+from centinela.errors import DependencyUnavailable
+from centinela.telemetry.health import Health
+from centinela.telemetry.ops import health_payload, ready_payload
 from centinela_predictor import metrics, openapi
 from centinela_predictor.correlation import CorrelationMiddleware
 from centinela_predictor.gateway import Answer, Gateway

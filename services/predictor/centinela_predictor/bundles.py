@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Protocol
 
 from centinela.errors import DependencyUnavailable, ModelRejected
-
 from centinela_predictor.model_slot import Alias
 
 _VERSION = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")

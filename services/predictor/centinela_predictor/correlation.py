@@ -6,9 +6,10 @@ import re
 import uuid
 
 import structlog
-from centinela.telemetry.correlation import TRACEPARENT, trace_id, traceparent_or_new
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from centinela.telemetry.correlation import TRACEPARENT, trace_id, traceparent_or_new
 
 REQUEST_ID = "x-request-id"
 _SOUND = re.compile(r"^[\x21-\x7e]{1,128}$")

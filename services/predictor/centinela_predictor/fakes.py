@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from types import SimpleNamespace
-from typing import Any
+from datetime import UTC, datetime
 
 import numpy as np
-from centinela.features.layout import FeatureLayout
 from numpy.typing import NDArray
 
+from centinela.features.layout import FeatureLayout
+from centinela.model.bundle import Manifest, Parity, Reference
 from centinela_predictor.model_slot import ServedModel
 from centinela_predictor.reasons import explainer_of
 
@@ -19,6 +19,17 @@ Rule = Callable[[NDArray[np.float64]], NDArray[np.float64]]
 def by_amount(amounts: NDArray[np.float64]) -> NDArray[np.float64]:
     """A thousandth of the amount: 500 scores .5."""
     return amounts / 1_000.0
+
+
+def _manifest(threshold: float, review_threshold: float) -> Manifest:
+    """A model on the amount alone, whose reference is spread evenly from 0 to 100."""
+    reference = Reference(bins=10, rows=100, edges=(tuple(10.0 * n for n in range(1, 10)),), counts=((10,) * 10 + (0,),), recent_rows=100,
+                          score_counts=(100,) + (0,) * 49, alert_rate=0.0, review_rate=0.0)
+    return Manifest(
+        model_name="FraudDetector", model_kind="fake", layout_id="v1:", feature_names=("amount",), backend="sklearn", threshold=threshold,
+        review_threshold=review_threshold, files={}, reference=reference, dataset_digest="md5:0", request_id="request-0", code_commit="0",
+        parity=Parity(rows=0, missing_rows=0, edge_rows=0, tolerance=0.0, attempts=()), created_at=datetime(2026, 3, 1, tzinfo=UTC), versions={},
+    )
 
 
 class FakeScorer:
@@ -31,11 +42,7 @@ class FakeScorer:
     def __init__(self, rule: Rule = by_amount, threshold: float = 0.8, review_threshold: float = 0.5) -> None:
         self._rule = rule
         self.rows = 0
-        self.manifest: Any = SimpleNamespace(
-            model_name="FraudDetector", model_kind="fake", backend="fake", feature_names=("amount",), layout_id="v1:", threshold=threshold,
-            review_threshold=review_threshold, dataset_digest="md5:0", request_id=None, created_at="2026-03-01T00:00:00Z",
-            reference=SimpleNamespace(edges={"amount": [10.0 * n for n in range(1, 10)]}, counts={"amount": [10] * 10 + [0]}),
-        )
+        self.manifest = _manifest(threshold, review_threshold)
 
     def score(self, matrix: NDArray[np.float64], layout: FeatureLayout) -> NDArray[np.float64]:
         """The rule's answer per row."""

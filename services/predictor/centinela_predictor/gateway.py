@@ -15,6 +15,8 @@ from typing import Protocol
 
 import msgspec
 import numpy as np
+from numpy.typing import NDArray
+
 from centinela.clock import Clock
 from centinela.errors import DependencyUnavailable, InvalidRecord
 from centinela.events import Decision, TransactionReceived, Variant, Verdict, encode
@@ -22,8 +24,6 @@ from centinela.features.layout import FeatureLayout, pack_rows
 from centinela.kafka.port import Outgoing, Producer
 from centinela.telemetry.correlation import event_headers
 from centinela.topics import TRANSACTIONS
-from numpy.typing import NDArray
-
 from centinela_predictor import metrics
 from centinela_predictor.requests import PredictRequest, RefusedRequest
 from centinela_predictor.scoring import ScoringCore
@@ -198,7 +198,7 @@ class Gateway:
             )
             with_verdict = msgspec.structs.replace(transaction, verdict=verdict)
             given = adopted(with_verdict)
-            assert given is not None  # noqa: S101 - origin and scored_at are set above
+            assert given is not None
             decided[transaction.transaction_id] = Entry(given, _record(with_verdict, call, now))
         metrics.count_decisions(batch)
         return decided

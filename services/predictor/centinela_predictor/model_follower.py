@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Protocol
 
 import structlog
+
 from centinela.clock import Clock
 from centinela.codec import ModelEventDecoder
 from centinela.errors import DependencyUnavailable, InvalidRecord, ModelRejected
@@ -19,7 +20,6 @@ from centinela.kafka.port import Outgoing, Producer, Record
 from centinela.telemetry.correlation import event_headers
 from centinela.telemetry.health import Health
 from centinela.topics import MODEL_EVENTS
-
 from centinela_predictor import metrics
 from centinela_predictor.bundles import BundleStore, Downloads
 from centinela_predictor.model_slot import Alias, ModelSlot, Scores, ServedModel
@@ -33,13 +33,12 @@ TELL_TIMEOUT_S = 5.0
 
 
 class ModelEvents(Protocol):
-    """Reads ``model-events`` from its beginning, then follows."""
+    """Reads ``model-events`` from its beginning, then follows: a ``TableReader``, or a fake."""
 
     def poll(self, timeout_s: float) -> Sequence[Record]:
         """The next records, none after *timeout_s* without any. Raises ``DependencyUnavailable``."""
 
-    @property
-    def caught_up(self) -> bool:
+    def at_end(self) -> bool:
         """Whether all that the topic held at the start has been read."""
 
 
@@ -91,12 +90,13 @@ class ModelFollower:
         """Read what came, then work on what is wanted and not done."""
         try:
             self._take(self._events.poll(timeout_s))
+            caught_up = self._events.at_end()
         except DependencyUnavailable as error:
             if not self._slot.loaded:
                 self._health.wait_for(CONDITION, f"model-events cannot be read: {error}")
             stop.wait(self._retry_s)
             return
-        if not self._events.caught_up or self._clock.monotonic() < self._not_before:
+        if not caught_up or self._clock.monotonic() < self._not_before:
             return
         try:
             for alias in ALIASES:

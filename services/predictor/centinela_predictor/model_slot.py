@@ -7,9 +7,9 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal, Protocol
 
 import numpy as np
-from centinela.features.layout import FeatureLayout
 from numpy.typing import NDArray
 
+from centinela.features.layout import FeatureLayout
 from centinela_predictor.reasons import Explainer
 
 if TYPE_CHECKING:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from centinela.model.bundle import Manifest
 
 MAX_REASONS = 3
+USUAL_PERCENT = 75
+"""A tail is worth naming where at least this much of the reference lies on its other side."""
 
 
 class Explainer:
@@ -21,14 +23,15 @@ class Explainer:
     It tells how the row differs from what the model was trained on; it is no attribution of the score.
 
     Args:
-        edges: Inner quantile edges per feature, ascending.
-        counts: Reference counts per feature: one per bin between the edges (``len(edges) + 1``), missing values last.
+        names: The model's features.
+        edges: Inner bin edges of each, ascending; bin *i* is ``edges[i - 1] <= x < edges[i]``.
+        counts: Reference rows per bin of each; what follows the ``len(edges) + 1`` bins is not looked at.
     """
 
-    def __init__(self, edges: Mapping[str, Sequence[float]], counts: Mapping[str, Sequence[int]]) -> None:
+    def __init__(self, names: Sequence[str], edges: Sequence[Sequence[float]], counts: Sequence[Sequence[int]]) -> None:
         self._bounds: list[tuple[str, float, float, float, int, int]] = []
-        for name, inner in edges.items():
-            present = list(counts[name])[: len(inner) + 1]
+        for name, inner, rows in zip(names, edges, counts, strict=True):
+            present = rows[: len(inner) + 1]
             if not inner or not sum(present):
                 continue
             low, high = float(inner[0]), float(inner[-1])
@@ -51,9 +54,9 @@ class Explainer:
         found: list[tuple[float, str]] = []
         for name, low, high, scale, below_top, above_bottom in self._bounds:
             value = row.get(name, math.nan)
-            if value > high:
+            if value >= high and below_top >= USUAL_PERCENT:
                 found.append(((value - high) / scale, f"{name}={value:.2f} above {below_top}% of reference"))
-            elif value < low:
+            elif value < low and above_bottom >= USUAL_PERCENT:
                 found.append(((low - value) / scale, f"{name}={value:.2f} below {above_bottom}% of reference"))
         found.sort(key=lambda item: -item[0])
         return tuple(text for _, text in found[:MAX_REASONS])
@@ -62,4 +65,4 @@ class Explainer:
 def explainer_of(manifest: Manifest) -> Explainer:
     """The explainer on the reference data of a bundle."""
     reference = manifest.reference
-    return Explainer(reference.edges, reference.counts)
+    return Explainer(manifest.feature_names, reference.edges, reference.counts)

@@ -10,10 +10,11 @@ from datetime import datetime
 from typing import Annotated, Any, NoReturn
 
 import msgspec
+from msgspec import Meta
+
 from centinela.codec import require_plausible_time
 from centinela.errors import InvalidRecord
 from centinela.events import Id, Instant, Money
-from msgspec import Meta
 
 BATCH_LIMIT = 1_000
 BODY_LIMIT = 1_000_000

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from centinela.settings import Settings
 from pydantic import Field
+
+from centinela.settings import Settings
 
 
 class PredictorSettings(Settings):

@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable
 
 import structlog
+
 from centinela.telemetry.health import Health
 
 _log = structlog.get_logger()

@@ -6,9 +6,9 @@ import threading
 from datetime import datetime
 
 import msgspec
+
 from centinela.events import Decision, TransactionReceived, Variant
 from centinela.kafka.port import Delivery, Outgoing
-
 from centinela_predictor.requests import PredictRequest, RefusedRequest
 
 

@@ -8,6 +8,9 @@ from datetime import UTC, datetime
 
 import numpy as np
 import pytest
+from fastapi.testclient import TestClient
+from numpy.typing import NDArray
+
 from centinela.clock import FixedClock
 from centinela.codec import Decoder
 from centinela.events import TransactionReceived
@@ -22,8 +25,6 @@ from centinela_predictor.model_slot import ModelSlot
 from centinela_predictor.routing import Router
 from centinela_predictor.scoring import ScoringCore
 from centinela_predictor.verdicts import VerdictBook
-from fastapi.testclient import TestClient
-from numpy.typing import NDArray
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 PLAIN = b'{"amount": 100.5, "time": 42, "v1": 0.5, "v2": -1.2}'

@@ -9,6 +9,8 @@ from datetime import UTC, datetime, timedelta
 import msgspec
 import numpy as np
 import pytest
+from numpy.typing import NDArray
+
 from centinela.clock import FixedClock
 from centinela.codec import Decoder
 from centinela.errors import DependencyUnavailable, InvalidRecord
@@ -23,7 +25,6 @@ from centinela_predictor.requests import PredictRequest, RefusedRequest
 from centinela_predictor.routing import Router
 from centinela_predictor.scoring import ScoringCore
 from centinela_predictor.verdicts import GivenVerdict, VerdictBook
-from numpy.typing import NDArray
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 TRACE = "00-" + "a" * 32 + "-" + "b" * 16 + "-01"

@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+
 from centinela.clock import FixedClock
 from centinela.codec import ModelEventDecoder
 from centinela.errors import DependencyUnavailable, ModelRejected
@@ -72,6 +73,9 @@ class Events:
         taken = list(self.coming)
         self.coming.clear()
         return taken
+
+    def at_end(self) -> bool:
+        return self.caught_up
 
     def promote(self, version: str | None, sequence: int, alias: Alias = "champion", model: str = "FraudDetector") -> None:
         event = ModelPromoted(model_name=model, alias=alias, model_version=version, previous_version=None, sequence=sequence, observed_at=NOW)

@@ -6,6 +6,8 @@ import threading
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
+
 from centinela.errors import DependencyUnavailable
 from centinela.features.layout import FeatureLayout
 from centinela_predictor.fakes import FakeScorer, served
@@ -13,7 +15,6 @@ from centinela_predictor.model_slot import ModelSlot
 from centinela_predictor.reasons import Explainer
 from centinela_predictor.routing import Router
 from centinela_predictor.scoring import NOT_A_NUMBER, ScoringCore
-from numpy.typing import NDArray
 
 LAYOUT = FeatureLayout(("v1",))
 
@@ -145,11 +146,13 @@ def test_readers_see_whole_pairs_while_writers_swap(slot: ModelSlot) -> None:
     ],
 )
 def test_reasons_name_what_lies_outside_the_reference_most_extreme_first(values: dict[str, float], expected: tuple[str, ...]) -> None:
-    edges = {"a": [1.0, 5.0, 9.0], "b": [1.0, 5.0, 9.0], "c": [1.0, 5.0, 9.0], "d": [1.0, 5.0, 9.0], "constant": []}
-    explainer = Explainer(edges, {name: [25, 25, 25, 25, 7][: len(inner) + 2] for name, inner in edges.items()})
+    counts = [25, 25, 25, 25, 7]
+    explainer = Explainer([*"abcd", "constant"], [[1.0, 5.0, 9.0]] * 4 + [[]], [counts] * 4 + [[100, 7]])
     assert explainer.explain(np.array(list(values.values())), list(values)) == expected
 
 
-def test_a_flag_that_is_rare_in_the_reference_is_a_reason() -> None:
-    explainer = Explainer({"is_night": [0.0]}, {"is_night": [95, 5, 0]})
+def test_a_flag_that_is_rare_in_the_reference_is_a_reason_and_the_usual_one_is_none() -> None:
+    just_above_zero = float(np.nextafter(0.0, 1.0))
+    explainer = Explainer(["is_night"], [[just_above_zero]], [[95, 5, 0, 0, 0]])
     assert explainer.explain(np.array([1.0]), ["is_night"]) == ("is_night=1.00 above 95% of reference",)
+    assert explainer.explain(np.array([0.0]), ["is_night"]) == ()

@@ -1,0 +1,68 @@
+"""Builds what the two roles are made of."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from centinela.model.registry import Registry
+from centinela.model.scorer import Scorer
+
+from centinela.clock import Clock
+from centinela.kafka.connect import producer
+from centinela.kafka.port import Producer
+from centinela.kafka.reader import open_table
+from centinela.model.bundle import verify
+from centinela.telemetry.health import Health
+from centinela.topics import MODEL_EVENTS
+from centinela_predictor.bundles import BundleStore, Downloads
+from centinela_predictor.model_follower import ModelFollower
+from centinela_predictor.model_slot import ModelSlot
+from centinela_predictor.routing import Router
+from centinela_predictor.scoring import ScoringCore
+from centinela_predictor.settings import PredictorSettings
+from centinela_predictor.threads import GuardedThread
+
+Role = Literal["gateway", "stream"]
+
+
+@dataclass(frozen=True)
+class Models:
+    """The models in service, the scoring on them, and the thread that keeps them at the newest promotion."""
+
+    slot: ModelSlot
+    core: ScoringCore
+    producer: Producer
+    thread: GuardedThread
+
+
+def build_models(settings: PredictorSettings, role: Role, health: Health, clock: Clock, stop: threading.Event, *,
+                 registry: Downloads | None = None) -> Models:
+    """Models as this replica has them: those of the disk at once, what is promoted as soon as ``thread`` runs.
+
+    The caller starts ``thread``, and closes ``producer`` after it.
+    """
+    slot = ModelSlot()
+    own_producer = producer(settings)
+    events = open_table(settings, [MODEL_EVENTS.name])
+    follower = ModelFollower(
+        events=events, store=BundleStore(settings.models_dir, verify), registry=registry or Registry(settings), load=_load, slot=slot,
+        producer=own_producer, health=health, clock=clock, model_name=settings.model_name, replica=f"{role}-{settings.slot}",
+        retry_s=settings.registry_retry_s,
+    )
+    follower.start_from_disk()
+
+    def follow() -> None:
+        try:
+            follower.run(stop)
+        finally:
+            events.close()
+
+    core = ScoringCore(slot, Router(settings.ab_salt, settings.ab_share))
+    return Models(slot, core, own_producer, GuardedThread("models", follow, health, stop.set))
+
+
+def _load(folder: Path) -> Scorer:
+    return Scorer.load(folder)
