@@ -7,6 +7,7 @@ import subprocess
 import sys
 
 import pytest
+
 from centinela_predictor.routing import Router
 
 KEYS = [f"u-{n}" for n in range(20_000)]
