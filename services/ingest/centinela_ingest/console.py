@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from types import FrameType
 
@@ -13,9 +13,41 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
+from centinela.clock import Clock
+from centinela.errors import CentinelaError, DependencyUnavailable
+from centinela.kafka.port import Consumer
 from centinela_ingest.feed import Counters, Feed
 
 INTERRUPTED = 130
+_RETRY_S = 0.5
+
+
+def await_topics(consumer: Consumer, names: Sequence[str], servers: str, clock: Clock, wait: Callable[[float], bool], patience_s: float) -> None:
+    """Return once Kafka answers and has the topics *names*; says once what is waited for. Closes *consumer*.
+
+    Args:
+        wait: Waits so many seconds; returns True where the run is to stop.
+
+    Raises:
+        DependencyUnavailable: Kafka did not answer for *patience_s*.
+        CentinelaError: A topic does not exist.
+    """
+    deadline, told = clock.monotonic() + patience_s, False
+    try:
+        while True:
+            try:
+                missing = [name for name in names if not consumer.partitions_of(name)]
+                break
+            except DependencyUnavailable as error:
+                if clock.monotonic() >= deadline or wait(_RETRY_S):
+                    raise DependencyUnavailable(f"nothing was sent: Kafka at {servers} does not answer", dependency="kafka") from error
+                if not told:
+                    typer.echo(f"waiting for Kafka at {servers}", err=True)
+                    told = True
+        if missing:
+            raise CentinelaError(f"Kafka at {servers} has no topic {', '.join(missing)}: run `centinela topics create`")
+    finally:
+        consumer.close()
 
 
 @contextmanager

@@ -108,9 +108,17 @@ class Feed:
         """
         if remaining_labels and not self.stop.is_set():
             self._send_labels(None)
-        self._outbox.flush()
+        self.flush()
         if self._on_progress:
             self._on_progress(self.counters)
+
+    def flush(self) -> None:
+        """Wait until Kafka has everything sent so far.
+
+        Raises:
+            DeliveryIncomplete: It does not have everything; says how many records are missing.
+        """
+        self._outbox.flush()
 
     @property
     def pending_labels(self) -> int:

@@ -152,7 +152,7 @@ def _named_attribute(body: bytes, field: str, index: int | None) -> str | None:
 
 
 def _is_number(value: object) -> bool:
-    return value is None or (isinstance(value, int | float) and not isinstance(value, bool))
+    return value is None or (isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value))
 
 
 def ids(events: Sequence[TransactionReceived | LabelReported]) -> list[str]:

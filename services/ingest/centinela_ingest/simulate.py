@@ -12,7 +12,7 @@ from centinela.clock import SystemClock
 from centinela.codec import FUTURE_TOLERANCE
 from centinela.kafka import connect
 from centinela.service import load_settings
-from centinela_ingest.console import Display, close_run, parse_number, stopping
+from centinela_ingest.console import Display, await_topics, close_run, parse_number, stopping
 from centinela_ingest.feed import Feed
 from centinela_ingest.settings import IngestSettings
 from centinela_ingest.simulator import Drift, Profile, Simulation, parse_drift
@@ -48,18 +48,22 @@ def simulate(
     clock = SystemClock()
     _require_past(start.date(), first_day + days, clock.now())
     profile = Profile(seed=seed, customers=customers, terminals=terminals, start=start.date(), drifts=_drifts(scenario or []))
-    producer = connect.producer(load_settings(IngestSettings), client="confluent", linger_ms=20)
-    try:
-        with stopping() as stop, Display(f"day {first_day} to {first_day + days - 1}", None) as display:
-            feed = Feed(
-                producer, source="simulator", stop=stop, clock=clock, history=history, labels=labels, rate=pace, speedup=speed,
-                on_progress=display.show, patience_s=patience,
-            )
-            simulate_days(Simulation(profile), feed, days=days, first_day=first_day)
-            seconds = display.elapsed
-        close_run(feed, seconds, topics.TRANSACTIONS.dlq)
-    finally:
-        producer.close()
+    settings = load_settings(IngestSettings)
+    with stopping() as stop:
+        needed = (topics.TRANSACTIONS.name, topics.LABELS.name, topics.TRANSACTIONS.dlq)
+        await_topics(connect.consumer(settings, group=None), needed, settings.kafka_bootstrap_servers, clock, stop.wait, patience)
+        producer = connect.producer(settings, client="confluent", linger_ms=20)
+        try:
+            with Display(f"day {first_day} to {first_day + days - 1}", None) as display:
+                feed = Feed(
+                    producer, source="simulator", stop=stop, clock=clock, history=history, labels=labels, rate=pace, speedup=speed,
+                    on_progress=display.show, patience_s=patience,
+                )
+                simulate_days(Simulation(profile), feed, days=days, first_day=first_day)
+                seconds = display.elapsed
+            close_run(feed, seconds, topics.TRANSACTIONS.dlq)
+        finally:
+            producer.close()
 
 
 def _drifts(texts: list[str]) -> tuple[Drift, ...]:
