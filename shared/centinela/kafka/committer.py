@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
-from centinela.kafka import limits
+from centinela.kafka.limits import LIMITS
 from centinela.kafka.port import Consumer, Outgoing, Producer, TopicPartition, TransactionalProducer
 from centinela.telemetry.metrics import CONSUMER_TRANSACTIONS
 
@@ -68,7 +68,7 @@ class PlainCommitter:
                 raise RuntimeError("this loop has no producer, but its handler has records to write")
             for record in records:
                 self._producer.send(record)
-            self._producer.flush(limits.TRANSACTION_TIMEOUT_S)
+            self._producer.flush(LIMITS.transaction_s)
         if offsets:
             self._consumer.commit(offsets)
 

@@ -13,7 +13,7 @@ from confluent_kafka import Consumer as RdConsumer
 from confluent_kafka import TopicPartition as RdPartition
 
 from centinela.errors import DependencyUnavailable, InvalidRecord, ProducerFenced, TransactionAborted
-from centinela.kafka import limits
+from centinela.kafka.limits import LIMITS, Limits
 from centinela.kafka.port import Rebalance, Record, TopicPartition
 
 _log = logging.getLogger("centinela.librdkafka")
@@ -32,12 +32,12 @@ _AWAY = _MISSING | {
 }
 
 
-def common_config(bootstrap_servers: str) -> dict[str, Any]:
+def common_config(bootstrap_servers: str, limits: Limits) -> dict[str, Any]:
     """What consumers and producers share."""
     return {
-        "bootstrap.servers": bootstrap_servers, "socket.timeout.ms": int(limits.REQUEST_TIMEOUT_S * 1000),
-        "reconnect.backoff.ms": 50, "reconnect.backoff.max.ms": int(limits.RECONNECT_BACKOFF_MAX_S * 1000),
-        "retry.backoff.ms": max(1, int(limits.RETRY_BACKOFF_S * 1000)), "logger": _log,
+        "bootstrap.servers": bootstrap_servers, "socket.timeout.ms": max(10, limits.request_ms),
+        "reconnect.backoff.ms": 50, "reconnect.backoff.max.ms": int(limits.reconnect_max_s * 1000),
+        "retry.backoff.ms": max(1, int(limits.retry_backoff_s * 1000)), "logger": _log,
     }
 
 
@@ -76,14 +76,14 @@ class ConfluentConsumer:
     supports_pause = True
 
     def __init__(self, bootstrap_servers: str, group: str | None, start: Literal["earliest", "latest"] = "earliest",
-                 instance_id: str | None = None) -> None:
-        self._group, self._start = group, start
-        config = common_config(bootstrap_servers) | {
+                 instance_id: str | None = None, limits: Limits = LIMITS) -> None:
+        self._group, self._start, self._limits = group, start, limits
+        config = common_config(bootstrap_servers, limits) | {
             "group.id": group or "centinela-reader", "enable.auto.commit": False, "enable.auto.offset.store": False,
             "auto.offset.reset": start, "isolation.level": "read_committed", "enable.partition.eof": True,
             "partition.assignment.strategy": "cooperative-sticky", "allow.auto.create.topics": False, "fetch.wait.max.ms": 200,
-            "fetch.error.backoff.ms": 20, "session.timeout.ms": int(limits.SESSION_TIMEOUT_S * 1000),
-            "heartbeat.interval.ms": int(limits.HEARTBEAT_S * 1000), "max.poll.interval.ms": int(limits.MAX_POLL_INTERVAL_S * 1000),
+            "fetch.error.backoff.ms": 20, "session.timeout.ms": int(limits.session_s * 1000),
+            "heartbeat.interval.ms": int(limits.heartbeat_s * 1000), "max.poll.interval.ms": int(limits.max_poll_s * 1000),
             "error_cb": self._on_error,
         }
         if instance_id is not None:
@@ -146,7 +146,7 @@ class ConfluentConsumer:
         if self._group is None or not partitions:
             return dict.fromkeys(partitions)
         with mapped_errors():
-            found = self._client.committed([RdPartition(*p) for p in partitions], timeout=limits.REQUEST_TIMEOUT_S)
+            found = self._client.committed([RdPartition(*p) for p in partitions], timeout=self._limits.request_s)
             for partition in found:
                 if partition.error is not None:
                     raise KafkaException(partition.error)
@@ -185,10 +185,12 @@ class ConfluentConsumer:
 
     def partitions_of(self, topic: str) -> frozenset[TopicPartition]:
         with mapped_errors():
-            metadata = self._client.list_topics(topic, timeout=limits.REQUEST_TIMEOUT_S).topics[topic]
+            metadata = self._client.list_topics(topic, timeout=self._limits.request_s).topics[topic]
         return frozenset(TopicPartition(topic, n) for n in metadata.partitions)
 
     def commit(self, offsets: Mapping[TopicPartition, int]) -> None:
+        if not self._owned >= set(offsets):
+            raise TransactionAborted("the partitions are no longer assigned to this consumer")
         with mapped_errors():
             done = self._client.commit(offsets=[RdPartition(*p, offset) for p, offset in offsets.items()], asynchronous=False)
             for partition in done:
@@ -260,17 +262,17 @@ class ConfluentConsumer:
 
     def _watermarks(self, partition: TopicPartition) -> tuple[int, int]:
         with mapped_errors():
-            found = self._client.get_watermark_offsets(RdPartition(*partition), timeout=limits.REQUEST_TIMEOUT_S)
+            found = self._client.get_watermark_offsets(RdPartition(*partition), timeout=self._limits.request_s)
         if found is None:
             raise DependencyUnavailable("Kafka does not tell its offsets", dependency="kafka")
         return found
 
     def _probe(self) -> None:
         """Ask the brokers whether they are there when librdkafka doubts it, or after a while of silence."""
-        if self._silent or time.monotonic() - self._heard_at > 10 * limits.PROBE_AFTER_S:
+        if self._silent or time.monotonic() - self._heard_at > 10 * self._limits.probe_after_s:
             self._silent = True
             with mapped_errors():
-                self._client.list_topics("__consumer_offsets", timeout=limits.REQUEST_TIMEOUT_S)
+                self._client.list_topics("__consumer_offsets", timeout=self._limits.request_s)
             self._heard_at, self._silent = time.monotonic(), False
 
     def _on_error(self, error: KafkaError) -> None:

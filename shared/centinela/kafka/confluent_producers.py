@@ -11,18 +11,18 @@ from confluent_kafka import Producer as RdProducer
 from confluent_kafka import TopicPartition as RdPartition
 
 from centinela.errors import DependencyUnavailable, InvalidRecord, ProducerFenced, TransactionAborted
-from centinela.kafka import limits
 from centinela.kafka.confluent_adapter import ConfluentConsumer, common_config, mapped_errors, port_error
+from centinela.kafka.limits import LIMITS, MAX_REQUEST_BYTES, QUEUE_BYTES, Limits
 from centinela.kafka.port import Consumer, Delivery, Outgoing, TopicPartition
 
 _ANY_PARTITION = -1
 
 
-def _config(bootstrap_servers: str, linger_ms: int) -> dict[str, Any]:
-    return common_config(bootstrap_servers) | {
+def _config(bootstrap_servers: str, linger_ms: int, limits: Limits) -> dict[str, Any]:
+    return common_config(bootstrap_servers, limits) | {
         "acks": "all", "enable.idempotence": True, "compression.type": "zstd", "linger.ms": linger_ms, "partitioner": "murmur2_random",
-        "message.max.bytes": limits.MAX_REQUEST_BYTES, "queue.buffering.max.kbytes": limits.QUEUE_BYTES // 1024,
-        "queue.buffering.max.messages": 500_000, "batch.size": limits.MAX_REQUEST_BYTES, "allow.auto.create.topics": False,
+        "message.max.bytes": MAX_REQUEST_BYTES, "queue.buffering.max.kbytes": QUEUE_BYTES // 1024,
+        "queue.buffering.max.messages": 500_000, "batch.size": MAX_REQUEST_BYTES, "allow.auto.create.topics": False,
     }
 
 
@@ -61,8 +61,10 @@ class _Delivery:
 class ConfluentProducer:
     """``Producer`` of the port."""
 
-    def __init__(self, bootstrap_servers: str, linger_ms: int = 5) -> None:
-        self._client: RdProducer | None = RdProducer(_config(bootstrap_servers, linger_ms) | {"delivery.timeout.ms": 30_000})
+    def __init__(self, bootstrap_servers: str, linger_ms: int = 5, limits: Limits = LIMITS) -> None:
+        config = _config(bootstrap_servers, linger_ms, limits) | {"delivery.timeout.ms": int(limits.delivery_s * 1000)}
+        self._limits = limits
+        self._client: RdProducer | None = RdProducer(config)
         self._failure: KafkaError | None = None
 
     def send(self, record: Outgoing) -> Delivery:
@@ -74,7 +76,7 @@ class ConfluentProducer:
             self._failure = error or self._failure
 
         with mapped_errors():
-            _queue(client, record, limits.QUEUE_WAIT_S, settle)
+            _queue(client, record, self._limits.queue_s, settle)
         client.poll(0)
         return delivery
 
@@ -88,7 +90,7 @@ class ConfluentProducer:
     def close(self) -> None:
         client, self._client = self._client, None
         if client is not None:
-            client.flush(limits.REQUEST_TIMEOUT_S)
+            client.flush(self._limits.request_s)
 
     def _alive(self) -> RdProducer:
         if self._client is None:
@@ -99,10 +101,11 @@ class ConfluentProducer:
 class ConfluentTransactionalProducer:
     """``TransactionalProducer`` of the port. Consumers must be of this client too: the commit carries their membership."""
 
-    def __init__(self, bootstrap_servers: str, transactional_id: str) -> None:
-        self._config = _config(bootstrap_servers, linger_ms=5) | {
-            "transactional.id": transactional_id, "transaction.timeout.ms": int(limits.TRANSACTION_TIMEOUT_S * 1000),
-            "delivery.timeout.ms": int(limits.COMMIT_TIMEOUT_S * 1000),
+    def __init__(self, bootstrap_servers: str, transactional_id: str, limits: Limits = LIMITS) -> None:
+        self._limits = limits
+        self._config = _config(bootstrap_servers, 5, limits) | {
+            "transactional.id": transactional_id, "transaction.timeout.ms": int(limits.transaction_s * 1000),
+            "delivery.timeout.ms": int(limits.commit_s * 1000),
         }
         self._client: RdProducer | None = None
         self._open = False
@@ -112,13 +115,13 @@ class ConfluentTransactionalProducer:
         if self._client is None:
             self._client = RdProducer(self._config)
         with mapped_errors():
-            self._client.init_transactions(limits.TRANSACTION_TIMEOUT_S + limits.REQUEST_TIMEOUT_S)
+            self._client.init_transactions(self._limits.transaction_s + self._limits.request_s)
 
     def begin(self) -> None:
         with mapped_errors():
             self._ready().begin_transaction()
         self._open = True
-        self._commit_by = time.monotonic() + limits.COMMIT_TIMEOUT_S
+        self._commit_by = time.monotonic() + self._limits.commit_s
 
     def send_all(self, records: Sequence[Outgoing]) -> None:
         client = self._ready()
@@ -144,7 +147,7 @@ class ConfluentTransactionalProducer:
             self.init()
         elif self._open:
             try:
-                self._client.abort_transaction(limits.COMMIT_TIMEOUT_S)
+                self._client.abort_transaction(self._limits.commit_s)
             except KafkaException as raised:
                 if isinstance(port_error(raised.args[0]), ProducerFenced):
                     raise port_error(raised.args[0]) from raised
@@ -155,7 +158,7 @@ class ConfluentTransactionalProducer:
     def close(self) -> None:
         if self._client is not None and self._open:
             try:
-                self._client.abort_transaction(limits.REQUEST_TIMEOUT_S)
+                self._client.abort_transaction(self._limits.request_s)
             except KafkaException as raised:
                 if not isinstance(port_error(raised.args[0]), DependencyUnavailable | ProducerFenced | TransactionAborted):
                     raise

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from centinela.errors import DependencyUnavailable, InvalidRecord, ProducerFenced, TransactionAborted
-from centinela.kafka import limits
+from centinela.kafka.limits import MAX_REQUEST_BYTES
 from centinela.kafka.partitioner import partition_of
 from centinela.kafka.port import Consumer, Delivery, Outgoing, Rebalance, Record, TopicPartition
 
@@ -156,8 +156,8 @@ class FakeBroker:
             self._logs[partition].append(_Entry(None))
 
     def _write(self, out: Outgoing, state: Literal["open", "committed"]) -> Record:
-        if len(out.value or b"") + len(out.key or b"") > limits.MAX_REQUEST_BYTES:
-            raise InvalidRecord("too_large", f"{len(out.value or b'')} bytes; at most {limits.MAX_REQUEST_BYTES}")
+        if len(out.value or b"") + len(out.key or b"") > MAX_REQUEST_BYTES:
+            raise InvalidRecord("too_large", f"{len(out.value or b'')} bytes; at most {MAX_REQUEST_BYTES}")
         if not self.partitions(out.topic):
             raise DependencyUnavailable(f"topic {out.topic} does not exist", dependency="kafka")
         count = self._counts[out.topic]

@@ -21,11 +21,10 @@ from kafka.structs import OffsetAndMetadata
 from kafka.structs import TopicPartition as KafkaPartition
 
 from centinela.errors import DependencyUnavailable, InvalidRecord, TransactionAborted
-from centinela.kafka import limits
 from centinela.kafka.guard import Connection, DeadlineExceeded, Guard
+from centinela.kafka.limits import LIMITS, MAX_REQUEST_BYTES, QUEUE_BYTES, Limits
 from centinela.kafka.port import Delivery, Outgoing, Rebalance, Record, TopicPartition
 
-_REQUEST_MS = int(limits.REQUEST_TIMEOUT_S * 1000)
 _SLICE_MS = 50
 STALE_MEMBER = (
     kafka_errors.CommitFailedError, kafka_errors.IllegalGenerationError, kafka_errors.UnknownMemberIdError,
@@ -34,11 +33,12 @@ STALE_MEMBER = (
 TOO_LARGE = (kafka_errors.MessageSizeTooLargeError, kafka_errors.RecordListTooLargeError)
 
 
-def common_config(bootstrap_servers: str) -> dict[str, Any]:
+def common_config(bootstrap_servers: str, limits: Limits) -> dict[str, Any]:
     """What consumers, producers and the admin client share."""
     return {
-        "bootstrap_servers": bootstrap_servers.split(","), "request_timeout_ms": _REQUEST_MS, "bootstrap_timeout_ms": _REQUEST_MS,
-        "retry_backoff_ms": int(limits.RETRY_BACKOFF_S * 1000), "reconnect_backoff_max_ms": int(limits.RECONNECT_BACKOFF_MAX_S * 1000),
+        "bootstrap_servers": bootstrap_servers.split(","), "request_timeout_ms": limits.request_ms,
+        "bootstrap_timeout_ms": limits.request_ms, "retry_backoff_ms": int(limits.retry_backoff_s * 1000),
+        "reconnect_backoff_max_ms": int(limits.reconnect_max_s * 1000),
     }
 
 
@@ -97,8 +97,9 @@ class KafkaPythonConsumer:
     supports_pause = False
 
     def __init__(self, bootstrap_servers: str, group: str | None, start: Literal["earliest", "latest"] = "earliest",
-                 instance_id: str | None = None) -> None:
+                 instance_id: str | None = None, limits: Limits = LIMITS) -> None:
         self._bootstrap, self._group, self._start, self._instance_id = bootstrap_servers, group, start, instance_id
+        self._limits = limits
         self._flags = _Flags()
         self._connection: Connection[KafkaConsumer] = Connection(self._connect)
         self._guard: Guard | None = None
@@ -151,21 +152,21 @@ class KafkaPythonConsumer:
             return dict.fromkeys(partitions)
         with mapped_errors():
             client = self._connection.get()
-            return {p: client.committed(KafkaPartition(*p), timeout_ms=_REQUEST_MS) for p in partitions}
+            return {p: client.committed(KafkaPartition(*p), timeout_ms=self._limits.request_ms) for p in partitions}
 
     def beginning_offsets(self, partitions: Collection[TopicPartition]) -> Mapping[TopicPartition, int]:
         with mapped_errors():
-            offsets = self._connection.get().beginning_offsets([KafkaPartition(*p) for p in partitions], timeout_ms=_REQUEST_MS)
+            offsets = self._connection.get().beginning_offsets([KafkaPartition(*p) for p in partitions], timeout_ms=self._limits.request_ms)
         return {TopicPartition(*p): offset for p, offset in offsets.items()}
 
     def end_offsets(self, partitions: Collection[TopicPartition]) -> Mapping[TopicPartition, int]:
         with mapped_errors():
-            offsets = self._connection.get().end_offsets([KafkaPartition(*p) for p in partitions], timeout_ms=_REQUEST_MS)
+            offsets = self._connection.get().end_offsets([KafkaPartition(*p) for p in partitions], timeout_ms=self._limits.request_ms)
         return {TopicPartition(*p): offset for p, offset in offsets.items()}
 
     def position(self, partition: TopicPartition) -> int:
         with mapped_errors():
-            offset = self._connection.get().position(KafkaPartition(*partition), timeout_ms=_REQUEST_MS)
+            offset = self._connection.get().position(KafkaPartition(*partition), timeout_ms=self._limits.request_ms)
         if offset is None:
             raise DependencyUnavailable(f"Kafka does not tell the position in {partition}", dependency="kafka")
         return int(offset)
@@ -184,16 +185,18 @@ class KafkaPythonConsumer:
             client = self._connection.get()
             self._guard = self._guard or Guard("kafka-metadata")
             try:
-                numbers = self._guard.run(lambda: client.partitions_for_topic(topic), limits.REQUEST_TIMEOUT_S)
+                numbers = self._guard.run(lambda: client.partitions_for_topic(topic), self._limits.request_s)
             except DeadlineExceeded:
                 self._guard = None
                 raise
         return frozenset(TopicPartition(topic, n) for n in numbers)
 
     def commit(self, offsets: Mapping[TopicPartition, int]) -> None:
+        if not self.assignment() >= set(offsets):
+            raise TransactionAborted("the partitions are no longer assigned to this consumer")
         with mapped_errors():
             self._connection.get().commit(
-                {KafkaPartition(*p): OffsetAndMetadata(offset, "", -1) for p, offset in offsets.items()}, timeout_ms=_REQUEST_MS,
+                {KafkaPartition(*p): OffsetAndMetadata(offset, "", -1) for p, offset in offsets.items()}, timeout_ms=self._limits.request_ms,
             )
 
     def group_metadata(self) -> Any:
@@ -205,21 +208,22 @@ class KafkaPythonConsumer:
             self._guard.close()
         if (client := self._connection.drop()) is not None:
             with suppress(kafka_errors.KafkaError, OSError):
-                client.close(autocommit=False, timeout_ms=_REQUEST_MS)
+                client.close(autocommit=False, timeout_ms=self._limits.request_ms)
             self._flags.take()
 
     def _connect(self) -> KafkaConsumer:
+        limits = self._limits
         group = {} if self._group is None else {
             "group_id": self._group, "group_instance_id": self._instance_id,
-            "session_timeout_ms": int(limits.SESSION_TIMEOUT_S * 1000), "heartbeat_interval_ms": int(limits.HEARTBEAT_S * 1000),
-            "max_poll_interval_ms": int(limits.MAX_POLL_INTERVAL_S * 1000),
+            "session_timeout_ms": int(limits.session_s * 1000), "heartbeat_interval_ms": int(limits.heartbeat_s * 1000),
+            "max_poll_interval_ms": int(limits.max_poll_s * 1000),
             "partition_assignment_strategy": [CooperativeStickyAssignor],
         }
         with mapped_errors():
             client = KafkaConsumer(
-                **common_config(self._bootstrap), **group, enable_auto_commit=False, isolation_level="read_committed",
+                **common_config(self._bootstrap, limits), **group, enable_auto_commit=False, isolation_level="read_committed",
                 auto_offset_reset=self._start, allow_auto_create_topics=False, fetch_max_wait_ms=200,
-                max_partition_fetch_bytes=4 * limits.MAX_REQUEST_BYTES, metrics_enabled=False,
+                max_partition_fetch_bytes=4 * MAX_REQUEST_BYTES, metrics_enabled=False,
             )
         self._heard_at = time.monotonic()
         if self._topics:
@@ -246,14 +250,14 @@ class KafkaPythonConsumer:
 
     def _probe(self, client: KafkaConsumer) -> None:
         """kafka-python tells nobody that the brokers are away; ask them once polls have stayed empty for a while."""
-        if not self._silent and time.monotonic() - self._heard_at < limits.PROBE_AFTER_S:
+        if not self._silent and time.monotonic() - self._heard_at < self._limits.probe_after_s:
             return
         self._silent = True
         with mapped_errors():
             if partitions := client.assignment():
-                client.end_offsets(list(partitions)[:1], timeout_ms=_REQUEST_MS)
+                client.end_offsets(list(partitions)[:1], timeout_ms=self._limits.request_ms)
             else:
-                client.bootstrap(timeout_ms=_REQUEST_MS, refresh=True)
+                client.bootstrap(timeout_ms=self._limits.request_ms, refresh=True)
         self._heard_at, self._silent = time.monotonic(), False
 
 
@@ -266,11 +270,11 @@ class _Delivery:
             self._future.get(timeout_s)
 
 
-def producer_config(bootstrap_servers: str, linger_ms: int) -> dict[str, Any]:
+def producer_config(bootstrap_servers: str, linger_ms: int, limits: Limits) -> dict[str, Any]:
     """What plain and transactional producers share."""
-    return common_config(bootstrap_servers) | {
+    return common_config(bootstrap_servers, limits) | {
         "acks": "all", "enable_idempotence": True, "compression_type": "zstd", "linger_ms": linger_ms, "batch_size": 128 * 1024,
-        "max_request_size": limits.MAX_REQUEST_BYTES, "max_block_ms": _REQUEST_MS, "allow_auto_create_topics": False,
+        "max_request_size": MAX_REQUEST_BYTES, "max_block_ms": limits.request_ms, "allow_auto_create_topics": False,
         "metrics_enabled": False,
     }
 
@@ -278,8 +282,9 @@ def producer_config(bootstrap_servers: str, linger_ms: int) -> dict[str, Any]:
 class KafkaPythonProducer:
     """``Producer`` of the port. kafka-python queues without bound, so this keeps the count."""
 
-    def __init__(self, bootstrap_servers: str, linger_ms: int = 5) -> None:
-        self._config = producer_config(bootstrap_servers, linger_ms) | {"delivery_timeout_ms": 30_000}
+    def __init__(self, bootstrap_servers: str, linger_ms: int = 5, limits: Limits = LIMITS) -> None:
+        self._limits = limits
+        self._config = producer_config(bootstrap_servers, linger_ms, limits) | {"delivery_timeout_ms": int(limits.delivery_s * 1000)}
         self._connection: Connection[KafkaProducer] = Connection(self._connect)
         self._room = threading.Condition()
         self._queued = 0
@@ -290,7 +295,7 @@ class KafkaPythonProducer:
         with mapped_errors():
             client = self._connection.get()
             with self._room:
-                if not self._room.wait_for(lambda: self._queued + size <= limits.QUEUE_BYTES, limits.QUEUE_WAIT_S):
+                if not self._room.wait_for(lambda: self._queued + size <= QUEUE_BYTES, self._limits.queue_s):
                     raise DependencyUnavailable("the producer's queue is full: Kafka takes nothing", dependency="kafka")
                 self._queued += size
             try:
@@ -312,7 +317,7 @@ class KafkaPythonProducer:
     def close(self) -> None:
         if (client := self._connection.drop()) is not None:
             with suppress(kafka_errors.KafkaError):
-                client.close(timeout=limits.REQUEST_TIMEOUT_S)
+                client.close(timeout=self._limits.request_s)
 
     def _connect(self) -> KafkaProducer:
         with mapped_errors():

@@ -13,9 +13,9 @@ from kafka.structs import OffsetAndMetadata
 from kafka.structs import TopicPartition as KafkaPartition
 
 from centinela.errors import DependencyUnavailable, ProducerFenced, TransactionAborted
-from centinela.kafka import limits
 from centinela.kafka.guard import DeadlineExceeded, Guard
 from centinela.kafka.kafka_python_adapter import KafkaPythonConsumer, mapped_errors, producer_config
+from centinela.kafka.limits import LIMITS, Limits
 from centinela.kafka.port import Consumer, Outgoing, TopicPartition
 
 T = TypeVar("T")
@@ -25,10 +25,11 @@ _FENCED = (kafka_errors.ProducerFencedError, kafka_errors.InvalidProducerEpochEr
 class KafkaPythonTransactionalProducer:
     """``TransactionalProducer`` of the port. Consumers must be of this client too: the commit carries their membership."""
 
-    def __init__(self, bootstrap_servers: str, transactional_id: str) -> None:
-        self._config = producer_config(bootstrap_servers, linger_ms=5) | {
-            "transactional_id": transactional_id, "transaction_timeout_ms": int(limits.TRANSACTION_TIMEOUT_S * 1000),
-            "delivery_timeout_ms": int(limits.COMMIT_TIMEOUT_S * 1000),
+    def __init__(self, bootstrap_servers: str, transactional_id: str, limits: Limits = LIMITS) -> None:
+        self._limits = limits
+        self._config = producer_config(bootstrap_servers, 5, limits) | {
+            "transactional_id": transactional_id, "transaction_timeout_ms": int(limits.transaction_s * 1000),
+            "delivery_timeout_ms": int(limits.commit_s * 1000),
         }
         self._producer: KafkaProducer | None = None
         self._guard: Guard | None = None
@@ -40,13 +41,13 @@ class KafkaPythonTransactionalProducer:
             if self._producer is None:
                 self._producer = KafkaProducer(**self._config)
                 self._guard = Guard("kafka-transactions")
-            self._bounded(self._producer.init_transactions, limits.TRANSACTION_TIMEOUT_S + limits.REQUEST_TIMEOUT_S)
+            self._bounded(self._producer.init_transactions, self._limits.transaction_s + self._limits.request_s)
 
     def begin(self) -> None:
         with self._fencing():
             self._ready().begin_transaction()
         self._open = True
-        self._commit_by = time.monotonic() + limits.COMMIT_TIMEOUT_S
+        self._commit_by = time.monotonic() + self._limits.commit_s
 
     def send_all(self, records: Sequence[Outgoing]) -> None:
         with self._fencing(), self._aborting():
@@ -70,7 +71,7 @@ class KafkaPythonTransactionalProducer:
         elif self._open:
             try:
                 with self._fencing():
-                    self._bounded(self._producer.abort_transaction, limits.COMMIT_TIMEOUT_S)
+                    self._bounded(self._producer.abort_transaction, self._limits.commit_s)
             except (kafka_errors.KafkaError, DeadlineExceeded):
                 self._discard()
                 self.init()
@@ -81,7 +82,7 @@ class KafkaPythonTransactionalProducer:
             return
         if self._open:
             with suppress(kafka_errors.KafkaError, DeadlineExceeded):
-                self._bounded(self._producer.abort_transaction, limits.REQUEST_TIMEOUT_S)
+                self._bounded(self._producer.abort_transaction, self._limits.request_s)
         self._discard()
 
     def _ready(self) -> KafkaProducer:

@@ -2,34 +2,48 @@
 
 from __future__ import annotations
 
-REQUEST_TIMEOUT_S = 5.0
-"""A broker that does not answer a request within this time counts as away."""
-
-TRANSACTION_TIMEOUT_S = 10.0
-"""After this time the broker aborts an open transaction by itself."""
-
-COMMIT_TIMEOUT_S = 8.0
-"""A commit without an answer for so long is given up, before the broker's own time-out would fence the producer."""
-
-SESSION_TIMEOUT_S = 10.0
-"""A group member without a heartbeat for so long loses its partitions."""
-
-HEARTBEAT_S = 1.0
-
-MAX_POLL_INTERVAL_S = 300.0
-"""A group member that does not poll for so long loses its partitions."""
+from dataclasses import dataclass
 
 MAX_REQUEST_BYTES = 1_048_576
 """The largest record that a producer accepts: the broker's own default."""
 
-RETRY_BACKOFF_S = 0.005
-RECONNECT_BACKOFF_MAX_S = 1.0
-
-PROBE_AFTER_S = 3.0
-"""A poll that stayed empty for so long asks whether the brokers are there at all."""
-
 QUEUE_BYTES = 64 * 1024 * 1024
 """What a producer holds at most before ``send`` waits."""
 
-QUEUE_WAIT_S = 2.0
-"""How long ``send`` waits for room."""
+
+@dataclass(frozen=True)
+class Limits:
+    """Time-outs in seconds.
+
+    Attributes:
+        request_s: A broker that does not answer a request within this time counts as away.
+        transaction_s: After this time the broker aborts an open transaction by itself.
+        commit_s: A commit without an answer for so long is given up, before the broker's own time-out fences the producer.
+        session_s: A group member without a heartbeat for so long loses its partitions.
+        heartbeat_s: How often a member says that it lives.
+        max_poll_s: A group member that does not poll for so long loses its partitions.
+        delivery_s: A record of a plain producer that is not acknowledged for so long has failed.
+        queue_s: How long ``send`` waits for room in a full queue.
+        probe_after_s: A poll that stayed empty for so long asks whether the brokers are there at all.
+        retry_backoff_s: Pause before a request is repeated.
+        reconnect_max_s: Longest pause between attempts to connect.
+    """
+
+    request_s: float = 5.0
+    transaction_s: float = 10.0
+    commit_s: float = 8.0
+    session_s: float = 10.0
+    heartbeat_s: float = 1.0
+    max_poll_s: float = 300.0
+    delivery_s: float = 30.0
+    queue_s: float = 2.0
+    probe_after_s: float = 3.0
+    retry_backoff_s: float = 0.005
+    reconnect_max_s: float = 1.0
+
+    @property
+    def request_ms(self) -> int:
+        return int(self.request_s * 1000)
+
+
+LIMITS = Limits()

@@ -1,0 +1,150 @@
+"""Topics of the catalogue: make what is missing, say what differs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Literal, NamedTuple, TypeVar
+
+import kafka.errors as kafka_errors
+from kafka.admin import ConfigResource, KafkaAdminClient, NewTopic
+
+from centinela.errors import CentinelaError
+from centinela.kafka.guard import DeadlineExceeded, Guard
+from centinela.kafka.kafka_python_adapter import common_config, mapped_errors
+from centinela.kafka.limits import LIMITS
+from centinela.settings import Settings
+from centinela.topics import CATALOGUE, DAY_MS, WITH_DLQ, Topic
+
+DLQ_RETENTION_DAYS = 365
+T = TypeVar("T")
+
+
+class TopicSpec(NamedTuple):
+    """What a topic should be."""
+
+    name: str
+    partitions: int
+    replication: int
+    config: Mapping[str, str]
+
+
+class TopicState(NamedTuple):
+    """What a topic is. ``config`` has the values asked about."""
+
+    partitions: int
+    replication: int
+    config: Mapping[str, str]
+
+
+class TopicFinding(NamedTuple):
+    """How a topic compares with its specification."""
+
+    name: str
+    status: Literal["ok", "missing", "differs"]
+    details: tuple[str, ...] = ()
+
+
+def specifications(settings: Settings, topics: Iterable[Topic] = CATALOGUE, dlqs: Iterable[Topic] = WITH_DLQ) -> list[TopicSpec]:
+    """Every topic of the catalogue and its dead letters, by *settings*.
+
+    Writes need two in-sync replicas where there are three or more, so that one broker may be away without losing anything.
+    """
+    common = {"min.insync.replicas": "2" if settings.replication_factor >= 3 else "1"}
+    specs = [
+        TopicSpec(t.name, t.partitions or settings.partitions, settings.replication_factor, common | t.config) for t in topics
+    ]
+    letters = {"cleanup.policy": "delete", "retention.ms": str(DLQ_RETENTION_DAYS * DAY_MS)}
+    return specs + [
+        TopicSpec(t.dlq, t.partitions or settings.partitions, settings.replication_factor, common | letters) for t in dlqs
+    ]
+
+
+def compare(specs: Sequence[TopicSpec], states: Mapping[str, TopicState]) -> list[TopicFinding]:
+    """One finding per specification."""
+    findings = []
+    for spec in specs:
+        if (state := states.get(spec.name)) is None:
+            findings.append(TopicFinding(spec.name, "missing"))
+            continue
+        details = []
+        if state.partitions != spec.partitions:
+            details.append(f"{state.partitions} partitions, not {spec.partitions}")
+        if state.replication != spec.replication:
+            details.append(f"{state.replication} replicas, not {spec.replication}")
+        details += [
+            f"{name}={state.config.get(name, '?')}, not {value}" for name, value in sorted(spec.config.items())
+            if state.config.get(name) != value
+        ]
+        findings.append(TopicFinding(spec.name, "differs" if details else "ok", tuple(details)))
+    return findings
+
+
+class TopicAdmin:
+    """Administers topics on the brokers of *settings*. Every call raises ``DependencyUnavailable`` where they do not answer."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._client: KafkaAdminClient | None = None
+        self._guard = Guard("kafka-admin")
+
+    def create(self, specs: Sequence[TopicSpec] | None = None, *, timeout_s: float = 30.0) -> list[str]:
+        """Make the topics of *specs* (the catalogue's) that are missing; their names. Existing topics stay as they are.
+
+        Raises:
+            CentinelaError: The brokers refuse a topic (more replicas asked for than there are brokers, ...).
+        """
+        specs = specifications(self._settings) if specs is None else specs
+        present = self.describe(specs)
+        missing = [s for s in specs if s.name not in present]
+        if not missing:
+            return []
+        new = [NewTopic(s.name, s.partitions, s.replication, topic_configs=dict(s.config)) for s in missing]
+        timeout_ms = int(timeout_s * 1000)
+        answer = self._run(lambda client: client.create_topics(new, timeout_ms=timeout_ms, raise_errors=False), timeout_s)
+        for topic in answer["topics"]:
+            error = kafka_errors.for_code(topic["error_code"])
+            if error not in {kafka_errors.NoError, kafka_errors.TopicAlreadyExistsError}:
+                raise CentinelaError(f"topic {topic['name']} was refused: {topic.get('error_message') or error.__name__}")
+        self._run(lambda client: client.wait_for_topics([s.name for s in missing], timeout_ms=timeout_ms), timeout_s + 1)
+        return [s.name for s in missing]
+
+    def check(self, specs: Sequence[TopicSpec] | None = None) -> list[TopicFinding]:
+        """How the topics compare with *specs* (the catalogue's)."""
+        specs = specifications(self._settings) if specs is None else specs
+        return compare(specs, self.describe(specs))
+
+    def describe(self, specs: Sequence[TopicSpec]) -> dict[str, TopicState]:
+        """The state of those topics of *specs* that exist, with the configuration that *specs* name."""
+        found = self._run(lambda client: client.describe_topics([s.name for s in specs]))
+        shapes = {
+            topic["name"]: (len(topic["partitions"]), min((len(p["replica_nodes"]) for p in topic["partitions"]), default=0))
+            for topic in found if topic["error_code"] == 0
+        }
+        if not shapes:
+            return {}
+        resources = [ConfigResource("TOPIC", name) for name in shapes]
+        configs = self._run(lambda client: client.describe_configs(resources, config_filter="all"))["topic"]
+        wanted = {s.name: s.config for s in specs}
+        return {
+            name: TopicState(partitions, replication, {key: str(configs[name][key]["value"]) for key in wanted[name] if key in configs[name]})
+            for name, (partitions, replication) in shapes.items()
+        }
+
+    def close(self) -> None:
+        """Release the connection."""
+        self._guard.close()
+        if self._client is not None:
+            self._client.close()
+            self._client = None
+
+    def _run(self, call: Callable[[KafkaAdminClient], T], timeout_s: float = LIMITS.request_s) -> T:
+        """The client's own calls wait without end for a broker that went away."""
+        with mapped_errors():
+            if self._client is None:
+                self._client = KafkaAdminClient(**common_config(self._settings.kafka_bootstrap_servers, LIMITS))
+            client = self._client
+            try:
+                return self._guard.run(lambda: call(client), timeout_s)
+            except DeadlineExceeded:
+                self._guard, self._client = Guard("kafka-admin"), None
+                raise

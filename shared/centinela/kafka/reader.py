@@ -1,0 +1,135 @@
+"""Reads whole topics without a group: from the beginning to the end, then whatever is added. For tables of state."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+
+import structlog
+
+from centinela.errors import DependencyUnavailable
+from centinela.kafka.connect import Client, consumer
+from centinela.kafka.outage import Outage
+from centinela.kafka.port import Consumer, Record, TopicPartition
+from centinela.settings import Settings
+from centinela.telemetry.health import Health
+
+_log = structlog.get_logger(__name__)
+
+
+class TableReader:
+    """Reads all partitions of *topics*. Not thread-safe.
+
+    Args:
+        reader: A consumer without a group, for this reader alone.
+        batch: Most records given at once.
+    """
+
+    def __init__(self, reader: Consumer, topics: Sequence[str], *, batch: int = 5_000) -> None:
+        self._consumer, self._topics, self._batch = reader, list(topics), batch
+        self._partitions: frozenset[TopicPartition] = frozenset()
+        self._targets: dict[TopicPartition, int] = {}
+
+    @property
+    def partitions(self) -> frozenset[TopicPartition]:
+        """The partitions read; empty before the first read."""
+        return self._partitions
+
+    def poll(self, timeout_s: float) -> list[Record]:
+        """The next records; empty after *timeout_s* without any.
+
+        Raises:
+            DependencyUnavailable: The brokers are away, or a topic does not exist.
+        """
+        self._assign()
+        return self._consumer.poll(timeout_s, self._batch)
+
+    def at_end(self) -> bool:
+        """Whether all has been read that was there when reading began."""
+        if not self._partitions:
+            return False
+        done = [p for p, end in self._targets.items() if self._consumer.position(p) >= end]
+        for partition in done:
+            del self._targets[partition]
+        return not self._targets
+
+    def read_to_end(self, timeout_s: float = 60.0) -> list[Record]:
+        """All records up to the end as it is now. Meant for small topics; for large ones use ``poll`` and ``at_end``.
+
+        Raises:
+            DependencyUnavailable: The brokers are away, a topic does not exist, or *timeout_s* was not enough.
+        """
+        self._assign()
+        self._targets = dict(self._consumer.end_offsets(self._partitions))
+        deadline = time.monotonic() + timeout_s
+        records: list[Record] = []
+        while not self.at_end():
+            if time.monotonic() >= deadline:
+                raise DependencyUnavailable(f"{self._topics} could not be read to the end within {timeout_s:g} s", dependency="kafka")
+            records += self._consumer.poll(0.2, self._batch)
+        return records
+
+    def seek(self, partition: TopicPartition, offset: int) -> None:
+        """Read *partition* from *offset* (from a snapshot) instead."""
+        self._assign()
+        self._consumer.seek(partition, offset)
+
+    def close(self) -> None:
+        """Release the consumer."""
+        self._consumer.close()
+
+    def _assign(self) -> None:
+        if self._partitions:
+            return
+        found: set[TopicPartition] = set()
+        for topic in self._topics:
+            if not (partitions := self._consumer.partitions_of(topic)):
+                raise DependencyUnavailable(f"topic {topic} does not exist: run `centinela topics create`", dependency="kafka")
+            found |= partitions
+        self._targets = dict(self._consumer.end_offsets(found))
+        self._consumer.assign(found)
+        self._partitions = frozenset(found)
+
+
+def open_table(settings: Settings, topics: Sequence[str], *, client: Client = "kafka-python") -> TableReader:
+    """A reader of *topics* on the configured brokers."""
+    return TableReader(consumer(settings, group=None, client=client), topics)
+
+
+class TableFollower:
+    """Applies every record of a table in order, for a thread of its own: ``threading.Thread(target=follower.run)``.
+
+    Args:
+        make: Builds the reader.
+        apply: Called with each batch; what it raises ends ``run``.
+        condition: Name under which *health* waits until the table was read to its end once.
+    """
+
+    def __init__(self, make: Callable[[], TableReader], apply: Callable[[Sequence[Record]], None], *, health: Health,
+                 stop: threading.Event, condition: str, poll_timeout_s: float = 0.2) -> None:
+        self._make, self._apply, self._health, self._stop = make, apply, health, stop
+        self._condition, self._poll_timeout_s = condition, poll_timeout_s
+        self._outage = Outage(health, stop)
+        health.wait_for(condition, "being read from the beginning")
+
+    def run(self) -> None:
+        """Read and follow until the stop event, waiting out a broker that is away."""
+        reader = self._make()
+        caught_up = False
+        try:
+            while not self._stop.is_set():
+                try:
+                    records = reader.poll(self._poll_timeout_s)
+                    if records:
+                        self._apply(records)
+                    if not caught_up and reader.at_end():
+                        caught_up = True
+                        self._health.met(self._condition)
+                        _log.info("table.caught_up", table=self._condition)
+                    self._outage.answered("kafka")
+                except DependencyUnavailable as error:
+                    self._outage.failed(error)
+                    self._outage.back_off()
+        finally:
+            reader.close()
