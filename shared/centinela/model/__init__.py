@@ -1,1 +1,1 @@
-"""Model bundles: what the trainer registers and the predictor serves."""
+"""The model bundle: what the trainer registers and the predictors load."""

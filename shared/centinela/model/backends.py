@@ -1,0 +1,98 @@
+"""The three forms of a model that can serve, each as one function from rows to fraud probabilities."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import onnxruntime as ort
+import skops.io
+import treelite
+from numpy.typing import NDArray
+
+from centinela.model.bundle import ONNX, SKOPS, TREELITE, Backend
+
+Matrix = NDArray[np.float64]
+Score = Callable[[Matrix], NDArray[np.float64]]
+
+TRUSTED_TYPES = (
+    "numpy.dtype",
+    "sklearn.ensemble._hist_gradient_boosting.predictor.TreePredictor",
+    "sklearn.tree._tree.Tree",
+)
+"""Types beyond skops' own defaults that a bundle may hold. Nothing else is ever built from a file; pickle never is."""
+
+
+def load_backend(backend: Backend, files: Mapping[str, bytes], *, features: int) -> Score:
+    """The scoring function of *backend* from the files of a bundle; single-threaded.
+
+    Returns:
+        Float64 rows of shape (n, features), n >= 1, to fraud probabilities of shape (n,).
+
+    Raises:
+        ValueError: The model is not for *features* columns. Whatever the libraries raise on content they cannot read.
+    """
+    if backend == "onnx":
+        return _onnx(files[ONNX], features)
+    estimator = load_estimator(files[SKOPS])
+    if getattr(estimator, "n_features_in_", features) != features:
+        raise ValueError(f"the estimator takes {estimator.n_features_in_} features, not {features}")
+    if backend == "sklearn":
+        return sklearn_score(estimator)
+    return treelite_score(treelite.Model.deserialize_bytes(files[TREELITE]), preprocessing(estimator))
+
+
+def load_estimator(data: bytes) -> Any:
+    """The scikit-learn estimator of ``model.skops``.
+
+    Raises:
+        skops.io.exceptions.UntrustedTypesFoundException: It holds a type that is not allowed.
+    """
+    return skops.io.loads(data, trusted=list(TRUSTED_TYPES))
+
+
+def preprocessing(estimator: Any) -> Any | None:
+    """The steps of a pipeline before its model, or None where there are none."""
+    return estimator[:-1] if len(getattr(estimator, "steps", ())) > 1 else None
+
+
+def sklearn_score(estimator: Any) -> Score:
+    """Scores by scikit-learn itself, on one thread."""
+    jobs = [name for name in estimator.get_params() if name.rsplit("__", 1)[-1] == "n_jobs"]
+    estimator.set_params(**dict.fromkeys(jobs, 1))
+
+    def score(matrix: Matrix) -> NDArray[np.float64]:
+        return np.asarray(estimator.predict_proba(matrix)[:, 1], dtype=np.float64)
+
+    return score
+
+
+def treelite_score(model: treelite.Model, prepare: Any | None) -> Score:
+    """Scores by treelite's tree inference, in float64, after the pipeline's first steps."""
+
+    def score(matrix: Matrix) -> NDArray[np.float64]:
+        rows = matrix if prepare is None else np.ascontiguousarray(prepare.transform(matrix), dtype=np.float64)
+        raw = treelite.gtil.predict(model, rows, nthread=1)
+        return np.asarray(raw.reshape(len(rows), -1)[:, -1], dtype=np.float64)
+
+    return score
+
+
+def _onnx(data: bytes, features: int) -> Score:
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    options.log_severity_level = 4
+    session = ort.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+    [entry] = session.get_inputs()
+    if entry.shape[-1] != features:
+        raise ValueError(f"the graph takes {entry.shape[-1]} features, not {features}")
+    name, outputs = entry.name, [session.get_outputs()[-1].name]
+
+    def score(matrix: Matrix) -> NDArray[np.float64]:
+        with np.errstate(over="ignore"):
+            rows = matrix.astype(np.float32)
+        probabilities = session.run(outputs, {name: rows})[0]
+        return np.asarray(probabilities[:, 1], dtype=np.float64)
+
+    return score
