@@ -1,0 +1,193 @@
+"""Faust [A]: one app that reads panes, labels and model events for ``DriftService``.
+
+How offsets are kept: the service's snapshots hold the next offset of every partition, and partitions are read from there, not
+from what the group committed. Faust's commits only let others see the lag. So neither an acknowledged record that was never
+snapshotted nor a snapshot without its commit loses or repeats anything.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Collection, Mapping
+from typing import Any, ClassVar, cast
+
+import faust
+import structlog
+from aiokafka.errors import KafkaError
+from faust.transport.drivers import aiokafka as driver
+from faust.types import TP
+
+from centinela.errors import DependencyUnavailable
+from centinela.kafka.port import Outgoing, Record, TopicPartition
+from centinela.telemetry.health import Health
+from centinela_drift.handler import Topics
+from centinela_drift.service import DriftService
+from centinela_drift.settings import DriftSettings
+
+log = structlog.get_logger()
+REQUEST_TIMEOUT_S = 40.0
+SESSION_TIMEOUT_S = 30.0
+SEND_TIMEOUT_S = 30.0
+START_TIMEOUT_S = 60.0
+
+
+class _ConsumerThread(driver.AIOKafkaConsumerThread):
+    """Reads committed transactions only, from the offsets that the service names."""
+
+    def _create_worker_consumer(self, transport: driver.Transport) -> Any:
+        # Faust reads uncommitted records unless its own transactions are on; this flag chooses the isolation level.
+        self.consumer.in_transaction = True
+        try:
+            return super()._create_worker_consumer(transport)
+        finally:
+            self.consumer.in_transaction = False
+
+    async def seek_to_committed(self) -> Mapping[TP, int]:
+        """Seek every assigned partition to the service's next offset."""
+        assigned = self.assignment()
+        if not assigned:
+            return {}
+        transport = cast(Transport, self.transport)
+        begins, ends = await self.earliest_offsets(*assigned), await self.highwaters(*assigned)
+        starts = transport.starts({tp: (begins[tp], ends[tp]) for tp in assigned})
+        await self.seek_wait(starts)
+        return starts
+
+
+class _Consumer(driver.Consumer):
+    def _new_consumer_thread(self) -> _ConsumerThread:
+        return _ConsumerThread(self, loop=self.loop, beacon=self.beacon)
+
+
+class _Producer(driver.Producer):
+    def _settings_extra(self) -> Mapping[str, Any]:
+        return {"acks": "all", "enable_idempotence": True}
+
+
+class Transport(driver.Transport):
+    """Faust's aiokafka transport with the consumer and producer above."""
+
+    Consumer: ClassVar[type[driver.Consumer]] = _Consumer
+    Producer: ClassVar[type[driver.Producer]] = _Producer
+    service: DriftService
+    health: Health
+
+    def starts(self, bounds: Mapping[TP, tuple[int, int]]) -> dict[TP, int]:
+        """Where to read each partition from, given its first and end offset: the service's next offset, else the beginning.
+
+        An offset past the end means that the topic was made anew: it is forgotten, or every new record would count as seen.
+        """
+        offsets = self.service.handler.offsets
+        starts = {}
+        for tp, (begin, end) in bounds.items():
+            known = TopicPartition(tp.topic, tp.partition)
+            if offsets.get(known, 0) > end:
+                log.error("partition.begins_anew", topic=tp.topic, partition=tp.partition, offset=offsets.pop(known), end=end)
+            starts[tp] = max(begin, offsets.get(known, 0))
+        self.health.met("kafka")
+        log.info("partitions.assigned", starts={f"{tp.topic}-{tp.partition}": offset for tp, offset in starts.items()})
+        return starts
+
+
+class FaustLog:
+    """``EventLog`` on a Faust app.
+
+    Args:
+        settings: Brokers and group.
+        topics: Names of the topics; they must exist.
+        service: Takes the records.
+        health: Its condition ``kafka`` is met once partitions are assigned.
+    """
+
+    def __init__(self, settings: DriftSettings, topics: Topics, service: DriftService, health: Health) -> None:
+        self._topics, self._service = topics, service
+        brokers = [f"aiokafka://{broker.strip()}" for broker in settings.kafka_bootstrap_servers.split(",")]
+        self._app = faust.App(
+            settings.drift_group, broker=";".join(brokers), datadir=str(settings.data_dir / "drift" / "faust"), store="memory://",
+            web_enabled=False, topic_disable_leader=True, topic_allow_declare=False, worker_redirect_stdouts=False,
+            stream_wait_empty=False, stream_recovery_delay=0.0, consumer_auto_offset_reset="earliest",
+            broker_request_timeout=REQUEST_TIMEOUT_S, broker_session_timeout=SESSION_TIMEOUT_S, broker_heartbeat_interval=3.0,
+            broker_commit_interval=5.0, producer_compression_type="zstd",
+        )
+        self._app.transport = transport = Transport(self._app.conf.broker_consumer, self._app)
+        self._app.producer_transport = transport
+        transport.service, transport.health = service, health
+        self._failure: asyncio.Future[None] | None = None
+        self._declare_agent()
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Read until *stop*, then stop cleanly.
+
+        Raises:
+            DependencyUnavailable: The brokers went away for good, or the app crashed: the process must end and start anew.
+            DeadLetterFlood: See ``DriftService.take``.
+        """
+        self._failure = asyncio.get_running_loop().create_future()
+        self._app.finalize()
+        try:
+            await asyncio.wait_for(self._app.start(), START_TIMEOUT_S)
+            worker = asyncio.create_task(self._service.run(self, stop), name="reports")
+            crashed = asyncio.create_task(self._app.wait_until_stopped(), name="crash-watch")
+            await asyncio.wait({worker, crashed, self._failure}, return_when=asyncio.FIRST_COMPLETED)
+            if self._failure.done():
+                worker.cancel()
+                self._failure.result()
+            if not worker.done():
+                worker.cancel()
+                raise DependencyUnavailable(f"the Kafka client stopped: {self._app.crash_reason!r}")
+            crashed.cancel()
+            worker.result()
+        except (KafkaError, TimeoutError) as error:
+            raise DependencyUnavailable(f"Kafka: {type(error).__name__}: {error}") from error
+        finally:
+            await self._app.stop()
+
+    async def send(self, record: Outgoing) -> None:
+        producer = await self._app.maybe_start_producer()
+        try:
+            await asyncio.wait_for(
+                producer.send_and_wait(record.topic, record.key, record.value, record.partition, None, list(record.headers)),
+                SEND_TIMEOUT_S,
+            )
+        except (KafkaError, TimeoutError) as error:
+            raise DependencyUnavailable(f"{record.topic} takes no records: {type(error).__name__}: {error}") from error
+
+    async def ends(self) -> Mapping[TopicPartition, int]:
+        consumer = self._app.consumer
+        assigned = consumer.assignment()
+        ends = await consumer.highwaters(*assigned) if assigned else {}
+        return {TopicPartition(tp.topic, tp.partition): end for tp, end in ends.items()}
+
+    async def position(self, partition: TopicPartition) -> int:
+        return await self._app.consumer.position(TP(*partition)) or 0
+
+    def pause(self, topics: Collection[str]) -> None:
+        consumer = self._app.consumer
+        consumer.pause_partitions({tp for tp in consumer.assignment() if tp.topic in topics})
+
+    def resume(self) -> None:
+        consumer = self._app.consumer
+        consumer.resume_partitions(consumer.assignment())
+
+    def _declare_agent(self) -> None:
+        channel = self._app.topic(*self._topics.inputs, key_type=bytes, value_type=bytes, key_serializer="raw", value_serializer="raw")
+
+        @self._app.agent(channel, name="drift")
+        async def drift(stream: Any) -> None:
+            # An agent that raises has its record acknowledged and goes on with the next: so nothing may leave this loop.
+            events: AsyncIterator[Any] = stream.events()
+            async for event in events:
+                await self._take(event.message)
+
+    async def _take(self, message: Any) -> None:
+        failure = self._failure
+        if failure is None or failure.done():
+            return
+        record = Record(
+            message.topic, message.partition, message.offset, message.key, message.value, tuple(message.headers or ()),
+            int((message.timestamp or 0) * 1000),
+        )
+        try:
+            await self._service.take(record, self)
+        except Exception as error:
+            failure.set_exception(error)

@@ -1,0 +1,126 @@
+"""Builds the service from its settings and runs it."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import structlog
+
+from centinela.clock import Clock, SystemClock
+from centinela.errors import CentinelaError, DependencyUnavailable
+from centinela.kafka.admin import TopicSpec
+from centinela.kafka.connect import topic_admin
+from centinela.settings import Settings
+from centinela.telemetry.health import Health
+from centinela.telemetry.metrics import DEPENDENCY_UP
+from centinela.telemetry.ops import OpsServer
+from centinela.topics import DLQ_SUFFIX
+from centinela_drift.agents import FaustLog
+from centinela_drift.handler import DriftHandler, Topics
+from centinela_drift.references import BundleReferences
+from centinela_drift.reporter import SubprocessReporter
+from centinela_drift.service import DriftService
+from centinela_drift.settings import DriftSettings
+from centinela_drift.snapshot import SnapshotStore
+
+log = structlog.get_logger()
+RETRY_S = (0.5, 1.0, 2.0, 5.0)
+
+
+def run(settings: DriftSettings, stop: threading.Event, *, topics: Topics = Topics(),  # noqa: B008
+        download: Callable[[str, Path], Path] | None = None, clock: Clock | None = None) -> None:
+    """Run until *stop*.
+
+    Args:
+        settings: See ``DriftSettings``.
+        stop: Ends the run cleanly, with a last snapshot.
+        topics: Names of the topics.
+        download: Where bundles come from; the registry where None.
+        clock: The machine's where None.
+
+    Raises:
+        CentinelaError: The process must end, and may start anew.
+    """
+    clock = clock or SystemClock()
+    health = Health("kafka")
+    root = settings.data_dir / "drift"
+    store = SnapshotStore(root / "state")
+    try:
+        asyncio.run(_run(settings, topics, download or _registry(settings), store, health, clock, stop))
+    finally:
+        store.close()
+
+
+def _registry(settings: Settings) -> Callable[[str, Path], Path]:
+    from centinela.model.registry import Registry  # takes seconds to import
+
+    download: Callable[[str, Path], Path] = Registry(settings).download
+    return download
+
+
+async def _run(settings: DriftSettings, topics: Topics, download: Callable[[str, Path], Path], store: SnapshotStore, health: Health,
+               clock: Clock, stop: threading.Event) -> None:
+    references = BundleReferences(download, settings.data_dir / "drift" / "references")
+    handler = DriftHandler(settings, topics)
+    reporter = SubprocessReporter(
+        settings.data_dir / "reports", settings.data_dir / "archive" / "predictions", references.manifest_path,
+        handler.windows.first_seen, settings.drift_evidently_timeout_seconds,
+    )
+    service = DriftService(settings, handler, store, references, reporter, health, clock)
+    service.restore()
+    ops = OpsServer(health, settings.ops_host, settings.drift_port, {"/drift": service.status})
+    log.info("ops.listening", port=ops.port)
+    stopping = asyncio.Event()
+    watcher = asyncio.create_task(_forward(stop, stopping), name="stop")
+    try:
+        await _await_topics(settings, topics, health, stopping)
+        if not stopping.is_set():
+            await FaustLog(settings, topics, service, health).run(stopping)
+    except CentinelaError as error:
+        health.died(str(error))
+        raise
+    finally:
+        watcher.cancel()
+        await reporter.close()
+        ops.close()
+
+
+async def _await_topics(settings: Settings, topics: Topics, health: Health, stop: asyncio.Event) -> None:
+    """Wait until the brokers answer and have every topic that is read or written."""
+    attempt, said = 0, ""
+    while not stop.is_set():
+        try:
+            missing = await asyncio.to_thread(_missing, settings, topics)
+            detail = f"topics are missing: {', '.join(missing)} (centinela topics create)" if missing else ""
+        except DependencyUnavailable as error:
+            detail = str(error)
+        DEPENDENCY_UP.labels("kafka").set(not detail)
+        if not detail:
+            return
+        health.wait_for("kafka", detail)
+        if detail != said:
+            log.warning("kafka.awaited", detail=detail)
+            said = detail
+        try:
+            await asyncio.wait_for(stop.wait(), RETRY_S[min(attempt, len(RETRY_S) - 1)])
+        except TimeoutError:
+            attempt += 1
+
+
+def _missing(settings: Settings, topics: Topics) -> list[str]:
+    names = [*topics.inputs, *(name + DLQ_SUFFIX for name in topics.inputs), topics.reports, topics.requests]
+    admin = topic_admin(settings)
+    try:
+        present = admin.describe([TopicSpec(name, 1, 1, {}) for name in names])
+    finally:
+        admin.close()
+    return [name for name in names if name not in present]
+
+
+async def _forward(stop: threading.Event, stopping: asyncio.Event) -> None:
+    while not stop.is_set():
+        await asyncio.sleep(0.1)
+    stopping.set()

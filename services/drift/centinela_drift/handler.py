@@ -1,0 +1,268 @@
+"""Records in, reports and requests out: the drift service without its Kafka client [P].
+
+Everything that must survive a crash is here, the next offset of every partition included, so that one snapshot is one instant.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from centinela.codec import Decoder, ModelEventDecoder
+from centinela.events import (
+    DriftReported,
+    FeaturePane,
+    Finding,
+    LabelReported,
+    ModelPromoted,
+    PerformanceMeasured,
+    RetrainRequested,
+    TrainingCompleted,
+    encode,
+)
+from centinela.kafka.port import Outgoing, Record, TopicPartition
+from centinela.model.panes import read_pane
+from centinela.telemetry.correlation import event_headers
+from centinela_drift import detection
+from centinela_drift.detection import Limits, Reference
+from centinela_drift.performance import LABEL_ROW, Labels, Measured, measure
+from centinela_drift.policy import (
+    Decision,
+    Observation,
+    PolicySettings,
+    PolicyState,
+    decide,
+    deterministic_id,
+    training_completed,
+)
+from centinela_drift.settings import DAY_MS, DriftSettings
+from centinela_drift.windows import Bucket, Windows
+
+
+@dataclass(frozen=True, slots=True)
+class Topics:
+    """The topics' names; tests use their own."""
+
+    panes: str = "feature-panes"
+    labels: str = "labels"
+    model_events: str = "model-events"
+    reports: str = "drift-reports"
+    requests: str = "retrain-requests"
+
+    @property
+    def inputs(self) -> tuple[str, str, str]:
+        """What is consumed."""
+        return self.panes, self.labels, self.model_events
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """One report, the request where one is made, and what they rest on. ``alarm_began``: the report before was no alarm."""
+
+    report: DriftReported
+    request: RetrainRequested | None
+    recent: Bucket
+    alarm_began: bool
+
+
+class DriftHandler:
+    """Merges panes and labels, and evaluates when a report is due.
+
+    Args:
+        settings: Windows, limits and the policy.
+        topics: Names of the topics.
+    """
+
+    def __init__(self, settings: DriftSettings, topics: Topics = Topics()) -> None:
+        self._settings, self.topics = settings, topics
+        self._every = _ms(settings.drift_report_every_days)
+        self._window = _ms(settings.drift_window_days)
+        self._mature_window = _ms(settings.drift_performance_window_days)
+        self._maturity = _ms(settings.label_maturity_days)
+        self._limits = Limits(settings.drift_psi_limit, settings.drift_significance, settings.drift_missing_limit,
+                              settings.drift_alert_rate_ratio)
+        self._policy_settings = PolicySettings(
+            settings.drift_min_sample, settings.drift_min_frauds, settings.drift_ap_fall_limit, settings.drift_confirm_performance,
+            settings.drift_confirm_alert_rate, _ms(settings.drift_cooldown_days), _ms(settings.drift_request_timeout_days),
+        )
+        self._panes: Decoder[FeaturePane] = Decoder(FeaturePane)
+        self._labels_in: Decoder[LabelReported] = Decoder(LabelReported)
+        self._model_events = ModelEventDecoder()
+        self.windows = Windows(_ms(settings.drift_idle_partition_days))
+        self.labels = Labels()
+        self.policy = PolicyState()
+        self.offsets: dict[TopicPartition, int] = {}
+        self.outbox: list[Outgoing] = []
+        self.last_report: DriftReported | None = None
+        self.report_path: str | None = None
+        self.promoted_version: str | None = None
+        self._last_end: int | None = None
+
+    def apply(self, record: Record) -> bool:
+        """Take *record* into the state; False where it was taken before (after a restart), or is of no interest here.
+
+        Raises:
+            InvalidRecord: It cannot be used; nothing changed. The caller dead-letters it, then calls ``skip``.
+        """
+        if self.seen(record):
+            return False
+        if record.topic == self.topics.panes:
+            used = self.windows.merge(read_pane(self._panes.decode(record.value)))
+        elif record.topic == self.topics.labels:
+            used = self._add_label(self._labels_in.decode(record.value))
+        else:
+            used = self._model_event(record)
+        self.skip(record)
+        return used
+
+    def seen(self, record: Record) -> bool:
+        """Whether the state stands past *record*."""
+        return record.offset < self.offsets.get(TopicPartition(record.topic, record.partition), 0)
+
+    def skip(self, record: Record) -> None:
+        """Count *record* as dealt with."""
+        self.offsets[TopicPartition(record.topic, record.partition)] = record.offset + 1
+
+    def due(self) -> int | None:
+        """End (ms) of the earliest report that the watermark has passed, or None."""
+        watermark = self.windows.watermark_ms
+        first = self.windows.first_bucket(-1 if self._last_end is None else self._last_end)
+        if watermark is None or first is None:
+            return None
+        end = first - first % self._every + self._every
+        return end if end <= watermark else None
+
+    def evaluate(self, end_ms: int, reference: Reference | None) -> Evaluation:
+        """The report whose window ends at *end_ms*; its events stand in ``outbox`` until ``published``.
+
+        Args:
+            end_ms: As ``due`` said.
+            reference: Of ``serving(end_ms)``; None where its bundle cannot be had any more.
+        """
+        version = self.serving(end_ms)
+        recent = self.windows.between(version, end_ms - self._window, end_ms)
+        mature_start, mature_end = end_ms - self._maturity - self._mature_window, end_ms - self._maturity
+        mature = self._mature(version, mature_start, mature_end, end_ms)
+        if reference is None:
+            decision = Decision("insufficient", "none", f"the reference of version {version} cannot be had", ())
+        else:
+            seen = Observation(
+                self._settings.model_name, version, end_ms, recent.count, mature, mature_start, reference.average_precision,
+                self._findings(reference, recent, self.windows.between(version, mature_start, mature_end)),
+            )
+            self.policy, decision = decide(self.policy, seen, self._policy_settings)
+        baseline = reference.average_precision if reference and reference.average_precision is not None else self.policy.own_baseline
+        report = DriftReported(
+            report_id=deterministic_id("drift", self._settings.model_name, version, end_ms), model_name=self._settings.model_name,
+            model_version=version, start=_instant(end_ms - self._window), end=_instant(end_ms), count=recent.count,
+            alert_rate=recent.alert_rate, state=decision.state, findings=decision.findings, retrain=decision.retrain,
+            reason=decision.reason, report_path=self.report_path,
+            performance=None if mature is None else PerformanceMeasured(
+                start=_instant(mature_start), end=_instant(mature_end), count=mature.count, frauds=mature.frauds,
+                average_precision=mature.average_precision, card_precision_at_100=mature.card_precision,
+                baseline_average_precision=baseline,
+            ),
+        )
+        return self._conclude(report, decision, recent, end_ms)
+
+    def published(self, count: int) -> None:
+        """The first *count* events of ``outbox`` are in the log."""
+        del self.outbox[:count]
+
+    def serving(self, end_ms: int) -> str:
+        """The version that a report ending at *end_ms* is about: the newest champion by then."""
+        version = self.windows.serving(end_ms)
+        if version is None:
+            raise ValueError(f"there are no panes before {end_ms}")
+        return version
+
+    def state(self) -> tuple[dict[str, object], dict[str, NDArray[np.generic]]]:
+        """Plain values and arrays that ``load`` takes back; see ``Windows.state``."""
+        windows, arrays = self.windows.state()
+        return {
+            "windows": windows, "policy": msgspec.to_builtins(self.policy), "last_end": self._last_end,
+            "offsets": [[tp.topic, tp.partition, offset] for tp, offset in self.offsets.items()],
+            "outbox": msgspec.to_builtins(self.outbox),
+            "last_report": None if self.last_report is None else encode(self.last_report).decode(),
+            "report_path": self.report_path, "promoted_version": self.promoted_version,
+        }, {**arrays, "labels": self.labels.array()}
+
+    def load(self, values: Mapping[str, object], arrays: Mapping[str, NDArray[np.generic]]) -> None:
+        """Replace the content by what ``state`` gave."""
+        self.windows.load(values["windows"], arrays)  # type: ignore[arg-type]
+        self.labels.load(arrays["labels"].view(LABEL_ROW))
+        self.policy = msgspec.convert(values["policy"], PolicyState)
+        self._last_end = values["last_end"]  # type: ignore[assignment]
+        self.offsets = {TopicPartition(t, p): o for t, p, o in values["offsets"]}  # type: ignore[attr-defined]
+        self.outbox = msgspec.convert(values["outbox"], list[Outgoing])
+        last = values["last_report"]
+        self.last_report = None if last is None else msgspec.json.decode(last, type=DriftReported)  # type: ignore[call-overload]
+        self.report_path = values["report_path"]  # type: ignore[assignment]
+        self.promoted_version = values["promoted_version"]  # type: ignore[assignment]
+
+    def _add_label(self, label: LabelReported) -> bool:
+        if label.occurred_at.timestamp() * 1000 < self.windows.expired_before_ms:
+            return False
+        self.labels.add(label)
+        return True
+
+    def _model_event(self, record: Record) -> bool:
+        if record.value is None:
+            return False
+        event = self._model_events.decode(record.value)
+        if isinstance(event, TrainingCompleted) and event.model_name == self._settings.model_name:
+            self.policy = training_completed(self.policy, event.request_id)
+            return True
+        if isinstance(event, ModelPromoted) and event.model_name == self._settings.model_name and event.alias == "champion":
+            self.promoted_version = event.model_version
+            return True
+        return False
+
+    def _mature(self, version: str, start_ms: int, end_ms: int, as_of_ms: int) -> Measured | None:
+        rows = self.windows.rows(version, start_ms, end_ms)
+        if not len(rows):
+            return None
+        return measure(rows, self.labels.frauds_known(rows["id"], as_of_ms), start_ms=start_ms)
+
+    def _findings(self, reference: Reference, recent: Bucket, mature: Bucket) -> tuple[Finding, ...]:
+        if recent.count < self._settings.drift_min_sample:
+            return ()
+        faults = {(f.statistic, f.feature): f for bucket in (mature, recent) for f in detection.data_quality(reference, bucket, self._limits)}
+        shift = detection.alert_rate_shift(reference, recent, self._limits)
+        return (*faults.values(), *(() if shift is None else (shift,)), *detection.score_drift(reference, recent, self._limits),
+                *detection.feature_drift(reference, recent, self._limits))
+
+    def _conclude(self, report: DriftReported, decision: Decision, recent: Bucket, end_ms: int) -> Evaluation:
+        request = None
+        if decision.request_id is not None:
+            request = RetrainRequested(
+                request_id=decision.request_id, model_name=report.model_name, requested_by="drift", as_of=report.end,
+                reason=report.reason, findings=tuple(f for f in report.findings if f.breached),
+            )
+        self._send(self.topics.reports, report, report.report_id, report.end)
+        if request is not None:
+            self._send(self.topics.requests, request, request.request_id, request.as_of)
+        began = report.state == "alarm" and (self.last_report is None or self.last_report.state != "alarm")
+        self.last_report, self._last_end = report, end_ms
+        horizon = end_ms + self._every - max(self._window, self._maturity + self._mature_window)
+        self.windows.expire(horizon)
+        self.labels.expire(horizon)
+        return Evaluation(report, request, recent, began)
+
+
+    def _send(self, topic: str, event: DriftReported | RetrainRequested, event_id: str, time: datetime) -> None:
+        headers = event_headers(event_type=type(event).__name__, event_id=event_id, source="drift", time=time)
+        self.outbox.append(Outgoing(topic, encode(event), event.model_name.encode(), headers))
+
+
+def _ms(days: float) -> int:
+    return round(days * DAY_MS)
+
+
+def _instant(ms: int) -> datetime:
+    return datetime.fromtimestamp(ms / 1000, UTC)

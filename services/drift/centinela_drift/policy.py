@@ -1,0 +1,225 @@
+"""When a retrain is asked for, and why it is not [P].
+
+Only two things ask for a retrain: average precision on mature labels has fallen, or the alert rate has shifted and labels do
+not yet say that all is well. Feature and score drift explain; a busy season moves them without any loss of performance.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from typing import Literal
+
+import msgspec
+
+from centinela.events import Finding
+from centinela_drift.detection import DATA_QUALITY, worst
+from centinela_drift.performance import Measured
+
+State = Literal["insufficient", "stable", "warning", "alarm"]
+Retrain = Literal["requested", "suppressed", "none"]
+
+
+@dataclass(frozen=True, slots=True)
+class PolicySettings:
+    """See the settings of the same names; times in milliseconds of event time."""
+
+    min_sample: int
+    min_frauds: int
+    ap_fall_limit: float
+    confirm_performance: int
+    confirm_alert_rate: int
+    cooldown_ms: int
+    request_timeout_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Observation:
+    """What one report saw of the serving version.
+
+    Args:
+        end_ms: End of the window: the report's instant, the request's ``as_of``.
+        count: Transactions in the recent window.
+        mature: Performance on mature labels; None where the window is empty.
+        mature_start_ms: Start of the window that *mature* covers.
+        baseline: Average precision to compare with, or None while there is none.
+        findings: Every finding of the detection, data quality included.
+    """
+
+    model_name: str
+    version: str
+    end_ms: int
+    count: int
+    mature: Measured | None
+    mature_start_ms: int
+    baseline: float | None
+    findings: tuple[Finding, ...]
+
+
+class PolicyState(msgspec.Struct, frozen=True):
+    """What the policy remembers from report to report. Counters belong to *version*."""
+
+    version: str | None = None
+    falls: int = 0
+    shifts: int = 0
+    shift_since_ms: int | None = None
+    own_baseline: float | None = None
+    last_request_ms: int | None = None
+    in_flight: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """``findings`` are the observation's with the performance finding added where there is one."""
+
+    state: State
+    retrain: Retrain
+    reason: str
+    findings: tuple[Finding, ...]
+    request_id: str | None = None
+
+
+def decide(state: PolicyState, seen: Observation, settings: PolicySettings) -> tuple[PolicyState, Decision]:
+    """The decision on one report, and what to remember for the next.
+
+    A fall (or a shift) counts once per report; it is confirmed after several in a row, and forgotten once it is below half of
+    its limit: in between, the count stands (hysteresis).
+    """
+    state = _timed_out(_of_version(state, seen.version), seen, settings)
+    fall = _performance_finding(state, seen, settings)
+    findings = seen.findings if fall is None else (fall, *seen.findings)
+    state = _remember(state, seen, fall, settings)
+    by_kind = {f.statistic: f for f in findings}
+    faults = [f for f in findings if f.breached and f.statistic.startswith(DATA_QUALITY)]
+    drifted = [f for f in findings if f.breached and f.statistic in ("psi", "score_psi")]
+    fallen, shifted = state.falls >= settings.confirm_performance, state.shifts >= settings.confirm_alert_rate
+    pending = [f for f, count in ((fall, state.falls), (by_kind.get("alert_rate_ratio"), state.shifts)) if f is not None and count]
+
+    def conclude(retrain: Retrain, reason: str, *, alarm: bool, request_id: str | None = None) -> Decision:
+        quiet = not (faults or drifted or pending)
+        if fall is None and seen.count < settings.min_sample:
+            return Decision("insufficient", retrain, reason, findings)
+        return Decision("alarm" if alarm else "stable" if quiet else "warning", retrain, reason, findings, request_id)
+
+    if fall is None and seen.count < settings.min_sample:
+        return state, conclude("none", f"{seen.count} transactions; at least {settings.min_sample} are needed", alarm=False)
+    if not pending:
+        if faults:
+            return state, conclude("suppressed", f"data quality: {_name(faults)}; mend the feed, a retrain would learn the fault", alarm=False)
+        if drifted:
+            return state, conclude("suppressed", f"drift alone ({_name(drifted)}): {_performance_note(seen, fall)}", alarm=False)
+        return state, conclude("none", _performance_note(seen, fall), alarm=False)
+
+    why = "; ".join(_describe(f, seen) for f in pending)
+    alarm = fallen or shifted
+    if faults:
+        return state, conclude("suppressed", f"{why}; but data quality: {_name(faults)}; mend the feed first", alarm=alarm)
+    if not alarm:
+        return state, conclude("suppressed", f"{why}; not confirmed yet ({_progress(state, settings)})", alarm=False)
+    if not fallen and _labels_vouch(state, seen, fall):
+        return state, conclude("suppressed", f"{why}; but average precision holds on mature labels since the shift", alarm=False)
+    if state.in_flight is not None:
+        return state, conclude("suppressed", f"{why}; request {state.in_flight} is still in flight", alarm=True)
+    if state.last_request_ms is not None and seen.end_ms - state.last_request_ms < settings.cooldown_ms:
+        waited = (seen.end_ms - state.last_request_ms) / 86_400_000
+        return state, conclude("suppressed", f"{why}; cooldown: {waited:.1f} days since the last request", alarm=True)
+    request_id = deterministic_id("retrain", seen.model_name, seen.version, seen.end_ms)
+    asked = msgspec.structs.replace(state, last_request_ms=seen.end_ms, in_flight=request_id)
+    return asked, conclude("requested", why, alarm=True, request_id=request_id)
+
+
+def training_completed(state: PolicyState, request_id: str) -> PolicyState:
+    """The request is answered, whatever came of it; the cooldown goes on."""
+    return msgspec.structs.replace(state, in_flight=None) if state.in_flight == request_id else state
+
+
+def deterministic_id(kind: str, model_name: str, version: str, end_ms: int) -> str:
+    """An id that the same window of the same model gets again after a restart."""
+    digest = hashlib.blake2b(f"{model_name}|{version}|{end_ms}".encode(), digest_size=8).hexdigest()
+    return f"{kind}-{digest}"
+
+
+def _of_version(state: PolicyState, version: str) -> PolicyState:
+    if state.version == version:
+        return state
+    return PolicyState(version=version, last_request_ms=state.last_request_ms, in_flight=state.in_flight)
+
+
+def _timed_out(state: PolicyState, seen: Observation, settings: PolicySettings) -> PolicyState:
+    if state.in_flight is None or state.last_request_ms is None or seen.end_ms - state.last_request_ms < settings.request_timeout_ms:
+        return state
+    return msgspec.structs.replace(state, in_flight=None)
+
+
+def _sufficient(seen: Observation, settings: PolicySettings) -> bool:
+    return (seen.mature is not None and seen.mature.average_precision is not None
+            and seen.mature.count >= settings.min_sample and seen.mature.frauds >= settings.min_frauds)
+
+
+def _performance_finding(state: PolicyState, seen: Observation, settings: PolicySettings) -> Finding | None:
+    baseline = seen.baseline if seen.baseline is not None else state.own_baseline
+    if seen.mature is None or seen.mature.average_precision is None or seen.mature.high is None:
+        return None
+    if baseline is None or not _sufficient(seen, settings):
+        return None
+    fall = baseline - seen.mature.average_precision
+    significant = seen.mature.high < baseline
+    return Finding(statistic="average_precision_fall", value=fall, limit=settings.ap_fall_limit,
+                   breached=fall >= settings.ap_fall_limit and significant, significant=significant)
+
+
+def _remember(state: PolicyState, seen: Observation, fall: Finding | None, settings: PolicySettings) -> PolicyState:
+    own = state.own_baseline
+    if own is None and seen.baseline is None and seen.mature is not None and _sufficient(seen, settings):
+        own = seen.mature.average_precision
+    shift = next((f for f in seen.findings if f.statistic == "alert_rate_ratio"), None)
+    shifts, since = state.shifts, state.shift_since_ms
+    if shift is not None and seen.count >= settings.min_sample:
+        half = 1 + (shift.limit - 1) / 2
+        shifts = _count(shifts, shift.breached, quiet=1 / half < shift.value < half)
+        since = None if not shifts else since if since is not None else seen.end_ms
+    falls = state.falls
+    if fall is not None:
+        falls = _count(falls, fall.breached, quiet=fall.value < fall.limit / 2)
+    return msgspec.structs.replace(state, falls=falls, shifts=shifts, shift_since_ms=since, own_baseline=own)
+
+
+def _count(so_far: int, breached: bool, *, quiet: bool) -> int:
+    return so_far + 1 if breached else 0 if quiet else so_far
+
+
+def _labels_vouch(state: PolicyState, seen: Observation, fall: Finding | None) -> bool:
+    """Whether mature labels of a window that began after the shift show no fall."""
+    return fall is not None and not state.falls and state.shift_since_ms is not None and seen.mature_start_ms >= state.shift_since_ms
+
+
+def _name(findings: list[Finding]) -> str:
+    first = worst(findings)
+    if first is None:
+        return ""
+    kind = first.statistic.removeprefix(DATA_QUALITY)
+    more = f" and {len(findings) - 1} more" if len(findings) > 1 else ""
+    return f"{first.feature + ' ' if first.feature else ''}{kind} {first.value:.2f}{more}"
+
+
+def _describe(finding: Finding, seen: Observation) -> str:
+    if finding.statistic == "average_precision_fall" and seen.mature is not None and seen.mature.average_precision is not None:
+        now = seen.mature.average_precision
+        return f"average precision fell from {now + finding.value:.2f} to {now:.2f}"
+    return f"alert rate is {finding.value:.2f} times the reference"
+
+
+def _performance_note(seen: Observation, fall: Finding | None) -> str:
+    if fall is not None:
+        return "no fall of average precision on mature labels"
+    frauds = seen.mature.frauds if seen.mature else 0
+    return f"performance not measured yet ({frauds} mature frauds)"
+
+
+def _progress(state: PolicyState, settings: PolicySettings) -> str:
+    parts = []
+    if state.falls:
+        parts.append(f"performance {state.falls} of {settings.confirm_performance} reports")
+    if state.shifts:
+        parts.append(f"alert rate {state.shifts} of {settings.confirm_alert_rate} reports")
+    return ", ".join(parts)

@@ -1,0 +1,273 @@
+"""Takes records in order, reports when due, keeps snapshots: the drift service on any log that offers ``EventLog``."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Collection, Coroutine, Mapping
+from typing import Any, Protocol
+
+import structlog
+from msgspec import to_builtins
+
+from centinela.clock import Clock
+from centinela.errors import DependencyUnavailable, InvalidRecord, ModelRejected
+from centinela.kafka.dlq import DeadLetterCap, dead_letter
+from centinela.kafka.port import Outgoing, Record, TopicPartition
+from centinela.telemetry.health import Health
+from centinela.telemetry.metrics import CONSUMER_RECORDS
+from centinela_drift import metrics
+from centinela_drift.detection import Reference
+from centinela_drift.handler import DriftHandler, Evaluation
+from centinela_drift.settings import DriftSettings
+from centinela_drift.snapshot import SnapshotStore
+
+log = structlog.get_logger()
+QUIET_S = 0.5
+RETRY_S = (0.5, 1.0, 2.0, 5.0, 10.0)
+
+
+class EventLog(Protocol):
+    """What the service asks of Kafka."""
+
+    async def send(self, record: Outgoing) -> None:
+        """Return when *record* is acknowledged."""
+
+    async def ends(self) -> Mapping[TopicPartition, int]:
+        """The end of each assigned partition."""
+
+    async def position(self, partition: TopicPartition) -> int:
+        """The offset up to which records were fetched, transaction markers included."""
+
+    def pause(self, topics: Collection[str]) -> None:
+        """Fetch nothing more of *topics* until ``resume``."""
+
+    def resume(self) -> None:
+        """Undo ``pause``."""
+
+
+class References(Protocol):
+    """Where the frozen reference of a version comes from."""
+
+    async def get(self, version: str) -> Reference:
+        """The reference of *version*.
+
+        Raises:
+            DependencyUnavailable: The registry does not answer.
+            ModelRejected: There is no such bundle, or it is damaged.
+        """
+
+
+class Reporter(Protocol):
+    """Makes readable reports beside the loop."""
+
+    def begin(self, evaluation: Evaluation, reference: Reference) -> None:
+        """Start a report, unless one is being made. Never raises, never waits."""
+
+    def finished(self) -> str | None:
+        """Path of a report finished since the last call."""
+
+
+class DriftService:
+    """The loop around ``DriftHandler``. One event loop calls everything; only snapshots are written in a thread."""
+
+    def __init__(
+        self, settings: DriftSettings, handler: DriftHandler, store: SnapshotStore, references: References, reporter: Reporter,
+        health: Health, clock: Clock,
+    ) -> None:
+        self._settings, self.handler, self._store = settings, handler, store
+        self._references, self._reporter, self._health, self._clock = references, reporter, health, clock
+        self._changed = asyncio.Event()
+        self._dirty = False
+        self._saved_at = clock.monotonic()
+        self._taken_at: dict[TopicPartition, float] = {}
+        self._cap = DeadLetterCap()
+        self._paused = False
+        self._waiting_for: str | None = None
+
+    def restore(self) -> None:
+        """Start from the newest snapshot, if there is one."""
+        snapshot = self._store.load()
+        if snapshot is None:
+            log.info("state.started_empty")
+            return
+        self.handler.load(*snapshot)
+        if self.handler.last_report is not None:
+            metrics.show(self.handler.last_report)
+        log.info("state.restored", transactions=self.handler.windows.row_count, labels=len(self.handler.labels))
+
+    async def take(self, record: Record, out: EventLog) -> None:
+        """Deal with one record: into the state, or to the dead letters. An error of ours dead-letters the record as well.
+
+        Raises:
+            DeadLetterFlood: Most records fail: the fault is likely ours.
+            DependencyUnavailable: The dead letter could not be written; the record does not count as taken.
+        """
+        outcome, dead = "used", 0
+        try:
+            if not self.handler.apply(record):
+                outcome = "ignored"
+        except InvalidRecord as invalid:
+            outcome, dead = "dead_lettered", 1
+            await self._dead_letter(record, invalid.reason, invalid.detail, out)
+        except Exception as error:
+            outcome, dead = "dead_lettered", 1
+            metrics.INTERNAL_ERRORS.inc()
+            log.exception("record.failed", topic=record.topic, partition=record.partition, offset=record.offset)
+            await self._dead_letter(record, "internal_error", f"{type(error).__name__}: {error}", out)
+        self._cap.check(1, dead)
+        CONSUMER_RECORDS.labels(record.topic, outcome).inc()
+        self._taken_at[TopicPartition(record.topic, record.partition)] = self._clock.monotonic()
+        self._dirty = True
+        self._changed.set()
+
+    async def run(self, out: EventLog, stop: asyncio.Event) -> None:
+        """Report and save until *stop*; a last snapshot at the end."""
+        await self._publish(out)
+        while not stop.is_set():
+            self._changed.clear()
+            await self._report_all_due(out, stop)
+            if self._dirty and self._clock.monotonic() - self._saved_at >= self._settings.drift_snapshot_seconds:
+                await self._save()
+            await _first(stop.wait(), self._changed.wait(), timeout_s=1.0)
+        await self._save()
+
+    def status(self) -> dict[str, object]:
+        """What ``/drift`` shows."""
+        watermark = self.handler.windows.watermark_ms
+        return {
+            "last_report": to_builtins(self.handler.last_report), "policy": to_builtins(self.handler.policy),
+            "promoted_version": self.handler.promoted_version, "watermark_ms": watermark,
+            "transactions": self.handler.windows.row_count, "labels": len(self.handler.labels),
+            "waiting_for": self._waiting_for, "report_path": self.handler.report_path,
+        }
+
+    async def _report_all_due(self, out: EventLog, stop: asyncio.Event) -> None:
+        self._measure_state()
+        while not stop.is_set() and self.handler.due() is not None:
+            await self._settle(out, stop)
+            end = self.handler.due()
+            if end is None:
+                return
+            version = self.handler.serving(end)
+            reference = await self._reference(version, out, stop)
+            if stop.is_set() or self.handler.due() != end or self.handler.serving(end) != version:
+                continue
+            self.handler.report_path = self._reporter.finished() or self.handler.report_path
+            evaluation = self.handler.evaluate(end, reference)
+            await self._save()
+            await self._publish(out)
+            self._tell(evaluation)
+            if reference is not None and self._settings.drift_evidently and evaluation.alarm_began:
+                self._reporter.begin(evaluation, reference)
+            self._flow(out, blocked=False)
+
+    async def _settle(self, out: EventLog, stop: asyncio.Event) -> None:
+        """Wait until every record that is in the log now is taken: a report does not depend on which topic was read first."""
+        ends = {tp: end for tp, end in (await out.ends()).items() if not (self._paused and tp.topic == self.handler.topics.panes)}
+        deadline = self._clock.monotonic() + self._settings.drift_settle_seconds
+        while not stop.is_set():
+            open_ = [tp for tp, end in ends.items() if not await self._taken(tp, end, out)]
+            if not open_:
+                return
+            if self._clock.monotonic() >= deadline:
+                metrics.UNSETTLED.inc()
+                log.warning("report.unsettled", partitions=[f"{tp.topic}-{tp.partition}" for tp in open_])
+                return
+            await asyncio.sleep(0.05)
+
+    async def _taken(self, partition: TopicPartition, end: int, out: EventLog) -> bool:
+        """Whether *partition* is taken up to *end*. Past the last record there may be transaction markers only: then what was
+        fetched is up to *end*, and nothing has arrived for a moment."""
+        if self.handler.offsets.get(partition, 0) >= end:
+            return True
+        if await out.position(partition) < end:
+            return False
+        return self._clock.monotonic() - self._taken_at.setdefault(partition, self._clock.monotonic()) >= QUIET_S
+
+    async def _reference(self, version: str, out: EventLog, stop: asyncio.Event) -> Reference | None:
+        attempt = 0
+        while not stop.is_set():
+            try:
+                reference = await self._references.get(version)
+            except DependencyUnavailable as error:
+                self._wait_for(f"the reference of version {version}: {error}")
+                self._flow(out, blocked=True)
+            except ModelRejected as error:
+                log.error("reference.missing", model_version=version, error=str(error))
+                self._wait_for(None)
+                return None
+            else:
+                self._wait_for(None)
+                return reference
+            await _first(stop.wait(), timeout_s=RETRY_S[min(attempt, len(RETRY_S) - 1)])
+            attempt += 1
+        return None
+
+    def _wait_for(self, detail: str | None) -> None:
+        if detail is None:
+            self._health.met("registry")
+        else:
+            self._health.wait_for("registry", detail)
+            if self._waiting_for is None:
+                log.warning("reference.awaited", detail=detail)
+        self._waiting_for = detail
+
+    def _flow(self, out: EventLog, *, blocked: bool) -> None:
+        """Stop reading panes while no report can be made and memory is full; go on afterwards."""
+        full = self.handler.windows.row_count > self._settings.drift_max_rows
+        if blocked and full and not self._paused:
+            log.warning("panes.paused", transactions=self.handler.windows.row_count)
+            out.pause([self.handler.topics.panes])
+            self._paused = True
+        elif self._paused and not blocked:
+            out.resume()
+            self._paused = False
+
+    async def _publish(self, out: EventLog) -> None:
+        """Send what the outbox holds. It is part of the snapshot: after a crash the same events go out again, with the same ids."""
+        while self.handler.outbox:
+            await out.send(self.handler.outbox[0])
+            self.handler.published(1)
+            self._dirty = True
+
+    async def _save(self) -> None:
+        values, arrays = self.handler.state()
+        self._dirty = False
+        try:
+            await asyncio.to_thread(self._store.save, values, arrays)
+        except OSError as error:
+            self._dirty = True
+            self._health.wait_for("disk", str(error))
+            log.error("snapshot.failed", error=str(error))
+        else:
+            self._health.met("disk")
+        self._saved_at = self._clock.monotonic()
+
+    async def _dead_letter(self, record: Record, reason: str, detail: str, out: EventLog) -> None:
+        log.warning("record.dead_lettered", topic=record.topic, partition=record.partition, offset=record.offset, reason=reason, detail=detail)
+        await out.send(dead_letter(record, reason, detail, at=self._clock.now()))
+        self.handler.skip(record)
+
+    def _tell(self, evaluation: Evaluation) -> None:
+        report, performance = evaluation.report, evaluation.report.performance
+        metrics.show(report)
+        metrics.REPORTS.labels(report.state, report.retrain).inc()
+        log.info(
+            "drift.reported", report_id=report.report_id, model_version=report.model_version, end=report.end.isoformat(),
+            state=report.state, retrain=report.retrain, reason=report.reason, transactions=report.count, alert_rate=report.alert_rate,
+            average_precision=performance.average_precision if performance else None,
+        )
+        if evaluation.request is not None:
+            log.info("retrain.requested", request_id=evaluation.request.request_id, reason=evaluation.request.reason)
+
+    def _measure_state(self) -> None:
+        metrics.ROWS.set(self.handler.windows.row_count)
+        if (watermark := self.handler.windows.watermark_ms) is not None:
+            metrics.WATERMARK.set(watermark / 1000)
+
+
+async def _first(*conditions: Coroutine[Any, Any, object], timeout_s: float) -> None:
+    tasks = [asyncio.create_task(condition) for condition in conditions]
+    await asyncio.wait(tasks, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
+    for task in tasks:
+        task.cancel()

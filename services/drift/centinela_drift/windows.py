@@ -1,0 +1,194 @@
+"""Event-time windows merged from panes, and the transactions in them [P]."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from centinela.errors import InvalidRecord
+from centinela.model.panes import PANE_ROW, Pane, PaneRows
+from centinela.model.reference import SCORE_BINS
+
+Counts = NDArray[np.int64]
+
+
+@dataclass(slots=True)
+class Bucket:
+    """Sums over transactions of one model. ``histograms`` is flat (features x bins), empty where no pane had any."""
+
+    count: int = 0
+    alerts: int = 0
+    described: int = 0
+    champion_until_ms: int = -1
+    scores: Counts = field(default_factory=lambda: np.zeros(SCORE_BINS, np.int64))
+    histograms: Counts = field(default_factory=lambda: np.zeros(0, np.int64))
+
+    def add(self, other: Bucket) -> None:
+        """Merge *other* into this one; order does not matter. Histograms must have one shape, or be empty."""
+        self.count += other.count
+        self.alerts += other.alerts
+        self.described += other.described
+        self.champion_until_ms = max(self.champion_until_ms, other.champion_until_ms)
+        self.scores = self.scores + other.scores
+        if len(other.histograms):
+            self.histograms = self.histograms + other.histograms if len(self.histograms) else other.histograms.copy()
+
+    @property
+    def alert_rate(self) -> float:
+        """Share of transactions declined; 0.0 where there are none."""
+        return self.alerts / self.count if self.count else 0.0
+
+
+class RowLog:
+    """Arrays of one dtype, appended to cheaply and read whole. Appended arrays are never changed."""
+
+    def __init__(self, dtype: np.dtype[np.void]) -> None:
+        self._empty = np.empty(0, dtype=dtype)
+        self._parts: list[NDArray[np.void]] = []
+        self._rows = 0
+
+    def __len__(self) -> int:
+        return self._rows
+
+    def append(self, rows: NDArray[np.void]) -> None:
+        """Add *rows* at the end."""
+        if len(rows):
+            self._parts.append(rows)
+            self._rows += len(rows)
+
+    def all(self) -> NDArray[np.void]:
+        """Every row, in order of arrival."""
+        if len(self._parts) > 1:
+            self._parts = [np.concatenate(self._parts)]
+        return self._parts[0] if self._parts else self._empty
+
+    def keep(self, field_name: str, least: int) -> None:
+        """Drop the rows whose *field_name* is below *least*."""
+        rows = self.all()
+        kept = rows[rows[field_name] >= least]
+        if len(kept) < len(rows):
+            self._parts, self._rows = [kept], len(kept)
+
+
+class Windows:
+    """Panes merged by model version and bucket of event time.
+
+    Args:
+        idle_after_ms: A partition whose watermark is so far behind the newest is idle: the watermark does not wait for it.
+    """
+
+    def __init__(self, idle_after_ms: int) -> None:
+        self._idle_after_ms = idle_after_ms
+        self._buckets: dict[tuple[str, int], Bucket] = {}
+        self._rows: dict[str, RowLog] = {}
+        self._watermarks: dict[int, int] = {}
+        self.expired_before_ms = -1
+
+    def merge(self, pane: Pane) -> bool:
+        """Add *pane*, at most once (the caller skips records it has seen). False where its time has expired: only its watermark counts.
+
+        Raises:
+            InvalidRecord: ``histogram_shape``: other features or bins than earlier panes of the version; nothing was changed.
+        """
+        event = pane.event
+        known = next((b for (version, _), b in self._buckets.items() if version == event.model_version and len(b.histograms)), None)
+        if known is not None and len(pane.histograms) not in (0, len(known.histograms)):
+            raise InvalidRecord("histogram_shape", f"{len(pane.histograms)} counts; version {event.model_version} has {len(known.histograms)}")
+        self._watermarks[event.partition] = max(pane.watermark_ms, self._watermarks.get(event.partition, -1))
+        if pane.start_ms < self.expired_before_ms:
+            return False
+        until = int(pane.rows["time"].max()) if event.variant == "champion" and len(pane.rows) else -1
+        described = event.count if len(pane.histograms) else 0
+        self._buckets.setdefault((event.model_version, pane.start_ms), Bucket()).add(Bucket(
+            event.count, event.alerts, described, until, pane.scores.astype(np.int64), pane.histograms.astype(np.int64),
+        ))
+        self._rows.setdefault(event.model_version, RowLog(PANE_ROW)).append(pane.rows)
+        return True
+
+    @property
+    def watermark_ms(self) -> int | None:
+        """Event time up to which panes are complete: the least of the partitions' watermarks, idle ones left out.
+
+        Partitions advance unevenly, and the greatest watermark would close windows that others still fill; the least alone
+        would wait for ever for a partition that fell silent.
+        """
+        if not self._watermarks:
+            return None
+        newest = max(self._watermarks.values())
+        return min(w for w in self._watermarks.values() if w >= newest - self._idle_after_ms)
+
+    @property
+    def row_count(self) -> int:
+        """Transactions held."""
+        return sum(map(len, self._rows.values()))
+
+    def serving(self, before_ms: int) -> str | None:
+        """The version that scored the newest transaction as champion, by panes that start before *before_ms*.
+
+        Where no champion scored any, the version of the newest pane; None without panes.
+        """
+        candidates = [(b.champion_until_ms, start, version) for (version, start), b in self._buckets.items() if start < before_ms]
+        return max(candidates)[2] if candidates else None
+
+    def between(self, version: str, start_ms: int, end_ms: int) -> Bucket:
+        """The sum of *version*'s panes that start in [start_ms, end_ms)."""
+        total = Bucket()
+        for (of, start), bucket in self._buckets.items():
+            if of == version and start_ms <= start < end_ms:
+                total.add(bucket)
+        return total
+
+    def rows(self, version: str, start_ms: int, end_ms: int) -> PaneRows:
+        """*version*'s transactions of [start_ms, end_ms), each once."""
+        log = self._rows.get(version)
+        rows = log.all() if log else np.empty(0, PANE_ROW)
+        inside = rows[(rows["time"] >= start_ms) & (rows["time"] < end_ms)]
+        _, first = np.unique(inside["id"], return_index=True)
+        return inside[first]
+
+    def first_bucket(self, at_or_after_ms: int = -1) -> int | None:
+        """Start of the earliest pane at or after an instant, or None."""
+        return min((start for _, start in self._buckets if start >= at_or_after_ms), default=None)
+
+    def first_seen(self, version: str) -> int | None:
+        """Start of the earliest pane of *version* still held."""
+        return min((start for of, start in self._buckets if of == version), default=None)
+
+    def expire(self, before_ms: int) -> None:
+        """Forget panes and transactions before *before_ms* (a pane's start)."""
+        self.expired_before_ms = max(self.expired_before_ms, before_ms)
+        self._buckets = {key: bucket for key, bucket in self._buckets.items() if key[1] >= before_ms}
+        for version, log in list(self._rows.items()):
+            log.keep("time", before_ms)
+            if not len(log):
+                del self._rows[version]
+
+    def state(self) -> tuple[dict[str, object], dict[str, NDArray[np.generic]]]:
+        """Plain values and arrays that ``load`` takes back. The arrays are never changed later: writing them may take its time."""
+        arrays: dict[str, NDArray[np.generic]] = {}
+        buckets = []
+        for number, ((version, start), bucket) in enumerate(self._buckets.items()):
+            arrays[f"scores-{number}"], arrays[f"histograms-{number}"] = bucket.scores, bucket.histograms
+            buckets.append([version, start, bucket.count, bucket.alerts, bucket.described, bucket.champion_until_ms])
+        versions = list(self._rows)
+        arrays |= {f"rows-{number}": self._rows[version].all() for number, version in enumerate(versions)}
+        return {"buckets": buckets, "versions": versions, "expired_before_ms": self.expired_before_ms,
+                "watermarks": list(self._watermarks.items())}, arrays
+
+    def load(self, values: Mapping[str, object], arrays: Mapping[str, NDArray[np.generic]]) -> None:
+        """Replace the content by what ``state`` gave."""
+        buckets: list[list[object]] = values["buckets"]  # type: ignore[assignment]
+        self._buckets = {
+            (str(version), int(start)): Bucket(int(count), int(alerts), int(described), int(until),  # type: ignore[call-overload]
+                                               arrays[f"scores-{number}"], arrays[f"histograms-{number}"])  # type: ignore[arg-type]
+            for number, (version, start, count, alerts, described, until) in enumerate(buckets)
+        }
+        self._rows = {}
+        for number, version in enumerate(values["versions"]):  # type: ignore[arg-type,var-annotated]
+            self._rows[version] = log = RowLog(PANE_ROW)
+            log.append(arrays[f"rows-{number}"])  # type: ignore[arg-type]
+        self._watermarks = {int(p): int(w) for p, w in values["watermarks"]}  # type: ignore[attr-defined]
+        self.expired_before_ms = int(values["expired_before_ms"])  # type: ignore[call-overload]
