@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable, Mapping
 from typing import Annotated
 
 import typer
@@ -9,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from centinela.errors import DependencyUnavailable
 from centinela.service import load_settings
 from centinela.settings import Settings
 from centinela_local.interrupts import interruptible
@@ -18,15 +21,24 @@ from centinela_local.stack import Stack
 _PAGES = {"mlflow": "MLflow UI", "ingest": "ingest API docs", "gateway": "gateway docs"}
 
 
-def make_stack(settings: LocalSettings, console: Console) -> Stack:
-    """The stack with its real dependencies."""
+def make_stack(settings: LocalSettings, console: Console, environment: Mapping[str, str] | None = None) -> Stack:
+    """The stack with its real dependencies; its processes get *environment* too."""
+
+    def create_topics(connection: Settings) -> None:
+        from centinela.kafka.connect import topic_admin
+
+        admin = topic_admin(connection)
+        try:
+            _patiently(admin.create)
+        finally:
+            admin.close()
 
     def model_exists(connection: Settings) -> bool:
         from centinela.model.registry import Registry
 
         return Registry(connection).version_of("champion") is not None
 
-    return Stack(settings, console, create_topics=lambda _: None, model_exists=model_exists)
+    return Stack(settings, console, create_topics=create_topics, model_exists=model_exists, environment=environment)
 
 
 def up(timeout: Annotated[float, typer.Option(help="Seconds until all must be ready.")] = 180.0) -> None:
@@ -42,14 +54,16 @@ def up(timeout: Annotated[float, typer.Option(help="Seconds until all must be re
 def down() -> None:
     """Stop everything that `up` or `demo` started. Data stay under .local."""
     console = Console()
-    stopped = make_stack(load_settings(LocalSettings), console).down()
-    console.print("Everything is stopped." if stopped else "Nothing was running.")
+    settings = load_settings(LocalSettings)
+    stopped = [make_stack(each, console).down() for each in (settings, settings.for_demo())]
+    console.print("Everything is stopped." if any(stopped) else "Nothing was running.")
 
 
 def status() -> None:
     """What runs, and what it waits for. Exit code 1 where nothing runs, or something is not ready."""
     console = Console()
-    states = make_stack(load_settings(LocalSettings), console).states()
+    settings = load_settings(LocalSettings)
+    states = make_stack(settings, console).states() or make_stack(settings.for_demo(), console).states()
     if not states:
         console.print("Nothing is running. `centinela up` starts it.")
         raise typer.Exit(1)
@@ -60,6 +74,18 @@ def status() -> None:
     console.print(table)
     if any(waiting for _, _, waiting in states.values()):
         raise typer.Exit(1)
+
+
+def _patiently(call: Callable[[], object], patience_s: float = 30.0) -> None:
+    deadline = time.monotonic() + patience_s
+    while True:
+        try:
+            call()
+            return
+        except DependencyUnavailable:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.5)
 
 
 def _addresses(stack: Stack) -> Table:

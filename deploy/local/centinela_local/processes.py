@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from centinela_local.mlflow_server import MLFLOW_ENVIRONMENT, mlflow_command
-from centinela_local.paths import Paths
+from centinela_local.paths import CHECKOUT, Paths
 from centinela_local.ports import LOOPBACK
 from centinela_local.settings import LocalSettings
 
@@ -73,7 +74,8 @@ def shared_environment(settings: LocalSettings, paths: Paths, bootstrap_servers:
     """What every process gets beside the caller's environment: the settings that the stack decides."""
     ports = {f"CENTINELA_{name.upper()}": str(getattr(settings, name)) for name in LocalSettings.model_fields if name.endswith("_port")}
     data_dir = settings.data_dir if "data_dir" in settings.model_fields_set else paths.root / "data"
-    return ports | {
+    params = {} if "CENTINELA_PARAMS_PATH" in os.environ else {"CENTINELA_PARAMS_PATH": str(CHECKOUT / "params.yaml")}
+    return ports | params | {
         "CENTINELA_KAFKA_BOOTSTRAP_SERVERS": bootstrap_servers,
         "CENTINELA_MLFLOW_TRACKING_URI": f"http://{LOOPBACK}:{settings.mlflow_port}",
         "CENTINELA_DATA_DIR": str(data_dir.expanduser().resolve()),

@@ -28,3 +28,8 @@ class LocalSettings(Settings):
     def external_kafka(self) -> bool:
         """Whether the environment names brokers that run already."""
         return "kafka_bootstrap_servers" in self.model_fields_set
+
+    def for_demo(self) -> LocalSettings:
+        """The demo keeps data of its own, below the stack's folder."""
+        root = self.local_dir.expanduser().resolve() / "demo" / "stack"
+        return self.model_copy(update={"local_dir": root, "data_dir": root / "data"})

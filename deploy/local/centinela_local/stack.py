@@ -6,7 +6,7 @@ import fcntl
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -38,11 +38,13 @@ class Stack:
         model_exists: Whether the registry has a champion to wait for.
         mlflow: The registry's process; MLflow's by default.
         services: What is started once the topics are there; the seven service processes by default.
+        environment: Further settings of every process.
     """
 
     def __init__(self, settings: LocalSettings, console: Console, *, create_topics: Callable[[Settings], None],
-                 model_exists: Callable[[Settings], bool], mlflow: Process | None = None, services: Sequence[Process] | None = None) -> None:
-        self._settings, self._console = settings, console
+                 model_exists: Callable[[Settings], bool], mlflow: Process | None = None, services: Sequence[Process] | None = None,
+                 environment: Mapping[str, str] | None = None) -> None:
+        self._settings, self._console, self._environment = settings, console, environment or {}
         self._create_topics, self._model_exists = create_topics, model_exists
         self.paths = Paths.of(settings.local_dir)
         self._supervisor = Supervisor(self.paths.supervisor_config, self.paths.socket())
@@ -59,7 +61,7 @@ class Stack:
     @property
     def environment(self) -> dict[str, str]:
         """The settings that every process of the stack gets."""
-        return shared_environment(self._settings, self.paths, self.bootstrap_servers)
+        return {**shared_environment(self._settings, self.paths, self.bootstrap_servers), **self._environment}
 
     @property
     def connection(self) -> Settings:

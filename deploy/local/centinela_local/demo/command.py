@@ -1,0 +1,81 @@
+"""``centinela demo``."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from centinela import topics
+from centinela.kafka.connect import consumer
+from centinela.service import load_settings
+from centinela.settings import Settings
+from centinela_local.commands import make_stack
+from centinela_local.demo.plan import Plan
+from centinela_local.demo.run import Demo
+from centinela_local.demo.view import summary_view
+from centinela_local.errors import StartFailed
+from centinela_local.interrupts import interruptible, uninterrupted
+from centinela_local.paths import Paths
+from centinela_local.settings import LocalSettings
+from centinela_local.stack import Stack
+
+_QUICK = {"CENTINELA_ARCHIVE_FLUSH_S": "2"}
+
+
+def demo(
+    keep: Annotated[bool, typer.Option("--keep", help="Leave everything running at the end; `centinela down` stops it.")] = False,
+    seed: Annotated[int, typer.Option(min=0, help="Another seed, another stream.")] = Plan.seed,
+    day_seconds: Annotated[float, typer.Option(min=0.1, help="Seconds that a streamed day takes at least.")] = Plan.day_seconds,
+    timeout: Annotated[float, typer.Option(help="Seconds until all processes must be ready.")] = 180.0,
+) -> None:
+    """Show the loop: history, a first champion, a new fraud pattern, drift, retraining, a hot swap. Exit code 1 where it did not close."""
+    console = Console(highlight=False)
+    settings = load_settings(LocalSettings)
+    everyday = make_stack(settings, console)
+    stack = make_stack(settings.for_demo(), console, _QUICK)
+    plan = Plan(seed=seed, day_seconds=day_seconds)
+    with interruptible():
+        if everyday.down():
+            console.print("The running stack was stopped; its data stay.")
+        stack.down()
+        stack.wipe()
+        try:
+            closed = _play(stack, plan, console, everyday.paths, timeout)
+            if keep:
+                console.print("Everything still runs; `centinela down` stops it.")
+            elif sys.stdin.isatty() and console.is_terminal:
+                console.input("Look around at these addresses. Enter stops everything. ")
+        finally:
+            if not keep:
+                with uninterrupted():
+                    stack.down()
+    raise typer.Exit(0 if closed else 1)
+
+
+def _play(stack: Stack, plan: Plan, console: Console, places: Paths, timeout_s: float) -> bool:
+    stack.up(timeout_s)
+    _require_empty(stack.connection)
+    urls = {name: process.url for name, (process, _, _) in stack.states().items()}
+    from centinela.kafka.audit import audit
+
+    summary = Demo(stack.connection, plan, console, urls=urls, paths=places, audit=audit).run()
+    reports = sorted((stack.connection.data_dir / "reports").glob("**/*.html"))
+    console.print(summary_view(summary, [
+        ("MLflow UI", urls["mlflow"]), ("gateway docs", f"{urls['gateway']}/docs"), ("drift report", str(reports[-1]) if reports else "none was made"),
+        ("picture", str(places.demo / "loop.png")), ("logs", str(stack.paths.log)),
+    ]))
+    return summary.closed
+
+
+def _require_empty(settings: Settings) -> None:
+    reader = consumer(settings, group=None)
+    try:
+        partitions = reader.partitions_of(topics.TRANSACTIONS.name)
+        if any(reader.end_offsets(partitions)[p] > reader.beginning_offsets(partitions)[p] for p in partitions):
+            raise StartFailed("the demo counts every record, so it needs empty topics, and these brokers hold transactions already: "
+                              "unset KAFKA_BOOTSTRAP_SERVERS, or name a fresh broker")
+    finally:
+        reader.close()

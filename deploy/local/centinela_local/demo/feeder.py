@@ -1,0 +1,88 @@
+"""Streams simulated days through Kafka: labelled history as fast as it goes, then live days at the plan's pace."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from datetime import datetime
+
+from centinela.clock import SystemClock
+from centinela.kafka.connect import producer
+from centinela.settings import Settings
+from centinela_ingest.feed import Feed
+from centinela_ingest.simulator import Drift, Profile, Simulation
+from centinela_local.demo.plan import Plan
+
+SLICES_PER_DAY = 20
+
+
+class Feeder:
+    """One simulation, history first, in the caller's thread; the live part in a thread of its own.
+
+    Args:
+        may_send: Asked before each slice of a live day; the feed waits while it is False.
+    """
+
+    def __init__(self, settings: Settings, plan: Plan, may_send: Callable[[], bool]) -> None:
+        self._plan, self._may_send = plan, may_send
+        profile = Profile(seed=plan.seed, customers=plan.customers, terminals=plan.terminals, start=plan.start,
+                          drifts=(Drift("card_testing", plan.attack_day),))
+        self._simulation = Simulation(profile)
+        self._stop = threading.Event()
+        self._producer = producer(settings, client="confluent", linger_ms=10)
+        self._feed = Feed(self._producer, source="simulator", stop=self._stop)
+        self._thread = threading.Thread(target=self._live, name="feeder", daemon=True)
+        self.error: BaseException | None = None
+
+    def load_history(self, on_progress: Callable[[int, int], None]) -> None:
+        """Send the days before the live ones as labelled history; *on_progress* gets days sent and days in all."""
+        self._feed.history = True
+        for number in range(self._plan.history_days):
+            self._feed.send_day(self._simulation.day(number))
+            on_progress(number + 1, self._plan.history_days)
+        self._feed.history = False
+        self._feed.finish(remaining_labels=False)
+
+    def start(self) -> None:
+        """Begin the live days."""
+        self._thread.start()
+
+    @property
+    def alive(self) -> bool:
+        """Whether live days are still being sent."""
+        return self._thread.is_alive()
+
+    @property
+    def transactions(self) -> int:
+        """Sent so far, history included."""
+        return self._feed.counters.transactions
+
+    @property
+    def event_time(self) -> datetime | None:
+        """Of the latest transaction sent."""
+        return self._feed.counters.event_time
+
+    def stop(self) -> None:
+        """End the live days where they stand, and wait until Kafka has everything."""
+        self._stop.set()
+        if self._thread.ident is not None:
+            self._thread.join(timeout=60)
+        self._feed.finish(remaining_labels=False)
+        self._producer.close()
+
+    def _live(self) -> None:
+        clock = SystemClock()
+        try:
+            due = clock.monotonic()
+            for number in range(self._plan.history_days, self._plan.last_day):
+                frame = self._simulation.day(number)
+                for piece in range(SLICES_PER_DAY):
+                    due += self._plan.day_seconds / SLICES_PER_DAY
+                    while (late := due - clock.monotonic()) > 0 or not self._may_send():
+                        if self._stop.wait(max(late, 0.05)):
+                            return
+                    due = max(due, clock.monotonic() - self._plan.day_seconds)
+                    if not self._feed.send_day(frame.iloc[len(frame) * piece // SLICES_PER_DAY:len(frame) * (piece + 1) // SLICES_PER_DAY]):
+                        return
+        except BaseException as error:
+            self.error = error

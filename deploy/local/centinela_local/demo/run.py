@@ -1,0 +1,182 @@
+"""The demo, from an empty folder to a closed loop."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable
+from typing import Protocol
+
+from rich.console import Console
+
+from centinela import topics
+from centinela.clock import Clock, SystemClock
+from centinela.errors import CentinelaError
+from centinela.events import RetrainRequested, encode
+from centinela.kafka.connect import producer
+from centinela.kafka.port import Outgoing
+from centinela.settings import Settings
+from centinela_local.demo.feeder import Feeder
+from centinela_local.demo.figures import Meter
+from centinela_local.demo.observer import Observer
+from centinela_local.demo.picture import draw
+from centinela_local.demo.plan import Plan
+from centinela_local.demo.probe import Probe
+from centinela_local.demo.story import Story
+from centinela_local.demo.summary import Summary, summarize
+from centinela_local.demo.view import LiveView
+from centinela_local.paths import Paths
+from centinela_local.readiness import ask
+
+_TICK_S = 0.25
+_HISTORY_TIMEOUT_S = 300.0
+_TRAINING_TIMEOUT_S = 300.0
+_DRAIN_TIMEOUT_S = 120.0
+_AFTER_CLOSING_S = 4.0
+
+
+class DemoStuck(CentinelaError):
+    """A step of the demo did not end in time; the message says which, and what it waited for."""
+
+
+class Counts(Protocol):
+    """What the audit found."""
+
+    transactions: int
+    verdicts: int
+    dead_letters: int
+    missing: int
+    repeated: int
+
+
+class Demo:
+    """Runs against a stack that is up.
+
+    Args:
+        settings: Reach the stack.
+        urls: Addresses of the processes by name.
+        audit: Reconciles the log.
+    """
+
+    def __init__(self, settings: Settings, plan: Plan, console: Console, *, urls: dict[str, str], paths: Paths,
+                 audit: Callable[[Settings], Counts], clock: Clock | None = None) -> None:
+        self._settings, self._plan, self._console = settings, plan, console
+        self._urls, self._paths, self._audit, self._clock = urls, paths, audit, clock or SystemClock()
+        self.story = Story(plan.attack_at)
+        self._view = LiveView(console, self.story)
+        self._meter, self._observer = Meter(urls["stream"]), Observer(settings)
+        self._feeder = Feeder(settings, plan, lambda: self._view.figures.lag < plan.lag_limit)
+        self._probe = Probe(urls["gateway"], lambda: self._feeder.event_time)
+        self._began, self._pause = self._clock.monotonic(), threading.Event()
+
+    def run(self) -> Summary:
+        """Play the whole story; the summary says whether the loop closed."""
+        try:
+            self._observer.start()
+            with self._view:
+                self._load_history()
+                self._train_first_champion()
+                self._stream_until_closed()
+                self._drain()
+        finally:
+            self._probe.stop()
+            self._feeder.stop()
+            self._observer.stop()
+        return self._conclude()
+
+    def _load_history(self) -> None:
+        figures = self._view.figures
+
+        def sent(days: int, of: int) -> None:
+            figures.phase = f"loading labelled history, day {days} of {of}"
+            self._step()
+
+        self._tell("history starts", f"{self._plan.history_days} days, labelled")
+        self._feeder.load_history(sent)
+        figures.phase = "history: features and archive"
+        self._wait_until(self._caught_up, "the stream to take in the history", _HISTORY_TIMEOUT_S)
+        self._tell("history loaded", f"{self._feeder.transactions:,} transactions")
+
+    def _train_first_champion(self) -> None:
+        self._view.figures.phase = "training the first champion"
+        request = RetrainRequested(
+            request_id=f"first-{self._clock.now():%Y%m%dT%H%M%S}", model_name=self._settings.model_name, requested_by="operator",
+            as_of=self._plan.live_from, reason="the first champion, from labelled history",
+        )
+        sender = producer(self._settings)
+        try:
+            sender.send(Outgoing(topics.RETRAIN_REQUESTS.name, encode(request), self._settings.model_name.encode())).wait(10)
+        finally:
+            sender.close()
+        self._wait_until(lambda: bool(self.story.trainings), "the first training", _TRAINING_TIMEOUT_S)
+        if self.story.trainings[0].outcome != "promoted":
+            raise DemoStuck(f"the first training was {self.story.trainings[0].outcome}: {self.story.trainings[0].reason}")
+        self._wait_until(self._models_serve, "the predictors to load the first champion", 60.0)
+
+    def _stream_until_closed(self) -> None:
+        self._view.figures.phase = "streaming"
+        self._probe.start()
+        self._feeder.start()
+        closed_at: float | None = None
+        while self._feeder.alive:
+            self._step()
+            self._pause.wait(_TICK_S)
+            if self.story.closed:
+                closed_at = closed_at or self._clock.monotonic()
+                if self._clock.monotonic() - closed_at > _AFTER_CLOSING_S:
+                    break
+        if self._feeder.error is not None:
+            raise self._feeder.error
+
+    def _drain(self) -> None:
+        self._view.figures.phase = "finishing"
+        self._probe.stop()
+        self._feeder.stop()
+        self._wait_until(self._caught_up, "the stream to score the rest", _DRAIN_TIMEOUT_S)
+
+    def _conclude(self) -> Summary:
+        counts = self._audit(self._settings)
+        summary = summarize(
+            self.story, transactions=counts.transactions, verdicts=counts.verdicts, dead_letters=counts.dead_letters, missing=counts.missing,
+            repeated=counts.repeated, requests=self._probe.requests, failed_requests=len(self._probe.failures),
+            seconds=self._clock.monotonic() - self._began,
+        )
+        self._paths.demo.mkdir(parents=True, exist_ok=True)
+        draw(self.story, self._feeder.event_time or self._plan.attack_at, self._paths.demo / "loop.png")
+        (self._paths.demo / "summary.json").write_text(json.dumps(summary.as_dict(), indent=1) + "\n")
+        for failure in self._probe.failures[:5]:
+            self._console.print(f"failed request: {failure}", style="red", markup=False)
+        return summary
+
+    def _step(self) -> None:
+        """One turn of the display: figures, events, moments."""
+        figures, now = self._view.figures, self._clock.now()
+        self._meter.read(figures, self._clock.monotonic())
+        figures.event_time = self._feeder.event_time
+        figures.requests, figures.failed_requests = self._probe.requests, len(self._probe.failures)
+        if figures.event_time is not None:
+            self.story.reach(now, figures.event_time)
+        for event in self._observer.take():
+            self.story.observe(event, now, figures.event_time)
+        figures.version = self._probe.version or (self.story.promotions[-1][1] if self.story.promotions else None)
+        self._view.refresh()
+
+    def _caught_up(self) -> bool:
+        figures = self._view.figures
+        return figures.lag == 0 and figures.scored >= self._feeder.transactions
+
+    def _models_serve(self) -> bool:
+        answers = [ask(f"{self._urls[name]}/ready") for name in ("gateway", "stream")]
+        return all(answer is not None and answer.status == 200 for answer in answers)
+
+    def _wait_until(self, condition: Callable[[], bool], what: str, timeout_s: float) -> None:
+        deadline = self._clock.monotonic() + timeout_s
+        self._step()
+        while not condition():
+            if self._clock.monotonic() > deadline:
+                raise DemoStuck(f"waited {timeout_s:.0f} s in vain for {what}; the logs are in {self._paths.log}")
+            self._pause.wait(_TICK_S)
+            self._step()
+
+    def _tell(self, what: str, detail: str) -> None:
+        self.story.tell(self._clock.now(), self._feeder.event_time, what, detail)
