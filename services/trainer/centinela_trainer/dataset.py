@@ -99,24 +99,38 @@ def assemble(predictions: pa.Table, labels: pa.Table, names: Sequence[str], *, a
         One row per transaction id, the first of repeated ones; where several labels are known, the last report holds.
     """
     mature_until = microseconds(as_of - maturity)
-    occurred = predictions["occurred_us"].to_numpy()
-    inside = np.flatnonzero((occurred <= mature_until) & (occurred > mature_until - microseconds_of(window)))
-    ids = predictions["transaction_id"].take(pa.array(inside)).to_pandas().to_numpy(dtype=object)
-    frame = pd.DataFrame({"row": inside, "time": occurred[inside], "id": ids})
-    frame = frame.drop_duplicates("id").sort_values(["time", "id"], kind="stable")
-    rows = pa.array(frame["row"].to_numpy())
-    chosen = predictions.take(rows)
-    matrix = np.full((len(frame), len(names)), np.nan)
-    for at, name in enumerate(names):
-        if name in chosen.column_names:
-            matrix[:, at] = chosen[name].cast(pa.float64()).to_pandas().to_numpy(dtype=np.float64)
-    transaction_ids = frame["id"].to_numpy(dtype=object)
+    rows = _once(predictions, mature_until - microseconds_of(window), mature_until)
+    chosen = predictions.take(pa.array(rows["row"].to_numpy()))
+    transaction_ids = rows["id"].to_numpy(dtype=object)
     return Dataset(
-        names=tuple(names), matrix=matrix,
+        names=tuple(names), matrix=_matrix(chosen, names),
         is_fraud=np.asarray(pd.Index(transaction_ids).isin(_known_frauds(labels, microseconds(as_of))), dtype=np.bool_),
         transaction_ids=transaction_ids, cards=np.array(chosen["user_id"].to_pylist(), dtype=object),
-        times_us=frame["time"].to_numpy(dtype=np.int64), mature_until_us=mature_until,
+        times_us=rows["time"].to_numpy(dtype=np.int64), mature_until_us=mature_until,
     )
+
+
+def immature(predictions: pa.Table, names: Sequence[str], *, as_of: datetime, maturity: timedelta) -> Floats:
+    """Features of the transactions that ``assemble`` leaves out as too young, in time order: what no model trained on."""
+    rows = _once(predictions, microseconds(as_of - maturity), microseconds(as_of))
+    return _matrix(predictions.take(pa.array(rows["row"].to_numpy())), names)
+
+
+def _once(predictions: pa.Table, after_us: int, until_us: int) -> pd.DataFrame:
+    """Row numbers (``row``) with *after_us* < event time <= *until_us*, each transaction once, by (``time``, ``id``)."""
+    occurred = predictions["occurred_us"].to_numpy()
+    inside = np.flatnonzero((occurred > after_us) & (occurred <= until_us))
+    ids = predictions["transaction_id"].take(pa.array(inside)).to_pandas().to_numpy(dtype=object)
+    frame = pd.DataFrame({"row": inside, "time": occurred[inside], "id": ids})
+    return frame.drop_duplicates("id").sort_values(["time", "id"], kind="stable")
+
+
+def _matrix(table: pa.Table, names: Sequence[str]) -> Floats:
+    matrix = np.full((len(table), len(names)), np.nan)
+    for at, name in enumerate(names):
+        if name in table.column_names:
+            matrix[:, at] = table[name].cast(pa.float64()).to_pandas().to_numpy(dtype=np.float64)
+    return matrix
 
 
 def _known_frauds(labels: pa.Table, as_of_us: int) -> Objects:

@@ -62,11 +62,11 @@ def train(dataset: Dataset, kind: ModelKind, params: Params) -> Candidate:
     if not dataset.is_fraud[split.train].any():
         raise NotEnoughData(f"no fraud among the {len(split.train)} transactions before the test days")
     names = dataset.present()
-    matrix = dataset.columns(names)
+    matrix, truth = dataset.columns(names), dataset.is_fraud.astype(np.int64)
 
     def fitted(rows: Rows) -> Classifier:
         estimator = build_estimator(kind, params)
-        estimator.fit(matrix[rows], dataset.is_fraud[rows])
+        estimator.fit(matrix[rows], truth[rows])
         return estimator
 
     forward = fitted(split.train)

@@ -1,0 +1,122 @@
+"""``python -m centinela_trainer serve | archive | train``."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import tempfile
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+
+import structlog
+
+from centinela.codec import Decoder
+from centinela.errors import CentinelaError, DependencyUnavailable
+from centinela.events import RetrainRequested, encode
+from centinela.kafka.outage import Outage
+from centinela.service import load_settings, start
+from centinela.telemetry.health import Health
+from centinela.telemetry.logging import configure_logging
+from centinela.telemetry.ops import OpsServer
+from centinela_trainer import bootstrap
+from centinela_trainer.child import EX_TEMPFAIL
+from centinela_trainer.settings import TrainerSettings
+from centinela_trainer.store import ArchiveStore
+
+log = structlog.get_logger()
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the role that *arguments* name; returns the exit code."""
+    parser = argparse.ArgumentParser(prog="centinela_trainer", description=__doc__)
+    roles = parser.add_subparsers(dest="role", required=True)
+    roles.add_parser("serve", help="answer retrain requests")
+    roles.add_parser("archive", help="write verdicts and labels to Parquet")
+    train = roles.add_parser("train", help="answer one request")
+    train.add_argument("--request", type=Path, required=True, help="file with a RetrainRequested event as JSON")
+    train.add_argument("--answer", type=Path, required=True, help="where the TrainingCompleted event goes")
+    train.add_argument("--guarded", action="store_true", help="end when standard input ends")
+    chosen = parser.parse_args(arguments)
+    if chosen.role == "train":
+        return _train(chosen.request, chosen.answer, chosen.guarded)
+    return _serve() if chosen.role == "serve" else _archive()
+
+
+def _serve() -> int:
+    settings, stop = start(TrainerSettings, bootstrap.TRAINER)
+    health = Health("kafka")
+    ops = OpsServer(health, settings.ops_host, settings.trainer_port)
+    try:
+        bootstrap.trainer_loop(settings, health, stop).run()
+    finally:
+        ops.close()
+    return 0
+
+
+def _archive() -> int:
+    settings, stop = start(TrainerSettings, bootstrap.ARCHIVE)
+    health = Health("kafka")
+    ops = OpsServer(health, settings.ops_host, settings.archive_port)
+    try:
+        store = ArchiveStore(settings.archive_dir)
+        if _locked(store, health, stop):
+            bootstrap.archive_loop(settings, store, health, stop).run()
+    finally:
+        ops.close()
+    return 0
+
+
+def _locked(store: ArchiveStore, health: Health, stop: threading.Event) -> bool:
+    """Wait until *store* is ours; False where the process shall end first."""
+    outage = Outage(health, stop, "disk")
+    while not stop.is_set():
+        try:
+            store.lock()
+        except DependencyUnavailable as error:
+            outage.failed(error)
+            outage.back_off()
+        else:
+            outage.over()
+            return True
+    return False
+
+
+def _train(request_path: Path, answer_path: Path, guarded: bool) -> int:
+    settings = load_settings(TrainerSettings)
+    configure_logging(settings, bootstrap.TRAINER)
+    if guarded:
+        threading.Thread(target=_end_with_parent, name="guard", daemon=True).start()
+    try:
+        request = Decoder(RetrainRequested).decode(request_path.read_bytes())
+        with tempfile.TemporaryDirectory(prefix="centinela-training-") as work:
+            job = bootstrap.training_job(settings, Path(work))
+            completed = job.run(request, lambda: bootstrap.await_archive(settings))
+    except DependencyUnavailable as away:
+        print(away)
+        return EX_TEMPFAIL
+    except CentinelaError as error:
+        log.exception("training.failed")
+        print(error)
+        return 1
+    except Exception as error:
+        log.exception("training.crashed")
+        print(f"{type(error).__name__}: {error}")
+        return 1
+    aside = answer_path.with_suffix(".tmp")
+    aside.write_bytes(encode(completed))
+    aside.replace(answer_path)
+    return 0
+
+
+def _end_with_parent() -> None:
+    """The parent holds the other end of standard input: when it reads empty, the parent is gone."""
+    while os.read(sys.stdin.fileno(), 1024):
+        continue
+    log.warning("training.orphaned")
+    os._exit(1)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

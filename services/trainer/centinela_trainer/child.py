@@ -1,0 +1,169 @@
+"""The training child as its parent sees it: start it, look after it, read its answer."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Protocol
+
+import msgspec
+import structlog
+
+from centinela.clock import Clock
+from centinela.events import RetrainRequested, TrainingCompleted, encode
+from centinela.telemetry.health import Health
+from centinela_trainer import metrics
+
+log = structlog.get_logger()
+EX_TEMPFAIL = 75
+"""Exit code of a child for which a dependency is away; its last line of standard output names it."""
+_FIRST_PAUSE_S, _LONGEST_PAUSE_S, _END_S = 1.0, 30.0, 5.0
+_CONDITION = "training"
+
+
+class Process(Protocol):
+    """What the runner asks of a child process."""
+
+    def poll(self) -> int | None:
+        """The exit code; None while it runs."""
+
+    def terminate(self) -> None:
+        """Ask it to end."""
+
+    def kill(self) -> None:
+        """End it."""
+
+    def wait(self, timeout: float) -> int:
+        """Wait for the exit code; raises ``subprocess.TimeoutExpired``."""
+
+
+Start = Callable[[Path, Path, Path], Process]
+"""(request file, answer file, file for the child's output) to the running child."""
+
+
+@dataclass
+class _Running:
+    request: RetrainRequested
+    process: Process
+    since: float
+
+
+class ChildRunner:
+    """Runs one request at a time in a child process.
+
+    A child that cannot reach a dependency is started again after a pause (1 s, doubling up to 30 s), for as long as it takes.
+
+    Args:
+        folder: For request, answer and output files.
+        start: Starts the child.
+        timeout_s: A child that takes longer is ended, and its request answered as failed.
+    """
+
+    def __init__(self, folder: Path, start: Start, clock: Clock, health: Health, timeout_s: float) -> None:
+        self._folder, self._start, self._clock, self._health, self._timeout_s = folder, start, clock, health, timeout_s
+        self._running: _Running | None = None
+        self._not_before, self._pause_s = float("-inf"), _FIRST_PAUSE_S
+
+    def answer(self, request: RetrainRequested) -> TrainingCompleted | None:
+        """The answer to *request*, or None while it is being worked on. Starts the child at the first call."""
+        running = self._running
+        if running is not None and running.request.request_id != request.request_id:
+            self.cancel()
+            running = None
+        if running is None:
+            if self._clock.monotonic() >= self._not_before:
+                self._launch(request)
+            return None
+        code = running.process.poll()
+        if code is None:
+            if self._clock.monotonic() - running.since <= self._timeout_s:
+                return None
+            self.cancel()
+            return self._failed(request, running, f"training took longer than {self._timeout_s:g} s")
+        self._finished()
+        if code == EX_TEMPFAIL:
+            self._not_before = self._clock.monotonic() + self._pause_s
+            self._pause_s = min(2 * self._pause_s, _LONGEST_PAUSE_S)
+            self._health.wait_for(_CONDITION, self._last_line() or "a dependency is away")
+            log.warning("training.postponed", request_id=request.request_id, waiting_for=self._last_line())
+            return None
+        self._health.met(_CONDITION)
+        self._pause_s, self._not_before = _FIRST_PAUSE_S, float("-inf")
+        if code != 0 or not self._answer_path.exists():
+            return self._failed(request, running, f"the training process ended with code {code}: {self._last_line()}")
+        completed = msgspec.json.decode(self._answer_path.read_bytes(), type=TrainingCompleted)
+        metrics.TRAINING_DURATION.observe(self._clock.monotonic() - running.since)
+        return completed
+
+    def cancel(self) -> None:
+        """End the child, if one runs."""
+        if self._running is None:
+            return
+        process = self._running.process
+        if process.poll() is None:
+            process.terminate()
+            try:
+                process.wait(_END_S)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait(_END_S)
+            log.info("training.cancelled", request_id=self._running.request.request_id)
+        self._finished()
+
+    @property
+    def _answer_path(self) -> Path:
+        return self._folder / "answer.json"
+
+    @property
+    def _output_path(self) -> Path:
+        return self._folder / "output.txt"
+
+    def _launch(self, request: RetrainRequested) -> None:
+        self._folder.mkdir(parents=True, exist_ok=True)
+        self._answer_path.unlink(missing_ok=True)
+        request_path = self._folder / "request.json"
+        request_path.write_bytes(encode(request))
+        process = self._start(request_path, self._answer_path, self._output_path)
+        self._running = _Running(request, process, self._clock.monotonic())
+        metrics.TRAINING_RUNNING.set(1)
+        log.info("training.started", request_id=request.request_id, as_of=request.as_of.isoformat(), reason=request.reason)
+
+    def _finished(self) -> None:
+        self._running = None
+        metrics.TRAINING_RUNNING.set(0)
+
+    def _failed(self, request: RetrainRequested, running: _Running, reason: str) -> TrainingCompleted:
+        return TrainingCompleted(model_name=request.model_name, request_id=request.request_id, outcome="failed", reason=reason[:500],
+                                 completed_at=self._clock.now(), duration_s=round(self._clock.monotonic() - running.since, 3))
+
+    def _last_line(self) -> str:
+        try:
+            lines = self._output_path.read_text(errors="replace").strip().splitlines()
+        except FileNotFoundError:
+            return ""
+        return lines[-1][:300] if lines else ""
+
+
+def start_child(threads: int) -> Start:
+    """Starts ``python -m centinela_trainer train`` with this process's environment.
+
+    The child holds the read end of a pipe whose write end only this process holds: when this process dies, however it
+    does, the child reads the end of it and ends as well. Its logs go to this process's standard error.
+    """
+
+    def start(request: Path, answer: Path, output: Path) -> Process:
+        environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "OMP_WAIT_POLICY": "PASSIVE", "MPLBACKEND": "Agg"}
+        out: IO[bytes]
+        with output.open("wb") as out:
+            return _Child([sys.executable, "-m", "centinela_trainer", "train", "--request", str(request), "--answer", str(answer), "--guarded"],
+                          stdin=subprocess.PIPE, stdout=out, env=environment)
+
+    return start
+
+
+class _Child(subprocess.Popen[bytes]):
+    """A child that is told of its parent's end by the end of its standard input."""

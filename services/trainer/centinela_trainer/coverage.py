@@ -1,0 +1,60 @@
+"""Waiting until the archive holds what a request relies on."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Collection
+
+import structlog
+
+from centinela.errors import DependencyUnavailable
+from centinela.kafka.port import Consumer, TopicPartition
+from centinela_trainer.store import ArchiveStore
+
+log = structlog.get_logger()
+_PAUSE_S, _POLL_S = 0.2, 0.3
+
+
+def wait_for_archive(consumer: Consumer, store: ArchiveStore, topics: Collection[str], timeout_s: float) -> None:
+    """Return once everything that *topics* held at the call stands in the archive.
+
+    A request is published after the records that it speaks of, so what the topics hold now is all that it can rely on.
+
+    Args:
+        consumer: Without a group; for this call alone.
+        timeout_s: Longest wait.
+
+    Raises:
+        DependencyUnavailable: It took longer (is the archive running?), Kafka is away, or a topic does not exist.
+    """
+    partitions: set[TopicPartition] = set()
+    for topic in topics:
+        found = consumer.partitions_of(topic)
+        if not found:
+            raise DependencyUnavailable(f"topic {topic} does not exist: run `centinela topics create`", dependency="kafka")
+        partitions |= found
+    ends = consumer.end_offsets(partitions)
+    deadline, pause, said = time.monotonic() + timeout_s, threading.Event(), False
+    while True:
+        archived = store.offsets()
+        partitions = {p for p in partitions if not _covers(consumer, p, archived.get(p, 0), ends[p])}
+        if not partitions:
+            return
+        behind = ", ".join(f"{p.topic}[{p.partition}] at {archived.get(p, 0)} of {ends[p]}" for p in sorted(partitions))
+        if time.monotonic() >= deadline:
+            raise DependencyUnavailable(f"the archive did not reach the end of the log within {timeout_s:g} s: {behind}", dependency="archive")
+        if not said:
+            said = True
+            log.info("training.waits_for_archive", behind=behind)
+        pause.wait(_PAUSE_S)
+
+
+def _covers(consumer: Consumer, partition: TopicPartition, archived: int, end: int) -> bool:
+    """Whether no record lies between *archived* and *end*; transaction markers do not count."""
+    if archived >= end:
+        return True
+    consumer.assign([partition])
+    consumer.seek(partition, archived)
+    records = consumer.poll(_POLL_S, 1)
+    return records[0].offset >= end if records else consumer.position(partition) >= end

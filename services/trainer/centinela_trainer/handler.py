@@ -1,0 +1,79 @@
+"""Retrain requests in, ``TrainingCompleted`` out. While a request is worked on its record is held, so the consumer polls on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import structlog
+
+from centinela.codec import Decoder
+from centinela.errors import InvalidRecord
+from centinela.events import RetrainRequested, TrainingCompleted, encode
+from centinela.kafka.dlq import DeadLetter
+from centinela.kafka.handler import Outcome, StatefulHandler
+from centinela.kafka.port import Outgoing, Record, TopicPartition
+from centinela.telemetry.correlation import TRACEPARENT, event_headers, header
+from centinela_trainer import metrics
+
+log = structlog.get_logger()
+SOURCE = "centinela/trainer"
+
+
+class Runner(Protocol):
+    """Works on one request at a time."""
+
+    def answer(self, request: RetrainRequested) -> TrainingCompleted | None:
+        """The answer, or None while it is being worked on."""
+
+    def cancel(self) -> None:
+        """Stop working."""
+
+
+class RetrainHandler(StatefulHandler):
+    """Answers the requests of a partition one after the other.
+
+    Args:
+        runner: Trains. The answer to a request that was answered before must be the same again.
+        model_name: Requests for other models are left to others.
+        topic: Where answers go.
+    """
+
+    def __init__(self, runner: Runner, model_name: str, topic: str) -> None:
+        self._runner, self._model_name, self._topic = runner, model_name, topic
+        self._decoder = Decoder(RetrainRequested)
+
+    def __call__(self, records: Sequence[Record]) -> Outcome:
+        outcome = Outcome()
+        busy = False
+        for record in records:
+            partition = TopicPartition(record.topic, record.partition)
+            if partition in outcome.held:
+                continue
+            try:
+                request = self._decoder.decode(record.value)
+            except InvalidRecord as invalid:
+                outcome.dead_letters.append(DeadLetter.of(record, invalid))
+                continue
+            if request.model_name != self._model_name:
+                outcome.counts["other_model"] = outcome.counts.get("other_model", 0) + 1
+                continue
+            completed = None if busy else self._runner.answer(request)
+            if completed is None:
+                busy = True
+                outcome.held[partition] = record.offset
+                continue
+            outcome.events.append(self._event(completed, header(record.headers, TRACEPARENT)))
+        return outcome
+
+    def on_revoked(self, partition: TopicPartition) -> None:
+        self._runner.cancel()
+
+    def _event(self, completed: TrainingCompleted, traceparent: str | None) -> Outgoing:
+        metrics.TRAININGS.labels(completed.outcome).inc()
+        log.info("training.completed", request_id=completed.request_id, outcome=completed.outcome, reason=completed.reason,
+                 model_version=completed.model_version, average_precision=completed.average_precision,
+                 champion_average_precision=completed.champion_average_precision, duration_s=completed.duration_s)
+        key = f"{completed.model_name}:trained:{completed.request_id}"
+        return Outgoing(self._topic, encode(completed), key.encode(), event_headers(
+            event_type="TrainingCompleted", event_id=key, source=SOURCE, time=completed.completed_at, traceparent=traceparent))

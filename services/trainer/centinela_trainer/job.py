@@ -1,0 +1,268 @@
+"""One training request from beginning to end: what the child does. Every step may be repeated after a crash."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Protocol
+
+import msgspec
+import numpy as np
+import structlog
+
+from centinela.clock import Clock
+from centinela.errors import CentinelaError, ModelRejected, PromotionConflict
+from centinela.events import RetrainRequested, TrainingCompleted
+from centinela.features.layout import FeatureLayout
+from centinela.model.export import ModelFacts, build_bundle
+from centinela.model.scorer import Scorer
+from centinela_trainer import plots
+from centinela_trainer.dataset import Dataset, Floats, assemble, immature
+from centinela_trainer.environment import code_commit, environment, pip_requirements
+from centinela_trainer.evaluation import average_precision, evaluate, share_better
+from centinela_trainer.gate import Evidence, GateVerdict, decide
+from centinela_trainer.params import MODEL_KINDS, ModelKind, Params, flatten
+from centinela_trainer.reader import ArchiveReader
+from centinela_trainer.tracking import BUNDLE, REQUEST, LoggedData, LoggedModel, Tracking
+from centinela_trainer.training import Candidate, NotEnoughData, train
+
+log = structlog.get_logger()
+CHAMPION, CHALLENGER = "champion", "challenger"
+_BOOTSTRAP_SAMPLES, _EXAMPLE_ROWS = 200, 5
+_MODEL_URI = "centinela.model_uri"
+
+
+class Superseded(CentinelaError):
+    """Another process took the request over."""
+
+
+class Versions(Protocol):
+    """What the job asks of the registry (``centinela.model.registry.Registry``)."""
+
+    def version_of(self, alias: str) -> str | None:
+        """The version that *alias* points to."""
+
+    def download(self, version: str, dest: Path) -> Path:
+        """The bundle of *version*."""
+
+    def set_alias(self, alias: str, version: str) -> None:
+        """Point *alias* to *version*."""
+
+    def promote(self, version: str, expect: str | None = None) -> object:
+        """Make *version* the champion where the champion is still *expect*."""
+
+
+@dataclass(frozen=True)
+class Data:
+    """What a request trains on. ``recent``: rows too young to have labels, in the layout's columns."""
+
+    layout: FeatureLayout
+    dataset: Dataset
+    recent: Floats
+
+
+@dataclass(frozen=True)
+class Champion:
+    """The champion's version and its scores of the test rows."""
+
+    version: str
+    scores: Floats
+
+
+class TrainingJob:
+    """Trains, judges, logs, registers and promotes.
+
+    Args:
+        maturity: Age at which a transaction without a fraud label counts as genuine.
+        work: An empty folder for files.
+        versions: The registry.
+    """
+
+    def __init__(self, params: Params, maturity: timedelta, reader: ArchiveReader, tracking: Tracking, versions: Versions, clock: Clock,
+                 work: Path) -> None:
+        self._params, self._maturity, self._reader = params, maturity, reader
+        self._tracking, self._versions, self._clock, self._work = tracking, versions, clock, work
+
+    def run(self, request: RetrainRequested, wait_for_archive: Callable[[], None]) -> TrainingCompleted:
+        """Answer *request*: from the run that answered it before, where there is one.
+
+        Raises:
+            DependencyUnavailable: MLflow, Kafka or the archive is away; nothing is lost, the job may be run again.
+        """
+        known = self._tracking.known(request.request_id)
+        if known is not None and known.completed is not None:
+            log.info("training.answered_before", request_id=request.request_id, run_id=known.run_id)
+            return known.completed
+        if known is not None and known.draft is not None:
+            return self._finish(known.run_id, known.draft)
+        for run_id in self._tracking.fail_unfinished():
+            log.warning("run.marked_failed", run_id=run_id)
+        wait_for_archive()
+        return self._train(request)
+
+    def _train(self, request: RetrainRequested) -> TrainingCompleted:
+        began = self._clock.monotonic()
+        kind = self._kind(request)
+        run_id = self._tracking.start(f"{kind}_baseline", {
+            REQUEST: request.request_id, "requested_by": request.requested_by, "request_reason": request.reason,
+            "as_of": request.as_of.isoformat(), "model_kind": kind, "code_commit": code_commit()})
+        self._tracking.log(run_id, params=flatten(self._params, kind))
+        draft = TrainingCompleted(model_name=request.model_name, request_id=request.request_id, outcome="refused", reason="",
+                                  completed_at=self._clock.now(), run_id=run_id)
+        try:
+            data = self._read(request)
+            candidate = train(data.dataset, kind, self._params)
+        except NotEnoughData as short:
+            draft = msgspec.structs.replace(draft, reason=str(short), duration_s=self._since(began))
+        else:
+            draft = self._judge(request, draft, data, candidate)
+            draft = msgspec.structs.replace(draft, duration_s=self._since(began))
+        if not self._tracking.is_running(run_id):
+            raise Superseded(f"run {run_id} was ended by another process")
+        self._tracking.save_draft(run_id, draft)
+        return self._finish(run_id, draft)
+
+    def _kind(self, request: RetrainRequested) -> ModelKind:
+        asked = request.model_kind or self._params.train.model_kind
+        kind: ModelKind | None = next((known for known in MODEL_KINDS if known == asked), None)
+        if kind is None:
+            raise CentinelaError(f"model_kind {asked!r} is none of {', '.join(MODEL_KINDS)}")
+        return kind
+
+    def _read(self, request: RetrainRequested) -> Data:
+        feature_set = self._reader.feature_set(request.as_of)
+        if feature_set is None:
+            raise NotEnoughData(f"the archive holds no transaction up to {request.as_of.isoformat()}")
+        layout, window = FeatureLayout.parse(feature_set), timedelta(days=self._params.train.window_days)
+        start = request.as_of - self._maturity - window
+        predictions = self._reader.predictions(layout.names, start, request.as_of)
+        labels = self._reader.labels(start, request.as_of)
+        dataset = assemble(predictions, labels, layout.names, as_of=request.as_of, maturity=self._maturity, window=window)
+        log.info("dataset.assembled", rows=len(dataset), frauds=int(dataset.is_fraud.sum()), predictions=len(predictions), labels=len(labels))
+        return Data(layout, dataset, immature(predictions, layout.names, as_of=request.as_of, maturity=self._maturity))
+
+    def _judge(self, request: RetrainRequested, draft: TrainingCompleted, data: Data, candidate: Candidate) -> TrainingCompleted:
+        """Measure, bundle, decide and log; the draft with the outcome."""
+        dataset, test, run_id = data.dataset, candidate.split.test, draft.run_id or ""
+        truth, digest = dataset.is_fraud[test], dataset.digest()
+        champion = self._champion(data, candidate)
+        metrics = self._metrics(dataset, candidate, candidate.test_scores)
+        metrics |= {f"forward_{name}": value for name, value in self._metrics(dataset, candidate, candidate.forward_scores).items()
+                    if name in ("average_precision", "roc_auc")}
+        better = None
+        if champion is not None:
+            metrics["champion_average_precision"] = average_precision(truth, champion.scores)
+            better = share_better(truth, candidate.test_scores, champion.scores, dataset.groups[test],
+                                  samples=_BOOTSTRAP_SAMPLES, seed=self._params.seed)
+            metrics["share_of_samples_better"] = better
+        parity, detail = self._bundle(request, data, candidate, metrics, digest)
+        verdict = decide(Evidence(
+            frauds=int(truth.sum()), scores=candidate.test_scores, alert_rate=metrics["alert_rate"],
+            average_precision=metrics.get("average_precision", float("nan")),
+            champion_average_precision=metrics.get("champion_average_precision"), share_better=better,
+            parity=parity, parity_detail=detail,
+        ), self._params.gate)
+        log.info("challenger.judged", passed=verdict.passed, reason=verdict.reason)
+        self._log(run_id, data, candidate, champion, metrics, digest, verdict)
+        return msgspec.structs.replace(
+            draft, outcome=CHALLENGER if verdict.passed else "refused", reason=verdict.reason, dataset_digest=digest,
+            average_precision=_finite(metrics.get("average_precision")),
+            champion_average_precision=_finite(metrics.get("champion_average_precision")))
+
+    def _champion(self, data: Data, candidate: Candidate) -> Champion | None:
+        """None where there is no champion, or none that can score: then the absolute minimum applies."""
+        version = self._versions.version_of(CHAMPION)
+        if version is None:
+            return None
+        try:
+            scorer = Scorer.load(self._versions.download(version, self._work / "champion"), layout=data.layout)
+        except ModelRejected as rejected:
+            log.warning("champion.unusable", model_version=version, detail=str(rejected))
+            return None
+        return Champion(version, scorer.score(data.dataset.matrix[candidate.split.test], data.layout))
+
+    def _metrics(self, dataset: Dataset, candidate: Candidate, scores: Floats) -> dict[str, float]:
+        test = candidate.split.test
+        return evaluate(
+            dataset.is_fraud[test], scores, dataset.cards[test], dataset.times_us[test], threshold=candidate.thresholds.decline,
+            alert_budget=self._params.threshold.alert_budget, cards_per_day=self._params.evaluate.cards_per_day,
+            start_us=candidate.split.start_us)
+
+    def _bundle(self, request: RetrainRequested, data: Data, candidate: Candidate, metrics: dict[str, float],
+                digest: str) -> tuple[bool, str]:
+        """Build the bundle and load it as a predictor would. (whether that went well, what went wrong)."""
+        dataset, names = data.dataset, candidate.names
+        fitted = dataset.columns(names) if self._params.train.refit else dataset.columns(names, candidate.split.train)
+        columns = [data.layout.names.index(name) for name in names]
+        recent = np.ascontiguousarray(data.recent[:, columns]) if len(data.recent) else dataset.columns(names, candidate.split.test)
+        build_bundle(candidate.estimator, fitted, recent, ModelFacts(
+            model_name=request.model_name, model_kind=candidate.kind, layout_id=data.layout.id, feature_names=names,
+            threshold=candidate.thresholds.decline, review_threshold=candidate.thresholds.review,
+            average_precision=_finite(metrics.get("average_precision")), dataset_digest=digest, request_id=request.request_id,
+            code_commit=code_commit(), created_at=self._clock.now(), metrics=metrics,
+        ), self._work / BUNDLE)
+        try:
+            Scorer.load(self._work / BUNDLE, layout=data.layout)
+        except ModelRejected as rejected:
+            return False, str(rejected)
+        return True, ""
+
+    def _log(self, run_id: str, data: Data, candidate: Candidate, champion: Champion | None, metrics: dict[str, float], digest: str,
+             verdict: GateVerdict) -> None:
+        dataset, test = data.dataset, candidate.split.test
+        truth = dataset.is_fraud[test]
+        folder = self._work / "artifacts"
+        folder.mkdir()
+        plots.confusion_matrix(truth, candidate.test_scores, candidate.thresholds.decline, folder / "confusion_matrix.png")
+        if truth.any():
+            curves = {"challenger": candidate.test_scores, "challenger, trained before": candidate.forward_scores}
+            plots.precision_recall(truth, curves | ({"champion": champion.scores} if champion else {}), folder / "pr_curve.png")
+        (folder / "environment.json").write_text(json.dumps(environment(), indent=1))
+        self._tracking.log(
+            run_id, params={"train_size": len(candidate.split.train), "test_size": len(test), "features": len(candidate.names)},
+            metrics=metrics | {"threshold": candidate.thresholds.decline, "review_threshold": candidate.thresholds.review,
+                               "train_frauds": float(dataset.is_fraud[candidate.split.train].sum()), "test_frauds": float(truth.sum())},
+            tags={"dataset_digest": digest, "gate": "passed" if verdict.passed else "refused", "gate_reason": verdict.reason,
+                  "champion_version": champion.version if champion else "none"})
+        self._tracking.log_artifacts(run_id, folder)
+        self._tracking.log_artifacts(run_id, self._work / BUNDLE, BUNDLE)
+        matrix = dataset.columns(candidate.names)
+        self._tracking.log_data(run_id, LoggedData("archive", digest, "centinela://archive", matrix, dataset.is_fraud))
+        uri = self._tracking.log_model(run_id, LoggedModel(candidate.estimator, candidate.names, matrix[-_EXAMPLE_ROWS:], pip_requirements()))
+        self._tracking.log(run_id, tags={_MODEL_URI: uri})
+
+    def _finish(self, run_id: str, draft: TrainingCompleted) -> TrainingCompleted:
+        """Register and promote what the gate let pass, then close the run. Safe to repeat."""
+        completed = draft
+        if draft.outcome == CHALLENGER:
+            completed = self._register(run_id, draft)
+        completed = msgspec.structs.replace(completed, completed_at=self._clock.now())
+        self._tracking.complete(run_id, completed)
+        return completed
+
+    def _register(self, run_id: str, draft: TrainingCompleted) -> TrainingCompleted:
+        tags = self._tracking.tags(run_id)
+        version = self._tracking.register(run_id, tags[_MODEL_URI], {
+            REQUEST: draft.request_id, "dataset_digest": draft.dataset_digest or "", "code_commit": tags["code_commit"],
+            "model_kind": tags["model_kind"]})
+        self._versions.set_alias(CHALLENGER, version)
+        completed = msgspec.structs.replace(draft, model_version=version)
+        if not self._params.register.auto_promote:
+            return msgspec.structs.replace(completed, reason=f"{draft.reason}; waits to be promoted")
+        judged_against = None if tags["champion_version"] == "none" else tags["champion_version"]
+        if self._versions.version_of(CHAMPION) != version:
+            try:
+                self._versions.promote(version, expect=judged_against)
+            except PromotionConflict as conflict:
+                return msgspec.structs.replace(completed, reason=f"{draft.reason}; not promoted: {conflict}")
+        return msgspec.structs.replace(completed, outcome="promoted")
+
+    def _since(self, began: float) -> float:
+        return round(self._clock.monotonic() - began, 3)
+
+
+def _finite(value: float | None) -> float | None:
+    return value if value is not None and np.isfinite(value) else None

@@ -1,0 +1,32 @@
+"""Settings of the trainer and the archive."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import Field
+
+from centinela.settings import Settings
+
+
+class TrainerSettings(Settings):
+    """Roles ``serve``, ``archive`` and ``train``."""
+
+    trainer_port: int = Field(8004, ge=0, le=65535, description="Port of the trainer's /health, /ready and /metrics.")
+    archive_port: int = Field(8005, ge=0, le=65535, description="Port of the archive's /health, /ready and /metrics.")
+    params_path: Path = Field(Path("params.yaml"), description="What a training run does.")
+    archive_flush_rows: int = Field(20_000, ge=1, description="Records that the archive buffers at most before it writes files.")
+    archive_flush_s: float = Field(5.0, gt=0, description="Age of the oldest buffered record at which the archive writes files.")
+    archive_wait_s: float = Field(120.0, gt=0, description="Longest wait of a training run for the archive to hold what the request relies on.")
+    training_timeout_s: float = Field(1_800.0, gt=0, description="A training run that takes longer is ended and answered as failed.")
+    training_threads: int = Field(2, ge=1, description="Threads that a training run may use.")
+
+    @property
+    def archive_dir(self) -> Path:
+        """Where the archive stands."""
+        return self.data_dir / "archive"
+
+    @property
+    def training_dir(self) -> Path:
+        """Requests, answers and work files of training runs."""
+        return self.data_dir / "training"
