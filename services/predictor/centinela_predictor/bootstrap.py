@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import threading
 from dataclasses import dataclass
-from pathlib import Path
+from functools import partial
 from typing import Literal
 
 from centinela.model.registry import Registry
-from centinela.model.scorer import Scorer
 
 from centinela.clock import Clock
+from centinela.features.layout import FeatureLayout
 from centinela.kafka.connect import producer
 from centinela.kafka.port import Producer
 from centinela.kafka.reader import open_table
 from centinela.model.bundle import verify
+from centinela.model.scorer import Scorer
 from centinela.telemetry.health import Health
 from centinela.topics import MODEL_EVENTS
 from centinela_predictor.bundles import BundleStore, Downloads
@@ -48,7 +49,8 @@ def build_models(settings: PredictorSettings, role: Role, health: Health, clock:
     own_producer = producer(settings)
     events = open_table(settings, [MODEL_EVENTS.name])
     follower = ModelFollower(
-        events=events, store=BundleStore(settings.models_dir, verify), registry=registry or Registry(settings), load=_load, slot=slot,
+        events=events, store=BundleStore(settings.models_dir, verify), registry=registry or Registry(settings), slot=slot,
+        load=partial(Scorer.load, layout=FeatureLayout(settings.attributes)),
         producer=own_producer, health=health, clock=clock, model_name=settings.model_name, replica=f"{role}-{settings.slot}",
         retry_s=settings.registry_retry_s,
     )
@@ -62,7 +64,3 @@ def build_models(settings: PredictorSettings, role: Role, health: Health, clock:
 
     core = ScoringCore(slot, Router(settings.ab_salt, settings.ab_share))
     return Models(slot, core, own_producer, GuardedThread("models", follow, health, stop.set))
-
-
-def _load(folder: Path) -> Scorer:
-    return Scorer.load(folder)

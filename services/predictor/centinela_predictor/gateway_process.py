@@ -1,0 +1,86 @@
+"""The gateway as a process: what it is made of, its start and its end."""
+
+from __future__ import annotations
+
+import gc
+import sys
+import threading
+
+import structlog
+
+from centinela.clock import SystemClock
+from centinela.kafka.connect import producer
+from centinela.telemetry.health import Health
+from centinela_predictor.api import build_app
+from centinela_predictor.bootstrap import build_models
+from centinela_predictor.gateway import Gateway
+from centinela_predictor.replica import build_replica
+from centinela_predictor.server import HttpServer, bind
+from centinela_predictor.settings import PredictorSettings
+from centinela_predictor.threads import GuardedThread
+from centinela_predictor.verdicts import VerdictBook
+
+_log = structlog.get_logger()
+SWITCH_INTERVAL_S = 0.001
+"""A follower busy in Python hands over after this long, so that a request does not wait out Python's usual 5 ms a hop."""
+
+
+class GatewayProcess:
+    """Everything the gateway runs; ``port`` is where it listens.
+
+    Raises:
+        SystemExit: The port is taken.
+    """
+
+    def __init__(self, settings: PredictorSettings, stop: threading.Event) -> None:
+        clock = SystemClock()
+        listening = bind(settings.ops_host, settings.gateway_port, "CENTINELA_GATEWAY_PORT")
+        self._settings, self._stop = settings, stop
+        self.health = Health("model")
+        book = VerdictBook(settings.gateway_verdicts)
+        self._models = build_models(settings, "gateway", self.health, clock, stop)
+        self._replica = build_replica(settings, book, self.health, stop)
+        self._producer = producer(settings, linger_ms=1)
+        self._gateway = Gateway(self._models.core, self._replica, self._producer, book, clock, settings.ack_timeout_s, settings.gateway_queue)
+        app = build_app(self._gateway, self._models.slot, self.health, clock, settings.ack_timeout_s + 1.0)
+        self._server = HttpServer(app, listening, settings.drain_timeout_s)
+        self.port = self._server.port
+        self._core_threads = [GuardedThread(name, target, self.health, stop.set)
+                              for name, target in (("decide", self._gateway.work), ("settle", self._gateway.settle))]
+        self._followers = [self._models.thread, *self._replica.threads]
+
+    def run(self) -> int:
+        """Serve until the stop event, then finish what is in flight; the exit code."""
+        self.start()
+        frozen = False
+        while not self._stop.wait(0.5):
+            if not frozen and self.health.ready:
+                frozen = True
+                gc.collect()
+                gc.freeze()
+                _log.info("gateway.ready", port=self.port)
+        self.close()
+        return 0 if self.health.live else 1
+
+    def start(self) -> None:
+        """Listen and follow from now on."""
+        sys.setswitchinterval(SWITCH_INTERVAL_S)
+        for thread in (*self._core_threads, *self._followers):
+            thread.start()
+        self._server.start()
+
+    def close(self) -> None:
+        """Take no more requests, answer those in flight, flush, release."""
+        self._stop.set()
+        self._server.stop()
+        self._gateway.stop()
+        for thread in (*self._core_threads, *self._followers):
+            thread.join(self._settings.drain_timeout_s)
+        self._producer.close()
+        self._models.producer.close()
+        _log.info("process.stopped", port=self.port)
+
+
+def run_gateway(settings: PredictorSettings, stop: threading.Event) -> int:
+    """Run the gateway until *stop*."""
+    return GatewayProcess(settings, stop).run()
