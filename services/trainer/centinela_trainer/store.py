@@ -102,11 +102,11 @@ class ArchiveStore:
 
     def save_offsets(self, offsets: Mapping[TopicPartition, int]) -> None:
         """Add to ``offsets.json``: up to which offset (next to read) each partition stands in the archive."""
-        known = self.offsets() | dict(offsets)
-        text = json.dumps({f"{topic}-{number}": offset for (topic, number), offset in sorted(known.items())}, indent=1)
         aside = self.root / "offsets.json.tmp"
         try:
             self.root.mkdir(parents=True, exist_ok=True)
+            known = self.offsets() | dict(offsets)
+            text = json.dumps({f"{topic}-{number}": offset for (topic, number), offset in sorted(known.items())}, indent=1)
             with aside.open("w") as file:
                 file.write(text)
                 file.flush()
