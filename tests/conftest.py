@@ -3,30 +3,60 @@
 from __future__ import annotations
 
 import os
+import time
 import uuid
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+import yaml
 
 from centinela.settings import Settings
-from centinela_local.broker import TemporaryBroker
+from centinela_local.broker import TemporaryBroker, answers
+from centinela_local.broker_choice import choose_broker, docker_answers
+from centinela_local.jars import can_run_broker
 from centinela_local.mlflow_server import TemporaryMlflow
+from centinela_local.paths import CHECKOUT
+from centinela_local.ports import free_port
 
 
 @pytest.fixture(scope="session")
 def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """Bootstrap servers of a real Kafka; ``KAFKA_BOOTSTRAP_SERVERS`` names one that runs already."""
-    running = os.environ.get("KAFKA_BOOTSTRAP_SERVERS")
-    if running:
-        yield running
-        return
-    server = TemporaryBroker(tmp_path_factory.mktemp("kafka"))
-    server.start()
-    try:
-        yield server.bootstrap_servers
-    finally:
-        server.stop()
+    """Bootstrap servers of a real Kafka: the one that ``KAFKA_BOOTSTRAP_SERVERS`` names, else a local one, else one in Docker."""
+    running = os.environ.get("KAFKA_BOOTSTRAP_SERVERS", "")
+    can_embed = can_run_broker()
+    match choose_broker(external=bool(running), can_embed=can_embed, docker_answers=not running and not can_embed and docker_answers()):
+        case "external":
+            yield running
+        case "docker":
+            with _broker_in_docker() as servers:
+                yield servers
+        case "embedded":
+            server = TemporaryBroker(tmp_path_factory.mktemp("kafka"))
+            server.start()
+            try:
+                yield server.bootstrap_servers
+            finally:
+                server.stop()
+
+
+@contextmanager
+def _broker_in_docker() -> Iterator[str]:
+    from testcontainers.core.container import DockerContainer
+
+    service = yaml.safe_load((CHECKOUT / "docker-compose.yml").read_text())["services"]["kafka"]
+    port = free_port()
+    container = DockerContainer(service["image"]).with_bind_ports(9092, port)
+    for name, value in service["environment"].items():
+        container.with_env(name, str(value).replace("INTERNAL://kafka:", "INTERNAL://localhost:").replace("${CENTINELA_KAFKA_PORT:-9092}", str(port)))
+    with container:
+        servers, deadline = f"127.0.0.1:{port}", time.monotonic() + 60
+        while not answers(servers):
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"Kafka in Docker did not answer:\n{container.get_logs()[0].decode(errors='replace')[-2000:]}")
+            time.sleep(0.2)
+        yield servers
 
 
 @pytest.fixture(scope="session")

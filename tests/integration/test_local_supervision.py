@@ -11,13 +11,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from rich.console import Console
+
 from centinela.settings import Settings
 from centinela_local.errors import PortTaken, StartFailed
 from centinela_local.ports import free_port, is_taken
 from centinela_local.processes import Process
 from centinela_local.settings import LocalSettings
 from centinela_local.stack import Stack
-from rich.console import Console
 
 SERVER = """
 import http.server, json, sys

@@ -125,7 +125,7 @@ class Stack:
         deadline = time.monotonic() + timeout_s
         kind = choose_broker(external=self._settings.external_kafka, can_embed=can_run_broker(),
                              docker_answers=not self._settings.external_kafka and not can_run_broker() and docker_answers())
-        for folder in (self.paths.run, self.paths.log):
+        for folder in (self.paths.run, self.paths.log, self.paths.mlflow):
             folder.mkdir(parents=True, exist_ok=True)
         infrastructure = self._infrastructure(kind)
         everything = [*infrastructure, *self._services]

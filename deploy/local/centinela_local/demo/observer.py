@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import queue
 import threading
+from collections.abc import Iterable, Iterator
 
 import structlog
 
@@ -11,11 +12,17 @@ from centinela import topics
 from centinela.codec import Decoder, ModelEventDecoder
 from centinela.errors import DependencyUnavailable, InvalidRecord
 from centinela.events import DriftReported, Event, RetrainRequested
+from centinela.kafka.port import Record
 from centinela.kafka.reader import open_table
 from centinela.settings import Settings
 
 _log = structlog.get_logger(__name__)
 _POLL_S = 0.2
+_DECODERS: dict[str, Decoder[Event]] = {
+    topics.DRIFT_REPORTS.name: Decoder(DriftReported),
+    topics.RETRAIN_REQUESTS.name: Decoder(RetrainRequested),
+    topics.MODEL_EVENTS.name: ModelEventDecoder(),
+}
 
 
 class Observer:
@@ -23,11 +30,6 @@ class Observer:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._decoders: dict[str, Decoder[Event]] = {
-            topics.DRIFT_REPORTS.name: Decoder(DriftReported),
-            topics.RETRAIN_REQUESTS.name: Decoder(RetrainRequested),
-            topics.MODEL_EVENTS.name: ModelEventDecoder(),
-        }
         self._events: queue.SimpleQueue[Event] = queue.SimpleQueue()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="observer", daemon=True)
@@ -47,16 +49,23 @@ class Observer:
         return taken
 
     def _run(self) -> None:
-        reader = open_table(self._settings, list(self._decoders))
+        reader = open_table(self._settings, list(_DECODERS))
         try:
             while not self._stop.is_set():
                 try:
-                    for record in reader.poll(_POLL_S):
-                        if record.value is not None:
-                            self._events.put(self._decoders[record.topic].decode(record.value))
+                    for event in decoded(reader.poll(_POLL_S)):
+                        self._events.put(event)
                 except DependencyUnavailable:
                     self._stop.wait(_POLL_S)
-                except InvalidRecord as invalid:
-                    _log.warning("event.not_understood", reason=invalid.reason)
         finally:
             reader.close()
+
+
+def decoded(records: Iterable[Record]) -> Iterator[Event]:
+    """The events of *records*; deletions and records that are no event are left out."""
+    for record in records:
+        if record.value is not None:
+            try:
+                yield _DECODERS[record.topic].decode(record.value)
+            except InvalidRecord as invalid:
+                _log.warning("event.not_understood", topic=record.topic, offset=record.offset, reason=invalid.reason)
