@@ -8,12 +8,13 @@ from numpy.typing import NDArray
 from centinela.features.keys import Hashes, Int64s
 
 _LEAST = 1024
+_SPREAD = np.uint64(0x9E3779B97F4A7C15)
 
 
 class IdTable:
     """Maps distinct non-zero hashes to their index in order of arrival.
 
-    At most half of the slots are in use; a probe goes on to the next slot.
+    At most half of the slots are in use; the golden ratio spreads ids over them, and a probe goes on to the next slot.
 
     Args:
         columns: int64 values kept with each id.
@@ -61,7 +62,7 @@ class IdTable:
     def _probe(self, ids: Hashes) -> Int64s:
         """The slot of each id, or the empty slot where its search ends."""
         mask = len(self._keys) - 1
-        slots = (ids & np.uint64(mask)).astype(np.int64)
+        slots = (ids * _SPREAD >> np.uint64(64 - mask.bit_length())).astype(np.int64)
         held = self._keys[slots]
         searching = np.flatnonzero((held != ids) & (held != 0))
         while len(searching):

@@ -1,0 +1,86 @@
+"""Transactions as columns, and columns as the feature matrix: the last step that stream, gateway and backfill share."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from operator import itemgetter
+
+import numpy as np
+from numpy.typing import NDArray
+
+from centinela.events import TransactionReceived
+from centinela.features.keys import DAY_MS, HOUR_MS, Hashes, Int64s, epoch_ms, hash_ids, minor_units
+from centinela.features.layout import BASE_FEATURES, TRANSACTION_FEATURES, USER_FEATURES, FeatureLayout
+
+Matrix = NDArray[np.float64]
+_USERS_AT = len(TRANSACTION_FEATURES)
+_TERMINALS_AT = _USERS_AT + len(USER_FEATURES)
+_LAST_NIGHT_HOUR = 6
+_THURSDAY, _SATURDAY = 3, 5
+
+
+@dataclass(frozen=True, slots=True)
+class Columns:
+    """Transactions by column, each of shape (n,); identifiers hashed (``NOBODY`` where missing).
+
+    ``times``: ms since 1970. ``amounts``: major units. ``minor``: hundredths.
+    """
+
+    ids: Hashes
+    users: Hashes
+    terminals: Hashes
+    times: Int64s
+    amounts: Matrix
+    minor: Int64s
+
+    @classmethod
+    def of(cls, transactions: Sequence[TransactionReceived]) -> Columns:
+        """The columns of *transactions*, in their order."""
+        amounts = np.array([t.amount for t in transactions], dtype=np.float64)
+        return cls(
+            hash_ids([t.transaction_id for t in transactions]), hash_ids([t.user_id for t in transactions]),
+            hash_ids([t.terminal_id for t in transactions]), epoch_ms([t.occurred_at for t in transactions]), amounts, minor_units(amounts),
+        )
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def take(self, rows: NDArray[np.generic]) -> Columns:
+        """The columns of *rows* (indices or a mask)."""
+        return Columns(self.ids[rows], self.users[rows], self.terminals[rows], self.times[rows], self.amounts[rows], self.minor[rows])
+
+
+def attribute_matrix(transactions: Sequence[TransactionReceived], layout: FeatureLayout) -> Matrix:
+    """The raw columns of *transactions* in layout order, NaN where missing, shape (n, len(layout.attributes))."""
+    names = layout.attributes
+    matrix = np.full((len(transactions), len(names)), np.nan)
+    given = [n for n, t in enumerate(transactions) if t.attributes] if names else []
+    if given:
+        values = [transactions[n].attributes for n in given]
+        try:
+            pick = itemgetter(*names)
+            matrix[given] = np.array([pick(v) for v in values], dtype=np.float64).reshape(len(given), len(names))
+        except KeyError:
+            matrix[given] = np.array([[v.get(name) for name in names] for v in values], dtype=np.float64)
+    return matrix
+
+
+def assemble(columns: Columns, users: Matrix, terminals: Matrix, attributes: Matrix) -> Matrix:
+    """The feature matrix, shape (n, k), of the layout that *attributes* follow.
+
+    Night: hour (UTC) <= 6. Weekend: Saturday and Sunday (UTC).
+
+    Args:
+        users: From ``UserState``, shape (n, 8).
+        terminals: From ``TerminalState``, shape (n, 6).
+        attributes: From ``attribute_matrix``, shape (n, k - 17).
+    """
+    matrix = np.empty((len(columns), len(BASE_FEATURES) + attributes.shape[1]))
+    matrix[:, 0] = columns.amounts
+    matrix[:, 1] = columns.times % DAY_MS // HOUR_MS <= _LAST_NIGHT_HOUR
+    matrix[:, 2] = (columns.times // DAY_MS + _THURSDAY) % 7 >= _SATURDAY
+    matrix[:, _USERS_AT:_TERMINALS_AT] = users
+    matrix[:, _TERMINALS_AT:len(BASE_FEATURES)] = terminals
+    matrix[:, len(BASE_FEATURES):] = attributes
+    return matrix

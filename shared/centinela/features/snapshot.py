@@ -1,0 +1,64 @@
+"""Feature state as bytes: named arrays and a few facts, with a format version and a checksum."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import msgspec
+import numpy as np
+import xxhash
+from numpy.typing import NDArray
+
+_MAGIC = b"CNTSNAP1"
+_LENGTH = 8
+
+Arrays = dict[str, NDArray[np.generic]]
+
+
+class SnapshotDamaged(ValueError):
+    """The bytes are no snapshot of this format, or not all of it."""
+
+
+class _Array(msgspec.Struct, array_like=True):
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+
+
+class _Header(msgspec.Struct):
+    kind: str
+    facts: dict[str, int]
+    arrays: list[_Array]
+
+
+def pack(kind: str, facts: Mapping[str, int], arrays: Mapping[str, NDArray[np.generic]]) -> bytes:
+    """A snapshot of *arrays*. *kind* names the state with its version (``users:1``)."""
+    stored = {name: np.ascontiguousarray(array).astype(array.dtype.newbyteorder("<"), copy=False) for name, array in arrays.items()}
+    header = msgspec.msgpack.encode(_Header(kind, dict(facts), [_Array(n, a.dtype.str, a.shape) for n, a in stored.items()]))
+    body = b"".join([_MAGIC, len(header).to_bytes(_LENGTH, "little"), header, *(a.tobytes() for a in stored.values())])
+    return body + xxhash.xxh3_128_digest(body)
+
+
+def unpack(kind: str, data: bytes) -> tuple[dict[str, int], Arrays]:
+    """Facts and arrays of ``pack``.
+
+    Raises:
+        SnapshotDamaged: Another format or kind, cut short, or changed.
+    """
+    body, checksum = data[:-16], data[-16:]
+    if not body.startswith(_MAGIC):
+        raise SnapshotDamaged("not a snapshot of this format")
+    if xxhash.xxh3_128_digest(body) != checksum:
+        raise SnapshotDamaged("the checksum does not match: the file is cut short or changed")
+    at = len(_MAGIC) + _LENGTH
+    end = at + int.from_bytes(body[len(_MAGIC):at], "little")
+    header = msgspec.msgpack.decode(body[at:end], type=_Header)
+    if header.kind != kind:
+        raise SnapshotDamaged(f"a snapshot of {header.kind!r}, not of {kind!r}")
+    arrays: Arrays = {}
+    for item in header.arrays:
+        dtype = np.dtype(item.dtype)
+        count = int(np.prod(item.shape, dtype=np.int64))
+        arrays[item.name] = np.frombuffer(body, dtype, count, end).reshape(item.shape)
+        end += count * dtype.itemsize
+    return header.facts, arrays
