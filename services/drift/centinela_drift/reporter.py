@@ -42,10 +42,15 @@ class SubprocessReporter:
 
     def begin(self, evaluation: Evaluation, reference: Reference) -> None:
         """Start a report, unless one is being made. Never raises, never waits."""
-        if self._task is not None and not self._task.done():
+        if self.running:
             log.info("evidently.skipped", report_id=evaluation.report.report_id, reason="another report is being made")
             return
         self._task = asyncio.create_task(self._run(evaluation, reference), name="evidently")
+
+    @property
+    def running(self) -> bool:
+        """Whether a report is being made."""
+        return self._task is not None and not self._task.done()
 
     def finished(self) -> str | None:
         """Path of a report finished since the last call."""
