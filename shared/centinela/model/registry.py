@@ -1,0 +1,214 @@
+"""The model registry: which version is champion, how that changes, and how its bundle gets here."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Literal, Protocol
+from uuid import uuid4
+
+from centinela.clock import Clock, SystemClock
+from centinela.errors import CentinelaError, ModelRejected, PromotionConflict
+from centinela.model.bundle import FILES, MANIFEST, verify, write_metadata
+from centinela.model.promotions import HISTORY_TAG, Promotion, before, decode_history, encode_history
+from centinela.settings import Settings
+
+CHAMPION, CHALLENGER = "champion", "challenger"
+NOBODY = "none"
+"""Expected champion of a promotion that must be the first."""
+
+BUNDLE_FOLDER = "bundle"
+STAGE_TAG = "stage"
+STAGES: Mapping[str, str] = {CHAMPION: "Production", CHALLENGER: "Staging"}
+RETIRED = "Archived"
+
+
+class UnknownVersion(CentinelaError):
+    """The registry has no such version."""
+
+
+@dataclass(frozen=True)
+class ModelVersion:
+    """A version of the registered model. ``metrics`` are those of its run."""
+
+    version: str
+    created_at: datetime
+    run_id: str | None
+    aliases: tuple[str, ...] = ()
+    tags: Mapping[str, str] = field(default_factory=dict)
+    metrics: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class ModelState:
+    """A registered model: alias to version, and its own tags. Empty where it does not exist yet."""
+
+    aliases: Mapping[str, str] = field(default_factory=dict)
+    tags: Mapping[str, str] = field(default_factory=dict)
+
+
+class Store(Protocol):
+    """What the registry is kept in: MLflow, or the fake.
+
+    Every call raises ``DependencyUnavailable`` where the store does not answer in time, and ``UnknownVersion`` for a
+    version that is not there.
+    """
+
+    def state(self, model: str) -> ModelState:
+        """Aliases and tags in one call."""
+
+    def versions(self, model: str, limit: int) -> list[ModelVersion]:
+        """The newest versions, newest first."""
+
+    def set_alias(self, model: str, alias: str, version: str) -> None:
+        """Point *alias* to *version*."""
+
+    def delete_alias(self, model: str, alias: str) -> None:
+        """Remove *alias*, where it is there."""
+
+    def set_tag(self, model: str, key: str, value: str, *, version: str | None = None) -> None:
+        """Tag *version*, or the model itself."""
+
+    def run_of(self, model: str, version: str) -> str | None:
+        """The run that made *version*."""
+
+    def list_artifacts(self, run_id: str, folder: str) -> Collection[str]:
+        """Names of the files in *folder* of the run's artifacts."""
+
+    def fetch_artifact(self, run_id: str, path: str, dest: Path) -> None:
+        """Write the artifact at *path* to the file *dest*."""
+
+
+class Registry:
+    """The registered model ``settings.model_name``. Thread-safe.
+
+    Compare-and-set is as good as MLflow allows: the alias is read and then set, so of two promotions within the same
+    milliseconds the later one wins, and each reader sees one alias all the same.
+
+    Args:
+        settings: Where MLflow is and the model's name.
+        store: Something else to keep it in.
+    """
+
+    def __init__(self, settings: Settings, *, store: Store | None = None, clock: Clock | None = None) -> None:
+        if store is None:
+            from centinela.model.mlflow_store import MlflowStore
+
+            store = MlflowStore(settings.mlflow_tracking_uri)
+        self.model_name = settings.model_name
+        self._store, self._clock = store, clock or SystemClock()
+
+    def aliases(self) -> Mapping[str, str]:
+        """Alias to version, in one call."""
+        return self._store.state(self.model_name).aliases
+
+    def version_of(self, alias: str) -> str | None:
+        """The version that *alias* points to, or None."""
+        return self.aliases().get(alias)
+
+    def versions(self, limit: int = 50) -> list[ModelVersion]:
+        """The newest versions, newest first."""
+        return self._store.versions(self.model_name, limit)
+
+    def history(self) -> tuple[Promotion, ...]:
+        """The promotions and rollbacks that went through here, oldest first; the newest forty or so."""
+        return decode_history(self._store.state(self.model_name).tags.get(HISTORY_TAG))
+
+    def set_alias(self, alias: str, version: str) -> None:
+        """Point *alias* to *version*; ``champion`` by :meth:`promote`.
+
+        Raises:
+            UnknownVersion: No such version.
+        """
+        if alias == CHAMPION:
+            self.promote(version, reason="alias set")
+            return
+        previous = self.version_of(alias)
+        self._store.set_alias(self.model_name, alias, version)
+        self._restage(alias, version, previous)
+
+    def promote(self, version: str, expect: str | None = None, *, reason: str = "") -> str | None:
+        """Make *version* the champion. Where it was the challenger, nobody is afterwards.
+
+        Args:
+            expect: The champion that must stand now (``none``: nobody); None promotes whoever stands.
+            reason: Kept in the history.
+
+        Returns:
+            The champion before.
+
+        Raises:
+            PromotionConflict: Another champion stands than expected; nothing was changed.
+            UnknownVersion: No such version.
+        """
+        state = self._store.state(self.model_name)
+        current = state.aliases.get(CHAMPION)
+        if expect is not None and (current or NOBODY) != expect:
+            raise PromotionConflict(f"the champion of {self.model_name} is {current or NOBODY}, not {expect}")
+        self._move(state, "promote", version, reason)
+        return current
+
+    def rollback(self, expect: str | None = None, *, reason: str = "") -> str:
+        """Make the champion before the present one champion again; its version. Repeated, it goes back further.
+
+        Raises:
+            PromotionConflict: There is no earlier champion, or another one stands than expected.
+            UnknownVersion: The earlier champion was deleted.
+        """
+        state = self._store.state(self.model_name)
+        current = state.aliases.get(CHAMPION)
+        if expect is not None and (current or NOBODY) != expect:
+            raise PromotionConflict(f"the champion of {self.model_name} is {current or NOBODY}, not {expect}")
+        target = before(decode_history(state.tags.get(HISTORY_TAG)), current) if current else None
+        if target is None:
+            raise PromotionConflict(f"{self.model_name} has no earlier champion to return to")
+        self._move(state, "rollback", target, reason)
+        return target
+
+    def download(self, version: str, dest: Path) -> Path:
+        """Put the bundle of *version* into the new folder *dest*, digests checked, with ``metadata.json``; returns *dest*.
+
+        Raises:
+            ModelRejected: ``missing_version``, or what ``bundle.read_verified`` raises.
+            FileExistsError: *dest* exists.
+        """
+        if dest.exists():
+            raise FileExistsError(f"{dest} exists")
+        try:
+            run_id = self._store.run_of(self.model_name, version)
+        except UnknownVersion as error:
+            raise ModelRejected(f"missing_version: {error}") from error
+        if run_id is None:
+            raise ModelRejected(f"missing_version: version {version} has no run, so no bundle")
+        aside = dest.with_name(f".{dest.name}.{uuid4().hex[:8]}")
+        aside.mkdir(parents=True)
+        try:
+            for name in sorted(set(self._store.list_artifacts(run_id, BUNDLE_FOLDER)) & (FILES | {MANIFEST})):
+                self._store.fetch_artifact(run_id, f"{BUNDLE_FOLDER}/{name}", aside / name)
+            write_metadata(aside, verify(aside), version)
+            aside.rename(dest)
+        finally:
+            shutil.rmtree(aside, ignore_errors=True)
+        return dest
+
+    def _move(self, state: ModelState, kind: Literal["promote", "rollback"], version: str, reason: str) -> None:
+        current = state.aliases.get(CHAMPION)
+        self._store.set_alias(self.model_name, CHAMPION, version)
+        if current != version:
+            entry = Promotion(kind=kind, version=version, previous=current, at=self._clock.now(), reason=reason)
+            history = [*decode_history(state.tags.get(HISTORY_TAG)), entry]
+            self._store.set_tag(self.model_name, HISTORY_TAG, encode_history(history))
+        self._restage(CHAMPION, version, current)
+        if state.aliases.get(CHALLENGER) == version:
+            self._store.delete_alias(self.model_name, CHALLENGER)
+
+    def _restage(self, alias: str, version: str, previous: str | None) -> None:
+        """Tag the versions as the old stages would have them."""
+        if (stage := STAGES.get(alias)) is None:
+            return
+        self._store.set_tag(self.model_name, STAGE_TAG, stage, version=version)
+        if previous not in (None, version):
+            self._store.set_tag(self.model_name, STAGE_TAG, RETIRED, version=previous)
