@@ -123,7 +123,11 @@ class Partitions:
                 self._consumer.pause([partition])
 
     def split(self, records: Sequence[Record]) -> tuple[Sequence[Record], Sequence[Record]]:
-        """(records committed before, records to process)."""
+        """(records committed before, records to process). Notes where reading began, so that an abort can return there."""
+        if any(place.origin is None for place in self._places.values()):
+            for record in records:
+                place = self._places[TopicPartition(record.topic, record.partition)]
+                place.origin = record.offset if place.origin is None else place.origin
         until = {tuple(p): place.replay_until for p, place in self._places.items() if place.replay_until}
         if not until:
             return (), records
@@ -135,8 +139,6 @@ class Partitions:
         ends = {(r.topic, r.partition): r.offset + 1 for r in records}
         for (topic, number), end in ends.items():
             place = self._places[TopicPartition(topic, number)]
-            if place.origin is None:
-                place.origin = next(r.offset for r in records if r.topic == topic and r.partition == number)
             place.next_offset = end
             if place.replay_until and end > place.replay_until:
                 place.replay_until = 0
