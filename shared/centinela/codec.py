@@ -14,6 +14,7 @@ from centinela.events import SUPPORTED_VERSION, Event, ModelEvent
 E = TypeVar("E", bound=Event)
 MAX_RECORD_BYTES = 1_000_000
 FUTURE_TOLERANCE = timedelta(days=1)
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class Decoder(Generic[E]):
@@ -74,10 +75,12 @@ class ModelEventDecoder(Decoder[Event]):
 
 
 def require_plausible_time(occurred_at: datetime, now: datetime) -> None:
-    """Refuse an event time further in the future than a clock can be wrong.
+    """Refuse an event time further in the future than a clock can be wrong, or before 1970.
 
     Raises:
-        InvalidRecord: ``time_in_future``.
+        InvalidRecord: ``time_in_future`` or ``time_before_1970``.
     """
+    if occurred_at < EPOCH:
+        raise InvalidRecord("time_before_1970", f"occurred_at {occurred_at.isoformat()} is before 1970")
     if occurred_at - now > FUTURE_TOLERANCE:
-        raise InvalidRecord("time_in_future", f"occurred_at {occurred_at.astimezone(UTC).isoformat()} is more than a day ahead")
+        raise InvalidRecord("time_in_future", f"occurred_at {occurred_at.isoformat()} is more than a day ahead")

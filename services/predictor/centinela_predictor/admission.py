@@ -1,0 +1,97 @@
+"""Which records of ``transactions`` are transactions: the one gate before feature state, for the stream, its replay and replicas [P]."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+import numpy as np
+from numpy.typing import NDArray
+
+from centinela.codec import FUTURE_TOLERANCE, Decoder, require_plausible_time
+from centinela.errors import InvalidRecord
+from centinela.events import TransactionReceived, Verdict
+from centinela.features.assemble import Columns
+from centinela.features.layout import FeatureLayout
+from centinela.kafka.dlq import DeadLetter
+from centinela.kafka.port import Record
+
+_decoder: Decoder[TransactionReceived] = Decoder(TransactionReceived)
+_FUTURE_MS = int(FUTURE_TOLERANCE.total_seconds() * 1000)
+
+
+@dataclass(frozen=True, slots=True)
+class Admitted:
+    """The transactions among some records, in their order, and what the others lack."""
+
+    records: list[Record]
+    events: list[TransactionReceived]
+    columns: Columns
+    refused: list[DeadLetter]
+
+    def before(self, offset: int) -> Admitted:
+        """What stands before *offset*, of records that are all of one partition."""
+        n = sum(record.offset < offset for record in self.records)
+        return Admitted(
+            self.records[:n], self.events[:n], self.columns.take(np.arange(n)), [r for r in self.refused if r.record.offset < offset],
+        )
+
+
+def admit(records: Sequence[Record], now: datetime) -> Admitted:
+    """Decode *records* and refuse what cannot be a transaction.
+
+    A time counts as future by the record's own timestamp where that is not later than *now*, so that a record refused
+    today is refused as well when it is read again tomorrow.
+
+    Args:
+        records: Of one partition or of several, in any mix.
+    """
+    refused: list[DeadLetter] = []
+    good: list[Record] = []
+    events: list[TransactionReceived] = []
+    for record, event in zip(records, _decoder.decode_many([r.value for r in records]), strict=True):
+        fault = event if isinstance(event, InvalidRecord) else verdict_fault(event.verdict)
+        if fault is None:
+            good.append(record)
+            events.append(event)  # type: ignore[arg-type]
+        else:
+            refused.append(DeadLetter.of(record, fault))
+    columns = Columns.of(events)
+    implausible = _implausible(columns, good, round(now.timestamp() * 1000))
+    if implausible.any():
+        refused += [DeadLetter.of(good[n], _time_fault(events[n], good[n], now)) for n in np.flatnonzero(implausible).tolist()]
+        keep = np.flatnonzero(~implausible)
+        good, events, columns = [good[n] for n in keep], [events[n] for n in keep], columns.take(keep)
+    return Admitted(good, events, columns, refused)
+
+
+def verdict_fault(verdict: Verdict | None) -> InvalidRecord | None:
+    """Why a verdict that came with its transaction cannot be adopted, or None."""
+    if verdict is None or verdict.origin == "history":
+        return None
+    if verdict.score is None or verdict.model_version is None or verdict.variant == "none":
+        return InvalidRecord("invalid_verdict", "a gateway's verdict needs score, model_version and variant")
+    if verdict.features is not None:
+        try:
+            width = len(FeatureLayout.parse(verdict.feature_set or "").names)
+        except ValueError as error:
+            return InvalidRecord("invalid_verdict", str(error))
+        if len(verdict.features) != 8 * width:
+            return InvalidRecord("invalid_verdict", f"{len(verdict.features)} bytes of features; feature_set has {width} columns of 8")
+    return None
+
+
+def _implausible(columns: Columns, records: Sequence[Record], now_ms: int) -> NDArray[np.bool_]:
+    stamps = np.array([r.timestamp_ms for r in records], dtype=np.int64)
+    reference = np.where((stamps > 0) & (stamps < now_ms), stamps, now_ms)
+    return (columns.times > reference + _FUTURE_MS) | (columns.times < 0)
+
+
+def _time_fault(event: TransactionReceived, record: Record, now: datetime) -> InvalidRecord:
+    stamp = datetime.fromtimestamp(record.timestamp_ms / 1000, UTC)
+    try:
+        require_plausible_time(event.occurred_at, min(stamp, now) if record.timestamp_ms > 0 else now)
+    except InvalidRecord as error:
+        return error
+    return InvalidRecord("time_in_future", f"occurred_at {event.occurred_at.isoformat()} is more than a day ahead")

@@ -1,0 +1,53 @@
+"""What the stream keeps of one partition of ``transactions``, and its form on disk [P]."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from centinela.features.assemble import Columns
+from centinela.features.idtable import SeenIds
+from centinela.features.snapshot import pack, unpack
+from centinela.features.users import UserState
+
+_KIND = "partition:1"
+_NEVER = -(1 << 62)
+Matrix = NDArray[np.float64]
+
+
+class PartitionState:
+    """The ids seen, the users' histories and the greatest event time (ms) of one partition.
+
+    Args:
+        dedupe_ids: A copy is recognised among at least so many of the partition's last transactions.
+    """
+
+    def __init__(self, dedupe_ids: int = 1_000_000) -> None:
+        self.seen, self.users = SeenIds(dedupe_ids), UserState()
+        self.newest = _NEVER
+
+    def apply(self, columns: Columns) -> tuple[NDArray[np.intp], Matrix]:
+        """Take transactions in log order: the rows that are no copies, shape (m,), and their user features, shape (m, 8)."""
+        rows = np.flatnonzero(self.seen.admit(columns.ids))
+        new = columns if len(rows) == len(columns) else columns.take(rows)
+        if len(new):
+            self.newest = max(self.newest, int(new.times.max()))
+        return rows, self.users.apply(new.users, new.times, new.minor)
+
+    def to_bytes(self) -> bytes:
+        """The state as a snapshot."""
+        return pack(_KIND, {"newest": self.newest}, {**self.users.arrays(), **self.seen.arrays()})
+
+    @classmethod
+    def from_bytes(cls, data: bytes, dedupe_ids: int = 1_000_000) -> PartitionState:
+        """The state of a snapshot.
+
+        Raises:
+            SnapshotDamaged: The bytes are no such snapshot.
+        """
+        facts, arrays = unpack(_KIND, data)
+        state = cls(dedupe_ids)
+        state.newest = facts["newest"]
+        state.users = UserState.from_arrays(arrays)
+        state.seen.load({name: arrays[name].astype(np.uint64) for name in ("seen_current", "seen_previous")})
+        return state
