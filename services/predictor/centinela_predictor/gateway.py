@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from centinela.clock import Clock
+from centinela.codec import MAX_RECORD_BYTES
 from centinela.errors import DependencyUnavailable, InvalidRecord
 from centinela.events import Decision, TransactionReceived, Variant, Verdict, encode
 from centinela.features.layout import FeatureLayout, pack_rows
@@ -41,6 +42,9 @@ class Features(Protocol):
 
     def features(self, transactions: list[TransactionReceived]) -> NDArray[np.float64]:
         """The rows of *transactions*, shape (n, len(layout.names)); the state stays as it is."""
+
+    def seen(self, transactions: list[TransactionReceived]) -> list[bool]:
+        """Whether each is in the log already."""
 
 
 class Answer(msgspec.Struct, frozen=True, kw_only=True):
@@ -175,11 +179,19 @@ class Gateway:
                     new[transaction_id] = (_transaction(request, transaction_id, now), call)
                 plan.ids.append(transaction_id)
                 plan.repeated.append(bool(known or seen))
+            self._require_new([transaction for transaction, _ in new.values()])
         except RefusedRequest as refused:
             call.future.set_exception(refused)
             return None
         fresh |= new
         return plan
+
+    def _require_new(self, transactions: list[TransactionReceived]) -> None:
+        """Refuse what is in the log without a verdict known here: the stream's verdict stands, and another must not be given."""
+        for transaction, seen in zip(transactions, self._features.seen(transactions), strict=True):
+            if seen:
+                detail = f"transaction {transaction.transaction_id} is in the log; its verdict is, or will be, in topic predictions"
+                raise RefusedRequest(409, "already_in_log", "transaction_id", detail)
 
     def _decide(self, fresh: list[tuple[TransactionReceived, Call]], now: datetime) -> dict[str, Entry]:
         if not fresh:
@@ -209,6 +221,7 @@ class Gateway:
             if outgoing is None or entry.delivery is not None:
                 continue
             try:
+                _require_readable(outgoing)
                 entry.delivery = self._producer.send(outgoing)
             except DependencyUnavailable as error:
                 plan.call.future.set_exception(error)
@@ -264,6 +277,13 @@ def _record(transaction: TransactionReceived, call: Call, now: datetime) -> Outg
                             traceparent=call.traceparent)
     key = transaction.user_id or transaction.transaction_id
     return Outgoing(TRANSACTIONS.name, encode(transaction), key.encode(), (*headers, (REQUEST_ID, call.request_id.encode())))
+
+
+def _require_readable(outgoing: Outgoing) -> None:
+    """Refuse a record that the stream would not read: with its verdict it is larger than the request was."""
+    size = len(outgoing.value or b"")
+    if size > MAX_RECORD_BYTES:
+        raise InvalidRecord("too_large", f"the record has {size} bytes; at most {MAX_RECORD_BYTES}")
 
 
 def _answer(verdict: GivenVerdict, repeated: bool) -> Answer:

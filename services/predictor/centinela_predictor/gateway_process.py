@@ -13,6 +13,7 @@ from centinela.kafka.connect import producer
 from centinela.telemetry.health import Health
 from centinela_predictor.api import build_app
 from centinela_predictor.bootstrap import build_models
+from centinela_predictor.bundles import Downloads
 from centinela_predictor.gateway import Gateway
 from centinela_predictor.replica import build_replica
 from centinela_predictor.server import HttpServer, bind
@@ -26,28 +27,30 @@ SWITCH_INTERVAL_S = 0.001
 
 
 class GatewayProcess:
-    """Everything the gateway runs; ``port`` is where it listens.
+    """Everything the gateway runs; ``port`` is where it listens, ``state`` what it followed.
 
     Raises:
         SystemExit: The port is taken.
     """
 
-    def __init__(self, settings: PredictorSettings, stop: threading.Event) -> None:
+    def __init__(self, settings: PredictorSettings, stop: threading.Event, *, registry: Downloads | None = None) -> None:
         clock = SystemClock()
         listening = bind(settings.ops_host, settings.gateway_port, "CENTINELA_GATEWAY_PORT")
         self._settings, self._stop = settings, stop
         self.health = Health("model")
-        book = VerdictBook(settings.gateway_verdicts)
-        self._models = build_models(settings, "gateway", self.health, clock, stop)
-        self._replica = build_replica(settings, book, self.health, stop)
+        self._book = book = VerdictBook(settings.gateway_verdicts)
+        self._models = build_models(settings, "gateway", self.health, clock, stop, registry=registry)
+        replica = build_replica(settings, book, self.health, stop)
+        self.state = replica.state
         self._producer = producer(settings, linger_ms=1)
-        self._gateway = Gateway(self._models.core, self._replica, self._producer, book, clock, settings.ack_timeout_s, settings.gateway_queue)
+        self._gateway = Gateway(self._models.core, self.state, self._producer, book, clock, settings.ack_timeout_s,
+                                settings.gateway_queue)
         app = build_app(self._gateway, self._models.slot, self.health, clock, settings.ack_timeout_s + 1.0)
         self._server = HttpServer(app, listening, settings.drain_timeout_s)
         self.port = self._server.port
         self._core_threads = [GuardedThread(name, target, self.health, stop.set)
                               for name, target in (("decide", self._gateway.work), ("settle", self._gateway.settle))]
-        self._followers = [self._models.thread, *self._replica.threads]
+        self._followers = [self._models.thread, *replica.threads]
 
     def run(self) -> int:
         """Serve until the stop event, then finish what is in flight; the exit code."""
@@ -68,6 +71,10 @@ class GatewayProcess:
         for thread in (*self._core_threads, *self._followers):
             thread.start()
         self._server.start()
+
+    def knows(self, transaction_id: str) -> bool:
+        """Whether a verdict on *transaction_id* is remembered."""
+        return self._book.get(transaction_id) is not None
 
     def close(self) -> None:
         """Take no more requests, answer those in flight, flush, release."""

@@ -34,6 +34,9 @@ TRACE = "00-" + "a" * 32 + "-" + "b" * 16 + "-01"
 class AmountOnly:
     layout = FeatureLayout(())
 
+    def seen(self, transactions: list[TransactionReceived]) -> list[bool]:
+        return [t.transaction_id == "from-ingest" for t in transactions]
+
     def features(self, transactions: list[TransactionReceived]) -> NDArray[np.float64]:
         matrix = np.full((len(transactions), len(self.layout.names)), np.nan)
         matrix[:, 0] = [t.amount for t in transactions]

@@ -37,6 +37,9 @@ class AmountOnly:
 
     layout = LAYOUT
 
+    def seen(self, transactions: list[TransactionReceived]) -> list[bool]:
+        return [t.transaction_id == "from-ingest" for t in transactions]
+
     def features(self, transactions: list[TransactionReceived]) -> NDArray[np.float64]:
         if any(t.amount == 13 for t in transactions):
             raise ZeroDivisionError("a fault of ours")
@@ -224,6 +227,14 @@ def test_a_record_that_the_log_will_not_take_is_too_large_and_forgotten(world: W
     assert world.book.get("tx-1") is None
 
 
+def test_a_record_that_the_stream_would_not_read_is_not_written(world: World) -> None:
+    with pytest.raises(RefusedRequest) as refused:
+        world.ask(tx(attributes={f"a{n}": 1.0 for n in range(100_000)}))
+    assert refused.value.status == 413
+    assert world.broker.sent == []
+    assert world.ask(tx())[0].repeated is False
+
+
 def test_the_verdict_of_the_stream_is_the_first_verdict_where_it_came_first(world: World) -> None:
     streamed = GivenVerdict(transaction_id="tx-1", occurred_at=NOW, amount=912.0, decision="approve", variant="challenger", scored_at=NOW,
                             score=0.2, threshold=0.7, model_version="9")
@@ -233,6 +244,14 @@ def test_the_verdict_of_the_stream_is_the_first_verdict_where_it_came_first(worl
     assert world.broker.sent == []
     with pytest.raises(RefusedRequest):
         world.ask(tx(amount=1.0))
+
+
+def test_a_transaction_that_came_by_another_way_and_has_no_verdict_yet_is_left_to_the_stream(world: World) -> None:
+    with pytest.raises(RefusedRequest) as refused:
+        world.ask(tx("new"), tx("from-ingest"))
+    assert (refused.value.status, refused.value.error, refused.value.field) == (409, "already_in_log", "transaction_id")
+    assert world.broker.sent == []
+    assert world.book.get("new") is None
 
 
 def test_what_predictions_say_stands_over_what_a_gateway_said(world: World) -> None:
