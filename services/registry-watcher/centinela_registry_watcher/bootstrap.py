@@ -1,0 +1,39 @@
+"""Builds the watcher from its settings and runs it."""
+
+from __future__ import annotations
+
+import threading
+
+from centinela.clock import SystemClock
+from centinela.kafka.connect import producer
+from centinela.kafka.reader import open_table
+from centinela.model.registry import Registry
+from centinela.telemetry.health import Health
+from centinela.telemetry.ops import OpsServer
+from centinela.topics import MODEL_EVENTS
+from centinela_registry_watcher.settings import WatcherSettings
+from centinela_registry_watcher.watcher import Watcher
+
+
+def run(settings: WatcherSettings, stop: threading.Event, *, topic: str = MODEL_EVENTS.name) -> None:
+    """Watch until *stop*.
+
+    Raises:
+        CentinelaError: The process must end: MLflow's address is none, or it refuses what is asked.
+    """
+    health = Health()
+    table, out = open_table(settings, [topic]), producer(settings)
+    watcher = Watcher(Registry(settings), table, out, model_name=settings.model_name, poll_s=settings.watcher_poll_s, health=health,
+                      clock=SystemClock(), stop=stop, topic=topic)
+
+    def hint() -> dict[str, object]:
+        watcher.hint()
+        return {"status": "looking"}
+
+    ops = OpsServer(health, settings.ops_host, settings.watcher_port, {"/hint": hint})
+    try:
+        watcher.run()
+    finally:
+        ops.close()
+        out.close()
+        table.close()

@@ -1,0 +1,125 @@
+"""Looks at the registry and tells ``model-events`` what changed."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+import structlog
+
+from centinela.clock import Clock
+from centinela.codec import ModelEventDecoder
+from centinela.errors import DependencyUnavailable, InvalidRecord
+from centinela.events import ModelPromoted, encode
+from centinela.kafka.outage import Outage
+from centinela.kafka.port import Outgoing, Producer, Record
+from centinela.telemetry.correlation import event_headers, new_traceparent
+from centinela.telemetry.health import Health
+from centinela.topics import MODEL_EVENTS
+from centinela_registry_watcher import metrics
+from centinela_registry_watcher.diff import Announced, diff, key_of, with_event
+
+log = structlog.get_logger()
+READ_TIMEOUT_S = 30.0
+DELIVERY_TIMEOUT_S = 10.0
+LEAST_GAP_S = 0.05
+KAFKA, MLFLOW = "kafka", "mlflow"
+
+
+class Aliases(Protocol):
+    """What is asked of the registry."""
+
+    def aliases(self) -> Mapping[str, str]:
+        """Alias to version. Raises ``DependencyUnavailable``."""
+
+
+class Table(Protocol):
+    """``model-events``, read from its beginning: a ``TableReader``."""
+
+    def read_to_end(self, timeout_s: float) -> Sequence[Record]:
+        """What was added since the last call. Raises ``DependencyUnavailable``."""
+
+
+class Watcher:
+    """Announces each change of the aliases once.
+
+    All it knows it reads back from the topic, its own events included: a restart announces nothing twice. A second
+    watcher does no harm: each reads the other's events before it compares, so usually only one of them speaks. Where
+    both speak at once they write equal events of equal sequence, which readers take once; where the registry moved in
+    between and the events differ, each sees the dispute on its next look and the state is told again under a higher sequence.
+
+    Args:
+        table: The topic, for this watcher alone.
+        health: Waits for ``kafka`` and ``mlflow``.
+        stop: Ends ``run``.
+        topic: Where events go.
+    """
+
+    def __init__(self, registry: Aliases, table: Table, producer: Producer, *, model_name: str, poll_s: float, health: Health,
+                 clock: Clock, stop: threading.Event, topic: str = MODEL_EVENTS.name) -> None:
+        self._registry, self._table, self._producer = registry, table, producer
+        self._model_name, self._poll_s, self._clock, self._stop, self._topic = model_name, poll_s, clock, stop, topic
+        self._health = health
+        self._announced: Announced = {}
+        self._decoder = ModelEventDecoder()
+        self._outage = Outage(health, stop, clock=clock)
+        self._wake = threading.Event()
+        for dependency in (KAFKA, MLFLOW):
+            health.wait_for(dependency, "not asked yet")
+
+    def hint(self) -> None:
+        """Look now rather than at the next turn. From any thread."""
+        self._wake.set()
+
+    def run(self) -> None:
+        """Look every ``poll_s`` seconds, and on every hint, until stopped. Waits out what is away."""
+        while not self._stop.is_set():
+            try:
+                self.step()
+            except DependencyUnavailable as error:
+                self._outage.failed(error)
+                self._outage.back_off()
+            else:
+                self._stop.wait(LEAST_GAP_S)
+                self._wake.wait(self._poll_s)
+                self._wake.clear()
+
+    def step(self) -> list[ModelPromoted]:
+        """Read what was announced, look once, announce what differs; the events written.
+
+        Raises:
+            DependencyUnavailable: Kafka or MLflow does not answer; nothing is lost, the next step makes up for it.
+        """
+        self._take(self._table.read_to_end(READ_TIMEOUT_S))
+        self._outage.answered(KAFKA)
+        with metrics.POLL_DURATION.time():
+            aliases = self._registry.aliases()
+        self._outage.answered(MLFLOW)
+        events = diff(self._announced, aliases, model_name=self._model_name, at=self._clock.now())
+        for event in events:
+            self._announce(event)
+        return events
+
+    def _take(self, records: Sequence[Record]) -> None:
+        for record in records:
+            if record.value is None:
+                continue
+            try:
+                event = self._decoder.decode(record.value)
+            except InvalidRecord as error:
+                log.warning("model_event.refused", offset=record.offset, reason=error.reason, detail=error.detail)
+                continue
+            if isinstance(event, ModelPromoted) and event.model_name == self._model_name:
+                self._announced = with_event(self._announced, event)
+        metrics.SEQUENCE.set(max((known.sequence for known in self._announced.values()), default=0))
+
+    def _announce(self, event: ModelPromoted) -> None:
+        headers = event_headers(
+            event_type="ModelPromoted", event_id=f"{event.model_name}:{event.sequence}", source="centinela/registry-watcher",
+            time=event.observed_at, traceparent=new_traceparent(),
+        )
+        self._producer.send(Outgoing(self._topic, encode(event), key_of(event), headers)).wait(DELIVERY_TIMEOUT_S)
+        metrics.ANNOUNCED.labels(event.alias).inc()
+        log.info("model.promoted", alias=event.alias, model_version=event.model_version, previous_version=event.previous_version,
+                 sequence=event.sequence)
