@@ -1,0 +1,67 @@
+"""``centinela audit``: does every transaction in the log have exactly one outcome?"""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from centinela import topics
+from centinela.audit import U64, LogAudit, Reconciliation
+from centinela.kafka.connect import consumer
+from centinela.settings import Settings
+
+_SHOWN = 20
+
+
+def audit(
+    wait: Annotated[float, typer.Option(help="Seconds to wait until the predictor has caught up.")] = 0.0,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of a table.")] = False,
+) -> None:
+    """Reconcile transactions with verdicts and dead letters, read_committed; exit 1 where they do not match."""
+    reader = consumer(Settings(), group=None)
+    try:
+        checks = LogAudit(reader)
+        result = checks.read_until_reconciled(wait)
+        log, verdicts = topics.TRANSACTIONS.name, topics.PREDICTIONS.name
+        faults = [
+            ("missing", log, result.missing), ("repeated", verdicts, result.repeated),
+            ("unexpected", verdicts, result.unexpected), ("repeated dead letters", log, result.repeated_letters),
+        ]
+        samples = {name: checks.ids_at(topic, found, _SHOWN) for name, topic, found in faults if len(found)}
+    finally:
+        reader.close()
+    if as_json:
+        typer.echo(json.dumps(_counts(result) | {"reconciled": result.reconciled, "first_ids": samples}))
+    else:
+        _show(result, samples)
+    if not result.reconciled:
+        raise typer.Exit(1)
+
+
+def _counts(result: Reconciliation) -> dict[str, int]:
+    def count(found: U64) -> int:
+        return len(found)
+
+    return {
+        "records": result.records, "transactions": result.transactions, "duplicates": result.duplicates, "undecodable": result.undecodable,
+        "verdicts": result.verdicts, "dead_letters": result.dead_letters, "missing": count(result.missing),
+        "repeated": count(result.repeated), "unexpected": count(result.unexpected), "repeated_dead_letters": count(result.repeated_letters),
+        "stray_dead_letters": result.stray_letters,
+    }
+
+
+def _show(result: Reconciliation, samples: dict[str, list[str]]) -> None:
+    console = Console()
+    table = Table("count", "records", title="transactions against verdicts and dead letters (read_committed)")
+    for name, count in _counts(result).items():
+        table.add_row(name.replace("_", " "), f"{count:,}")
+    console.print(table)
+    for name, ids in samples.items():
+        console.print(f"{name}: {', '.join(ids)}{' ...' if len(ids) == _SHOWN else ''}", markup=False)
+    if not result.log_is_whole:
+        console.print("retention has cut the beginning of the log: outcomes without their transaction are no fault")
+    console.print("[green]reconciled[/green]" if result.reconciled else "[red]not reconciled[/red]")

@@ -1,0 +1,164 @@
+"""The audit's arithmetic against a plain count, and its reading of the log on the fake broker."""
+
+from __future__ import annotations
+
+from collections import Counter
+from datetime import UTC, datetime
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from centinela.audit import (
+    LogAudit,
+    Position,
+    Reconciliation,
+    id_hash,
+    letter_origin,
+    pack,
+    reconcile,
+    transaction_id,
+    unpack,
+)
+from centinela.kafka.dlq import dead_letter
+from centinela.kafka.fake import FakeBroker, FakeConsumer, FakeTransactionalProducer
+from centinela.kafka.port import Outgoing, Record
+
+AT = datetime(2018, 4, 1, tzinfo=UTC)
+LOG, VERDICTS, LETTERS = "transactions", "predictions", "transactions-dlq"
+
+
+def u64(numbers: list[int]) -> np.ndarray:
+    return np.array(numbers, np.uint64)
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    log=st.lists(st.integers(0, 6), max_size=12), verdicts=st.lists(st.integers(1, 8), max_size=12),
+    letters=st.lists(st.integers(0, 14), max_size=6),
+)
+def test_the_counts_agree_with_counting_one_by_one(log: list[int], verdicts: list[int], letters: list[int]) -> None:
+    result = reconcile(u64(log), u64(list(range(len(log)))), u64(verdicts), u64(list(range(len(verdicts)))), u64(letters))
+
+    lettered = Counter(letters)
+    live = [(offset, number) for offset, number in enumerate(log) if number and offset not in lettered]
+    first_of = {number: offset for offset, number in reversed(live)}
+    given_to = Counter(verdicts)
+    assert result.missing.tolist() == sorted(
+        [offset for number, offset in first_of.items() if not given_to[number]]
+        + [offset for offset, number in enumerate(log) if not number and offset not in lettered])
+    assert len(result.repeated) == sum(count - 1 for count in given_to.values())
+    assert [verdicts[n] for n in result.unexpected.tolist()] == [v for v in verdicts if v not in first_of]
+    assert result.repeated_letters.tolist() == [n for n in sorted(lettered) if lettered[n] > 1 and n < len(log)]
+    assert result.stray_letters == sum(n >= len(log) for n in letters)
+    assert (result.records, result.verdicts, result.dead_letters) == (len(log), len(verdicts), len(letters))
+    assert result.transactions == len(first_of)
+    assert result.duplicates == len(live) - len(first_of)
+
+
+@given(st.integers(0, 65_535), st.integers(0, 2**48 - 1))
+def test_a_position_survives_packing(partition: int, offset: int) -> None:
+    assert unpack(pack(partition, offset)) == Position(partition, offset)
+
+
+@pytest.mark.parametrize("value", [None, b"", b"{", b"[]", b"{}", b'{"transaction_id": 7}', b'{"transaction_id": ""}', b"\xff"])
+def test_a_value_without_an_id_is_undecodable(value: bytes | None) -> None:
+    assert transaction_id(value) is None
+    assert id_hash(value) == 0
+
+
+def test_only_letters_of_the_audited_topic_have_an_origin() -> None:
+    letter = dead_letter(Record(LOG, 3, 41, None, b"x"), "malformed_json", "", at=AT)
+    kept = Record(letter.topic, 0, 0, letter.key, letter.value, letter.headers)
+
+    assert letter_origin(kept, LOG) == pack(3, 41)
+    assert letter_origin(kept, "labels") is None
+    assert letter_origin(kept._replace(headers=()), LOG) is None
+
+
+class Platform:
+    """A log with outcomes, written as the platform writes them."""
+
+    def __init__(self) -> None:
+        self.broker = FakeBroker(partitions=2)
+        self.producer = FakeTransactionalProducer(self.broker)
+        for topic in (LOG, VERDICTS, LETTERS):
+            self.broker.partitions(topic)
+
+    def receive(self, value: bytes) -> Record:
+        return self.broker.append(LOG, value, value)
+
+    def transaction(self, name: str) -> Record:
+        return self.receive(b'{"transaction_id":"%s","amount":1}' % name.encode())
+
+    def verdict(self, name: str, *, abort: bool = False) -> None:
+        self._write(Outgoing(VERDICTS, b'{"transaction_id":"%s"}' % name.encode(), name.encode()), abort)
+
+    def letter(self, record: Record) -> None:
+        self._write(dead_letter(record, "malformed_json", "", at=AT), abort=False)
+
+    def audit(self) -> tuple[LogAudit, Reconciliation]:
+        audit = LogAudit(FakeConsumer(self.broker))
+        return audit, audit.read()
+
+    def _write(self, out: Outgoing, abort: bool) -> None:
+        self.producer.begin()
+        self.producer.send_all([out])
+        if abort:
+            self.producer.abort()
+        else:
+            self.producer.commit({}, FakeConsumer(self.broker))
+
+
+def test_a_log_with_one_outcome_each_reconciles() -> None:
+    platform = Platform()
+    for name in ("a", "b", "a"):
+        platform.transaction(name)
+    platform.letter(platform.receive(b"{broken"))
+    platform.letter(platform.receive(b'{"transaction_id":"b","amount":-1}'))
+    platform.verdict("a", abort=True)
+    platform.verdict("a")
+    platform.verdict("b")
+
+    _, result = platform.audit()
+
+    assert result.reconciled
+    assert (result.records, result.transactions, result.duplicates, result.undecodable) == (5, 2, 1, 1)
+    assert (result.verdicts, result.dead_letters) == (2, 2)
+
+
+def test_what_is_missing_or_repeated_is_named() -> None:
+    platform = Platform()
+    for name in ("lost", "twice", "fine"):
+        platform.transaction(name)
+    broken = platform.receive(b"{broken")
+    for name in ("twice", "fine", "twice", "invented"):
+        platform.verdict(name)
+
+    audit, result = platform.audit()
+
+    assert not result.reconciled
+    assert sorted(audit.ids_at(LOG, result.missing)) == sorted(["lost", f"transactions[{broken.partition}]@{broken.offset}"])
+    assert audit.ids_at(VERDICTS, result.repeated) == ["twice"]
+    assert audit.ids_at(VERDICTS, result.unexpected) == ["invented"]
+
+
+def test_an_outcome_that_comes_late_is_waited_for() -> None:
+    platform = Platform()
+    platform.transaction("a")
+    audit, before = platform.audit()
+    platform.verdict("a")
+
+    after = audit.read_until_reconciled(5.0)
+
+    assert not before.reconciled
+    assert after.reconciled
+
+
+def test_waiting_ends_when_the_outcome_never_comes() -> None:
+    platform = Platform()
+    platform.transaction("a")
+    audit, _ = platform.audit()
+
+    assert not audit.read_until_reconciled(0.01).reconciled
