@@ -46,7 +46,7 @@ def simulate(
     """Send days of simulated transactions through Kafka: same seed, same stream."""
     pace, speed = parse_number(rate, "/s", "--rate"), parse_number(speedup, "x", "--speedup")
     clock = SystemClock()
-    _require_past(start.date(), first_day + days, clock.now())
+    require_past(start.date(), first_day + days, clock.now())
     profile = Profile(seed=seed, customers=customers, terminals=terminals, start=start.date(), drifts=_drifts(scenario or []))
     settings = load_settings(IngestSettings)
     with stopping() as stop:
@@ -73,7 +73,12 @@ def _drifts(texts: list[str]) -> tuple[Drift, ...]:
         raise typer.BadParameter(str(error), param_hint="--scenario") from error
 
 
-def _require_past(start: date, days: int, now: datetime) -> None:
+def require_past(start: date, days: int, now: datetime) -> None:
+    """Refuse days that end more than a day after *now*.
+
+    Raises:
+        typer.BadParameter: Says on which date the days could start.
+    """
     end = datetime.combine(start, time(), UTC) + timedelta(days=days)
     if end > now + FUTURE_TOLERANCE:
         latest = (now - timedelta(days=days)).date()

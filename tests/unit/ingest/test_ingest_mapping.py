@@ -1,0 +1,60 @@
+"""Mappings are found by columns, and one that does not hold names what is wrong."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from centinela_ingest.mapping import MappingError, detect, load_mapping, shipped
+
+ULB = ["Time", *(f"V{n}" for n in range(1, 29)), "Amount", "Class"]
+HANDBOOK = ["TRANSACTION_ID", "TX_DATETIME", "CUSTOMER_ID", "TERMINAL_ID", "TX_AMOUNT", "TX_FRAUD", "TX_FRAUD_SCENARIO"]
+GOOD = "columns: {a: occurred_at, b: amount}\nid_prefix: x-\n"
+
+
+@pytest.mark.parametrize(("columns", "name"), [(ULB, "ulb"), (HANDBOOK, "handbook"), ([*ULB, "note"], "ulb")])
+def test_the_shipped_layouts_are_found_by_their_columns(columns: list[str], name: str) -> None:
+    found, mapping = detect(columns, "file")
+    assert found == name
+    assert mapping == shipped(name)
+
+
+def test_a_layout_that_is_not_known_says_what_each_known_one_lacks() -> None:
+    with pytest.raises(MappingError, match=r"f\.csv .*ulb \(lacks V28\).*handbook \(lacks TRANSACTION_ID.*Its columns: Time.*--mapping"):
+        detect([name for name in ULB if name != "V28"], "f.csv")
+
+
+def test_a_file_without_a_mapped_column_is_refused_by_its_name(tmp_path: Path) -> None:
+    path = tmp_path / "m.yaml"
+    path.write_text(GOOD)
+    with pytest.raises(MappingError, match=r"f\.csv has no column b, .*its columns: a, c"):
+        load_mapping(str(path)).require(["a", "c"], "f.csv")
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("columns: {a: occurred_at}\nid_prefix: x-", "none for 'amount'"),
+        ("columns: {b: amount}\nid_prefix: x-", "none for 'occurred_at'"),
+        ("columns: {a: occurred_at, b: amount}", "id_prefix is needed"),
+        ("columns: {a: occurred_at, b: amount, c: amount}\nid_prefix: x-", "one field twice"),
+        ("columns: {a: occurred_at, b: amuont}\nid_prefix: x-", "amuont"),
+        ("colums: {a: occurred_at}", "colums|columns"),
+        (GOOD + "time: {unit: h}", "unit"),
+        (GOOD + "time: {zone: Europe/Nowhere}", "Europe/Nowhere"),
+        (GOOD + "time: {unit: s, base: 2013-09-01T00:00:00}", r"time\.base needs a zone"),
+        ("columns: [", "no YAML"),
+        ("just text", "mapping"),
+    ],
+)
+def test_a_mapping_that_does_not_hold_names_what_is_wrong(tmp_path: Path, text: str, complaint: str) -> None:
+    path = tmp_path / "m.yaml"
+    path.write_text(text)
+    with pytest.raises(MappingError, match=complaint):
+        load_mapping(str(path))
+
+
+def test_a_mapping_that_is_not_there_is_refused_with_the_names_that_are() -> None:
+    with pytest.raises(MappingError, match="neither ulb, handbook nor a file"):
+        load_mapping("elsewhere")
