@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 from rich.console import Console
@@ -30,7 +31,6 @@ http.server.HTTPServer(("127.0.0.1", int(sys.argv[1])), Handler).serve_forever()
 """
 READY = (200, '{"ready": true}')
 WITHOUT_MODEL = (503, '{"ready": false, "waiting_for": {"model": "no champion yet"}}')
-WITHOUT_DISK = (503, '{"ready": false, "waiting_for": {"disk": "full"}}')
 
 
 def serving(name: str, answer: tuple[int, str] = READY, port: int | None = None) -> Process:
@@ -38,20 +38,40 @@ def serving(name: str, answer: tuple[int, str] = READY, port: int | None = None)
     return Process(name, (sys.executable, "-S", "-c", SERVER, str(port), str(answer[0]), answer[1]), port, f"{name}_port")
 
 
+def stack_of(folder: Path, broker: str, services: tuple[Process, ...], *, model: bool = False,
+             topics: Callable[[Settings], None] = lambda settings: None) -> Stack:
+    settings = LocalSettings(kafka_bootstrap_servers=broker, local_dir=folder)
+    return Stack(settings, Console(file=io.StringIO()), create_topics=topics, model_exists=lambda settings: model,
+                 mlflow=serving("mlflow"), services=services)
+
+
 @pytest.fixture
 def make_stack(tmp_path: Path, broker: str) -> Iterator[Callable[..., Stack]]:
     stacks: list[Stack] = []
 
     def make(*services: Process, model: bool = False, topics: Callable[[Settings], None] = lambda settings: None) -> Stack:
-        settings = LocalSettings(kafka_bootstrap_servers=broker, local_dir=tmp_path / "local")
-        stack = Stack(settings, Console(file=io.StringIO()), create_topics=topics, model_exists=lambda settings: model,
-                      mlflow=serving("mlflow"), services=services)
-        stacks.append(stack)
-        return stack
+        stacks.append(stack_of(tmp_path / "local", broker, services, model=model, topics=topics))
+        return stacks[-1]
 
     yield make
     for stack in stacks:
         stack.down()
+
+
+class Running(NamedTuple):
+    """A stack that is up. ``ports_at_topics``: whether each service listened already when the topics were made."""
+
+    stack: Stack
+    ports_at_topics: list[bool]
+
+
+@pytest.fixture(scope="module")
+def running(tmp_path_factory: pytest.TempPathFactory, broker: str) -> Iterator[Running]:
+    services, listened = (serving("ingest"), serving("gateway", WITHOUT_MODEL)), list[bool]()
+    stack = stack_of(tmp_path_factory.mktemp("stack"), broker, services, topics=lambda _: listened.extend(is_taken(s.port) for s in services))
+    stack.up(30)
+    yield Running(stack, listened)
+    stack.down()
 
 
 def pids(stack: Stack) -> dict[str, int]:
@@ -75,50 +95,43 @@ def eventually(condition: Callable[[], bool], timeout_s: float = 20.0) -> bool:
     return True
 
 
-def test_up_waits_until_all_are_ready_and_down_leaves_nothing(make_stack: Callable[..., Stack]) -> None:
-    stack = make_stack(serving("ingest"), serving("gateway", WITHOUT_MODEL))
-    stack.up(30)
-    running = pids(stack)
-    assert set(running) == {"mlflow", "ingest", "gateway"}
-    assert all(running.values())
+def test_up_starts_what_does_not_run_and_leaves_alone_what_runs(running: Running) -> None:
+    before = pids(running.stack)
+    assert set(before) == {"mlflow", "ingest", "gateway"}
+    assert all(before.values())
+    running.stack.up(30)
+    assert pids(running.stack) == before
 
-    stack.up(30)
-    assert pids(stack) == running, "a second up leaves alone what runs"
 
+def test_topics_are_made_before_any_service_starts(running: Running) -> None:
+    assert running.ports_at_topics[:2] == [False, False]
+
+
+def test_what_dies_is_started_again(running: Running) -> None:
+    first = pids(running.stack)["ingest"]
+    os.kill(first, signal.SIGKILL)
+    assert eventually(lambda: pids(running.stack)["ingest"] not in (0, first))
+
+
+def test_a_stack_that_runs_with_other_settings_is_not_mixed(running: Running, broker: str) -> None:
+    with pytest.raises(StartFailed, match="other settings"):
+        stack_of(running.stack.paths.root, broker, (serving("ingest"),)).up(30)
+
+
+def test_down_leaves_nothing_and_may_be_given_twice(make_stack: Callable[..., Stack]) -> None:
+    stack = make_stack(serving("ingest"))
+    stack.up(30)
+    were = pids(stack)
     assert stack.down()
-    assert all(gone(pid) for pid in running.values())
+    assert all(gone(pid) for pid in were.values())
     assert not stack.running()
     assert not stack.down()
 
 
-def test_topics_are_made_before_any_service_starts(make_stack: Callable[..., Stack]) -> None:
-    ingest = serving("ingest")
-    seen: list[tuple[str, bool]] = []
-    stack = make_stack(ingest, topics=lambda settings: seen.append((settings.kafka_bootstrap_servers, is_taken(ingest.port))))
-    stack.up(30)
-    assert seen == [(stack.bootstrap_servers, False)]
-
-
-def test_what_dies_is_started_again(make_stack: Callable[..., Stack]) -> None:
-    stack = make_stack(serving("ingest"))
-    stack.up(30)
-    first = pids(stack)["ingest"]
-    os.kill(first, signal.SIGKILL)
-    assert eventually(lambda: pids(stack)["ingest"] not in (0, first))
-
-
-@pytest.mark.parametrize(
-    ("answer", "model", "reason"),
-    [(WITHOUT_DISK, False, "gateway waits for disk"), (WITHOUT_MODEL, True, "gateway waits for model")],
-)
-def test_a_start_that_is_not_ready_in_time_says_why_and_leaves_nothing(
-    make_stack: Callable[..., Stack], answer: tuple[int, str], model: bool, reason: str
-) -> None:
-    gateway = serving("gateway", answer)
-    stack = make_stack(gateway, model=model)
-    with pytest.raises(StartFailed, match=reason):
-        stack.up(2.5)
-    assert not stack.running()
+def test_a_start_that_is_not_ready_in_time_says_why_and_leaves_nothing(make_stack: Callable[..., Stack]) -> None:
+    gateway = serving("gateway", WITHOUT_MODEL)
+    with pytest.raises(StartFailed, match=r"gateway waits for model \(no champion yet\)"):
+        make_stack(gateway, model=True).up(2.5)
     assert not is_taken(gateway.port)
 
 
@@ -142,12 +155,6 @@ def test_a_taken_port_is_named_with_the_variable_that_changes_it(make_stack: Cal
     taken = int(broker.rpartition(":")[2])
     with pytest.raises(PortTaken, match=rf"port {taken} \(ingest\) is taken; .* CENTINELA_INGEST_PORT"):
         make_stack(serving("ingest", port=taken)).up(30)
-
-
-def test_a_stack_that_runs_with_other_settings_is_not_mixed(make_stack: Callable[..., Stack]) -> None:
-    make_stack(serving("ingest")).up(30)
-    with pytest.raises(StartFailed, match="other settings"):
-        make_stack(serving("ingest")).up(30)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the kernel tells a child of its parent's death on Linux only")

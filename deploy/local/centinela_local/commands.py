@@ -41,7 +41,7 @@ def make_stack(settings: LocalSettings, console: Console, environment: Mapping[s
     return Stack(settings, console, create_topics=create_topics, model_exists=model_exists, environment=environment)
 
 
-def up(timeout: Annotated[float, typer.Option(help="Seconds until all must be ready.")] = 180.0) -> None:
+def up(timeout: Annotated[float, typer.Option(help="Seconds until all must be ready.")] = 300.0) -> None:
     """Start Kafka, MLflow and the services, and wait until they are ready."""
     console = Console()
     stack = make_stack(load_settings(LocalSettings), console)

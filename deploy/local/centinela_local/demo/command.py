@@ -29,7 +29,7 @@ def demo(
     keep: Annotated[bool, typer.Option("--keep", help="Leave everything running at the end; `centinela down` stops it.")] = False,
     seed: Annotated[int, typer.Option(min=0, help="Another seed, another stream.")] = Plan.seed,
     day_seconds: Annotated[float, typer.Option(min=0.1, help="Seconds that a streamed day takes at least.")] = Plan.day_seconds,
-    timeout: Annotated[float, typer.Option(help="Seconds until all processes must be ready.")] = 180.0,
+    timeout: Annotated[float, typer.Option(help="Seconds until all processes must be ready.")] = 300.0,
 ) -> None:
     """Show the loop: history, a first champion, a new fraud pattern, drift, retraining, a hot swap. Exit code 1 where it did not close."""
     console = Console(highlight=False)
