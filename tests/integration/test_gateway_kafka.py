@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import threading
 import time
@@ -14,7 +13,6 @@ from pathlib import Path
 import httpx
 import numpy as np
 import pytest
-from sklearn.ensemble import HistGradientBoostingClassifier
 
 from centinela.codec import Decoder, ModelEventDecoder
 from centinela.events import ModelLoaded, ModelPromoted, TransactionReceived, TransactionScored, encode
@@ -24,14 +22,13 @@ from centinela.kafka.admin import TopicAdmin
 from centinela.kafka.connect import producer
 from centinela.kafka.port import Outgoing, Record
 from centinela.kafka.reader import open_table
-from centinela.model.export import ModelFacts, build_bundle
 from centinela.model.scorer import Scorer
 from centinela.telemetry.correlation import header
+from centinela_predictor.fakes import small_bundle
 from centinela_predictor.gateway_process import GatewayProcess
 from centinela_predictor.settings import PredictorSettings
 
 LAYOUT = FeatureLayout(("v1", "v2"))
-FEATURES = ("amount", "user_count_1d", "v1", "v2")
 DEADLINE_S = 30.0
 TRACE = "00-" + "a" * 32 + "-" + "b" * 16 + "-01"
 
@@ -40,22 +37,10 @@ TRACE = "00-" + "a" * 32 + "-" + "b" * 16 + "-01"
 def bundles(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two small models that decline on v1, under the versions 1 and 2, and a damaged 3."""
     folder = tmp_path_factory.mktemp("bundles")
-    random = np.random.default_rng(7)
-    rows = np.column_stack([random.gamma(2, 50, 2_000), random.integers(1, 5, 2_000), random.normal(size=2_000), random.normal(size=2_000)])
-    labels = (rows[:, 2] > 1.5).astype(int)
     for version, depth in (("1", 2), ("2", 3)):
-        model = HistGradientBoostingClassifier(max_iter=5, max_depth=depth, learning_rate=0.5, early_stopping=False, l2_regularization=1.0)
-        model.fit(rows[:1_500], labels[:1_500])
-        facts = ModelFacts(
-            model_name="FraudDetector", model_kind="hgb", layout_id=LAYOUT.id, feature_names=FEATURES, threshold=0.5, review_threshold=0.2,
-            average_precision=0.9, dataset_digest="md5:0", request_id=f"request-{version}", code_commit="0", created_at=datetime(2026, 3, 1, tzinfo=UTC),
-        )
-        build_bundle(model, rows[:1_500], rows[1_500:], facts, folder / version)
+        small_bundle(folder / version, LAYOUT, version=version, depth=depth)
     shutil.copytree(folder / "2", folder / "3")
-    manifest = json.loads((folder / "3" / "manifest.json").read_text())
-    manifest["threshold"] = 0.9
     (folder / "3" / "model.skops").write_bytes(b"changed")
-    (folder / "3" / "manifest.json").write_text(json.dumps(manifest))
     return folder
 
 

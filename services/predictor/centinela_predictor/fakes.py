@@ -1,9 +1,10 @@
-"""Stand-ins for a loaded bundle, for tests of whatever scores."""
+"""Stand-ins for a loaded bundle and a small real one, for tests of whatever scores."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import UTC, datetime
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -54,3 +55,21 @@ def served(version: str, scorer: FakeScorer | None = None) -> ServedModel:
     """A fake in service; reasons come from amounts of 10 to 100 in ten bins."""
     scorer = scorer or FakeScorer()
     return ServedModel(version, scorer, explainer_of(scorer.manifest))
+
+
+def small_bundle(dest: Path, layout: FeatureLayout, *, version: str = "1", depth: int = 2) -> Path:
+    """A real bundle in *dest*: a small model that declines where ``v1`` is above about 1.5, whatever the rest."""
+    from sklearn.ensemble import HistGradientBoostingClassifier
+
+    from centinela.model.export import ModelFacts, build_bundle
+
+    names = ("amount", "user_count_1d", "v1", "v2")
+    random = np.random.default_rng(7)
+    rows = np.column_stack([random.gamma(2, 50, 2_000), random.integers(1, 5, 2_000), random.normal(size=2_000), random.normal(size=2_000)])
+    model = HistGradientBoostingClassifier(max_iter=5, max_depth=depth, learning_rate=0.5, early_stopping=False, l2_regularization=1.0)
+    model.fit(rows[:1_500], (rows[:1_500, 2] > 1.5).astype(int))
+    build_bundle(model, rows[:1_500], rows[1_500:], ModelFacts(
+        model_name="FraudDetector", model_kind="hgb", layout_id=layout.id, feature_names=names, threshold=0.5, review_threshold=0.2,
+        average_precision=0.9, dataset_digest="md5:0", request_id=f"request-{version}", code_commit="0", created_at=datetime(2026, 3, 1, tzinfo=UTC),
+    ), dest)
+    return dest

@@ -7,29 +7,29 @@ is decoded outside it, so that it is held for milliseconds at most.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from centinela.codec import Decoder
-from centinela.errors import DependencyUnavailable, InvalidRecord
+from centinela.clock import Clock
+from centinela.errors import DependencyUnavailable
 from centinela.events import TransactionReceived
 from centinela.features.assemble import Columns, assemble, attribute_matrix
-from centinela.features.idtable import SeenIds
 from centinela.features.layout import USER_FEATURES, FeatureLayout
-from centinela.features.terminals import TerminalState
-from centinela.features.users import UserState
 from centinela.kafka.connect import consumer
 from centinela.kafka.partitioner import partition_of
 from centinela.kafka.port import Consumer, Record, TopicPartition
-from centinela.kafka.reader import TableFollower, TableReader
+from centinela.kafka.reader import TableFollower, TableReader, open_table
 from centinela.telemetry.health import Health
-from centinela.topics import PREDICTIONS, TRANSACTIONS
+from centinela.topics import LABELS, PREDICTIONS, TERMINAL_ACTIVITY, TRANSACTIONS
 from centinela_predictor import metrics
+from centinela_predictor.admission import admit
 from centinela_predictor.settings import PredictorSettings
+from centinela_predictor.state import PartitionState
+from centinela_predictor.terminal_feed import TerminalTable
 from centinela_predictor.threads import GuardedThread
 from centinela_predictor.verdicts import GivenVerdict, VerdictBook, adopted
 
@@ -38,80 +38,71 @@ Place = Callable[[Consumer, TableReader, frozenset[TopicPartition]], None]
 """Puts a table's reader, given the consumer below it and the topic's partitions, at its starting offsets."""
 
 
-class _Partition:
-    """What the stream holds of one partition: which ids were seen, and the users' histories."""
-
-    def __init__(self) -> None:
-        self.seen, self.users = SeenIds(), UserState()
-
-    def apply(self, columns: Columns) -> None:
-        """Take transactions in log order; copies leave no trace."""
-        new = columns.take(self.seen.admit(columns.ids))
-        self.users.apply(new.users, new.times, new.minor)
-
-
 class StateReplica:
     """Feature state of every partition, as the stream has it after the same records.
 
     Args:
         layout: The columns of the features.
         book: Learns the verdicts that gateways gave.
+        dedupe_ids: As the stream has it.
     """
 
-    def __init__(self, layout: FeatureLayout, book: VerdictBook) -> None:
+    def __init__(self, layout: FeatureLayout, book: VerdictBook, clock: Clock, dedupe_ids: int) -> None:
         self.layout = layout
-        self._book = book
+        self._book, self._clock, self._dedupe_ids = book, clock, dedupe_ids
         self._lock = threading.Lock()
-        self._partitions: list[_Partition] = []
-        self._terminals = TerminalState()
-        self._decoder = Decoder(TransactionReceived)
+        self._partitions: list[PartitionState] = []
+        self._terminals = TerminalTable()
 
     def place(self, _reader: Consumer, _table: TableReader, partitions: frozenset[TopicPartition]) -> None:
         """Begin anew with *partitions* (all of the topic's), from their beginning."""
         with self._lock:
-            self._partitions = [_Partition() for _ in partitions]
+            self._partitions = [PartitionState(self._dedupe_ids) for _ in partitions]
 
     def features(self, transactions: list[TransactionReceived]) -> Matrix:
         """The rows of *transactions*, each as if it were the next in the log; shape (n, len(layout.names)). Changes nothing."""
         columns = Columns.of(transactions)
         users = np.full((len(columns), len(USER_FEATURES)), np.nan)
         with self._lock:
-            owner = np.array([self._owner(transaction) for transaction in transactions])
-            for number in np.unique(owner).tolist():
-                rows = np.flatnonzero(owner == number)
+            for partition, rows in self._by_partition(transactions):
                 part = columns.take(rows)
-                users[rows] = self._partitions[number].users.read(part.users, part.times, part.minor)
-            terminals = self._terminals.read(columns.terminals, columns.times)
+                users[rows] = partition.users.read(part.users, part.times, part.minor)
+            terminals = self._terminals.state.read(columns.terminals, columns.times)
         return assemble(columns, users, terminals, attribute_matrix(transactions, self.layout))
 
     def seen(self, transactions: list[TransactionReceived]) -> list[bool]:
         """Whether each is in the log already, as far as it was read and ids are remembered."""
-        columns = Columns.of(transactions)
+        ids = Columns.of(transactions).ids
+        known = np.zeros(len(ids), dtype=np.bool_)
         with self._lock:
-            return [
-                not self._partitions[self._owner(transaction)].seen.unseen(columns.ids[n:n + 1])[0] for n, transaction in enumerate(transactions)
-            ]
+            for partition, rows in self._by_partition(transactions):
+                known[rows] = ~partition.seen.unseen(ids[rows])
+        return [bool(k) for k in known]
 
     def apply_transactions(self, records: Sequence[Record]) -> None:
-        """Take records of ``transactions``, in log order within a partition."""
+        """Take records of ``transactions``, in log order within a partition; what the stream refuses is passed over."""
+        now = self._clock.now()
         for number in sorted({record.partition for record in records}):
-            values = [record.value for record in records if record.partition == number]
-            good = [event for event in self._decoder.decode_many(values) if not isinstance(event, InvalidRecord)]
-            metrics.REPLICA_RECORDS.labels(TRANSACTIONS.name, "refused").inc(len(values) - len(good))
-            metrics.REPLICA_RECORDS.labels(TRANSACTIONS.name, "applied").inc(len(good))
-            if not good:
-                continue
-            columns = Columns.of(good)
+            admitted = admit([record for record in records if record.partition == number], now)
             with self._lock:
-                self._partitions[number].apply(columns)
-            for event in good:
+                self._partitions[number].apply(admitted.columns)
+            for event in admitted.events:
                 if verdict := adopted(event):
                     self._book.learn(verdict, final=False)
+            metrics.REPLICA_RECORDS.labels(TRANSACTIONS.name, "applied").inc(len(admitted.events))
+            metrics.REPLICA_RECORDS.labels(TRANSACTIONS.name, "refused").inc(len(admitted.refused))
 
-    def _owner(self, transaction: TransactionReceived) -> int:
-        key = transaction.user_id or transaction.transaction_id
-        return partition_of(key.encode(), len(self._partitions))
+    def apply_terminals(self, records: Sequence[Record]) -> None:
+        """Take records of ``terminal-activity`` and ``labels``, in any order."""
+        with self._lock:
+            self._terminals.apply(records, self._clock.now())
 
+    def _by_partition(self, transactions: list[TransactionReceived]) -> Iterator[tuple[PartitionState, NDArray[np.intp]]]:
+        """Each partition concerned, with the rows of *transactions* whose key it has."""
+        keys = [(transaction.user_id or transaction.transaction_id).encode() for transaction in transactions]
+        owner = np.array([partition_of(key, len(self._partitions)) for key in keys], dtype=np.intp)
+        for number in np.unique(owner).tolist():
+            yield self._partitions[number], np.flatnonzero(owner == number)
 
 
 class VerdictFollower:
@@ -169,17 +160,21 @@ class Replica:
         self.state, self.threads = state, threads
 
 
-def build_replica(settings: PredictorSettings, book: VerdictBook, health: Health, stop: threading.Event) -> Replica:
-    """The replica on the configured brokers; *health* waits until transactions and verdicts were read to their end once."""
-    state = StateReplica(FeatureLayout(settings.attributes), book)
+def build_replica(settings: PredictorSettings, book: VerdictBook, clock: Clock, health: Health, stop: threading.Event) -> Replica:
+    """The replica on the configured brokers; *health* waits until everything followed was read to its end once."""
+    state = StateReplica(FeatureLayout(settings.attributes), book, clock, settings.dedupe_ids)
     verdicts = VerdictFollower(book)
 
     def reader(topic: str, place: Place) -> TableReader:
         return PlacedReader(consumer(settings, group=None, client="confluent"), topic, place)
 
-    followers = [
-        TableFollower(partial(reader, TRANSACTIONS.name, state.place), state.apply_transactions, health=health, stop=stop, condition="state"),
-        TableFollower(partial(reader, PREDICTIONS.name, newest(settings.gateway_verdicts)), verdicts.apply, health=health, stop=stop,
-                      condition="verdicts"),
-    ]
-    return Replica(state, [GuardedThread(f"follow-{n}", follower.run, health, stop.set) for n, follower in enumerate(followers)])
+    def terminals() -> TableReader:
+        return open_table(settings, [TERMINAL_ACTIVITY.name, LABELS.name], client="confluent")
+
+    follow = partial(TableFollower, health=health, stop=stop)
+    followers = {
+        "transactions": follow(partial(reader, TRANSACTIONS.name, state.place), state.apply_transactions, condition="transactions"),
+        "terminals": follow(terminals, state.apply_terminals, condition="terminals"),
+        "verdicts": follow(partial(reader, PREDICTIONS.name, newest(settings.gateway_verdicts)), verdicts.apply, condition="verdicts"),
+    }
+    return Replica(state, [GuardedThread(f"follow-{name}", follower.run, health, stop.set) for name, follower in followers.items()])

@@ -17,6 +17,7 @@ class PredictorSettings(Settings):
     slot: str = Field("0", pattern=r"^[a-z0-9-]{1,32}$", description="Name of this replica among its role; stable over restarts.")
     ab_share: float = Field(0.0, ge=0, le=1, description="Share of users whom the challenger scores, where one is loaded.")
     ab_salt: str = Field("champion-challenger", min_length=1, max_length=64, description="Names the A/B experiment; another salt, another split.")
+    dedupe_ids: int = Field(1_000_000, ge=1, description="Transaction ids remembered per partition, at least: a copy among them gets no second verdict.")
     registry_retry_s: float = Field(1.0, gt=0, description="First pause before a failed model download is tried again; doubles up to 30 s.")
     ack_timeout_s: float = Field(5.0, gt=0, description="Longest wait of a gateway request for the broker's acknowledgement.")
     gateway_queue: int = Field(5_000, ge=1, description="Requests that may wait in the gateway; past it requests get 503.")

@@ -1,0 +1,157 @@
+"""The gateway as a process: it starts from its disk, says what it waits for, and ends in good order."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import httpx
+import pytest
+
+from centinela.features.layout import FeatureLayout
+from centinela.kafka.admin import TopicAdmin
+from centinela_predictor.fakes import small_bundle
+from centinela_predictor.settings import PredictorSettings
+
+NOBODY = "127.0.0.1:9"
+DEADLINE_S = 40.0
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return int(server.getsockname()[1])
+
+
+class Process:
+    """``python -m centinela_predictor gateway`` with *settings*."""
+
+    def __init__(self, folder: Path, kafka: str, port: int, model_name: str) -> None:
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("CENTINELA_")} | {
+            "CENTINELA_KAFKA_BOOTSTRAP_SERVERS": kafka, "CENTINELA_MLFLOW_TRACKING_URI": "http://127.0.0.1:9", "CENTINELA_DATA_DIR": str(folder),
+            "CENTINELA_GATEWAY_PORT": str(port), "CENTINELA_MODEL_NAME": model_name, "CENTINELA_ATTRIBUTES": '["v1", "v2"]',
+            "CENTINELA_LOG_FORMAT": "json",
+        }
+        self.log = (folder / f"gateway-{port}.log").open("w+")
+        self.popen = subprocess.Popen([sys.executable, "-m", "centinela_predictor", "gateway"], env=environment, stderr=self.log)
+        self.client = httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=20)
+
+    def answers(self, path: str, status: int) -> httpx.Response:
+        """The answer, once *path* gives *status*."""
+        deadline = time.monotonic() + DEADLINE_S
+        while True:
+            try:
+                response = self.client.get(path)
+                if response.status_code == status:
+                    return response
+            except httpx.TransportError:
+                assert self.popen.poll() is None, self.output()
+            assert time.monotonic() < deadline, self.output()
+            threading.Event().wait(0.05)
+
+    def output(self) -> str:
+        self.log.seek(0)
+        return self.log.read()
+
+    def end(self) -> int:
+        self.popen.send_signal(signal.SIGTERM)
+        return self.popen.wait(DEADLINE_S)
+
+    def clean_up(self) -> None:
+        self.client.close()
+        if self.popen.poll() is None:
+            self.popen.kill()
+            self.popen.wait()
+        self.log.close()
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Callable[..., Process]]:
+    processes: list[Process] = []
+
+    def run(kafka: str, port: int | None = None, model_name: str = "FraudDetector") -> Process:
+        processes.append(Process(tmp_path, kafka, port or free_port(), model_name))
+        return processes[-1]
+
+    yield run
+    for process in processes:
+        process.clean_up()
+
+
+def test_sigterm_answers_what_is_in_flight_and_ends_with_zero(
+    start: Callable[..., Process], broker: str, tmp_path: Path, make_settings: Callable[..., PredictorSettings], unique: str
+) -> None:
+    admin = TopicAdmin(make_settings(PredictorSettings))
+    admin.create()
+    admin.close()
+    small_bundle(tmp_path / "models" / "1", FeatureLayout(("v1", "v2")))
+    (tmp_path / "models" / "current").symlink_to("1")
+    process = start(broker, model_name=f"FraudDetector-{unique}")
+    process.answers("/ready", 200)
+
+    statuses: list[int] = []
+    torn: list[Exception] = []
+
+    def ask(worker: int) -> None:
+        with httpx.Client(base_url=process.client.base_url, timeout=20) as client:
+            n = 0
+            while True:
+                try:
+                    statuses.append(client.post("/predict", json={"transaction_id": f"p-{unique}-{worker}-{n}", "amount": 5}).status_code)
+                except httpx.ConnectError:
+                    return
+                except httpx.TransportError as error:
+                    torn.append(error)
+                    return
+                n += 1
+
+    with ThreadPoolExecutor(3) as pool:
+        workers = [pool.submit(ask, n) for n in range(3)]
+        deadline = time.monotonic() + DEADLINE_S
+        while len(statuses) < 60:
+            assert time.monotonic() < deadline
+            threading.Event().wait(0.01)
+        code = process.end()
+        for worker in workers:
+            worker.result(20)
+
+    assert code == 0, process.output()
+    assert set(statuses) == {200}
+    assert '"process.stopped"' in process.output()
+    assert "Traceback" not in process.output()
+
+
+def test_with_kafka_and_registry_away_it_lives_serves_its_disk_and_says_what_it_waits_for(
+    start: Callable[..., Process], tmp_path: Path
+) -> None:
+    small_bundle(tmp_path / "models" / "1", FeatureLayout(("v1", "v2")))
+    (tmp_path / "models" / "current").symlink_to("1")
+    process = start(NOBODY)
+    health = process.answers("/health", 200).json()
+    assert (health["status"], health["model_loaded"]) == ("healthy", True)
+    assert process.client.get("/model").json()["champion"]["version"] == "1"
+    assert {"transactions", "terminals", "verdicts"} <= set(process.client.get("/ready").json()["waiting_for"])
+    refused = process.client.post("/predict", json={"amount": 1})
+    assert (refused.status_code, refused.headers["retry-after"]) == (503, "1")
+    assert process.end() == 0, process.output()
+
+
+def test_a_taken_port_is_one_clear_line_and_exit_two(start: Callable[..., Process]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        process = start(NOBODY, taken.getsockname()[1])
+        assert process.popen.wait(DEADLINE_S) == 2
+    assert "CENTINELA_GATEWAY_PORT" in process.output()
+    assert "Traceback" not in process.output()
+
+
+@pytest.mark.parametrize("arguments", [[], ["serve"], ["gateway", "stream"]])
+def test_an_unknown_role_prints_the_usage(arguments: list[str]) -> None:
+    done = subprocess.run([sys.executable, "-m", "centinela_predictor", *arguments], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (2, "usage: python -m centinela_predictor gateway|stream\n")
