@@ -22,7 +22,16 @@ class PredictorSettings(Settings):
     ack_timeout_s: float = Field(5.0, gt=0, description="Longest wait of a gateway request for the broker's acknowledgement.")
     gateway_queue: int = Field(5_000, ge=1, description="Requests that may wait in the gateway; past it requests get 503.")
     gateway_verdicts: int = Field(100_000, ge=1, description="Verdicts the gateway remembers, so that a retry gets the first one.")
+    stream_batch: int = Field(2_000, ge=1, le=20_000, description="Most transactions in one Kafka transaction of the stream.")
+    snapshot_interval_s: float = Field(30.0, gt=0, description="Time between snapshots of feature state; a restart replays what came since.")
+    idle_after_s: float = Field(1.0, gt=0, description="A partition without transactions for so long holds up no other in event time.")
+    gate_patience_s: float = Field(30.0, gt=0, description="Longest wait of a transaction for partitions over 7 days behind in event time.")
     drain_timeout_s: float = Field(10.0, gt=0, description="Longest wait for requests in flight at the end.")
+
+    @property
+    def state_dir(self) -> Path:
+        """Where the stream keeps snapshots of feature state."""
+        return self.data_dir / "state"
 
     @property
     def models_dir(self) -> Path:

@@ -1,0 +1,216 @@
+"""The stream: transactions in; verdicts, terminal blocks, panes and offsets out, in one Kafka transaction."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+
+import numpy as np
+import structlog
+
+from centinela.clock import Clock
+from centinela.features.assemble import assemble, attribute_matrix
+from centinela.features.keys import NOBODY
+from centinela.features.layout import FeatureLayout
+from centinela.features.store import SnapshotStore
+from centinela.kafka.handler import Outcome, StatefulHandler
+from centinela.kafka.port import Record, TopicPartition
+from centinela.telemetry.health import Health
+from centinela_predictor import metrics
+from centinela_predictor.activity import IDLE, Block
+from centinela_predictor.admission import Admitted, admit
+from centinela_predictor.emit import Batch, Emitter, block_record, by_partition
+from centinela_predictor.model_slot import ModelSlot
+from centinela_predictor.scoring import ScoringCore
+from centinela_predictor.state import PartitionState
+from centinela_predictor.stream_metrics import GATE_FORCED, HELD, WATERMARK
+from centinela_predictor.stream_snapshots import Snapshots
+from centinela_predictor.terminal_feed import TerminalFeed
+
+_log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True)
+class StreamLimits:
+    """Seconds (monotonic) and counts that bound what the stream waits for and remembers.
+
+    ``idle_after_s``: a partition without records for so long is announced idle. ``gate_patience_s``: longest wait of one
+    transaction for partitions that are behind in event time. ``dedupe_ids``: see ``PartitionState``.
+    """
+
+    idle_after_s: float = 1.0
+    gate_patience_s: float = 30.0
+    dedupe_ids: int = 1_000_000
+
+
+@dataclass
+class _Owned:
+    """A partition of ours. ``position``: the committed offset that *state* stands for."""
+
+    state: PartitionState
+    position: int | None
+    heard_at: float
+    announced: int | None = None
+    held: tuple[int, float] | None = field(default=None)
+
+
+class StreamHandler(StatefulHandler):
+    """Scores ``transactions`` for a ``ConsumerLoop``.
+
+    A transaction with a verdict (of a gateway, or history) keeps it; the others are scored in one call per batch. The first
+    that needs a model while none serves, or that is too far ahead of other partitions (see ``Gate``), is held with what
+    follows in its partition. A copy of a transaction seen before leaves no trace but a count.
+
+    Args:
+        writer: Names this process in its terminal blocks; another one each time it starts.
+    """
+
+    def __init__(self, *, layout: FeatureLayout, core: ScoringCore, slot: ModelSlot, feed: TerminalFeed,
+                 store_of: Callable[[int], SnapshotStore], snapshot_interval_s: float, clock: Clock, health: Health, writer: int,
+                 limits: StreamLimits | None = None) -> None:
+        self._layout, self._core, self._slot, self._feed, self._clock, self._writer = layout, core, slot, feed, clock, writer
+        self._limits = limits or StreamLimits()
+        self._emitter = Emitter(layout)
+        self._snapshots = Snapshots(store_of, feed, clock, health, snapshot_interval_s, self._limits.dedupe_ids)
+        self._owned: dict[int, _Owned] = {}
+        self._sequence = 0
+
+    def ready(self) -> bool:
+        """True once terminal state was read to its end; keeps it there."""
+        self.waiting_for = "terminal activity and labels are being read"
+        return self._feed.advance()
+
+    def on_assigned(self, partition: TopicPartition, committed: int | None) -> int | None:
+        number = partition.partition
+        restored = self._snapshots.restore(number, committed)
+        state, position = restored or (PartitionState(self._limits.dedupe_ids), None)
+        self._owned[number] = _Owned(state, position, self._clock.monotonic())
+        if committed is None:
+            return None
+        return 0 if position is None else position
+
+    def replay(self, records: Sequence[Record]) -> None:
+        now = self._clock.now()
+        for number, part in by_partition(records).items():
+            owned = self._owned[number]
+            owned.state.apply(admit(part, now).columns)
+            owned.position, owned.heard_at = part[-1].offset + 1, self._clock.monotonic()
+
+    def on_committed(self, offsets: Mapping[TopicPartition, int]) -> None:
+        self._feed.committed()
+        for partition, offset in offsets.items():
+            self._owned[partition.partition].position = offset
+        self._snapshots.save_due({number: (o.state, o.position) for number, o in self._owned.items() if o.position is not None})
+
+    def on_revoked(self, partition: TopicPartition) -> None:
+        owned = self._owned[partition.partition]
+        if owned.position is not None:
+            self._snapshots.save(partition.partition, owned.state, owned.position)
+
+    def on_dropped(self, partition: TopicPartition) -> None:
+        self._feed.aborted()
+        self._owned.pop(partition.partition, None)
+
+    def idle(self) -> Outcome:
+        outcome = Outcome()
+        self._announce_idle(outcome)
+        return outcome
+
+    def __call__(self, records: Sequence[Record]) -> Outcome:
+        now = self._clock.now()
+        outcome = Outcome()
+        batches = [self._prepare(number, part, now, outcome) for number, part in by_partition(records).items()]
+        self._emit([batch for batch in batches if batch is not None], now, outcome)
+        self._announce_idle(outcome)
+        return outcome
+
+    def _prepare(self, number: int, records: list[Record], now: datetime, outcome: Outcome) -> Batch | None:
+        """Take one partition's records up to the first that is held; None where that leaves nothing to emit."""
+        owned = self._owned[number]
+        owned.heard_at = self._clock.monotonic()
+        admitted = admit(records, now)
+        held_time = self._hold(number, owned, admitted, outcome)
+        if held_time is not None:
+            held_offset = outcome.held[TopicPartition(records[0].topic, number)]
+            admitted = admitted.before(held_offset)
+            if held_offset == records[0].offset and owned.announced == max(owned.state.newest, held_time):
+                return None
+        outcome.dead_letters += admitted.refused
+        rows, users = owned.state.apply(admitted.columns)
+        copies = len(admitted.events) - len(rows)
+        columns = admitted.columns.take(rows) if copies else admitted.columns
+        events = [admitted.events[n] for n in rows.tolist()] if copies else admitted.events
+        kept = [admitted.records[n] for n in rows.tolist()] if copies else admitted.records
+        terminals = self._feed.table.state.read(columns.terminals, columns.times)
+        matrix = assemble(columns, users, terminals, attribute_matrix(events, self._layout))
+        to_score = np.array([n for n, event in enumerate(events) if event.verdict is None], dtype=np.intp)
+        for name, count in (("duplicate", copies), ("adopted", len(events) - len(to_score))):
+            if count:
+                outcome.counts[name] = outcome.counts.get(name, 0) + count
+        watermark = owned.state.newest if held_time is None else max(owned.state.newest, held_time)
+        return Batch(number, kept, events, columns, matrix, to_score, watermark)
+
+    def _hold(self, number: int, owned: _Owned, admitted: Admitted, outcome: Outcome) -> int | None:
+        """Hold the first transaction that cannot be scored yet, and all that follows; its event time, ms."""
+        columns = admitted.columns
+        limit = self._feed.table.gate.limit
+        far = (columns.terminals != NOBODY) if limit is None else (columns.terminals != NOBODY) & (columns.times > limit)
+        if limit == IDLE or not len(columns):
+            far[:] = False
+        waits = [] if self._core.ready else [n for n, event in enumerate(admitted.events) if event.verdict is None][:1]
+        first_far = np.flatnonzero(far)
+        if len(first_far) and self._waited_long(owned, admitted.records[first_far[0]].offset):
+            GATE_FORCED.inc()
+            _log.warning("transaction.scored_ahead", partition=number, offset=admitted.records[first_far[0]].offset)
+            first_far = first_far[columns.times[first_far] > columns.times[first_far[0]]]
+        if not waits and not len(first_far):
+            owned.held = None
+            return None
+        at = min([*waits, *first_far[:1].tolist()])
+        HELD.labels("model" if waits == [at] else "partitions").inc()
+        offset = admitted.records[at].offset
+        if owned.held is None or owned.held[0] != offset:
+            owned.held = offset, self._clock.monotonic()
+        outcome.held[TopicPartition(admitted.records[at].topic, number)] = offset
+        return int(columns.times[at])
+
+    def _waited_long(self, owned: _Owned, offset: int) -> bool:
+        return owned.held is not None and owned.held[0] == offset and self._clock.monotonic() - owned.held[1] > self._limits.gate_patience_s
+
+    def _emit(self, batches: list[Batch], now: datetime, outcome: Outcome) -> None:
+        scoring = [batch for batch in batches if len(batch.to_score)]
+        scored = None
+        pair = self._slot.pair
+        if scoring:
+            keys = [event.user_id or event.transaction_id for b in scoring for n in b.to_score.tolist() for event in (b.events[n],)]
+            with metrics.SCORING_DURATION.time():
+                scored = self._core.score(np.concatenate([b.matrix[b.to_score] for b in scoring]), self._layout, keys)
+            metrics.count_decisions(scored)
+        first = 0
+        for batch in batches:
+            predictions = self._emitter.predictions(batch, scored, first, now)
+            first += len(batch.to_score)
+            outcome.events += self._emitter.prediction_records(batch, predictions, now)
+            outcome.events += self._emitter.panes(batch, predictions, pair)
+            some = np.flatnonzero(batch.columns.terminals != NOBODY)
+            part = batch.columns.take(some)
+            self._announce(batch.partition, self._block(batch.watermark, part.terminals, part.times, part.ids), outcome)
+            WATERMARK.labels(str(batch.partition)).set(batch.watermark / 1000)
+
+    def _announce_idle(self, outcome: Outcome) -> None:
+        now = self._clock.monotonic()
+        none = np.zeros(0, np.uint64), np.zeros(0, np.int64), np.zeros(0, np.uint64)
+        for number, owned in self._owned.items():
+            quiet = owned.held is None and now - owned.heard_at > self._limits.idle_after_s
+            if quiet and owned.announced != IDLE:
+                self._announce(number, self._block(IDLE, *none), outcome)
+
+    def _block(self, watermark: int, terminals: np.ndarray, times: np.ndarray, ids: np.ndarray) -> Block:
+        self._sequence += 1
+        return Block(watermark, self._writer, self._sequence, terminals, times, ids)
+
+    def _announce(self, number: int, block: Block, outcome: Outcome) -> None:
+        outcome.events.append(block_record(number, block))
+        self._feed.committing(number, block)
+        self._owned[number].announced = block.watermark

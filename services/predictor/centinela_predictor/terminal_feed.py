@@ -1,0 +1,219 @@
+"""Every replica's own copy of the terminals' state, followed from ``terminal-activity`` and ``labels``."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+
+import numpy as np
+import structlog
+
+from centinela.clock import Clock
+from centinela.codec import FUTURE_TOLERANCE, Decoder
+from centinela.errors import DependencyUnavailable, InvalidRecord
+from centinela.events import LabelReported
+from centinela.features.keys import epoch_ms, hash_ids
+from centinela.features.snapshot import SnapshotDamaged, pack, unpack
+from centinela.features.store import SnapshotStore
+from centinela.features.terminals import TerminalState
+from centinela.kafka.port import Consumer, Record, TopicPartition
+from centinela.topics import FEATURE_PANES, LABELS, TERMINAL_ACTIVITY, TRANSACTIONS
+from centinela_predictor.activity import Block, Gate, unpack_block
+from centinela_predictor.stream_metrics import TERMINAL_RECORDS
+
+_log = structlog.get_logger(__name__)
+_KIND = "terminals:1"
+_BATCH = 5_000
+_MOST_AT_ONCE = 50_000
+_FUTURE_MS = int(FUTURE_TOLERANCE.total_seconds() * 1000)
+
+
+class TerminalTable:
+    """Terminal state and gate, fed with records of ``terminal-activity`` and ``labels`` in any order [P].
+
+    Blocks and labels that cannot be read are counted and left out: ``labels`` has its dead letters from the archive.
+
+    Args:
+        partitions: All partitions of ``transactions``, for the gate; none where nobody asks it.
+    """
+
+    def __init__(self, partitions: Sequence[int] = ()) -> None:
+        self.state, self.gate = TerminalState(), Gate(partitions)
+        self._labels: Decoder[LabelReported] = Decoder(LabelReported)
+        self._known: set[tuple[int, int]] = set()
+
+    def apply(self, records: Sequence[Record], now: datetime) -> None:
+        """Take records as they were read."""
+        blocks = [r for r in records if r.topic == TERMINAL_ACTIVITY.name]
+        if blocks:
+            self._apply_blocks(blocks)
+        if len(blocks) < len(records):
+            self._apply_labels([r for r in records if r.topic == LABELS.name], round(now.timestamp() * 1000))
+
+    def apply_own(self, partition: int, block: Block) -> None:
+        """Take a block of this process that was just committed; when it is read, it is passed over."""
+        self.gate.announce(partition, block.watermark)
+        self.state.apply_activity(block.terminals, block.times, block.ids)
+        self._known.add((block.writer, block.sequence))
+
+    def _apply_blocks(self, records: Sequence[Record]) -> None:
+        fresh: list[Block] = []
+        for record in records:
+            try:
+                block = unpack_block(record.value)
+            except InvalidRecord as invalid:
+                TERMINAL_RECORDS.labels(record.topic, "refused").inc()
+                _log.warning("block.refused", topic=record.topic, partition=record.partition, offset=record.offset, detail=invalid.detail)
+                continue
+            if (block.writer, block.sequence) in self._known:
+                self._known.discard((block.writer, block.sequence))
+                continue
+            self.gate.announce(record.partition, block.watermark)
+            if len(block.ids):
+                fresh.append(block)
+        TERMINAL_RECORDS.labels(TERMINAL_ACTIVITY.name, "applied").inc(len(records))
+        if fresh:
+            self.state.apply_activity(*(np.concatenate([getattr(b, name) for b in fresh]) for name in ("terminals", "times", "ids")))
+
+    def _apply_labels(self, records: Sequence[Record], now_ms: int) -> None:
+        labels = [label for label in self._labels.decode_many([r.value for r in records]) if not isinstance(label, InvalidRecord)]
+        occurred, reported = epoch_ms([x.occurred_at for x in labels]), epoch_ms([x.reported_at for x in labels])
+        plausible = (occurred >= 0) & (occurred <= now_ms + _FUTURE_MS)
+        TERMINAL_RECORDS.labels(LABELS.name, "applied").inc(int(plausible.sum()))
+        TERMINAL_RECORDS.labels(LABELS.name, "refused").inc(len(records) - int(plausible.sum()))
+        ids = hash_ids([x.transaction_id for x in labels])
+        is_fraud = np.array([x.is_fraud for x in labels], dtype=bool)
+        self.state.apply_labels(ids[plausible], is_fraud[plausible], occurred[plausible], reported[plausible])
+
+
+class TerminalFeed:
+    """Keeps a ``TerminalTable`` at the end of its topics, starting from a snapshot.
+
+    Args:
+        reader: A consumer without a group, for this feed alone.
+        store: Snapshots of this replica.
+    """
+
+    def __init__(self, reader: Consumer, store: SnapshotStore, clock: Clock) -> None:
+        self._reader, self._store, self._clock = reader, store, clock
+        self._table: TerminalTable | None = None
+        self._next: dict[TopicPartition, int] = {}
+        self._targets: dict[TopicPartition, int] = {}
+        self._pending: deque[tuple[int, Block]] = deque()
+        self._saved = 0
+
+    @property
+    def table(self) -> TerminalTable:
+        """The table; ``advance`` must have succeeded once."""
+        if self._table is None:
+            raise DependencyUnavailable("the terminals' topics were not reached yet", dependency="kafka")
+        return self._table
+
+    @property
+    def caught_up(self) -> bool:
+        """Whether all was read that was there when reading began."""
+        return self._table is not None and not self._targets
+
+    def advance(self, patience_s: float = 1.0) -> bool:
+        """Take what there is; until the end was reached once, wait for it up to *patience_s*. Whether the end was reached.
+
+        Raises:
+            DependencyUnavailable: The brokers are away, or a topic does not exist.
+        """
+        if self._table is None:
+            self._start()
+        table = self.table
+        deadline = self._clock.monotonic() + patience_s
+        taken = 0
+        while taken < _MOST_AT_ONCE:
+            records = self._reader.poll(0.0 if self.caught_up else 0.05, _BATCH)
+            if records:
+                table.apply(records, self._clock.now())
+                taken += len(records)
+                self._next |= {TopicPartition(r.topic, r.partition): r.offset + 1 for r in records}
+            if self._targets:
+                self._targets = {p: end for p, end in self._targets.items() if self._reader.position(p) < end}
+            if (not records and self.caught_up) or self._clock.monotonic() >= deadline:
+                break
+        return self.caught_up
+
+    def committing(self, partition: int, block: Block) -> None:
+        """*block* stands in the transaction that is about to be committed."""
+        self._pending.append((partition, block))
+
+    def committed(self) -> None:
+        """The transaction went through: take its blocks at once, without reading them back."""
+        while self._pending:
+            self.table.apply_own(*self._pending.popleft())
+
+    def aborted(self) -> None:
+        """The transaction did not go through, or nobody knows: its blocks count only if they are read."""
+        self._pending.clear()
+
+    def save(self) -> None:
+        """Write a snapshot, unless nothing was read since the last.
+
+        Raises:
+            DependencyUnavailable: The disk refuses.
+        """
+        position = sum(self._next.values())
+        if not self.caught_up or position == self._saved:
+            return
+        facts = {f"offset:{p.topic}:{p.partition}": offset for p, offset in self._next.items()}
+        facts |= {f"watermark:{partition}": watermark for partition, watermark in self.table.gate.facts().items()}
+        self._store.save(position, pack(_KIND, facts, self.table.state.arrays()))
+        self._saved = position
+
+    def close(self) -> None:
+        """Release the consumer."""
+        self._reader.close()
+
+    def _start(self) -> None:
+        gated = sorted(p.partition for p in self._partitions(TRANSACTIONS.name, 1))
+        self._partitions(FEATURE_PANES.name, len(gated))
+        partitions = self._partitions(TERMINAL_ACTIVITY.name, len(gated)) | self._partitions(LABELS.name, 1)
+        first, end = self._reader.beginning_offsets(partitions), self._reader.end_offsets(partitions)
+        table = TerminalTable(gated)
+        offsets = self._restore(table, end)
+        self._reader.assign(partitions)
+        self._next = {p: max(offsets.get(p, 0), first[p]) for p in partitions}
+        for partition, offset in self._next.items():
+            self._reader.seek(partition, offset)
+        self._targets = {p: end[p] for p in partitions if self._next[p] < end[p]}
+        self._saved = sum(self._next.values())
+        self._table = table
+
+    def _partitions(self, topic: str, least: int) -> frozenset[TopicPartition]:
+        found = self._reader.partitions_of(topic)
+        if len(found) < least:
+            problem = f"has {len(found)} partitions, fewer than {TRANSACTIONS.name}" if found else "does not exist"
+            raise DependencyUnavailable(f"topic {topic} {problem}: see `centinela topics check` and `create`", dependency="kafka")
+        return found
+
+    def _restore(self, table: TerminalTable, end: Mapping[TopicPartition, int]) -> dict[TopicPartition, int]:
+        """Offsets to read from, with *table* restored to them; none where no snapshot fits the topics."""
+        for position, data in self._store.load(at_most=1 << 62):
+            try:
+                facts, arrays = unpack(_KIND, data)
+                state = TerminalState.from_arrays(arrays)
+            except SnapshotDamaged as damaged:
+                _log.warning("snapshot.refused", state="terminals", position=position, detail=str(damaged))
+                continue
+            offsets = {}
+            for name, value in facts.items():
+                kind, _, rest = name.partition(":")
+                if kind == "offset":
+                    topic, _, number = rest.rpartition(":")
+                    offsets[TopicPartition(topic, int(number))] = value
+            if any(offset > end.get(p, 0) for p, offset in offsets.items()):
+                _log.warning("snapshot.refused", state="terminals", position=position, detail="it is ahead of its topics: they were made anew")
+                self._store.clear()
+                return {}
+            table.state = state
+            for name, value in facts.items():
+                if name.startswith("watermark:"):
+                    table.gate.announce(int(name.removeprefix("watermark:")), value)
+            _log.info("snapshot.restored", state="terminals", position=position)
+            return offsets
+        return {}
