@@ -22,7 +22,7 @@ from centinela_local.demo.view import Figures
 from centinela_local.ports import free_port
 
 AT = datetime(2025, 3, 1, tzinfo=UTC)
-METRICS = 'predictions_total{decision="approve",variant="champion"} 1200.0\nfraud_rate 0.02\ncentinela_consumer_lag_records{topic="transactions",partition="0"} 7.0\n'
+METRICS = 'centinela_consumer_records_total{outcome="scored",topic="transactions"} 1200.0\nfraud_rate 0.02\ncentinela_consumer_lag_records{topic="transactions",partition="0"} 7.0\n'
 
 
 class Gateway:
@@ -102,7 +102,7 @@ def test_the_probe_sends_nothing_before_the_stream_has_a_time(gateway: Gateway) 
 def test_the_meter_reads_progress_lag_and_rate(gateway: Gateway) -> None:
     figures, meter = Figures("test"), Meter(gateway.url)
     assert meter.read(figures, now=1.0)
-    assert (figures.scored, figures.lag, figures.fraud_rate) == (1200.0, 7.0, 0.02)
+    assert (figures.processed, figures.lag, figures.fraud_rate) == (1200.0, 7.0, 0.02)
     assert not Meter(f"http://127.0.0.1:{free_port()}").read(figures, now=2.0)
 
 

@@ -59,9 +59,7 @@ def _play(stack: Stack, plan: Plan, console: Console, places: Paths, timeout_s: 
     stack.up(timeout_s)
     _require_empty(stack.connection)
     urls = {name: process.url for name, (process, _, _) in stack.states().items()}
-    from centinela.kafka.audit import audit
-
-    summary = Demo(stack.connection, plan, console, urls=urls, paths=places, audit=audit).run()
+    summary = Demo(stack.connection, plan, console, urls=urls, paths=places).run()
     reports = sorted((stack.connection.data_dir / "reports").glob("**/*.html"))
     console.print(summary_view(summary, [
         ("MLflow UI", urls["mlflow"]), ("gateway docs", f"{urls['gateway']}/docs"), ("drift report", str(reports[-1]) if reports else "none was made"),

@@ -29,14 +29,14 @@ class Meter:
         page = metrics_page(self._url)
         if page is None:
             return False
-        figures.scored = total(page, "predictions_total") or 0.0
+        figures.processed = total(page, "centinela_consumer_records_total", topic=topics.TRANSACTIONS.name) or 0.0
         figures.fraud_rate = total(page, "fraud_rate")
         figures.lag = total(page, "centinela_consumer_lag_records", topic=topics.TRANSACTIONS.name) or 0.0
-        self._seen.append((now, figures.scored))
+        self._seen.append((now, figures.processed))
         while now - self._seen[0][0] > _RATE_OVER_S:
             self._seen.popleft()
-        began, scored = self._seen[0]
-        figures.scored_per_s = max(0.0, figures.scored - scored) / (now - began) if now > began else 0.0
+        began, processed = self._seen[0]
+        figures.per_s = max(0.0, figures.processed - processed) / (now - began) if now > began else 0.0
         return True
 
 

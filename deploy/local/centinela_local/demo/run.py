@@ -5,16 +5,13 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Callable
-from typing import Protocol
 
 from rich.console import Console
 
-from centinela import topics
+from centinela.audit import LogAudit
 from centinela.clock import Clock, SystemClock
 from centinela.errors import CentinelaError
-from centinela.events import RetrainRequested, encode
-from centinela.kafka.connect import producer
-from centinela.kafka.port import Outgoing
+from centinela.kafka.connect import consumer
 from centinela.settings import Settings
 from centinela_local.demo.feeder import Feeder
 from centinela_local.demo.figures import Meter
@@ -23,10 +20,12 @@ from centinela_local.demo.picture import draw
 from centinela_local.demo.plan import Plan
 from centinela_local.demo.probe import Probe
 from centinela_local.demo.story import Story
-from centinela_local.demo.summary import Summary, summarize
+from centinela_local.demo.summary import LogCounts, Summary, summarize
 from centinela_local.demo.view import LiveView
 from centinela_local.paths import Paths
 from centinela_local.readiness import ask
+from centinela_trainer.retrain import publish, request_for
+from centinela_trainer.settings import TrainerSettings
 
 _TICK_S = 0.25
 _HISTORY_TIMEOUT_S = 300.0
@@ -39,29 +38,18 @@ class DemoStuck(CentinelaError):
     """A step of the demo did not end in time; the message says which, and what it waited for."""
 
 
-class Counts(Protocol):
-    """What the audit found."""
-
-    transactions: int
-    verdicts: int
-    dead_letters: int
-    missing: int
-    repeated: int
-
-
 class Demo:
     """Runs against a stack that is up.
 
     Args:
         settings: Reach the stack.
         urls: Addresses of the processes by name.
-        audit: Reconciles the log.
     """
 
     def __init__(self, settings: Settings, plan: Plan, console: Console, *, urls: dict[str, str], paths: Paths,
-                 audit: Callable[[Settings], Counts], clock: Clock | None = None) -> None:
+                 clock: Clock | None = None) -> None:
         self._settings, self._plan, self._console = settings, plan, console
-        self._urls, self._paths, self._audit, self._clock = urls, paths, audit, clock or SystemClock()
+        self._urls, self._paths, self._clock = urls, paths, clock or SystemClock()
         self.story = Story(plan.attack_at)
         self._view = LiveView(console, self.story)
         self._meter, self._observer = Meter(urls["stream"]), Observer(settings)
@@ -77,7 +65,7 @@ class Demo:
                 self._load_history()
                 self._train_first_champion()
                 self._stream_until_closed()
-                self._drain()
+                self._stop_sending()
         finally:
             self._probe.stop()
             self._feeder.stop()
@@ -99,15 +87,8 @@ class Demo:
 
     def _train_first_champion(self) -> None:
         self._view.figures.phase = "training the first champion"
-        request = RetrainRequested(
-            request_id=f"first-{self._clock.now():%Y%m%dT%H%M%S}", model_name=self._settings.model_name, requested_by="operator",
-            as_of=self._plan.live_from, reason="the first champion, from labelled history",
-        )
-        sender = producer(self._settings)
-        try:
-            sender.send(Outgoing(topics.RETRAIN_REQUESTS.name, encode(request), self._settings.model_name.encode())).wait(10)
-        finally:
-            sender.close()
+        trainer = TrainerSettings(kafka_bootstrap_servers=self._settings.kafka_bootstrap_servers)
+        publish(trainer, request_for(self._settings.model_name, self._plan.live_from, "the first champion, from labelled history", None))
         self._wait_until(lambda: bool(self.story.trainings), "the first training", _TRAINING_TIMEOUT_S)
         if self.story.trainings[0].outcome != "promoted":
             raise DemoStuck(f"the first training was {self.story.trainings[0].outcome}: {self.story.trainings[0].reason}")
@@ -128,25 +109,31 @@ class Demo:
         if self._feeder.error is not None:
             raise self._feeder.error
 
-    def _drain(self) -> None:
+    def _stop_sending(self) -> None:
         self._view.figures.phase = "finishing"
         self._probe.stop()
         self._feeder.stop()
-        self._wait_until(self._caught_up, "the stream to score the rest", _DRAIN_TIMEOUT_S)
+        self._step()
 
     def _conclude(self) -> Summary:
-        counts = self._audit(self._settings)
-        summary = summarize(
-            self.story, transactions=counts.transactions, verdicts=counts.verdicts, dead_letters=counts.dead_letters, missing=counts.missing,
-            repeated=counts.repeated, requests=self._probe.requests, failed_requests=len(self._probe.failures),
-            seconds=self._clock.monotonic() - self._began,
-        )
+        self._console.print("counting every record ...", style="dim")
+        summary = summarize(self.story, self._count(), requests=self._probe.requests, failed_requests=len(self._probe.failures),
+                            seconds=self._clock.monotonic() - self._began)
         self._paths.demo.mkdir(parents=True, exist_ok=True)
         draw(self.story, self._feeder.event_time or self._plan.attack_at, self._paths.demo / "loop.png")
         (self._paths.demo / "summary.json").write_text(json.dumps(summary.as_dict(), indent=1) + "\n")
         for failure in self._probe.failures[:5]:
             self._console.print(f"failed request: {failure}", style="red", markup=False)
         return summary
+
+    def _count(self) -> LogCounts:
+        reader = consumer(self._settings, group=None)
+        try:
+            found = LogAudit(reader).read_until_reconciled(_DRAIN_TIMEOUT_S)
+        finally:
+            reader.close()
+        return LogCounts(transactions=found.records, duplicates=found.duplicates, verdicts=found.verdicts, dead_letters=found.dead_letters,
+                         missing=len(found.missing), repeated=len(found.repeated), reconciled=found.reconciled)
 
     def _step(self) -> None:
         """One turn of the display: figures, events, moments."""
@@ -163,7 +150,7 @@ class Demo:
 
     def _caught_up(self) -> bool:
         figures = self._view.figures
-        return figures.lag == 0 and figures.scored >= self._feeder.transactions
+        return figures.lag == 0 and figures.processed >= self._feeder.transactions
 
     def _models_serve(self) -> bool:
         answers = [ask(f"{self._urls[name]}/ready") for name in ("gateway", "stream")]

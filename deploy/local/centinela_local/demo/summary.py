@@ -8,14 +8,23 @@ from centinela_local.demo.story import Performance, Story
 
 
 @dataclass(frozen=True)
-class Summary:
-    """What a run came to. ``shortfalls`` names what did not happen; the loop closed where it is empty."""
+class LogCounts:
+    """What the audit counted: records of ``transactions``, further records of an id already seen, and the outcomes."""
 
     transactions: int
+    duplicates: int
     verdicts: int
     dead_letters: int
     missing: int
     repeated: int
+    reconciled: bool
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What a run came to. ``shortfalls`` names what did not happen; the loop closed where it is empty."""
+
+    log: LogCounts
     performance: Performance
     retrains: int
     swaps: int
@@ -32,10 +41,10 @@ class Summary:
         """Label and value of each line of the table."""
         before, during, after = (_ap(value) for value in (self.performance.before, self.performance.during, self.performance.after))
         return [
-            ("transactions in", f"{self.transactions:,}"),
-            ("verdicts out", f"{self.verdicts:,}"),
-            ("dead letters", f"{self.dead_letters:,}"),
-            ("missing / repeated verdicts", f"{self.missing:,} / {self.repeated:,}"),
+            ("transactions in", f"{self.log.transactions:,}" + (f", {self.log.duplicates:,} of them duplicates" if self.log.duplicates else "")),
+            ("verdicts out", f"{self.log.verdicts:,}"),
+            ("dead letters", f"{self.log.dead_letters:,}"),
+            ("missing / repeated verdicts", f"{self.log.missing:,} / {self.log.repeated:,}"),
             ("average precision before / during / after", f"{before} / {during} / {after}"),
             ("retrains", str(self.retrains)),
             ("swaps", str(self.swaps)),
@@ -49,20 +58,18 @@ class Summary:
         return {**asdict(self), "closed": self.closed}
 
 
-def summarize(story: Story, *, transactions: int, verdicts: int, dead_letters: int, missing: int, repeated: int,
-              requests: int, failed_requests: int, seconds: float) -> Summary:
+def summarize(story: Story, log: LogCounts, *, requests: int, failed_requests: int, seconds: float) -> Summary:
     """The result of a run, with everything that keeps it from being a closed loop."""
-    shortfalls = [*_loop_shortfalls(story)]
-    if missing or repeated or verdicts + dead_letters != transactions:
-        shortfalls.append(f"the audit does not reconcile: {transactions} transactions, {verdicts} verdicts, {dead_letters} dead letters, "
-                          f"{missing} missing, {repeated} repeated")
+    shortfalls = _loop_shortfalls(story)
+    if not log.reconciled:
+        shortfalls.append(f"the audit does not reconcile: {log.transactions} transactions, {log.verdicts} verdicts, {log.dead_letters} dead letters, "
+                          f"{log.missing} missing, {log.repeated} repeated")
     if not requests:
         shortfalls.append("no request was made to the gateway")
     if failed_requests:
         shortfalls.append(f"{failed_requests} of {requests} requests to the gateway failed")
-    return Summary(transactions=transactions, verdicts=verdicts, dead_letters=dead_letters, missing=missing, repeated=repeated,
-                   performance=story.performance, retrains=len(story.trainings), swaps=story.swaps, requests=requests,
-                   failed_requests=failed_requests, seconds=seconds, shortfalls=tuple(shortfalls))
+    return Summary(log=log, performance=story.performance, retrains=len(story.trainings), swaps=story.swaps,
+                   requests=requests, failed_requests=failed_requests, seconds=seconds, shortfalls=tuple(shortfalls))
 
 
 def _loop_shortfalls(story: Story) -> list[str]:

@@ -26,8 +26,8 @@ class Figures:
 
     phase: str
     event_time: datetime | None = None
-    scored: float = 0.0
-    scored_per_s: float = 0.0
+    processed: float = 0.0
+    per_s: float = 0.0
     fraud_rate: float | None = None
     version: str | None = None
     lag: float = 0.0
@@ -72,7 +72,7 @@ class LiveView:
         return [
             ("phase", f.phase, "bold"),
             ("event time", f"{f.event_time:%Y-%m-%d %H:%M}" if f.event_time else "-", "cyan"),
-            ("scored", f"{f.scored:,.0f} ({f.scored_per_s:,.0f}/s)", ""),
+            ("processed", f"{f.processed:,.0f} ({f.per_s:,.0f}/s)", ""),
             ("lag", f"{f.lag:,.0f}", ""),
             ("fraud rate", f"{f.fraud_rate:.2%}" if f.fraud_rate is not None else "-", ""),
             ("model version", f.version or "none", "green"),
