@@ -10,6 +10,7 @@ import onnxruntime as ort
 import skops.io
 import treelite
 from numpy.typing import NDArray
+from sklearn.ensemble import ExtraTreesClassifier, RandomForestClassifier
 
 from centinela.model.bundle import ONNX, SKOPS, TREELITE, Backend
 
@@ -40,7 +41,7 @@ def load_backend(backend: Backend, files: Mapping[str, bytes], *, features: int)
         raise ValueError(f"the estimator takes {estimator.n_features_in_} features, not {features}")
     if backend == "sklearn":
         return sklearn_score(estimator)
-    return treelite_score(treelite.Model.deserialize_bytes(files[TREELITE]), preprocessing(estimator))
+    return treelite_score(treelite.Model.deserialize_bytes(files[TREELITE]), estimator)
 
 
 def load_estimator(data: bytes) -> Any:
@@ -50,11 +51,6 @@ def load_estimator(data: bytes) -> Any:
         skops.io.exceptions.UntrustedTypesFoundException: It holds a type that is not allowed.
     """
     return skops.io.loads(data, trusted=list(TRUSTED_TYPES))
-
-
-def preprocessing(estimator: Any) -> Any | None:
-    """The steps of a pipeline before its model, or None where there are none."""
-    return estimator[:-1] if len(getattr(estimator, "steps", ())) > 1 else None
 
 
 def sklearn_score(estimator: Any) -> Score:
@@ -68,15 +64,27 @@ def sklearn_score(estimator: Any) -> Score:
     return score
 
 
-def treelite_score(model: treelite.Model, prepare: Any | None) -> Score:
-    """Scores by treelite's tree inference, in float64, after the pipeline's first steps."""
+def treelite_score(model: treelite.Model, estimator: Any) -> Score:
+    """Scores by treelite's tree inference, after the first steps of *estimator* where it is a pipeline.
+
+    scikit-learn's forests round their rows to float32 first, its histogram boosting does not; so rows are rounded here too.
+    """
+    steps = getattr(estimator, "steps", [("model", estimator)])
+    prepare = estimator[:-1] if len(steps) > 1 else None
+    rounds = isinstance(steps[-1][1], RandomForestClassifier | ExtraTreesClassifier)
 
     def score(matrix: Matrix) -> NDArray[np.float64]:
-        rows = matrix if prepare is None else np.ascontiguousarray(prepare.transform(matrix), dtype=np.float64)
+        rows = matrix if prepare is None else prepare.transform(matrix)
+        rows = np.ascontiguousarray(_float32(rows) if rounds else rows, dtype=np.float64)
         raw = treelite.gtil.predict(model, rows, nthread=1)
         return np.asarray(raw.reshape(len(rows), -1)[:, -1], dtype=np.float64)
 
     return score
+
+
+def _float32(matrix: Matrix) -> NDArray[np.float32]:
+    with np.errstate(over="ignore"):
+        return matrix.astype(np.float32)
 
 
 def _onnx(data: bytes, features: int) -> Score:
@@ -90,9 +98,7 @@ def _onnx(data: bytes, features: int) -> Score:
     name, outputs = entry.name, [session.get_outputs()[-1].name]
 
     def score(matrix: Matrix) -> NDArray[np.float64]:
-        with np.errstate(over="ignore"):
-            rows = matrix.astype(np.float32)
-        probabilities = session.run(outputs, {name: rows})[0]
+        probabilities = session.run(outputs, {name: _float32(matrix)})[0]
         return np.asarray(probabilities[:, 1], dtype=np.float64)
 
     return score

@@ -15,6 +15,7 @@ MOST_ROWS = 40_000
 MISSING_ROWS = 2_000
 GOLDEN_ROWS = 128
 LARGE = 1e9
+JITTER = 1e-3
 SEED = 20_240_501
 
 
@@ -30,7 +31,8 @@ class ParityRows:
 def parity_rows(train: NDArray[np.float64], recent: NDArray[np.float64], edges: NDArray[np.float64]) -> ParityRows:
     """The newest rows, at least ``LEAST_ROWS``; rows with holes; rows at the edges of each feature. Deterministic.
 
-    Where *recent* and *train* together are fewer, rows are added whose columns are drawn independently.
+    Where *recent* and *train* together are fewer, rows are added whose columns are drawn independently and moved a little,
+    for values that no threshold of the model was made from.
 
     Args:
         train: Shape (n, features).
@@ -42,7 +44,8 @@ def parity_rows(train: NDArray[np.float64], recent: NDArray[np.float64], edges: 
     if len(ordinary) < LEAST_ROWS:
         ordinary = np.concatenate([train[len(train) - min(len(train), LEAST_ROWS - len(ordinary)):], ordinary])
     if len(ordinary) < LEAST_ROWS:
-        ordinary = np.concatenate([_shuffled(ordinary, LEAST_ROWS - len(ordinary), random), ordinary])
+        more = _shuffled(ordinary, LEAST_ROWS - len(ordinary), random)
+        ordinary = np.concatenate([more * random.uniform(1 - JITTER, 1 + JITTER, size=more.shape), ordinary])
     holes = _shuffled(ordinary, MISSING_ROWS, random)
     holes[random.random(holes.shape) < random.random((len(holes), 1))] = np.nan
     extreme = _edge_rows(ordinary, edges)
