@@ -1,0 +1,194 @@
+"""The gateway's replica has the windows that the stream has after the same records, and learns verdicts from the log."""
+
+from __future__ import annotations
+
+import threading
+from datetime import UTC, datetime, timedelta
+
+import msgspec
+import numpy as np
+
+from centinela.clock import FixedClock
+from centinela.events import LabelReported, TransactionReceived, TransactionScored, Verdict, encode
+from centinela.features.assemble import Columns
+from centinela.features.keys import epoch_ms, hash_ids
+from centinela.features.layout import USER_FEATURES, FeatureLayout, pack_rows
+from centinela.kafka.fake import FakeBroker, FakeConsumer
+from centinela.kafka.partitioner import partition_of
+from centinela.kafka.port import Record, TopicPartition
+from centinela.kafka.reader import TableReader
+from centinela.topics import LABELS, PREDICTIONS, TERMINAL_ACTIVITY, TRANSACTIONS
+from centinela_predictor.activity import Block, pack_block
+from centinela_predictor.replica import PlacedReader, StateReplica, VerdictFollower, newest
+from centinela_predictor.state import PartitionState
+from centinela_predictor.verdicts import VerdictBook
+
+NOW = datetime(2026, 3, 31, 12, tzinfo=UTC)
+LAYOUT = FeatureLayout(("v1",))
+PARTITIONS = 3
+USERS_AT = slice(LAYOUT.names.index(USER_FEATURES[0]), LAYOUT.names.index(USER_FEATURES[-1]) + 1)
+
+
+def replica(book: VerdictBook | None = None) -> StateReplica:
+    made = StateReplica(LAYOUT, VerdictBook(10_000) if book is None else book, FixedClock(NOW), 1_000)
+    broker = FakeBroker(PARTITIONS)
+    reader = FakeConsumer(broker)
+    made.place(reader, TableReader(reader, [TRANSACTIONS.name]), reader.partitions_of(TRANSACTIONS.name))
+    return made
+
+
+def transactions(count: int, seed: int = 5) -> list[TransactionReceived]:
+    """Of some users and some without, in order of time with a few late ones."""
+    random = np.random.default_rng(seed)
+    minutes = np.sort(random.integers(0, 60 * 24 * 40, count)) - np.where(random.random(count) < 0.05, 3_000, 0)
+    return [
+        TransactionReceived(
+            transaction_id=f"tx-{n}", occurred_at=NOW - timedelta(days=40) + timedelta(minutes=int(minutes[n])),
+            amount=round(float(random.gamma(2, 40)), 2), user_id=None if n % 11 == 0 else f"u-{random.integers(12)}", terminal_id=f"t-{random.integers(5)}",
+            attributes={"v1": float(n)},
+        )
+        for n in range(count)
+    ]
+
+
+def records(events: list[TransactionReceived]) -> list[Record]:
+    """As the broker would hand them out."""
+    ends = dict.fromkeys(range(PARTITIONS), 0)
+    found = []
+    for event in events:
+        key = (event.user_id or event.transaction_id).encode()
+        number = partition_of(key, PARTITIONS)
+        found.append(Record(TRANSACTIONS.name, number, ends[number], key, encode(event)))
+        ends[number] += 1
+    return found
+
+
+def test_the_next_transaction_gets_the_windows_that_the_stream_gives_it() -> None:
+    """Checked against the stream's own state, one transaction at a time."""
+    events = transactions(400)
+    ours, stream = replica(), [PartitionState(1_000) for _ in range(PARTITIONS)]
+    log = records(events)
+    for at, (event, record) in enumerate(zip(events, log, strict=True)):
+        read = ours.features([event])
+        _, expected = stream[record.partition].apply(Columns.of([event]))
+        np.testing.assert_array_equal(read[:, USERS_AT], expected, err_msg=f"transaction {at}")
+        ours.apply_transactions([record])
+
+
+def test_a_batch_reads_each_row_from_its_own_partition() -> None:
+    events = transactions(300)
+    ours = replica()
+    ours.apply_transactions(records(events[:200]))
+    together = ours.features(events[200:])
+    np.testing.assert_array_equal(together, np.concatenate([ours.features([event]) for event in events[200:]]))
+    assert len({partition_of((e.user_id or e.transaction_id).encode(), PARTITIONS) for e in events[200:]}) == PARTITIONS
+
+
+def test_reading_features_changes_nothing() -> None:
+    events = transactions(100)
+    ours = replica()
+    ours.apply_transactions(records(events[:99]))
+    first = ours.features(events[99:])
+    for _ in range(3):
+        np.testing.assert_array_equal(ours.features(events[99:]), first)
+
+
+def test_copies_and_refused_records_leave_no_trace() -> None:
+    events = transactions(60)
+    once, disturbed = replica(), replica()
+    once.apply_transactions(records(events[:59]))
+    log = records(events[:59])
+    bad = [log[0]._replace(value=b"{"), log[0]._replace(value=None), log[0]._replace(value=encode(
+        msgspec.structs.replace(events[0], transaction_id="future", occurred_at=NOW + timedelta(days=9))))]
+    disturbed.apply_transactions([*log, *bad, *log])
+    np.testing.assert_array_equal(disturbed.features(events[59:]), once.features(events[59:]))
+
+
+def test_what_is_in_the_log_is_seen() -> None:
+    events = transactions(50)
+    ours = replica()
+    ours.apply_transactions(records(events[:30]))
+    assert ours.seen(events) == [True] * 30 + [False] * 20
+    assert ours.seen([]) == []
+
+
+def test_terminal_windows_come_from_activity_and_labels() -> None:
+    ours = replica()
+    occurred = [NOW - timedelta(days=days) for days in (10, 9, 7.5)]
+    ids = hash_ids(["a", "b", "c"])
+    block = Block(0, 1, 1, hash_ids(["t"] * 3), epoch_ms(occurred), ids)
+    label = LabelReported(transaction_id="b", is_fraud=True, occurred_at=occurred[1], reported_at=NOW - timedelta(days=2))
+    ours.apply_terminals([
+        Record(TERMINAL_ACTIVITY.name, 0, 0, b"0", pack_block(block)), Record(TERMINAL_ACTIVITY.name, 0, 1, b"0", b"nonsense"),
+        Record(LABELS.name, 0, 0, b"b", encode(label)),
+    ])
+    row = ours.features([TransactionReceived(transaction_id="d", occurred_at=NOW, amount=1.0, terminal_id="t")])[0]
+    named = dict(zip(LAYOUT.names, row.tolist(), strict=True))
+    assert (named["terminal_count_1d"], named["terminal_count_7d"], named["terminal_risk_7d"]) == (1.0, 3.0, 1 / 3)
+    assert np.isnan(named["user_count_1d"])
+
+
+def test_a_gateways_verdict_in_the_log_is_remembered() -> None:
+    """So a second gateway, and this one after a restart, answers as the first did."""
+    book = VerdictBook(100)
+    ours = replica(book)
+    verdict = Verdict(origin="gateway", decision="decline", variant="champion", score=0.9, threshold=0.8, model_version="4", feature_set=LAYOUT.id,
+                      features=pack_rows(np.zeros((1, len(LAYOUT.names))))[0], scored_at=NOW)
+    event = TransactionReceived(transaction_id="g", occurred_at=NOW, amount=3.0, attributes={"v1": 1.0}, verdict=verdict)
+    history = TransactionReceived(transaction_id="h", occurred_at=NOW, amount=3.0, verdict=Verdict(origin="history", decision="approve", variant="none"))
+    ours.apply_transactions(records([event, history]))
+    entry = book.get("g")
+    assert entry is not None
+    assert (entry.verdict.decision, entry.verdict.is_fraud, entry.verdict.model_version, entry.verdict.attributes) == ("decline", True, "4", {"v1": 1.0})
+    assert book.get("h") is None
+
+
+def test_predictions_are_remembered_and_nonsense_is_passed_over() -> None:
+    book = VerdictBook(100)
+    scored = TransactionScored(transaction_id="p", occurred_at=NOW, amount=2.0, decision="review", variant="challenger", origin="stream",
+                               feature_set=LAYOUT.id, features=b"", scored_at=NOW, score=0.5, threshold=0.8, model_version="5")
+    VerdictFollower(book).apply([Record(PREDICTIONS.name, 0, n, b"p", value) for n, value in enumerate([b"{", None, encode(scored), b"[]"])])
+    entry = book.get("p")
+    assert entry is not None
+    assert (entry.verdict.decision, entry.verdict.variant, entry.outgoing) == ("review", "challenger", None)
+
+
+def test_followers_and_the_deciding_thread_share_the_state() -> None:
+    """While records are applied, every row read must be one of a state between whole batches."""
+    base = NOW - timedelta(hours=1)
+    batches = [
+        [TransactionReceived(transaction_id=f"{n}-{k}", occurred_at=base + timedelta(seconds=10 * n + k), amount=1.0, user_id="u") for k in range(10)]
+        for n in range(100)
+    ]
+    ours = replica()
+    probe = TransactionReceived(transaction_id="probe", occurred_at=NOW, amount=1.0, user_id="u")
+    counts: list[float] = []
+    done = threading.Event()
+
+    def read() -> None:
+        while not done.is_set():
+            counts.append(float(ours.features([probe])[0, LAYOUT.names.index("user_count_1d")]))
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    for batch in batches:
+        ours.apply_transactions(records(batch))
+    done.set()
+    reader.join(10)
+    assert counts
+    assert all(count % 10 == 1 for count in counts)
+    assert counts == sorted(counts)
+    assert ours.features([probe])[0, LAYOUT.names.index("user_count_1d")] == 1_001.0
+
+
+def test_the_newest_verdicts_are_read_and_the_rest_is_not() -> None:
+    broker = FakeBroker(2)
+    for n in range(40):
+        broker.append(PREDICTIONS.name, b"%d" % n, partition=n % 2)
+    reader = PlacedReader(FakeConsumer(broker), PREDICTIONS.name, newest(10))
+    read = reader.poll(0.0) + reader.poll(0.0)
+    assert sorted(int(record.value or b"-1") for record in read) == list(range(30, 40))
+    assert reader.at_end()
+    broker.append(PREDICTIONS.name, b"40", partition=0)
+    assert [record.value for record in reader.poll(0.0)] == [b"40"]
+    assert reader.partitions == {TopicPartition(PREDICTIONS.name, n) for n in range(2)}
