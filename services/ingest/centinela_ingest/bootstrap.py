@@ -26,22 +26,38 @@ _log = structlog.get_logger()
 
 
 class Service:
-    """The parts of a running ingest service. ``watch`` is to be run in a thread of its own."""
+    """The parts of a running ingest service. ``watch_kafka`` is to be run in a thread of its own.
+
+    A failure that waiting does not mend sets ``failed`` and *stop*: the process ends, for the supervisor to start it again.
+    """
 
     def __init__(
         self, settings: IngestSettings, stop: threading.Event, *, producer: Producer | None = None, consumer: Consumer | None = None,
         clock: Clock | None = None, transactions_topic: str = topics.TRANSACTIONS.name, labels_topic: str = topics.LABELS.name,
     ) -> None:
         clock = clock or SystemClock()
-        self.health = Health(KAFKA)
+        self.health, self.failed, self._stop = Health(KAFKA), False, stop
         state = KafkaState(self.health)
         self.watch = KafkaWatch(consumer or connect.consumer(settings, group=None), (transactions_topic, labels_topic), state, stop)
         self.publisher = Publisher(
             producer or connect.producer(settings), state, clock, ack_timeout_s=settings.ingest_ack_timeout_s,
-            max_waiting=settings.ingest_max_waiting,
+            max_waiting=settings.ingest_max_waiting, on_fatal=self._fail,
         )
         handler = IngestHandler(settings.ingest_max_batch, transactions_topic=transactions_topic, labels_topic=labels_topic)
         self.app: FastAPI = build_app(handler, self.publisher, self.health, clock, settings)
+
+    def watch_kafka(self) -> None:
+        """Keep readiness true to Kafka's state until the stop."""
+        try:
+            self.watch.run()
+        except Exception as error:
+            self._fail(error)
+
+    def _fail(self, error: Exception) -> None:
+        _log.error("process.failed", exc_info=error)
+        self.failed = True
+        self.health.died(type(error).__name__)
+        self._stop.set()
 
 
 class _Server(uvicorn.Server):
@@ -55,7 +71,7 @@ class _Server(uvicorn.Server):
 def serve(settings: IngestSettings, stop: threading.Event) -> None:
     """Serve until *stop*; then finish the requests in flight and leave nothing unsent."""
     service = Service(settings, stop)
-    watch = threading.Thread(target=service.watch.run, name="kafka-watch", daemon=True)
+    watch = threading.Thread(target=service.watch_kafka, name="kafka-watch", daemon=True)
     config = uvicorn.Config(
         service.app, host=settings.ops_host, port=settings.ingest_port, loop="uvloop", log_config=None, access_log=False,
         timeout_graceful_shutdown=DRAIN_S,
@@ -77,6 +93,8 @@ def serve(settings: IngestSettings, stop: threading.Event) -> None:
         service.publisher.close()
         watch.join(DRAIN_S)
     _log.info("process.stopped")
+    if service.failed:
+        raise SystemExit(1)
 
 
 def _listen(host: str, port: int) -> socket.socket:

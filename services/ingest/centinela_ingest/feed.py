@@ -13,6 +13,7 @@ import pandas as pd
 
 from centinela import topics
 from centinela.clock import Clock, SystemClock
+from centinela.codec import MAX_RECORD_BYTES
 from centinela.kafka.port import Outgoing, Producer
 from centinela_ingest.columns import Transactions
 from centinela_ingest.encoding import HISTORY, instant, label_records, transaction_records
@@ -92,12 +93,12 @@ class Feed:
         """Send rows that are no transactions to the dead letters, with file, row and reason in the headers."""
         at = self._clock.now().isoformat().encode()
         for reject in rejects:
+            value = msgspec.json.encode(reject.values, enc_hook=str)
             headers = (
                 ("dlq.reason", reject.reason.encode()), ("dlq.detail", reject.detail.encode()[:1_000]), ("dlq.source", self._source.encode()),
-                ("dlq.row", b"%d" % reject.row), ("dlq.at", at),
+                ("dlq.row", b"%d" % reject.row), ("dlq.size", b"%d" % len(value)), ("dlq.at", at),
             )
-            value = msgspec.json.encode(reject.values, enc_hook=str)
-            self._outbox.send(Outgoing(self._transactions_topic + topics.DLQ_SUFFIX, value, None, headers))
+            self._outbox.send(Outgoing(self._transactions_topic + topics.DLQ_SUFFIX, value[:MAX_RECORD_BYTES], None, headers))
             self.counters.rejected += 1
 
     def finish(self, *, remaining_labels: bool = True) -> None:

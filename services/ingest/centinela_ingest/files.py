@@ -129,11 +129,14 @@ class _Malformed:
         return "skip"
 
     def numbers(self, count: int) -> tuple[NDArray[np.int64], tuple[Malformed, ...]]:
-        skipped = {row.row for row in self.found[self.taken :]}
+        """The numbers of the next *count* rows let through, and the rows turned away since the last call.
+
+        The parser reads ahead: rows turned away may lie behind those *count*.
+        """
         new, self.taken = tuple(self.found[self.taken :]), len(self.found)
+        skipped = [row.row for row in self.found if row.row >= self.at]
         span = np.arange(self.at, self.at + count + len(skipped))
-        kept = span[~np.isin(span, list(skipped))] if skipped else span
-        kept = kept[:count]
+        kept = span[~np.isin(span, skipped)][:count]
         self.at = int(kept[-1]) + 1 if count else self.at
         return kept, new
 

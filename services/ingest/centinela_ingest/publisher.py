@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import structlog
 
 from centinela.clock import Clock
-from centinela.errors import DependencyUnavailable
+from centinela.errors import DependencyUnavailable, InvalidRecord
 from centinela.kafka.port import Consumer, Outgoing, Producer
 from centinela.telemetry.health import Health
 from centinela.telemetry.metrics import DEPENDENCY_ERRORS, DEPENDENCY_UP
@@ -90,10 +90,14 @@ class Publisher:
     Args:
         ack_timeout_s: How long one request waits.
         max_waiting: Requests that wait at once; one more is refused rather than queued.
+        on_fatal: Called where the client fails in a way that trying again does not mend; the error goes to the request too.
     """
 
-    def __init__(self, producer: Producer, state: KafkaState, clock: Clock, *, ack_timeout_s: float, max_waiting: int) -> None:
-        self._producer, self._state, self._clock, self._timeout = producer, state, clock, ack_timeout_s
+    def __init__(
+        self, producer: Producer, state: KafkaState, clock: Clock, *, ack_timeout_s: float, max_waiting: int,
+        on_fatal: Callable[[Exception], None],
+    ) -> None:
+        self._producer, self._state, self._clock, self._timeout, self._on_fatal = producer, state, clock, ack_timeout_s, on_fatal
         self._room = threading.BoundedSemaphore(max_waiting)
         self._threads = ThreadPoolExecutor(max_waiting, thread_name_prefix="publish")
 
@@ -123,4 +127,9 @@ class Publisher:
                 delivery.wait(max(0.0, deadline - self._clock.monotonic()))
         except DependencyUnavailable as error:
             self._state.down(str(error))
+            raise
+        except InvalidRecord:
+            raise
+        except Exception as error:
+            self._on_fatal(error)
             raise

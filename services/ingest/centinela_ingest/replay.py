@@ -38,13 +38,14 @@ def replay_table(
         UnreadableFile: The file breaks off.
         DeliveryIncomplete: Kafka did not take everything.
     """
-    left = table.rows if limit is None else limit
+    left = limit
     going = True
     for batch in table.batches(mapping.wanted):
-        if left <= 0 or not going:
+        if not going or left == 0:
             break
-        batch = batch.head(left)
-        left -= len(batch.numbers) + len(batch.malformed)
+        if left is not None:
+            batch = batch.head(left)
+            left -= len(batch.numbers) + len(batch.malformed)
         transactions, rejects = to_transactions(batch, mapping, labels, now)
         for reject in rejects[: max(0, _SHOWN_REJECTS - feed.counters.rejected)] if echo_rejects else ():
             typer.echo(f"row {reject.row} rejected: {reject.reason}: {reject.detail}", err=True)

@@ -108,6 +108,23 @@ def test_rows_keep_their_number_behind_rows_that_are_none(csv: Callable[[str], T
     assert sorted(reject.row for reject in rejects) == [2, 3, 5, 7]
 
 
+def test_numbers_hold_where_the_parser_has_read_ahead(tmp_path: Path) -> None:
+    path = tmp_path / "long.csv"
+    good, short = "2026-01-01T00:00:00Z," + "1" * 200 + "\n", "2026-01-01T00:00:00Z\n"
+    path.write_text("at,amount\n" + "".join(short if n % 1_000 == 0 else good for n in range(1, 50_001)))
+    table = open_table(path)
+    batches = list(table.batches(["at", "amount"]))
+    assert len(batches) > 1
+    numbers = np.concatenate([batch.numbers for batch in batches])
+    assert numbers.tolist() == [n for n in range(1, 50_001) if n % 1_000]
+    assert [row.row for batch in batches for row in batch.malformed] == list(range(1_000, 50_001, 1_000))
+
+
+def test_old_line_ends_are_read_too(csv: Callable[[str], TableFile]) -> None:
+    [transactions], _ = read(csv((HEADER + GOOD + GOOD).replace("\n", "\r\n")), PLAIN)
+    assert len(transactions) == 2
+
+
 def test_a_limit_takes_the_first_rows_of_the_file_bad_ones_included(csv: Callable[[str], TableFile]) -> None:
     table = csv(HEADER + GOOD + "short\n" + GOOD + GOOD)
     [batch] = table.batches(PLAIN.wanted)
