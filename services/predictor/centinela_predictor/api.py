@@ -18,7 +18,7 @@ from centinela.telemetry.ops import health_payload, ready_payload
 from centinela_predictor import metrics, openapi
 from centinela_predictor.correlation import CorrelationMiddleware
 from centinela_predictor.gateway import Answer, Gateway
-from centinela_predictor.model_slot import ModelSlot, ServedModel
+from centinela_predictor.model_slot import ModelSlot, describe
 from centinela_predictor.requests import BODY_LIMIT, PredictRequest, RefusedRequest, parse_many, parse_one
 
 _log = structlog.get_logger()
@@ -61,8 +61,7 @@ def build_app(gateway: Gateway, slot: ModelSlot, health: Health, clock: Clock, a
 
     @app.get("/model", summary="The models in service")
     async def model() -> Response:
-        pair = slot.pair
-        return _json({"champion": _described(pair.champion), "challenger": _described(pair.challenger)})
+        return _json(describe(slot.pair))
 
     @app.get("/health", summary="Whether the process lives")
     async def health_() -> Response:
@@ -121,18 +120,6 @@ async def _body(request: Request) -> bytes:
     if size > BODY_LIMIT:
         raise RefusedRequest(413, "too_large", None, f"the body has {size} bytes or more; at most {BODY_LIMIT}")
     return b"".join(chunks)
-
-
-def _described(model: ServedModel | None) -> dict[str, object] | None:
-    if model is None:
-        return None
-    manifest = model.scorer.manifest
-    return {
-        "version": model.version, "model_name": manifest.model_name, "model_kind": manifest.model_kind, "backend": manifest.backend,
-        "threshold": model.threshold, "review_threshold": model.review_threshold, "features": list(manifest.feature_names),
-        "layout": manifest.layout_id, "dataset_digest": manifest.dataset_digest, "request_id": manifest.request_id,
-        "created_at": manifest.created_at,
-    }
 
 
 def _json(body: object, status: int = 200) -> Response:

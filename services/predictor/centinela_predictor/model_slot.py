@@ -56,6 +56,23 @@ class ModelPair:
     challenger: ServedModel | None = None
 
 
+def describe(pair: ModelPair) -> dict[str, object]:
+    """What serves, as ``/model`` shows it."""
+    return {"champion": _described(pair.champion), "challenger": _described(pair.challenger)}
+
+
+def _described(model: ServedModel | None) -> dict[str, object] | None:
+    if model is None:
+        return None
+    manifest = model.scorer.manifest
+    return {
+        "version": model.version, "model_name": manifest.model_name, "model_kind": manifest.model_kind, "backend": manifest.backend,
+        "threshold": model.threshold, "review_threshold": model.review_threshold, "features": list(manifest.feature_names),
+        "layout": manifest.layout_id, "dataset_digest": manifest.dataset_digest, "request_id": manifest.request_id,
+        "code_commit": manifest.code_commit, "created_at": manifest.created_at.isoformat(), "metrics": manifest.metrics,
+    }
+
+
 class ModelSlot:
     """Holds the pair in service. Readers take ``pair`` once per batch and keep it; a swap never changes a pair taken."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import threading
+from typing import NoReturn
 
 import structlog
 import uvicorn
@@ -25,8 +26,13 @@ def bind(host: str, port: int, variable: str) -> socket.socket:
     try:
         return socket.create_server((host, port), family=family, backlog=2048)
     except OSError as error:
-        _log.error("port.unavailable", host=host, port=port, detail=f"{error.strerror}; choose another by {variable}")
-        raise SystemExit(2) from error
+        refuse_port(host, port, variable, error)
+
+
+def refuse_port(host: str, port: int, variable: str, error: OSError) -> NoReturn:
+    """End the process with one clear line: the port cannot be had."""
+    _log.error("port.unavailable", host=host, port=port, detail=f"{error.strerror}; choose another by {variable}")
+    raise SystemExit(2) from error
 
 
 class HttpServer:

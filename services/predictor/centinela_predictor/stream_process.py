@@ -1,0 +1,64 @@
+"""The stream as a process: what it is made of, its start and its end."""
+
+from __future__ import annotations
+
+import threading
+
+import structlog
+
+from centinela.clock import SystemClock
+from centinela.errors import CentinelaError
+from centinela.telemetry.health import Health
+from centinela.telemetry.ops import OpsServer
+from centinela_predictor.bootstrap import build_models
+from centinela_predictor.bundles import Downloads
+from centinela_predictor.model_slot import describe
+from centinela_predictor.server import refuse_port
+from centinela_predictor.settings import PredictorSettings
+from centinela_predictor.stream_bootstrap import build_stream
+
+_log = structlog.get_logger()
+
+
+class StreamProcess:
+    """Everything the stream runs; ``port`` is where its health and metrics are.
+
+    Raises:
+        SystemExit: The port is taken.
+    """
+
+    def __init__(self, settings: PredictorSettings, stop: threading.Event, *, registry: Downloads | None = None) -> None:
+        clock = SystemClock()
+        self._settings, self._stop = settings, stop
+        self.health = Health("model", "kafka", "handler")
+        self._models = build_models(settings, "stream", self.health, clock, stop, registry=registry)
+        slot = self._models.slot
+        try:
+            self._ops = OpsServer(self.health, settings.ops_host, settings.predictor_port, {"/model": lambda: describe(slot.pair)},
+                                  lambda: slot.loaded)
+        except OSError as error:
+            refuse_port(settings.ops_host, settings.predictor_port, "CENTINELA_PREDICTOR_PORT", error)
+        self.port = self._ops.port
+        self._stream = build_stream(settings, self._models.core, slot, self.health, clock, stop)
+
+    def run(self) -> int:
+        """Score until the stop event; the batch in hand is committed first. The exit code."""
+        _log.info("stream.started", port=self.port)
+        self._models.thread.start()
+        try:
+            self._stream.loop.run()
+        except CentinelaError as error:
+            self.health.died(str(error))
+        finally:
+            self._stop.set()
+            self._stream.close()
+            self._models.thread.join(self._settings.drain_timeout_s)
+            self._models.producer.close()
+            self._ops.close()
+            _log.info("process.stopped", port=self.port)
+        return 0 if self.health.live else 1
+
+
+def run_stream(settings: PredictorSettings, stop: threading.Event) -> int:
+    """Run the stream until *stop*."""
+    return StreamProcess(settings, stop).run()
