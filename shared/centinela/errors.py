@@ -38,7 +38,7 @@ class TransactionAborted(CentinelaError):
 
 
 class ProducerFenced(CentinelaError):
-    """Another producer took over this transactional id, or the transaction is lost: the process must end."""
+    """Another process took over this transactional id or group member, or the transaction is lost: the process must end."""
 
 
 class ModelRejected(CentinelaError):

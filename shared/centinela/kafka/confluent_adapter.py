@@ -17,9 +17,10 @@ from centinela.kafka.limits import LIMITS, Limits
 from centinela.kafka.port import Rebalance, Record, TopicPartition
 
 _log = logging.getLogger("centinela.librdkafka")
-_FENCED = {KafkaError._FENCED, KafkaError._FATAL, KafkaError.PRODUCER_FENCED, KafkaError.INVALID_PRODUCER_EPOCH}
+_FENCED = {KafkaError._FENCED, KafkaError._FATAL, KafkaError.PRODUCER_FENCED, KafkaError.INVALID_PRODUCER_EPOCH,
+           KafkaError.FENCED_INSTANCE_ID}
 _STALE = {
-    KafkaError.ILLEGAL_GENERATION, KafkaError.UNKNOWN_MEMBER_ID, KafkaError.REBALANCE_IN_PROGRESS, KafkaError.FENCED_INSTANCE_ID,
+    KafkaError.ILLEGAL_GENERATION, KafkaError.UNKNOWN_MEMBER_ID, KafkaError.REBALANCE_IN_PROGRESS,
     KafkaError._ASSIGNMENT_LOST, KafkaError.STALE_MEMBER_EPOCH,
 }
 _MISSING = {KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC, KafkaError._UNKNOWN_PARTITION}
@@ -45,7 +46,7 @@ def port_error(error: KafkaError) -> Exception:
     """The port's error for librdkafka's; one that the port does not know stays as it is."""
     code = error.code()
     if error.fatal() or code in _FENCED:
-        return ProducerFenced(f"the producer is fenced: {error}")
+        return ProducerFenced(f"another process took over: {error}")
     if code in {KafkaError.MSG_SIZE_TOO_LARGE, KafkaError.RECORD_LIST_TOO_LARGE}:
         return InvalidRecord("too_large", str(error))
     if error.txn_requires_abort() or code in _STALE:

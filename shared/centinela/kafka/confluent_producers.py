@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka import Producer as RdProducer
@@ -115,7 +115,7 @@ class ConfluentTransactionalProducer:
         if self._client is None:
             self._client = RdProducer(self._config)
         with mapped_errors():
-            self._client.init_transactions(self._limits.transaction_s + self._limits.request_s)
+            self._client.init_transactions(self._limits.request_s)
 
     def begin(self) -> None:
         with mapped_errors():
@@ -187,9 +187,9 @@ class ConfluentTransactionalProducer:
                 if time.monotonic() >= self._commit_by:
                     self._give_up(mapped)
 
-    def _give_up(self, error: DependencyUnavailable) -> None:
+    def _give_up(self, error: DependencyUnavailable) -> NoReturn:
         self._discard()
-        raise TransactionAborted(f"the transaction was given up: {error}") from error
+        raise error
 
     def _discard(self) -> None:
         client, self._client, self._open = self._client, None, False

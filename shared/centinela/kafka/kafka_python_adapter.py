@@ -20,7 +20,7 @@ from kafka.producer.kafka import KafkaProducer
 from kafka.structs import OffsetAndMetadata
 from kafka.structs import TopicPartition as KafkaPartition
 
-from centinela.errors import DependencyUnavailable, InvalidRecord, TransactionAborted
+from centinela.errors import DependencyUnavailable, InvalidRecord, ProducerFenced, TransactionAborted
 from centinela.kafka.guard import Connection, DeadlineExceeded, Guard
 from centinela.kafka.limits import LIMITS, MAX_REQUEST_BYTES, QUEUE_BYTES, Limits
 from centinela.kafka.port import Delivery, Outgoing, Rebalance, Record, TopicPartition
@@ -28,7 +28,7 @@ from centinela.kafka.port import Delivery, Outgoing, Rebalance, Record, TopicPar
 _SLICE_MS = 50
 STALE_MEMBER = (
     kafka_errors.CommitFailedError, kafka_errors.IllegalGenerationError, kafka_errors.UnknownMemberIdError,
-    kafka_errors.RebalanceInProgressError, kafka_errors.FencedInstanceIdError,
+    kafka_errors.RebalanceInProgressError,
 )
 TOO_LARGE = (kafka_errors.MessageSizeTooLargeError, kafka_errors.RecordListTooLargeError)
 
@@ -49,6 +49,8 @@ def mapped_errors() -> Iterator[None]:
         yield
     except TOO_LARGE as error:
         raise InvalidRecord("too_large", str(error)) from error
+    except kafka_errors.FencedInstanceIdError as error:
+        raise ProducerFenced(f"another process took over this member of the group: {error!r}") from error
     except STALE_MEMBER as error:
         raise TransactionAborted(f"the consumer group moved on: {error!r}") from error
     except (kafka_errors.RetriableError, kafka_errors.KafkaConnectionError, DeadlineExceeded, OSError) as error:

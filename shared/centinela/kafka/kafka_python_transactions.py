@@ -41,7 +41,7 @@ class KafkaPythonTransactionalProducer:
             if self._producer is None:
                 self._producer = KafkaProducer(**self._config)
                 self._guard = Guard("kafka-transactions")
-            self._bounded(self._producer.init_transactions, self._limits.transaction_s + self._limits.request_s)
+            self._bounded(self._producer.init_transactions, self._limits.request_s)
 
     def begin(self) -> None:
         with self._fencing():
@@ -120,13 +120,13 @@ class KafkaPythonTransactionalProducer:
 
     @contextmanager
     def _aborting(self) -> Iterator[None]:
-        """Whatever fails in an open transaction: it is to be aborted; without an answer, by a fresh producer."""
+        """Whatever fails in an open transaction is to be aborted; where there is no answer, by a fresh producer."""
         try:
             with mapped_errors():
                 yield
-        except DependencyUnavailable as error:
+        except DependencyUnavailable:
             self._discard()
-            raise TransactionAborted(f"the transaction was given up: {error}") from error
+            raise
         except _FENCED:
             raise
         except kafka_errors.KafkaError as error:

@@ -19,7 +19,7 @@ from centinela.errors import CentinelaError, DependencyUnavailable, TransactionA
 from centinela.kafka.committer import Committer, PlainCommitter, TransactionalCommitter
 from centinela.kafka.dlq import DeadLetterCap, dead_letter
 from centinela.kafka.handler import Handler, Outcome, stateful
-from centinela.kafka.outage import Outage
+from centinela.kafka.outage import Backoff, Outage
 from centinela.kafka.partitions import Partitions
 from centinela.kafka.port import Consumer, Producer, Record, TransactionalProducer
 from centinela.telemetry.health import Health
@@ -65,6 +65,7 @@ class _Loop:
         self._cap, self._clock = cap or DeadLetterCap(), clock or SystemClock()
         self._partitions = Partitions(consumer, self._handler, self._clock, hold_s)
         self._outage = Outage(health, stop, clock=self._clock)
+        self._aborts = Backoff(stop)
         self._started = self._dirty = False
         self._waiting = False
         self._active_at = self._lag_at = self._clock.monotonic()
@@ -103,7 +104,7 @@ class _Loop:
         except TransactionAborted as error:
             self._dirty = True
             _log.warning("transaction.aborted", detail=str(error))
-            self._outage.back_off()
+            self._aborts.wait()
         return False
 
     def close(self) -> None:
@@ -171,6 +172,7 @@ class _Loop:
             self._commit(fresh, self._handler(fresh))
         self._dirty = False
         self._outage.over()
+        self._aborts.reset()
         duration = self._clock.monotonic() - began
         BATCH_DURATION.labels(self._service).observe(duration)
         _log.debug("batch.committed", records=len(fresh), replayed=len(replayed), duration_s=round(duration, 4))

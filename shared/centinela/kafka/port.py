@@ -146,7 +146,8 @@ class TransactionalProducer(Protocol):
         """Commit what was sent with *consumer*'s offsets (next to read).
 
         Raises:
-            TransactionAborted: The transaction was aborted (stale group member, time-out, delivery failure): rebuild and re-read.
+            TransactionAborted: The transaction failed (stale group member, delivery failure): abort, rebuild and re-read.
+            DependencyUnavailable: No answer in time, so the outcome is unknown: abort settles it, then rebuild and re-read.
             ProducerFenced: Another producer took over: the process must end.
         """
 

@@ -51,7 +51,9 @@ def configure_logging(settings: Settings, service: str) -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(settings.log_level)
-    for noisy in ("kafka", "aiokafka", "urllib3", "httpx", "matplotlib", "alembic"):
+    for client in ("kafka", "centinela.librdkafka"):
+        logging.getLogger(client).setLevel("WARNING" if settings.log_level == "DEBUG" else "CRITICAL")  # outages are told once, by us
+    for noisy in ("aiokafka", "urllib3", "httpx", "matplotlib", "alembic"):
         logging.getLogger(noisy).setLevel("WARNING")
     structlog.contextvars.bind_contextvars(service=service)
 
