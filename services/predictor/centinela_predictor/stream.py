@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 
 import numpy as np
@@ -17,6 +17,7 @@ from centinela.features.store import SnapshotStore
 from centinela.kafka.handler import Outcome, StatefulHandler
 from centinela.kafka.port import Record, TopicPartition
 from centinela.telemetry.health import Health
+from centinela.topics import TRANSACTIONS
 from centinela_predictor import metrics
 from centinela_predictor.activity import IDLE, Block
 from centinela_predictor.admission import Admitted, admit
@@ -28,6 +29,7 @@ from centinela_predictor.stream_metrics import GATE_FORCED, HELD, WATERMARK
 from centinela_predictor.stream_snapshots import Snapshots
 from centinela_predictor.terminal_feed import TerminalFeed
 
+_NOTHING = np.zeros(0, np.uint64), np.zeros(0, np.int64), np.zeros(0, np.uint64)
 _log = structlog.get_logger(__name__)
 
 
@@ -35,7 +37,7 @@ _log = structlog.get_logger(__name__)
 class StreamLimits:
     """Seconds (monotonic) and counts that bound what the stream waits for and remembers.
 
-    ``idle_after_s``: a partition without records for so long is announced idle. ``gate_patience_s``: longest wait of one
+    ``idle_after_s``: a partition without records for so long, and with none waiting, is announced idle. ``gate_patience_s``: longest wait of one
     transaction for partitions that are behind in event time. ``dedupe_ids``: see ``PartitionState``.
     """
 
@@ -46,13 +48,18 @@ class StreamLimits:
 
 @dataclass
 class _Owned:
-    """A partition of ours. ``position``: the committed offset that *state* stands for."""
+    """A partition of ours. ``position``: the committed offset that *state* stands for. ``held``: offset held, and since when."""
 
     state: PartitionState
     position: int | None
     heard_at: float
     announced: int | None = None
-    held: tuple[int, float] | None = field(default=None)
+    held: tuple[int, float] | None = None
+    quiet: bool = False
+
+    def heard(self, now: float) -> None:
+        """Records came."""
+        self.heard_at, self.quiet = now, False
 
 
 class StreamHandler(StatefulHandler):
@@ -63,22 +70,28 @@ class StreamHandler(StatefulHandler):
     follows in its partition. A copy of a transaction seen before leaves no trace but a count.
 
     Args:
+        reads_all: Whether the consumer has read all there is of a partition; may raise ``DependencyUnavailable``.
         writer: Names this process in its terminal blocks; another one each time it starts.
     """
 
     def __init__(self, *, layout: FeatureLayout, core: ScoringCore, slot: ModelSlot, feed: TerminalFeed,
-                 store_of: Callable[[int], SnapshotStore], snapshot_interval_s: float, clock: Clock, health: Health, writer: int,
+                 reads_all: Callable[[TopicPartition], bool], store_of: Callable[[int], SnapshotStore], snapshot_interval_s: float, clock: Clock, health: Health, writer: int,
                  limits: StreamLimits | None = None) -> None:
         self._layout, self._core, self._slot, self._feed, self._clock, self._writer = layout, core, slot, feed, clock, writer
-        self._limits = limits or StreamLimits()
+        self._reads_all, self._limits = reads_all, limits or StreamLimits()
         self._emitter = Emitter(layout)
         self._snapshots = Snapshots(store_of, feed, clock, health, snapshot_interval_s, self._limits.dedupe_ids)
         self._owned: dict[int, _Owned] = {}
         self._sequence = 0
 
     def ready(self) -> bool:
-        """True once terminal state was read to its end; keeps it there."""
+        """True once terminal state was read to its end; keeps it there, and finds out which partitions are idle."""
         self.waiting_for = "terminal activity and labels are being read"
+        now = self._clock.monotonic()
+        for number, owned in self._owned.items():
+            if owned.held is None and not owned.quiet and now - owned.heard_at > self._limits.idle_after_s:
+                owned.heard(now)
+                owned.quiet = self._reads_all(TopicPartition(TRANSACTIONS.name, number))
         return self._feed.advance()
 
     def on_assigned(self, partition: TopicPartition, committed: int | None) -> int | None:
@@ -95,7 +108,8 @@ class StreamHandler(StatefulHandler):
         for number, part in by_partition(records).items():
             owned = self._owned[number]
             owned.state.apply(admit(part, now).columns)
-            owned.position, owned.heard_at = part[-1].offset + 1, self._clock.monotonic()
+            owned.position = part[-1].offset + 1
+            owned.heard(self._clock.monotonic())
 
     def on_committed(self, offsets: Mapping[TopicPartition, int]) -> None:
         self._feed.committed()
@@ -128,7 +142,7 @@ class StreamHandler(StatefulHandler):
     def _prepare(self, number: int, records: list[Record], now: datetime, outcome: Outcome) -> Batch | None:
         """Take one partition's records up to the first that is held; None where that leaves nothing to emit."""
         owned = self._owned[number]
-        owned.heard_at = self._clock.monotonic()
+        owned.heard(self._clock.monotonic())
         admitted = admit(records, now)
         held_time = self._hold(number, owned, admitted, outcome)
         if held_time is not None:
@@ -199,12 +213,9 @@ class StreamHandler(StatefulHandler):
             WATERMARK.labels(str(batch.partition)).set(batch.watermark / 1000)
 
     def _announce_idle(self, outcome: Outcome) -> None:
-        now = self._clock.monotonic()
-        none = np.zeros(0, np.uint64), np.zeros(0, np.int64), np.zeros(0, np.uint64)
         for number, owned in self._owned.items():
-            quiet = owned.held is None and now - owned.heard_at > self._limits.idle_after_s
-            if quiet and owned.announced != IDLE:
-                self._announce(number, self._block(IDLE, *none), outcome)
+            if owned.quiet and owned.announced != IDLE:
+                self._announce(number, self._block(IDLE, *_NOTHING), outcome)
 
     def _block(self, watermark: int, terminals: np.ndarray, times: np.ndarray, ids: np.ndarray) -> Block:
         self._sequence += 1

@@ -11,6 +11,7 @@ from centinela.features.layout import FeatureLayout
 from centinela.features.store import SnapshotStore
 from centinela.kafka.connect import consumer, transactional_producer
 from centinela.kafka.loop import ConsumerLoop
+from centinela.kafka.port import TopicPartition
 from centinela.telemetry.health import Health
 from centinela.topics import TRANSACTIONS
 from centinela_predictor.model_slot import ModelSlot
@@ -45,17 +46,21 @@ def build_stream(settings: PredictorSettings, core: ScoringCore, slot: ModelSlot
     replica = f"predictor-{settings.slot}"
     feed = TerminalFeed(consumer(settings, group=None, client="confluent"), SnapshotStore(settings.state_dir / f"terminals-{settings.slot}"), clock)
 
+    reader = consumer(settings, group=GROUP, client="confluent", instance_id=replica)
+
+    def reads_all(partition: TopicPartition) -> bool:
+        return reader.position(partition) >= reader.end_offsets([partition])[partition]
+
     def store_of(partition: int) -> SnapshotStore:
         return SnapshotStore(settings.state_dir / "partitions" / str(partition))
 
     handler = StreamHandler(
-        layout=FeatureLayout(settings.attributes), core=core, slot=slot, feed=feed, store_of=store_of,
-        snapshot_interval_s=settings.snapshot_interval_s, clock=clock, health=health, writer=secrets.randbits(64),
+        layout=FeatureLayout(settings.attributes), core=core, slot=slot, feed=feed, reads_all=reads_all,
+        store_of=store_of, snapshot_interval_s=settings.snapshot_interval_s, clock=clock, health=health, writer=secrets.randbits(64),
         limits=StreamLimits(settings.idle_after_s, settings.gate_patience_s, settings.dedupe_ids),
     )
     loop = ConsumerLoop(
-        consumer(settings, group=GROUP, client="confluent", instance_id=replica),
-        transactional_producer(settings, transactional_id=replica, client="confluent"), handler, topics=[TRANSACTIONS.name], health=health,
+        reader, transactional_producer(settings, transactional_id=replica, client="confluent"), handler, topics=[TRANSACTIONS.name], health=health,
         stop=stop, batch=settings.stream_batch, poll_timeout_s=0.1, clock=clock, service="predictor-stream",
     )
     return Stream(loop, handler, feed)

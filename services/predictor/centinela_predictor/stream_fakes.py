@@ -1,0 +1,139 @@
+"""A stream on a broker in memory, for the tests of the stream: build, run, crash, look at what came out."""
+
+from __future__ import annotations
+
+import itertools
+import threading
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from centinela.clock import FixedClock
+from centinela.events import FeaturePane, LabelReported, TransactionReceived, TransactionScored, encode
+from centinela.features.layout import FeatureLayout
+from centinela.features.store import SnapshotStore
+from centinela.kafka.dlq import DeadLetterCap
+from centinela.kafka.fake import FakeBroker, FakeConsumer, FakeTransactionalProducer
+from centinela.kafka.loop import ConsumerLoop
+from centinela.kafka.port import TopicPartition
+from centinela.telemetry.health import Health
+from centinela.topics import CATALOGUE, WITH_DLQ
+from centinela_predictor.fakes import served
+from centinela_predictor.model_slot import ModelSlot
+from centinela_predictor.routing import Router
+from centinela_predictor.scoring import ScoringCore
+from centinela_predictor.stream import StreamHandler, StreamLimits
+from centinela_predictor.terminal_feed import TerminalFeed
+
+LAYOUT = FeatureLayout(("v1", "v2"))
+START = datetime(2018, 4, 1, tzinfo=UTC)
+NOW = datetime(2023, 12, 1, tzinfo=UTC)
+
+
+class World:
+    """A broker, models and a clock that outlive the stream processes of a test."""
+
+    def __init__(self, folder: Path, partitions: int = 2, model: str | None = "1") -> None:
+        self.broker = FakeBroker(partitions, auto_create=False)
+        for topic in CATALOGUE:
+            self.broker.create(topic.name, topic.partitions or partitions)
+        for topic in WITH_DLQ:
+            self.broker.create(topic.dlq, partitions)
+        self.folder, self.clock, self.slot = folder, FixedClock(NOW), ModelSlot()
+        self._writers = itertools.count(1)
+        if model is not None:
+            self.slot.swap("champion", served(model))
+
+    def send(self, *transactions: TransactionReceived, partition: int | None = None) -> None:
+        for transaction in transactions:
+            key = (transaction.user_id or transaction.transaction_id).encode()
+            self.broker.append("transactions", encode(transaction), key, partition=partition)
+
+    def report(self, *labels: LabelReported) -> None:
+        for label in labels:
+            self.broker.append("labels", encode(label), (label.user_id or label.transaction_id).encode())
+
+    def stream(self, name: str = "0", *, batch: int = 50, snapshot_interval_s: float = 1e9, limits: StreamLimits | None = None) -> Process:
+        return Process(self, name, batch, snapshot_interval_s, limits or StreamLimits(), next(self._writers))
+
+    def predictions(self) -> list[TransactionScored]:
+        return [msgspec.json.decode(r.value or b"", type=TransactionScored) for r in self.broker.records("predictions")]
+
+    def verdicts(self) -> dict[str, TransactionScored]:
+        """By transaction id; fails where one has two."""
+        found = self.predictions()
+        verdicts = {p.transaction_id: p for p in found}
+        assert len(verdicts) == len(found), "a transaction has two verdicts"
+        return verdicts
+
+    def panes(self) -> list[FeaturePane]:
+        return [msgspec.json.decode(r.value or b"", type=FeaturePane) for r in self.broker.records("feature-panes")]
+
+    def dead(self) -> list[tuple[str, bytes | None]]:
+        """Reason and value of each dead letter."""
+        return [(dict(r.headers)["dlq.reason"].decode(), r.value) for r in self.broker.records("transactions-dlq")]
+
+
+class Process:
+    """One stream process. ``kill`` it and it leaves nothing but what it committed and wrote to disk."""
+
+    def __init__(self, world: World, name: str, batch: int, snapshot_interval_s: float, limits: StreamLimits, writer: int) -> None:
+        self._world = world
+        self.health, self.stop = Health("kafka"), threading.Event()
+        self.feed = TerminalFeed(FakeConsumer(world.broker), SnapshotStore(world.folder / f"terminals-{name}"), world.clock)
+        self.consumer = FakeConsumer(world.broker, "predictor")
+        self.handler = StreamHandler(
+            layout=LAYOUT, core=ScoringCore(world.slot, Router("salt", 0.5)), slot=world.slot, feed=self.feed,
+            reads_all=self._reads_all, store_of=lambda partition: SnapshotStore(world.folder / str(partition)), snapshot_interval_s=snapshot_interval_s,
+            clock=world.clock, health=self.health, writer=writer, limits=limits,
+        )
+        self.producer = FakeTransactionalProducer(world.broker, f"predictor-{name}")
+        self.loop = ConsumerLoop(
+            self.consumer, self.producer, self.handler, topics=["transactions"], health=self.health, stop=self.stop, batch=batch,
+            poll_timeout_s=0.0, idle_s=0.0, hold_s=0.1, clock=world.clock, cap=DeadLetterCap(max_share=1.0),
+        )
+
+    def _reads_all(self, partition: TopicPartition) -> bool:
+        return self.consumer.position(partition) >= self.consumer.end_offsets([partition])[partition]
+
+    def run_until(self, done: Callable[[], bool], *, steps: int = 2_000, pace_s: float = 0.01) -> None:
+        """Step, *pace_s* apart by the world's clock, until *done*; fails after *steps*."""
+        for _ in range(steps):
+            if done():
+                return
+            self.step(pace_s)
+        raise AssertionError(f"not done after {steps} steps; waits for {self.health.unmet()}")
+
+    def step(self, pace_s: float = 0.01) -> None:
+        self._world.clock.set(self._world.clock.now() + timedelta(seconds=pace_s))
+        self.loop.run_once()
+
+    def run_until_verdicts(self, count: int, **options: Any) -> None:
+        self.run_until(lambda: len(self._world.predictions()) >= count, **options)
+
+    def kill(self) -> None:
+        """End as ``kill -9`` would; the group notices."""
+        group = self._world.broker.group("predictor")
+        if self.consumer in group.members:
+            group.members.remove(self.consumer)
+            group.owner = {p: m for p, m in group.owner.items() if m is not self.consumer}
+            self._world.broker.rebalance("predictor")
+
+    def end(self) -> None:
+        """End in good order."""
+        self.stop.set()
+        self.loop.run()
+
+
+def transaction(number: int, *, user: str | None = "u1", terminal: str | None = None, at: datetime = START, amount: float = 100.0,
+                **more: Any) -> TransactionReceived:
+    return TransactionReceived(
+        transaction_id=f"t{number:05d}", occurred_at=at, amount=amount, user_id=user, terminal_id=terminal, **more,
+    )
+
+
+def ids(transactions: Sequence[TransactionReceived]) -> list[str]:
+    return [t.transaction_id for t in transactions]
