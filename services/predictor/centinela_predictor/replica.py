@@ -12,6 +12,7 @@ from functools import partial
 
 import msgspec
 import numpy as np
+import structlog
 from numpy.typing import NDArray
 
 from centinela.clock import Clock
@@ -19,6 +20,8 @@ from centinela.errors import DependencyUnavailable
 from centinela.events import TransactionReceived
 from centinela.features.assemble import Columns, assemble, attribute_matrix
 from centinela.features.layout import USER_FEATURES, FeatureLayout
+from centinela.features.snapshot import SnapshotDamaged
+from centinela.features.store import SnapshotStore
 from centinela.kafka.connect import consumer
 from centinela.kafka.partitioner import partition_of
 from centinela.kafka.port import Consumer, Record, TopicPartition
@@ -33,6 +36,7 @@ from centinela_predictor.terminal_feed import TerminalTable
 from centinela_predictor.threads import GuardedThread
 from centinela_predictor.verdicts import GivenVerdict, VerdictBook, adopted
 
+_log = structlog.get_logger()
 Matrix = NDArray[np.float64]
 Place = Callable[[Consumer, TableReader, frozenset[TopicPartition]], None]
 """Puts a table's reader, given the consumer below it and the topic's partitions, at its starting offsets."""
@@ -45,19 +49,26 @@ class StateReplica:
         layout: The columns of the features.
         book: Learns the verdicts that gateways gave.
         dedupe_ids: As the stream has it.
+        store_of: Where the stream keeps the snapshots of a partition; they are only read.
     """
 
-    def __init__(self, layout: FeatureLayout, book: VerdictBook, clock: Clock, dedupe_ids: int) -> None:
+    def __init__(self, layout: FeatureLayout, book: VerdictBook, clock: Clock, dedupe_ids: int, store_of: Callable[[int], SnapshotStore]) -> None:
         self.layout = layout
-        self._book, self._clock, self._dedupe_ids = book, clock, dedupe_ids
+        self._book, self._clock, self._dedupe_ids, self._store_of = book, clock, dedupe_ids, store_of
         self._lock = threading.Lock()
         self._partitions: list[PartitionState] = []
         self._terminals = TerminalTable()
 
-    def place(self, _reader: Consumer, _table: TableReader, partitions: frozenset[TopicPartition]) -> None:
-        """Begin anew with *partitions* (all of the topic's), from their beginning."""
+    def place(self, reader: Consumer, table: TableReader, partitions: frozenset[TopicPartition]) -> None:
+        """Begin anew with *partitions* (all of the topic's): each from the stream's newest snapshot, else from its beginning."""
+        first, end = reader.beginning_offsets(partitions), reader.end_offsets(partitions)
+        states: list[PartitionState] = []
+        for partition in sorted(partitions):
+            state, position = self._restored(partition.partition, end[partition]) or (PartitionState(self._dedupe_ids), 0)
+            table.seek(partition, max(position, first[partition]))
+            states.append(state)
         with self._lock:
-            self._partitions = [PartitionState(self._dedupe_ids) for _ in partitions]
+            self._partitions = states
 
     def features(self, transactions: list[TransactionReceived]) -> Matrix:
         """The rows of *transactions*, each as if it were the next in the log; shape (n, len(layout.names)). Changes nothing."""
@@ -96,6 +107,17 @@ class StateReplica:
         """Take records of ``terminal-activity`` and ``labels``, in any order."""
         with self._lock:
             self._terminals.apply(records, self._clock.now())
+
+    def _restored(self, number: int, at_most: int) -> tuple[PartitionState, int] | None:
+        for position, data in self._store_of(number).load(at_most):
+            try:
+                state = PartitionState.from_bytes(data, self._dedupe_ids)
+            except SnapshotDamaged as damaged:
+                _log.warning("snapshot.refused", state="partition", partition=number, position=position, detail=str(damaged))
+                continue
+            _log.info("snapshot.restored", state="partition", partition=number, position=position, users=len(state.users))
+            return state, position
+        return None
 
     def _by_partition(self, transactions: list[TransactionReceived]) -> Iterator[tuple[PartitionState, NDArray[np.intp]]]:
         """Each partition concerned, with the rows of *transactions* whose key it has."""
@@ -162,7 +184,10 @@ class Replica:
 
 def build_replica(settings: PredictorSettings, book: VerdictBook, clock: Clock, health: Health, stop: threading.Event) -> Replica:
     """The replica on the configured brokers; *health* waits until everything followed was read to its end once."""
-    state = StateReplica(FeatureLayout(settings.attributes), book, clock, settings.dedupe_ids)
+    def store_of(partition: int) -> SnapshotStore:
+        return SnapshotStore(settings.state_dir / "partitions" / str(partition))
+
+    state = StateReplica(FeatureLayout(settings.attributes), book, clock, settings.dedupe_ids, store_of)
     verdicts = VerdictFollower(book)
 
     def reader(topic: str, place: Place) -> TableReader:

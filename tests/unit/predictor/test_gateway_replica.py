@@ -4,21 +4,25 @@ from __future__ import annotations
 
 import threading
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import msgspec
 import numpy as np
+import pytest
 
 from centinela.clock import FixedClock
 from centinela.events import LabelReported, TransactionReceived, TransactionScored, Verdict, encode
 from centinela.features.assemble import Columns
 from centinela.features.keys import epoch_ms, hash_ids
 from centinela.features.layout import USER_FEATURES, FeatureLayout, pack_rows
+from centinela.features.store import SnapshotStore
 from centinela.kafka.fake import FakeBroker, FakeConsumer
 from centinela.kafka.partitioner import partition_of
 from centinela.kafka.port import Record, TopicPartition
 from centinela.kafka.reader import TableReader
 from centinela.topics import LABELS, PREDICTIONS, TERMINAL_ACTIVITY, TRANSACTIONS
 from centinela_predictor.activity import Block, pack_block
+from centinela_predictor.admission import admit
 from centinela_predictor.replica import PlacedReader, StateReplica, VerdictFollower, newest
 from centinela_predictor.state import PartitionState
 from centinela_predictor.verdicts import VerdictBook
@@ -26,13 +30,17 @@ from centinela_predictor.verdicts import VerdictBook
 NOW = datetime(2026, 3, 31, 12, tzinfo=UTC)
 LAYOUT = FeatureLayout(("v1",))
 PARTITIONS = 3
+NOWHERE = Path("/nonexistent/snapshots")
 USERS_AT = slice(LAYOUT.names.index(USER_FEATURES[0]), LAYOUT.names.index(USER_FEATURES[-1]) + 1)
 
 
+def unplaced(book: VerdictBook | None = None, state_dir: Path = NOWHERE) -> StateReplica:
+    return StateReplica(LAYOUT, VerdictBook(10_000) if book is None else book, FixedClock(NOW), 1_000,
+                        lambda partition: SnapshotStore(state_dir / str(partition)))
+
+
 def replica(book: VerdictBook | None = None) -> StateReplica:
-    made = StateReplica(LAYOUT, VerdictBook(10_000) if book is None else book, FixedClock(NOW), 1_000)
-    broker = FakeBroker(PARTITIONS)
-    reader = FakeConsumer(broker)
+    made, reader = unplaced(book), FakeConsumer(FakeBroker(PARTITIONS))
     made.place(reader, TableReader(reader, [TRANSACTIONS.name]), reader.partitions_of(TRANSACTIONS.name))
     return made
 
@@ -192,3 +200,34 @@ def test_the_newest_verdicts_are_read_and_the_rest_is_not() -> None:
     broker.append(PREDICTIONS.name, b"40", partition=0)
     assert [record.value for record in reader.poll(0.0)] == [b"40"]
     assert reader.partitions == {TopicPartition(PREDICTIONS.name, n) for n in range(2)}
+
+
+@pytest.mark.parametrize("newest_is_damaged", [False, True])
+def test_a_start_from_the_streams_snapshots_ends_where_a_start_from_the_beginning_does(tmp_path: Path, newest_is_damaged: bool) -> None:
+    broker = FakeBroker(PARTITIONS)
+    log = records(transactions(200))
+    for record in log:
+        broker.append(record.topic, record.value, record.key, partition=record.partition)
+    stream = PartitionState(1_000)
+    of_one = [record for record in log if record.partition == 1]
+    for snapshot_at in (20, 40):
+        stream = PartitionState(1_000)
+        stream.apply(admit(of_one[:snapshot_at], NOW).columns)
+        SnapshotStore(tmp_path / "1").save(snapshot_at, stream.to_bytes())
+    SnapshotStore(tmp_path / "1").save(len(of_one) + 5, b"of a longer log, not looked at")
+    if newest_is_damaged:
+        SnapshotStore(tmp_path / "1").save(40, b"torn")
+
+    read: dict[Path, list[Record]] = {}
+    rows = []
+    for state_dir in (NOWHERE, tmp_path):
+        ours = unplaced(state_dir=state_dir)
+        reader = PlacedReader(FakeConsumer(broker), TRANSACTIONS.name, ours.place)
+        read[state_dir] = reader.poll(0.0)
+        ours.apply_transactions(read[state_dir])
+        rows.append(ours.features([TransactionReceived(transaction_id=f"q-{n}", occurred_at=NOW, amount=1.0, user_id=f"u-{n}") for n in range(12)]))
+
+    assert (rows[0][:, LAYOUT.names.index("user_count_30d")] > 1).all()
+    assert len(read[NOWHERE]) == 200
+    assert len(read[tmp_path]) == 200 - (20 if newest_is_damaged else 40)
+    np.testing.assert_array_equal(rows[1], rows[0])
