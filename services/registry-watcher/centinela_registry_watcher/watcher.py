@@ -23,7 +23,7 @@ from centinela_registry_watcher.diff import Announced, diff, key_of, with_event
 log = structlog.get_logger()
 READ_TIMEOUT_S = 30.0
 DELIVERY_TIMEOUT_S = 10.0
-LEAST_GAP_S = 0.05
+LEAST_GAP_S, STOP_CHECK_S = 0.05, 0.2
 KAFKA, MLFLOW = "kafka", "mlflow"
 
 
@@ -81,9 +81,7 @@ class Watcher:
                 self._outage.failed(error)
                 self._outage.back_off()
             else:
-                self._stop.wait(LEAST_GAP_S)
-                self._wake.wait(self._poll_s)
-                self._wake.clear()
+                self._pause()
 
     def step(self) -> list[ModelPromoted]:
         """Read what was announced, look once, announce what differs; the events written.
@@ -100,6 +98,14 @@ class Watcher:
         for event in events:
             self._announce(event)
         return events
+
+    def _pause(self) -> None:
+        """Until the next turn, a hint or the stop, whichever is first; never nothing at all, however many hints come."""
+        remaining = self._poll_s
+        self._stop.wait(LEAST_GAP_S)
+        while remaining > 0 and not self._stop.is_set() and not self._wake.wait(min(remaining, STOP_CHECK_S)):
+            remaining -= STOP_CHECK_S
+        self._wake.clear()
 
     def _take(self, records: Sequence[Record]) -> None:
         for record in records:

@@ -58,9 +58,11 @@ def before(history: Sequence[Promotion], current: str) -> str | None:
     for entry in history:
         if entry.previous is not None:
             push(entry.previous)
-        if entry.kind == "rollback" and entry.version in stack:
-            del stack[len(stack) - stack[::-1].index(entry.version):]
+        if entry.kind == "promote":
+            push(entry.version)
         else:
+            while stack and stack[-1] != entry.version:
+                stack.pop()
             push(entry.version)
     push(current)
     return stack[-2] if len(stack) > 1 else None

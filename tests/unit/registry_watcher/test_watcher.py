@@ -1,0 +1,192 @@
+"""The watcher on an in-memory Kafka and registry."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+
+import pytest
+
+from centinela.clock import FixedClock
+from centinela.codec import ModelEventDecoder
+from centinela.errors import DependencyUnavailable
+from centinela.events import Event, ModelLoaded, ModelPromoted, encode
+from centinela.kafka.fake import FakeBroker, FakeConsumer, FakeProducer
+from centinela.kafka.reader import TableReader
+from centinela.model.fake_store import FakeStore
+from centinela.model.registry import CHALLENGER, CHAMPION, Registry
+from centinela.settings import Settings
+from centinela.telemetry.correlation import TRACEPARENT, header
+from centinela.telemetry.health import Health
+from centinela.topics import MODEL_EVENTS
+from centinela_registry_watcher.watcher import Watcher
+
+NOW = datetime(2026, 3, 1, tzinfo=UTC)
+TOPIC = MODEL_EVENTS.name
+
+
+class World:
+    """A registry with three versions, a broker, and as many watchers as a test wants."""
+
+    def __init__(self) -> None:
+        self.broker, self.store, self.clock = FakeBroker(), FakeStore(), FixedClock(NOW)
+        self.registry = Registry(Settings(), store=self.store, clock=self.clock)
+        for _ in range(3):
+            self.store.add_version(self.registry.model_name, NOW)
+        self.health, self.stop = Health(), threading.Event()
+
+    def watcher(self, registry: object = None) -> Watcher:
+        return Watcher(registry or self.registry, TableReader(FakeConsumer(self.broker), [TOPIC]), FakeProducer(self.broker),  # type: ignore[arg-type]
+                       model_name=self.registry.model_name, poll_s=0.01, health=self.health, clock=self.clock, stop=self.stop)
+
+    def told(self) -> list[tuple[str, str | None, int]]:
+        decoder = ModelEventDecoder()
+        events: list[Event] = [decoder.decode(record.value) for record in self.broker.records(TOPIC)]
+        return [(e.alias, e.model_version, e.sequence) for e in events if isinstance(e, ModelPromoted)]
+
+
+class Frozen:
+    """A registry as a stalled watcher remembers it."""
+
+    def __init__(self, **aliases: str) -> None:
+        self._aliases = aliases
+
+    def aliases(self) -> Mapping[str, str]:
+        return self._aliases
+
+
+@pytest.fixture
+def world() -> World:
+    return World()
+
+
+def test_each_change_of_an_alias_is_announced_once(world: World) -> None:
+    watcher = world.watcher()
+    assert watcher.step() == []
+
+    world.registry.promote("1")
+    watcher.step()
+    watcher.step()
+    world.registry.set_alias(CHALLENGER, "2")
+    watcher.step()
+    world.registry.promote("2")
+    watcher.step()
+    watcher.step()
+
+    assert world.told() == [("champion", "1", 1), ("challenger", "2", 2), ("champion", "2", 3), ("challenger", None, 4)]
+
+
+def test_the_record_can_be_compacted_and_followed(world: World) -> None:
+    world.registry.promote("1")
+    world.watcher().step()
+
+    [record] = world.broker.records(TOPIC)
+    assert record.key == b"FraudDetector:promoted:champion"
+    assert header(record.headers, "ce_type") == "ModelPromoted"
+    assert header(record.headers, "ce_id") == "FraudDetector:1"
+    assert header(record.headers, TRACEPARENT)
+
+
+def test_a_restart_goes_on_from_what_it_reads_back(world: World) -> None:
+    world.registry.promote("1")
+    world.watcher().step()
+
+    restarted = world.watcher()
+    assert restarted.step() == []
+    world.registry.promote("2")
+    restarted.step()
+
+    assert world.told() == [("champion", "1", 1), ("champion", "2", 2)]
+
+
+def test_other_events_and_other_models_on_the_topic_do_not_matter(world: World) -> None:
+    other = ModelPromoted(model_name="Other", alias="champion", model_version="9", previous_version=None, sequence=40, observed_at=NOW)
+    loaded = ModelLoaded(model_name="FraudDetector", alias="champion", model_version="1", replica="stream-0", sequence=30, loaded_at=NOW,
+                         duration_s=0.1)
+    for value in (encode(other), encode(loaded), b"nonsense", None):
+        world.broker.append(TOPIC, value)
+    world.registry.promote("1")
+
+    [event] = world.watcher().step()
+    assert event.sequence == 1
+
+
+def test_two_watchers_announce_a_change_once_between_them(world: World) -> None:
+    first, second = world.watcher(), world.watcher()
+    world.registry.promote("1")
+    for _ in range(3):
+        first.step()
+        second.step()
+    assert world.told() == [("champion", "1", 1)]
+
+
+def test_what_a_stalled_watcher_says_late_is_put_right(world: World) -> None:
+    stale = world.watcher(Frozen(champion="1"))
+    watcher = world.watcher()
+    world.registry.promote("3")
+    late = stale.step()
+    watcher.step()
+    assert world.told() == [("champion", "1", 1), ("champion", "3", 2)]
+
+    world.broker.append(TOPIC, encode(late[0]), b"FraudDetector:promoted:champion")
+    watcher.step()
+    watcher.step()
+
+    assert world.told()[-1] == ("champion", "3", 3)
+    assert len(world.told()) == 4
+
+
+def test_a_kafka_that_is_away_is_waited_for_and_the_change_told_afterwards(world: World) -> None:
+    watcher = world.watcher()
+    watcher.step()
+    world.registry.promote("1")
+    world.broker.away = True
+    with pytest.raises(DependencyUnavailable):
+        watcher.step()
+    world.broker.away = False
+    watcher.step()
+    assert world.told() == [("champion", "1", 1)]
+
+
+def test_readiness_names_what_is_away_and_returns_with_it(world: World) -> None:
+    world.store.away = True
+    watcher = world.watcher()
+    assert set(world.health.unmet()) == {"kafka", "mlflow"}
+    thread = threading.Thread(target=watcher.run)
+    thread.start()
+    try:
+        assert _eventually(lambda: set(world.health.unmet()) == {"mlflow"} and "does not answer" in world.health.unmet()["mlflow"])
+        world.store.away = False
+        world.registry.promote("1")
+        assert _eventually(lambda: world.health.ready and world.told() == [("champion", "1", 1)])
+    finally:
+        world.stop.set()
+        thread.join(10)
+    assert not thread.is_alive()
+
+
+def test_a_hint_makes_it_look_at_once(world: World) -> None:
+    watcher = Watcher(world.registry, TableReader(FakeConsumer(world.broker), [TOPIC]), FakeProducer(world.broker),
+                      model_name=world.registry.model_name, poll_s=600, health=world.health, clock=world.clock, stop=world.stop)
+    thread = threading.Thread(target=watcher.run)
+    thread.start()
+    try:
+        assert _eventually(lambda: world.health.ready)
+        world.registry.set_alias(CHAMPION, "2")
+        watcher.hint()
+        assert _eventually(lambda: world.told() == [("champion", "2", 1)])
+    finally:
+        world.stop.set()
+        thread.join(10)
+    assert not thread.is_alive()
+
+
+def _eventually(condition: Callable[[], bool], timeout_s: float = 10.0) -> bool:
+    deadline, tick = time.monotonic() + timeout_s, threading.Event()
+    while not condition():
+        if time.monotonic() > deadline:
+            return False
+        tick.wait(0.005)
+    return True
