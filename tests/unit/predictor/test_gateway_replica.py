@@ -27,7 +27,8 @@ from centinela_predictor.replica import PlacedReader, StateReplica, VerdictFollo
 from centinela_predictor.state import PartitionState
 from centinela_predictor.verdicts import VerdictBook
 
-NOW = datetime(2026, 3, 31, 12, tzinfo=UTC)
+NOW = datetime(2023, 11, 14, 12, tzinfo=UTC)
+"""Before the times at which the fake broker stamps records, or they would lie in the future."""
 LAYOUT = FeatureLayout(("v1",))
 PARTITIONS = 3
 NOWHERE = Path("/nonexistent/snapshots")
