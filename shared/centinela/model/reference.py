@@ -125,7 +125,7 @@ def _heavy(counts: NDArray[np.intp], segment: Segment, bins: int) -> bool:
 def _border(values: NDArray[np.float64], counts: NDArray[np.intp], left: Segment, right: Segment,
             bins: int) -> float:
     if _heavy(counts, left, bins):
-        return float(np.nextafter(values[left.first], np.inf))
+        return _just_above(values[left.first])
     return float(values[right.first])
 
 
@@ -133,7 +133,12 @@ def _close_ends(inner: list[float], values: NDArray[np.float64], counts: NDArray
                 segments: list[Segment], bins: int) -> list[float]:
     """Where bins are left, a heavy lowest (highest) value is parted from what may come below (above) it."""
     if len(inner) < bins - 1 and _heavy(counts, segments[-1], bins):
-        inner = [*inner, float(np.nextafter(values[-1], np.inf))]
+        inner = [*inner, _just_above(values[-1])]
     if len(inner) < bins - 1 and _heavy(counts, segments[0], bins):
         inner = [float(values[0]), *inner]
     return inner
+
+
+def _just_above(value: float) -> float:
+    """The next number, but no denormal one: a process that flushes those to zero would put zeros elsewhere."""
+    return float(max(np.nextafter(value, np.inf), value + np.finfo(np.float64).tiny))
