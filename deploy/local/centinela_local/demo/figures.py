@@ -6,7 +6,7 @@ import urllib.request
 from collections import deque
 
 from centinela import topics
-from centinela_local.demo.exposition import total
+from centinela_local.demo.exposition import samples, total
 from centinela_local.demo.view import Figures
 
 _TIMEOUT_S = 2.0
@@ -29,7 +29,8 @@ class Meter:
         page = metrics_page(self._url)
         if page is None:
             return False
-        figures.processed = total(page, "centinela_consumer_records_total", topic=topics.TRANSACTIONS.name) or 0.0
+        figures.processed = sum(value for labels, value in samples(page, "centinela_consumer_records_total")
+                                if labels["topic"] == topics.TRANSACTIONS.name and labels["outcome"] != "held")
         figures.fraud_rate = total(page, "fraud_rate")
         figures.lag = total(page, "centinela_consumer_lag_records", topic=topics.TRANSACTIONS.name) or 0.0
         self._seen.append((now, figures.processed))

@@ -17,12 +17,12 @@ class Plan:
         lag_limit: Records that may wait unscored before the feed waits too.
     """
 
-    seed: int = 7
+    seed: int = 3
     customers: int = 1_500
     terminals: int = 3_000
     start: date = date(2025, 1, 1)
     history_days: int = 45
-    attack_day: int = 58
+    attack_day: int = 57
     last_day: int = 110
     day_seconds: float = 2.0
     lag_limit: int = 6_000

@@ -32,6 +32,7 @@ _HISTORY_TIMEOUT_S = 300.0
 _TRAINING_TIMEOUT_S = 300.0
 _DRAIN_TIMEOUT_S = 120.0
 _AFTER_CLOSING_S = 4.0
+_IDLE_S = 15.0
 
 
 class DemoStuck(CentinelaError):
@@ -55,6 +56,7 @@ class Demo:
         self._meter, self._observer = Meter(urls["stream"]), Observer(settings)
         self._feeder = Feeder(settings, plan, lambda: self._view.figures.lag < plan.lag_limit)
         self._probe = Probe(urls["gateway"], lambda: self._feeder.event_time)
+        self._idle_since: float | None = None
         self._began, self._pause = self._clock.monotonic(), threading.Event()
 
     def run(self) -> Summary:
@@ -149,8 +151,11 @@ class Demo:
         self._view.refresh()
 
     def _caught_up(self) -> bool:
-        figures = self._view.figures
-        return figures.lag == 0 and figures.processed >= self._feeder.transactions
+        """Whether the stream has taken in what was sent. Its count starts anew with its process; its lag does not."""
+        figures, now = self._view.figures, self._clock.monotonic()
+        if figures.lag > 0 or self._idle_since is None:
+            self._idle_since = now
+        return figures.processed >= self._feeder.transactions or now - self._idle_since > _IDLE_S
 
     def _models_serve(self) -> bool:
         answers = [ask(f"{self._urls[name]}/ready") for name in ("gateway", "stream")]
