@@ -14,6 +14,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from kafka import KafkaConsumer, TopicPartition  # noqa: TID251 - reads what our own consumers never show
 
 from centinela.events import DriftReported, Event, FeaturePane, RetrainRequested, TrainingCompleted, encode
 from centinela.kafka.admin import TopicSpec
@@ -129,19 +130,19 @@ def reading(service: Service, *topics: str) -> Iterator[Callable[[Callable[[list
 
 
 def send(service: Service, days: range) -> None:
-    """Write *days* of the world: labels plainly, panes in committed transactions, one a day."""
+    """Write *days* of the world: labels plainly, panes in one committed transaction."""
     out = producer(service.settings)
     pane_out = transactional_producer(service.settings, transactional_id=f"{service.topics.panes}-writer")
     pane_out.init()
-    reader = consumer(service.settings, group=None)
+    pane_out.begin()
     for day in days:
         panes, labels = WORLD.day(day)
         for label in labels:
             out.send(Outgoing(service.topics.labels, encode(label), label.transaction_id.encode()))
-        pane_out.begin()
         pane_out.send_all([pane_record(service, pane) for pane in panes])
-        pane_out.commit({}, reader)
     out.flush(20)
+    reader = consumer(service.settings, group=None)
+    pane_out.commit({}, reader)
     out.close()
     pane_out.close()
     reader.close()
@@ -157,6 +158,18 @@ def send_plainly(service: Service, topic: str, *values: Event | bytes) -> None:
         out.send(Outgoing(topic, encode(value) if isinstance(value, Event) else value, b"key"))
     out.flush(20)
     out.close()
+
+
+def wait_for_uncommitted(service: Service, count: int) -> None:
+    """Wait until the log holds *count* panes of an open transaction: what a careless reader would count."""
+    reader = KafkaConsumer(bootstrap_servers=service.settings.kafka_bootstrap_servers, isolation_level="read_uncommitted")
+    reader.assign([TopicPartition(service.topics.panes, n) for n in range(PARTITIONS)])
+    reader.seek_to_beginning()
+    seen, deadline = 0, time.monotonic() + 20
+    while seen < count:
+        assert time.monotonic() < deadline, f"{seen} of {count} panes"
+        seen += sum(map(len, reader.poll(200).values()))
+    reader.close()
 
 
 def reports(records: list[Record], topic: str) -> list[DriftReported]:
@@ -206,6 +219,7 @@ def test_an_aborted_pane_is_not_counted_a_bad_one_is_dead_lettered_and_training_
     out.init()
     out.begin()
     out.send_all([pane_record(service, pane) for pane in panes])
+    wait_for_uncommitted(service, len(panes))
     out.abort()
     out.close()
     send_plainly(service, topics.panes, b"{no json")

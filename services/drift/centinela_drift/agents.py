@@ -8,6 +8,7 @@ snapshotted nor a snapshot without its commit loses or repeats anything.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Collection, Mapping
 from typing import Any, ClassVar, cast
 
@@ -41,6 +42,14 @@ class _ConsumerThread(driver.AIOKafkaConsumerThread):
             return super()._create_worker_consumer(transport)
         finally:
             self.consumer.in_transaction = False
+
+    def highwater(self, tp: TP) -> int:
+        """The end up to which transactions are settled, by the newest fetch; -1 before the first.
+
+        Asking the broker would wait behind the fetch that waits for records on the same connection.
+        """
+        end = self._ensure_consumer().last_stable_offset(tp)
+        return -1 if end is None else int(end)
 
     async def seek_to_committed(self) -> Mapping[TP, int]:
         """Seek every assigned partition to the service's next offset."""
@@ -101,13 +110,15 @@ class FaustLog:
 
     def __init__(self, settings: DriftSettings, topics: Topics, service: DriftService, health: Health) -> None:
         self._topics, self._service = topics, service
+        for chatty in ("faust", "mode"):
+            logging.getLogger(chatty).setLevel("WARNING")
         brokers = [f"aiokafka://{broker.strip()}" for broker in settings.kafka_bootstrap_servers.split(",")]
         self._app = faust.App(
             settings.drift_group, broker=";".join(brokers), datadir=str(settings.data_dir / "drift" / "faust"), store="memory://",
             web_enabled=False, topic_disable_leader=True, topic_allow_declare=False, worker_redirect_stdouts=False,
             stream_wait_empty=False, stream_recovery_delay=0.0, consumer_auto_offset_reset="earliest",
             broker_request_timeout=REQUEST_TIMEOUT_S, broker_session_timeout=SESSION_TIMEOUT_S, broker_heartbeat_interval=3.0,
-            broker_commit_interval=5.0, producer_compression_type="zstd",
+            consumer_group_instance_id=f"{settings.drift_group}-0", broker_commit_interval=5.0, producer_compression_type="zstd",
         )
         self._app.transport = transport = Transport(self._app.conf.broker_consumer, self._app)
         self._app.producer_transport = transport
@@ -154,9 +165,7 @@ class FaustLog:
 
     async def ends(self) -> Mapping[TopicPartition, int]:
         consumer = self._app.consumer
-        assigned = consumer.assignment()
-        ends = await consumer.highwaters(*assigned) if assigned else {}
-        return {TopicPartition(tp.topic, tp.partition): end for tp, end in ends.items()}
+        return {TopicPartition(tp.topic, tp.partition): consumer.highwater(tp) for tp in consumer.assignment()}
 
     async def position(self, partition: TopicPartition) -> int:
         return await self._app.consumer.position(TP(*partition)) or 0

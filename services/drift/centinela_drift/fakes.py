@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -80,23 +81,8 @@ class World:
         return panes, labels
 
     def manifest(self) -> Manifest:
-        """The bundle's manifest of the version that scores; its average precision rests on reported frauds, as a trainer's does."""
-        rng = np.random.default_rng(self.seed)
-        is_fraud, scores, matrix = World(seed=self.seed)._draw(rng, 20_000, 0, busy=False)
-        known = is_fraud & (rng.random(len(is_fraud)) < self.reported_share)
-        edges = reference_edges(matrix)
-        frozen = FrozenReference(
-            bins=10, rows=len(matrix), edges=tuple(tuple(row[np.isfinite(row)].tolist()) for row in edges),
-            counts=tuple(tuple(row) for row in histogram(matrix, edges).tolist()), recent_rows=len(scores),
-            score_counts=tuple(score_histogram(scores).tolist()), alert_rate=float((scores >= THRESHOLD).mean()), review_rate=0.2,
-            average_precision=average_precision(known, scores),
-        )
-        return Manifest(
-            model_name="FraudDetector", model_kind="fake", layout_id="v1:v1", feature_names=FEATURES, backend="sklearn",
-            threshold=THRESHOLD, review_threshold=0.4, files={}, reference=frozen, dataset_digest="md5:0", request_id="request-0",
-            code_commit="0", created_at=START, versions={},
-            parity=Parity(rows=0, missing_rows=0, edge_rows=0, tolerance=0.0, attempts=()),
-        )
+        """The bundle's manifest of the version that scores."""
+        return _manifest(self.seed, self.reported_share)
 
     def write_bundle(self, dest: Path) -> Path:
         """A bundle that verifies, with no model in it."""
@@ -115,6 +101,27 @@ class World:
         if self.hole_from is not None and day >= self.hole_from:
             matrix[rng.random(n) < 0.5, 2] = np.nan
         return is_fraud, scores, matrix.astype(np.float64)
+
+
+@lru_cache(maxsize=8)
+def _manifest(seed: int, reported_share: float) -> Manifest:
+    """Its average precision rests on reported frauds, as a trainer's does."""
+    rng = np.random.default_rng(seed)
+    is_fraud, scores, matrix = World()._draw(rng, 20_000, 0, busy=False)
+    known = is_fraud & (rng.random(len(is_fraud)) < reported_share)
+    edges = reference_edges(matrix)
+    frozen = FrozenReference(
+        bins=10, rows=len(matrix), edges=tuple(tuple(row[np.isfinite(row)].tolist()) for row in edges),
+        counts=tuple(tuple(row) for row in histogram(matrix, edges).tolist()), recent_rows=len(scores),
+        score_counts=tuple(score_histogram(scores).tolist()), alert_rate=float((scores >= THRESHOLD).mean()), review_rate=0.2,
+        average_precision=average_precision(known, scores),
+    )
+    return Manifest(
+        model_name="FraudDetector", model_kind="fake", layout_id="v1:v1", feature_names=FEATURES, backend="sklearn",
+        threshold=THRESHOLD, review_threshold=0.4, files={}, reference=frozen, dataset_digest="md5:0", request_id="request-0",
+        code_commit="0", created_at=START, versions={},
+        parity=Parity(rows=0, missing_rows=0, edge_rows=0, tolerance=0.0, attempts=()),
+    )
 
 
 @dataclass

@@ -22,7 +22,7 @@ from centinela_drift.settings import DriftSettings
 from centinela_drift.snapshot import SnapshotStore
 
 log = structlog.get_logger()
-QUIET_S = 0.5
+QUIET_S = 0.3
 RETRY_S = (0.5, 1.0, 2.0, 5.0, 10.0)
 
 
@@ -33,7 +33,7 @@ class EventLog(Protocol):
         """Return when *record* is acknowledged."""
 
     async def ends(self) -> Mapping[TopicPartition, int]:
-        """The end of each assigned partition."""
+        """The end of each assigned partition as far as it is known; -1 where it is not known yet."""
 
     async def position(self, partition: TopicPartition) -> int:
         """The offset up to which records were fetched, transaction markers included."""
@@ -163,10 +163,13 @@ class DriftService:
 
     async def _settle(self, out: EventLog, stop: asyncio.Event) -> None:
         """Wait until every record that is in the log now is taken: a report does not depend on which topic was read first."""
-        ends = {tp: end for tp, end in (await out.ends()).items() if not (self._paused and tp.topic == self.handler.topics.panes)}
+        ends: dict[TopicPartition, int] = {}
         deadline = self._clock.monotonic() + self._settings.drift_settle_seconds
         while not stop.is_set():
-            open_ = [tp for tp, end in ends.items() if not await self._taken(tp, end, out)]
+            for tp, end in (await out.ends()).items():
+                if ends.get(tp, -1) < 0 and not (self._paused and tp.topic == self.handler.topics.panes):
+                    ends[tp] = end
+            open_ = [tp for tp, end in ends.items() if end < 0 or not await self._taken(tp, end, out)]
             if not open_:
                 return
             if self._clock.monotonic() >= deadline:
