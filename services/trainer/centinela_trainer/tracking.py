@@ -14,6 +14,7 @@ import msgspec
 import numpy as np
 import pandas as pd
 import requests
+from mlflow.data.code_dataset_source import CodeDatasetSource
 from mlflow.data.numpy_dataset import from_numpy
 from mlflow.entities import Metric, Param, Run, RunTag
 from mlflow.exceptions import MlflowException
@@ -126,7 +127,7 @@ class Tracking:
 
     def log_data(self, run_id: str, data: LoggedData) -> None:
         """Name the data set as the run's input (its digest and shape; the rows stay in the archive)."""
-        source = mlflow.data.dataset_source_registry.resolve_dataset_source(data.source)
+        source = CodeDatasetSource({"archive": data.source})
         dataset = from_numpy(data.matrix, source=source, targets=data.is_fraud, name=data.name, digest=data.digest)
         with answering(), self._resumed(run_id):
             mlflow.log_input(dataset, context="training")
