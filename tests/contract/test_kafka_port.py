@@ -23,6 +23,7 @@ from centinela.settings import Settings
 
 DEADLINE_S = 20.0
 NOBODY = "127.0.0.1:9"
+BRISK = Limits(heartbeat_s=0.2)
 SHORT = Limits(request_s=0.5, transaction_s=1.0, commit_s=0.5, delivery_s=0.6, queue_s=0.2, probe_after_s=0.2)
 
 
@@ -75,7 +76,7 @@ class RealKit:
         return name
 
     def consumer(self, group: str | None = None) -> Consumer:
-        return self._keep(self._consumer(self._servers, group))
+        return self._keep(self._consumer(self._servers, group, limits=BRISK))
 
     def producer(self) -> Producer:
         return self._shared
@@ -507,7 +508,7 @@ def test_brokers_that_are_away_are_reported_in_bounded_time(kit: Kit) -> None:
 
     for call in (
         lambda: consumer.partitions_of("t"), poll_until_told, lambda: consumer.committed([TopicPartition("t", 0)]),
-        lambda: producer.send(Outgoing("t", b"v")).wait(1.0), transactional.init,
+        lambda: producer.send(Outgoing("t", b"v")).wait(1.0), transactional.init, transactional.abort,
     ):
         with pytest.raises(DependencyUnavailable):
             call()

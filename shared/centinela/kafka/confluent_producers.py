@@ -108,7 +108,7 @@ class ConfluentTransactionalProducer:
             "delivery.timeout.ms": int(limits.commit_s * 1000),
         }
         self._client: RdProducer | None = None
-        self._open = False
+        self._initialised = self._open = False
         self._commit_by = 0.0
 
     def init(self) -> None:
@@ -116,6 +116,7 @@ class ConfluentTransactionalProducer:
             self._client = RdProducer(self._config)
         with mapped_errors():
             self._client.init_transactions(self._limits.request_s)
+        self._initialised = True
 
     def begin(self) -> None:
         with mapped_errors():
@@ -143,7 +144,7 @@ class ConfluentTransactionalProducer:
         self._open = False
 
     def abort(self) -> None:
-        if self._client is None:
+        if self._client is None or not self._initialised:
             self.init()
         elif self._open:
             try:
@@ -165,7 +166,7 @@ class ConfluentTransactionalProducer:
         self._discard()
 
     def _ready(self) -> RdProducer:
-        if self._client is None:
+        if self._client is None or not self._initialised:
             raise TransactionAborted("the producer lost its transaction: abort first")
         return self._client
 
@@ -192,7 +193,7 @@ class ConfluentTransactionalProducer:
         raise error
 
     def _discard(self) -> None:
-        client, self._client, self._open = self._client, None, False
+        client, self._client, self._initialised, self._open = self._client, None, False, False
         if client is not None:
             client.purge()
 

@@ -33,7 +33,7 @@ class KafkaPythonTransactionalProducer:
         }
         self._producer: KafkaProducer | None = None
         self._guard: Guard | None = None
-        self._open = self._fenced = False
+        self._initialised = self._open = self._fenced = False
         self._commit_by = 0.0
 
     def init(self) -> None:
@@ -41,7 +41,12 @@ class KafkaPythonTransactionalProducer:
             if self._producer is None:
                 self._producer = KafkaProducer(**self._config)
                 self._guard = Guard("kafka-transactions")
-            self._bounded(self._producer.init_transactions, self._limits.request_s)
+            try:
+                self._bounded(self._producer.init_transactions, self._limits.request_s)
+            except (kafka_errors.RetriableError, DeadlineExceeded):
+                self._discard()
+                raise
+        self._initialised = True
 
     def begin(self) -> None:
         with self._fencing():
@@ -66,7 +71,7 @@ class KafkaPythonTransactionalProducer:
         self._open = False
 
     def abort(self) -> None:
-        if self._producer is None:
+        if self._producer is None or not self._initialised:
             self.init()
         elif self._open:
             try:
@@ -88,7 +93,7 @@ class KafkaPythonTransactionalProducer:
     def _ready(self) -> KafkaProducer:
         if self._fenced:
             raise ProducerFenced("this producer was fenced before")
-        if self._producer is None:
+        if self._producer is None or not self._initialised:
             raise TransactionAborted("the producer lost its transaction: abort first")
         return self._producer
 
@@ -100,7 +105,7 @@ class KafkaPythonTransactionalProducer:
         return self._guard.run(call, timeout_s)
 
     def _discard(self) -> None:
-        producer, self._producer = self._producer, None
+        producer, self._producer, self._initialised = self._producer, None, False
         if self._guard is not None:
             self._guard.close()
         self._open = False
