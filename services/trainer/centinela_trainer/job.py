@@ -7,7 +7,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import Protocol
 
 import msgspec
 import numpy as np
@@ -18,6 +17,7 @@ from centinela.errors import CentinelaError, ModelRejected, PromotionConflict
 from centinela.events import RetrainRequested, TrainingCompleted
 from centinela.features.layout import FeatureLayout
 from centinela.model.export import ModelFacts, build_bundle
+from centinela.model.registry import CHALLENGER, CHAMPION, NOBODY, Registry
 from centinela.model.scorer import Scorer
 from centinela_trainer import plots
 from centinela_trainer.dataset import Dataset, Floats, assemble, immature
@@ -30,29 +30,12 @@ from centinela_trainer.tracking import BUNDLE, REQUEST, LoggedData, LoggedModel,
 from centinela_trainer.training import Candidate, NotEnoughData, train
 
 log = structlog.get_logger()
-CHAMPION, CHALLENGER = "champion", "challenger"
 _BOOTSTRAP_SAMPLES, _EXAMPLE_ROWS = 200, 5
 _MODEL_URI = "centinela.model_uri"
 
 
 class Superseded(CentinelaError):
     """Another process took the request over."""
-
-
-class Versions(Protocol):
-    """What the job asks of the registry (``centinela.model.registry.Registry``)."""
-
-    def version_of(self, alias: str) -> str | None:
-        """The version that *alias* points to."""
-
-    def download(self, version: str, dest: Path) -> Path:
-        """The bundle of *version*."""
-
-    def set_alias(self, alias: str, version: str) -> None:
-        """Point *alias* to *version*."""
-
-    def promote(self, version: str, expect: str | None = None) -> object:
-        """Make *version* the champion where the champion is still *expect*."""
 
 
 @dataclass(frozen=True)
@@ -66,10 +49,10 @@ class Data:
 
 @dataclass(frozen=True)
 class Champion:
-    """The champion's version and its scores of the test rows."""
+    """The champion's version and its scores of the test rows; None where its bundle cannot score them."""
 
     version: str
-    scores: Floats
+    scores: Floats | None
 
 
 class TrainingJob:
@@ -78,13 +61,12 @@ class TrainingJob:
     Args:
         maturity: Age at which a transaction without a fraud label counts as genuine.
         work: An empty folder for files.
-        versions: The registry.
     """
 
-    def __init__(self, params: Params, maturity: timedelta, reader: ArchiveReader, tracking: Tracking, versions: Versions, clock: Clock,
+    def __init__(self, params: Params, maturity: timedelta, reader: ArchiveReader, tracking: Tracking, registry: Registry, clock: Clock,
                  work: Path) -> None:
         self._params, self._maturity, self._reader = params, maturity, reader
-        self._tracking, self._versions, self._clock, self._work = tracking, versions, clock, work
+        self._tracking, self._registry, self._clock, self._work = tracking, registry, clock, work
 
     def run(self, request: RetrainRequested, wait_for_archive: Callable[[], None]) -> TrainingCompleted:
         """Answer *request*: from the run that answered it before, where there is one.
@@ -153,7 +135,7 @@ class TrainingJob:
         metrics |= {f"forward_{name}": value for name, value in self._metrics(dataset, candidate, candidate.forward_scores).items()
                     if name in ("average_precision", "roc_auc")}
         better = None
-        if champion is not None:
+        if champion is not None and champion.scores is not None:
             metrics["champion_average_precision"] = average_precision(truth, champion.scores)
             better = share_better(truth, candidate.test_scores, champion.scores, dataset.groups[test],
                                   samples=_BOOTSTRAP_SAMPLES, seed=self._params.seed)
@@ -168,20 +150,20 @@ class TrainingJob:
         log.info("challenger.judged", passed=verdict.passed, reason=verdict.reason)
         self._log(run_id, data, candidate, champion, metrics, digest, verdict)
         return msgspec.structs.replace(
-            draft, outcome=CHALLENGER if verdict.passed else "refused", reason=verdict.reason, dataset_digest=digest,
+            draft, outcome="challenger" if verdict.passed else "refused", reason=verdict.reason, dataset_digest=digest,
             average_precision=_finite(metrics.get("average_precision")),
             champion_average_precision=_finite(metrics.get("champion_average_precision")))
 
     def _champion(self, data: Data, candidate: Candidate) -> Champion | None:
-        """None where there is no champion, or none that can score: then the absolute minimum applies."""
-        version = self._versions.version_of(CHAMPION)
+        """None where there is no champion. Without one, or with one that cannot score, the absolute minimum applies."""
+        version = self._registry.version_of(CHAMPION)
         if version is None:
             return None
         try:
-            scorer = Scorer.load(self._versions.download(version, self._work / "champion"), layout=data.layout)
+            scorer = Scorer.load(self._registry.download(version, self._work / "champion"), layout=data.layout)
         except ModelRejected as rejected:
             log.warning("champion.unusable", model_version=version, detail=str(rejected))
-            return None
+            return Champion(version, None)
         return Champion(version, scorer.score(data.dataset.matrix[candidate.split.test], data.layout))
 
     def _metrics(self, dataset: Dataset, candidate: Candidate, scores: Floats) -> dict[str, float]:
@@ -219,14 +201,16 @@ class TrainingJob:
         plots.confusion_matrix(truth, candidate.test_scores, candidate.thresholds.decline, folder / "confusion_matrix.png")
         if truth.any():
             curves = {"challenger": candidate.test_scores, "challenger, trained before": candidate.forward_scores}
-            plots.precision_recall(truth, curves | ({"champion": champion.scores} if champion else {}), folder / "pr_curve.png")
+            if champion is not None and champion.scores is not None:
+                curves["champion"] = champion.scores
+            plots.precision_recall(truth, curves, folder / "pr_curve.png")
         (folder / "environment.json").write_text(json.dumps(environment(), indent=1))
         self._tracking.log(
             run_id, params={"train_size": len(candidate.split.train), "test_size": len(test), "features": len(candidate.names)},
             metrics=metrics | {"threshold": candidate.thresholds.decline, "review_threshold": candidate.thresholds.review,
                                "train_frauds": float(dataset.is_fraud[candidate.split.train].sum()), "test_frauds": float(truth.sum())},
             tags={"dataset_digest": digest, "gate": "passed" if verdict.passed else "refused", "gate_reason": verdict.reason,
-                  "champion_version": champion.version if champion else "none"})
+                  "champion_version": champion.version if champion else NOBODY})
         self._tracking.log_artifacts(run_id, folder)
         self._tracking.log_artifacts(run_id, self._work / BUNDLE, BUNDLE)
         matrix = dataset.columns(candidate.names)
@@ -237,7 +221,7 @@ class TrainingJob:
     def _finish(self, run_id: str, draft: TrainingCompleted) -> TrainingCompleted:
         """Register and promote what the gate let pass, then close the run. Safe to repeat."""
         completed = draft
-        if draft.outcome == CHALLENGER:
+        if draft.outcome == "challenger":
             completed = self._register(run_id, draft)
         completed = msgspec.structs.replace(completed, completed_at=self._clock.now())
         self._tracking.complete(run_id, completed)
@@ -248,16 +232,16 @@ class TrainingJob:
         version = self._tracking.register(run_id, tags[_MODEL_URI], {
             REQUEST: draft.request_id, "dataset_digest": draft.dataset_digest or "", "code_commit": tags["code_commit"],
             "model_kind": tags["model_kind"]})
-        self._versions.set_alias(CHALLENGER, version)
         completed = msgspec.structs.replace(draft, model_version=version)
+        if self._registry.version_of(CHAMPION) == version:
+            return msgspec.structs.replace(completed, outcome="promoted")
+        self._registry.set_alias(CHALLENGER, version)
         if not self._params.register.auto_promote:
             return msgspec.structs.replace(completed, reason=f"{draft.reason}; waits to be promoted")
-        judged_against = None if tags["champion_version"] == "none" else tags["champion_version"]
-        if self._versions.version_of(CHAMPION) != version:
-            try:
-                self._versions.promote(version, expect=judged_against)
-            except PromotionConflict as conflict:
-                return msgspec.structs.replace(completed, reason=f"{draft.reason}; not promoted: {conflict}")
+        try:
+            self._registry.promote(version, expect=tags["champion_version"], reason=draft.reason)
+        except PromotionConflict as conflict:
+            return msgspec.structs.replace(completed, reason=f"{draft.reason}; not promoted: {conflict}")
         return msgspec.structs.replace(completed, outcome="promoted")
 
     def _since(self, began: float) -> float:
