@@ -6,12 +6,11 @@ import threading
 from datetime import timedelta
 from pathlib import Path
 
-from centinela.model.registry import Registry
-
 from centinela import topics
 from centinela.clock import SystemClock
 from centinela.kafka import connect
 from centinela.kafka.loop import ConsumerLoop, SinkLoop
+from centinela.model.registry import Registry
 from centinela.telemetry.health import Health
 from centinela_trainer.archive import LABELS, PREDICTIONS, Archive
 from centinela_trainer.child import ChildRunner, start_child
@@ -27,21 +26,33 @@ from centinela_trainer.tracking import Tracking
 TRAINER, ARCHIVE = "trainer", "archive"
 
 
-def trainer_loop(settings: TrainerSettings, health: Health, stop: threading.Event) -> ConsumerLoop:
-    """Role ``serve``: answers each retrain request once, in the transaction that commits its offset."""
+def trainer_loop(settings: TrainerSettings, health: Health, stop: threading.Event, *, requests: str = topics.RETRAIN_REQUESTS.name,
+                 events: str = topics.MODEL_EVENTS.name, name: str = TRAINER) -> ConsumerLoop:
+    """Role ``serve``: answers each retrain request once, in the transaction that commits its offset.
+
+    Args:
+        requests, events: Topics read and written.
+        name: Consumer group, its one static member, and transactional id.
+    """
     load_params(settings.params_path)
-    consumer = connect.consumer(settings, group=TRAINER, instance_id=TRAINER)
-    runner = ChildRunner(settings.training_dir, start_child(settings.training_threads), SystemClock(), health, settings.training_timeout_s)
-    handler = RetrainHandler(runner, settings.model_name, topics.MODEL_EVENTS.name)
-    return ConsumerLoop(consumer, connect.transactional_producer(settings, transactional_id=TRAINER), handler,
-                        topics=[topics.RETRAIN_REQUESTS.name], health=health, stop=stop, batch=10, service=TRAINER)
+    runner = ChildRunner(settings.training_dir, start_child(settings), SystemClock(), health, settings.training_timeout_s)
+    return ConsumerLoop(
+        connect.consumer(settings, group=name, instance_id=name), connect.transactional_producer(settings, transactional_id=name),
+        RetrainHandler(runner, settings.model_name, events), topics=[requests], health=health, stop=stop, batch=10, service=TRAINER)
 
 
-def archive_loop(settings: TrainerSettings, store: ArchiveStore, health: Health, stop: threading.Event) -> SinkLoop:
-    """Role ``archive``: verdicts and labels to Parquet. *store* is locked by this process."""
-    streams = {topics.PREDICTIONS.name: PREDICTIONS, topics.LABELS.name: LABELS}
+def archive_loop(settings: TrainerSettings, store: ArchiveStore, health: Health, stop: threading.Event, *,
+                 predictions: str = topics.PREDICTIONS.name, labels: str = topics.LABELS.name, name: str = ARCHIVE) -> SinkLoop:
+    """Role ``archive``: verdicts and labels to Parquet.
+
+    Args:
+        store: Locked by this process.
+        predictions, labels: Topics read.
+        name: Consumer group and its one static member.
+    """
+    streams = {predictions: PREDICTIONS, labels: LABELS}
     archive = Archive(store, streams, SystemClock(), flush_rows=settings.archive_flush_rows, flush_s=settings.archive_flush_s)
-    return SinkLoop(connect.consumer(settings, group=ARCHIVE, instance_id=ARCHIVE), connect.producer(settings), archive,
+    return SinkLoop(connect.consumer(settings, group=name, instance_id=name), connect.producer(settings), archive,
                     topics=list(streams), health=health, stop=stop, batch=5_000, service=ARCHIVE)
 
 

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Protocol
+from typing import Protocol
 
 import msgspec
 import structlog
 
 from centinela.clock import Clock
 from centinela.events import RetrainRequested, TrainingCompleted, encode
+from centinela.settings import Settings
 from centinela.telemetry.health import Health
 from centinela_trainer import metrics
+from centinela_trainer.settings import TrainerSettings
 
 log = structlog.get_logger()
 EX_TEMPFAIL = 75
@@ -148,22 +151,26 @@ class ChildRunner:
         return lines[-1][:300] if lines else ""
 
 
-def start_child(threads: int) -> Start:
-    """Starts ``python -m centinela_trainer train`` with this process's environment.
+def start_child(settings: TrainerSettings) -> Start:
+    """Starts ``python -m centinela_trainer train`` with *settings*.
 
     The child holds the read end of a pipe whose write end only this process holds: when this process dies, however it
-    does, the child reads the end of it and ends as well. Its logs go to this process's standard error.
+    does, the child reads the end of it and ends as well. Its logs go to this process's standard error. Its OpenMP threads
+    sleep while they wait: spinning beside busy scorers makes training ten times slower, and the scorers too.
     """
+    environment = {**os.environ, **as_environment(settings), "OMP_NUM_THREADS": str(settings.training_threads),
+                   "OMP_WAIT_POLICY": "PASSIVE"}
 
     def start(request: Path, answer: Path, output: Path) -> Process:
-        environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "OMP_WAIT_POLICY": "PASSIVE", "MPLBACKEND": "Agg"}
-        out: IO[bytes]
         with output.open("wb") as out:
-            return _Child([sys.executable, "-m", "centinela_trainer", "train", "--request", str(request), "--answer", str(answer), "--guarded"],
-                          stdin=subprocess.PIPE, stdout=out, env=environment)
+            return subprocess.Popen(
+                [sys.executable, "-m", "centinela_trainer", "train", "--request", str(request), "--answer", str(answer), "--guarded"],
+                stdin=subprocess.PIPE, stdout=out, env=environment)
 
     return start
 
 
-class _Child(subprocess.Popen[bytes]):
-    """A child that is told of its parent's end by the end of its standard input."""
+def as_environment(settings: Settings) -> dict[str, str]:
+    """The variables from which another process reads equal settings."""
+    return {f"CENTINELA_{name.upper()}": value if isinstance(value, str) else json.dumps(value)
+            for name, value in settings.model_dump(mode="json").items() if value is not None}

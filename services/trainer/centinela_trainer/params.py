@@ -31,9 +31,9 @@ class HgbParams(_Strict, frozen=True):
 
     max_iter: Count = 150
     learning_rate: Positive = 0.08
-    max_leaf_nodes: Count | None = 31
+    max_leaf_nodes: Count | None = 15
     max_depth: Count | None = None
-    min_samples_leaf: Count = 20
+    min_samples_leaf: Count = 10
     l2_regularization: Annotated[float, Meta(ge=1)] = 1.0
     class_weight: Literal["balanced"] | None = None
 
@@ -45,6 +45,7 @@ class RfParams(_Strict, frozen=True):
     max_depth: Count | None = 12
     min_samples_split: Annotated[int, Meta(ge=2)] = 10
     min_samples_leaf: Count = 2
+    max_samples: Annotated[float, Meta(gt=0, le=1)] = 0.25
     max_features: Literal["sqrt", "log2"] | float | None = "sqrt"
     class_weight: Literal["balanced", "balanced_subsample"] | None = "balanced_subsample"
     n_jobs: Count = 2
@@ -63,6 +64,7 @@ class TrainParams(_Strict, frozen=True):
 
     model_kind: ModelKind = "hgb"
     window_days: Positive = 120
+    recency_half_life_days: Positive | None = 30
     min_rows: Count = 500
     min_frauds: Count = 20
     refit: bool = True
