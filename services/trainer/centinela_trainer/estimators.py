@@ -17,8 +17,8 @@ from centinela_trainer.params import ModelKind, Params
 class Classifier(Protocol):
     """What training asks of an estimator."""
 
-    def fit(self, matrix: NDArray[Any], is_fraud: NDArray[Any], **weights: NDArray[Any]) -> Any:
-        """Learn from rows, shape (n, features), labels and weights, shape (n,)."""
+    def fit(self, matrix: NDArray[Any], is_fraud: NDArray[Any]) -> Any:
+        """Learn from rows, shape (n, features), and labels, shape (n,)."""
 
     def predict_proba(self, matrix: NDArray[Any]) -> NDArray[Any]:
         """Probabilities, shape (n, 2): genuine, fraud."""
@@ -48,10 +48,3 @@ def build_estimator(kind: ModelKind, params: Params) -> Classifier:
         C=lr.C, max_iter=lr.max_iter, class_weight=lr.class_weight, random_state=params.seed,
     ))])
     return regression
-
-
-def fit(estimator: Classifier, matrix: NDArray[Any], is_fraud: NDArray[Any], weights: NDArray[Any]) -> Classifier:
-    """Fit *estimator*, or its pipeline's last step, with a weight for each row."""
-    name = "model__sample_weight" if isinstance(estimator, Pipeline) else "sample_weight"
-    estimator.fit(matrix, is_fraud, **{name: weights})
-    return estimator

@@ -64,7 +64,6 @@ class TrainParams(_Strict, frozen=True):
 
     model_kind: ModelKind = "hgb"
     window_days: Positive = 120
-    recency_half_life_days: Positive | None = 30
     min_rows: Count = 500
     min_frauds: Count = 20
     refit: bool = True
@@ -96,7 +95,7 @@ class GateParams(_Strict, frozen=True):
 
     min_average_precision: Share = 0.30
     min_gain: float = 0.01
-    confidence: Share = 0.9
+    confidence: Share = 0.8
     min_frauds: Count = 15
     min_alert_rate: Share = 0.0002
     max_alert_rate: Share = 0.05

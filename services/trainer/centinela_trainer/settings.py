@@ -19,7 +19,7 @@ class TrainerSettings(Settings):
     archive_flush_s: float = Field(5.0, gt=0, description="Age of the oldest buffered record at which the archive writes files.")
     archive_wait_s: float = Field(120.0, gt=0, description="Longest wait of a training run for the archive to hold what the request relies on.")
     training_timeout_s: float = Field(1_800.0, gt=0, description="A training run that takes longer is ended and answered as failed.")
-    training_threads: int = Field(2, ge=1, description="Threads that a training run may use.")
+    training_threads: int = Field(1, ge=1, description="OpenMP threads of a training run; more help only where processors are idle.")
 
     @property
     def archive_dir(self) -> Path:

@@ -17,8 +17,8 @@ import numpy as np
 
 from centinela.errors import CentinelaError
 from centinela_trainer.dataset import Bools, Dataset, Floats, Rows, Split, card_folds, split_by_time
-from centinela_trainer.estimators import Classifier, build_estimator, fit
-from centinela_trainer.evaluation import DAY_US, Thresholds, choose_thresholds
+from centinela_trainer.estimators import Classifier, build_estimator
+from centinela_trainer.evaluation import Thresholds, choose_thresholds
 from centinela_trainer.params import ModelKind, Params
 
 
@@ -62,11 +62,12 @@ def train(dataset: Dataset, kind: ModelKind, params: Params) -> Candidate:
     if not dataset.is_fraud[split.train].any():
         raise NotEnoughData(f"no fraud among the {len(split.train)} transactions before the test days")
     names = dataset.present()
-    weights = recency_weights(dataset, params.train.recency_half_life_days)
     matrix, truth = dataset.columns(names), dataset.is_fraud.astype(np.int64)
 
     def fitted(rows: Rows) -> Classifier:
-        return fit(build_estimator(kind, params), matrix[rows], truth[rows], weights[rows])
+        estimator = build_estimator(kind, params)
+        estimator.fit(matrix[rows], truth[rows])
+        return estimator
 
     forward = fitted(split.train)
     forward_scores = fraud_scores(forward, matrix[split.test])
@@ -83,15 +84,6 @@ def train(dataset: Dataset, kind: ModelKind, params: Params) -> Candidate:
         test_scores=test_scores, forward_scores=forward_scores,
         thresholds=_thresholds(dataset.is_fraud[split.test], test_scores, params),
     )
-
-
-def recency_weights(dataset: Dataset, half_life_days: float | None) -> Floats:
-    """Weight of each row, mean 1: half as much for every half-life that it is older than the newest. None: all alike."""
-    if half_life_days is None:
-        return np.ones(len(dataset))
-    age_days = (dataset.times_us[-1] - dataset.times_us) / DAY_US
-    weights = np.exp2(-age_days / half_life_days)
-    return np.asarray(weights / weights.mean(), dtype=np.float64)
 
 
 def fraud_scores(estimator: Classifier, matrix: Floats) -> Floats:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 
-import msgspec
 import numpy as np
 import pytest
 
 from centinela_trainer.dataset import Dataset
 from centinela_trainer.evaluation import average_precision
 from centinela_trainer.params import EvaluateParams, HgbParams, Params, RfParams, TrainParams
-from centinela_trainer.training import NotEnoughData, fraud_scores, recency_weights, train
+from centinela_trainer.training import NotEnoughData, fraud_scores, train
 
 DAY_US = 86_400_000_000
 PARAMS = Params(train=TrainParams(hgb=HgbParams(max_iter=25), rf=RfParams(n_estimators=15, n_jobs=1)), evaluate=EvaluateParams(test_days=2))
@@ -92,20 +91,3 @@ def test_too_few_frauds_are_said_so() -> None:
     honest = dataclasses.replace(dataset, is_fraud=np.zeros(len(dataset), dtype=np.bool_))
     with pytest.raises(NotEnoughData, match="with 0 frauds"):
         train(honest, "hgb", PARAMS)
-
-
-def test_weights_halve_with_each_half_life_and_have_mean_one() -> None:
-    dataset = a_dataset()
-    weights = recency_weights(dataset, 5.0)
-    age = (dataset.times_us[-1] - dataset.times_us) / DAY_US
-    assert weights.mean() == pytest.approx(1.0)
-    np.testing.assert_allclose(weights / weights[-1], 0.5 ** (age / 5.0))
-    assert set(recency_weights(dataset, None)) == {1.0}
-
-
-@pytest.mark.parametrize("kind", ["hgb", "rf", "lr"])
-def test_every_kind_heeds_the_weights(kind) -> None:
-    dataset = a_dataset()
-    young = train(dataset, kind, Params(train=msgspec.structs.replace(PARAMS.train, recency_half_life_days=0.5), evaluate=PARAMS.evaluate))
-    alike = train(dataset, kind, Params(train=msgspec.structs.replace(PARAMS.train, recency_half_life_days=None), evaluate=PARAMS.evaluate))
-    assert (young.test_scores != alike.test_scores).any()
