@@ -45,13 +45,20 @@ def label(number: int, days: float = 5) -> LabelReported:
     return LabelReported(transaction_id=f"t{number:05d}", is_fraud=True, occurred_at=occurred, reported_at=occurred + timedelta(days=days))
 
 
+class Unhurried(threading.Event):
+    """A stop event on which nobody waits: pauses between attempts take no time."""
+
+    def wait(self, timeout: float | None = None) -> bool:
+        return self.is_set()
+
+
 class Running:
     """An archive on a fake broker."""
 
     def __init__(self, broker: FakeBroker, root: Path, *, rows: int = 10, batch: int = 7, archive: type[Archive] = Archive) -> None:
         self.clock = FixedClock(START)
         self.archive = archive(ArchiveStore(root), STREAMS, self.clock, flush_rows=rows, flush_s=5)
-        self.health, self.stop = Health(), threading.Event()
+        self.health, self.stop = Health(), Unhurried()
         self.loop = SinkLoop(FakeConsumer(broker, "archive"), FakeProducer(broker), self.archive, topics=[PREDICTIONS, LABELS],
                              health=self.health, stop=self.stop, batch=batch, idle_s=0, clock=self.clock)
 
