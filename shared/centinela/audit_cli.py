@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from centinela import topics
-from centinela.audit import U64, LogAudit, Reconciliation
+from centinela.audit import LogAudit, Reconciliation
 from centinela.kafka.connect import consumer
 from centinela.settings import Settings
 
@@ -24,32 +24,34 @@ def audit(
     """Reconcile transactions with verdicts and dead letters, read_committed; exit 1 where they do not match."""
     reader = consumer(Settings(), group=None)
     try:
-        checks = LogAudit(reader)
-        result = checks.read_until_reconciled(wait)
-        log, verdicts = topics.TRANSACTIONS.name, topics.PREDICTIONS.name
-        faults = [
-            ("missing", log, result.missing), ("repeated", verdicts, result.repeated),
-            ("unexpected", verdicts, result.unexpected), ("repeated dead letters", log, result.repeated_letters),
-        ]
-        samples = {name: checks.ids_at(topic, found, _SHOWN) for name, topic, found in faults if len(found)}
+        reconciled = report(LogAudit(reader), wait, as_json=as_json)
     finally:
         reader.close()
+    if not reconciled:
+        raise typer.Exit(1)
+
+
+def report(log_audit: LogAudit, wait_s: float, *, as_json: bool) -> bool:
+    """Print what *log_audit* finds; whether the log reconciles."""
+    result = log_audit.read_until_reconciled(wait_s)
+    log, verdicts = topics.TRANSACTIONS.name, topics.PREDICTIONS.name
+    faults = [
+        ("missing", log, result.missing), ("repeated", verdicts, result.repeated),
+        ("unexpected", verdicts, result.unexpected), ("repeated dead letters", log, result.repeated_letters),
+    ]
+    samples = {name: log_audit.ids_at(topic, found, _SHOWN) for name, topic, found in faults if len(found)}
     if as_json:
         typer.echo(json.dumps(_counts(result) | {"reconciled": result.reconciled, "first_ids": samples}))
     else:
         _show(result, samples)
-    if not result.reconciled:
-        raise typer.Exit(1)
+    return result.reconciled
 
 
 def _counts(result: Reconciliation) -> dict[str, int]:
-    def count(found: U64) -> int:
-        return len(found)
-
     return {
         "records": result.records, "transactions": result.transactions, "duplicates": result.duplicates, "undecodable": result.undecodable,
-        "verdicts": result.verdicts, "dead_letters": result.dead_letters, "missing": count(result.missing),
-        "repeated": count(result.repeated), "unexpected": count(result.unexpected), "repeated_dead_letters": count(result.repeated_letters),
+        "verdicts": result.verdicts, "dead_letters": result.dead_letters, "missing": len(result.missing),
+        "repeated": len(result.repeated), "unexpected": len(result.unexpected), "repeated_dead_letters": len(result.repeated_letters),
         "stray_dead_letters": result.stray_letters,
     }
 

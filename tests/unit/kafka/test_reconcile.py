@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from datetime import UTC, datetime
 
@@ -21,6 +22,7 @@ from centinela.audit import (
     transaction_id,
     unpack,
 )
+from centinela.audit_cli import report
 from centinela.kafka.dlq import dead_letter
 from centinela.kafka.fake import FakeBroker, FakeConsumer, FakeTransactionalProducer
 from centinela.kafka.port import Outgoing, Record
@@ -142,6 +144,30 @@ def test_what_is_missing_or_repeated_is_named() -> None:
     assert sorted(audit.ids_at(LOG, result.missing)) == sorted(["lost", f"transactions[{broken.partition}]@{broken.offset}"])
     assert audit.ids_at(VERDICTS, result.repeated) == ["twice"]
     assert audit.ids_at(VERDICTS, result.unexpected) == ["invented"]
+
+
+def test_the_command_says_what_is_wrong_for_people_and_for_programs(capsys: pytest.CaptureFixture[str]) -> None:
+    platform = Platform()
+    platform.transaction("lost")
+    platform.transaction("fine")
+    platform.verdict("fine")
+
+    reconciled = [report(LogAudit(FakeConsumer(platform.broker)), 0, as_json=as_json) for as_json in (True, False)]
+
+    machine, people = capsys.readouterr().out.split("\n", 1)
+    answer = json.loads(machine)
+    assert reconciled == [False, False]
+    assert (answer["records"], answer["verdicts"], answer["missing"], answer["reconciled"]) == (2, 1, 1, False)
+    assert answer["first_ids"] == {"missing": ["lost"]}
+    assert "missing: lost" in people
+    assert "not reconciled" in people
+
+
+def test_where_retention_cut_the_log_an_outcome_without_its_transaction_is_no_fault() -> None:
+    cut = reconcile(u64([]), u64([]), u64([7]), u64([0]), u64([3]), log_is_whole=False)
+
+    assert cut.reconciled
+    assert not reconcile(u64([]), u64([]), u64([7]), u64([0]), u64([]), log_is_whole=True).reconciled
 
 
 def test_an_outcome_that_comes_late_is_waited_for() -> None:

@@ -1,0 +1,59 @@
+"""Calls without a time-out of their own get one, and a broker that is away is not asked in vain all the time."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+
+from centinela.errors import DependencyUnavailable
+from centinela.kafka.guard import Connection, DeadlineExceeded, Guard
+
+
+def test_a_call_that_hangs_is_given_up_at_its_deadline() -> None:
+    guard, release = Guard("test"), threading.Event()
+
+    with pytest.raises(DeadlineExceeded):
+        guard.run(lambda: release.wait(10), 0.01)
+
+    release.set()
+
+
+def test_a_call_gives_its_result_or_its_error() -> None:
+    guard = Guard("test")
+
+    assert guard.run(lambda: 7, 10) == 7
+    with pytest.raises(KeyError):
+        guard.run(lambda: {}["missing"], 10)
+    guard.close()
+
+
+def test_a_client_is_made_once() -> None:
+    made: list[object] = []
+
+    def make() -> object:
+        made.append(object())
+        return made[-1]
+
+    connection = Connection(make)
+
+    assert connection.current is None
+    assert connection.get() is connection.get() is connection.current
+    assert len(made) == 1
+    assert connection.drop() is made[0]
+    assert connection.get() is made[1]
+
+
+def test_a_failed_attempt_is_not_repeated_at_once() -> None:
+    attempts: list[int] = []
+
+    def fail() -> object:
+        attempts.append(1)
+        raise DependencyUnavailable("away")
+
+    connection = Connection(fail, retry_after_s=60)
+
+    for _ in range(3):
+        with pytest.raises(DependencyUnavailable):
+            connection.get()
+    assert len(attempts) == 1

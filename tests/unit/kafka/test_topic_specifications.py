@@ -1,0 +1,57 @@
+"""The catalogue as topics: how many partitions, how safe, and what a check reports."""
+
+from __future__ import annotations
+
+from typer.testing import CliRunner
+
+from centinela.kafka.admin import TopicFinding, TopicSpec, TopicState, compare, specifications
+from centinela.kafka.topics_cli import app
+from centinela.settings import Settings
+from centinela.topics import CATALOGUE, WITH_DLQ
+
+SPEC = TopicSpec("transactions", 4, 3, {"retention.ms": "1000", "min.insync.replicas": "2"})
+
+
+def by_name(**fields: int) -> dict[str, TopicSpec]:
+    return {spec.name: spec for spec in specifications(Settings(**fields))}  # type: ignore[arg-type]
+
+
+def test_every_topic_and_every_dead_letter_topic_is_specified_once() -> None:
+    assert sorted(by_name()) == sorted([t.name for t in CATALOGUE] + [t.dlq for t in WITH_DLQ])
+
+
+def test_data_topics_follow_the_settings_and_dead_letters_their_topic() -> None:
+    specs = by_name(partitions=12)
+
+    assert [specs[name].partitions for name in ("transactions", "transactions-dlq", "predictions", "terminal-activity")] == [12] * 4
+    assert [specs[name].partitions for name in ("model-events", "model-events-dlq")] == [1, 1]
+
+
+def test_three_replicas_take_writes_while_two_are_there() -> None:
+    assert {s.config["min.insync.replicas"] for s in by_name(replication_factor=3).values()} == {"2"}
+    assert {s.config["min.insync.replicas"] for s in by_name(replication_factor=2).values()} == {"1"}
+    assert {s.replication for s in by_name(replication_factor=3).values()} == {3}
+
+
+def test_model_events_are_compacted_and_their_dead_letters_are_not() -> None:
+    specs = by_name()
+
+    assert specs["model-events"].config["cleanup.policy"] == "compact"
+    assert specs["model-events-dlq"].config["cleanup.policy"] == "delete"
+
+
+def test_a_check_names_what_is_missing_and_what_differs() -> None:
+    as_it_should_be = TopicState(4, 3, {"retention.ms": "1000", "min.insync.replicas": "2"})
+    otherwise = TopicState(2, 1, {"retention.ms": "5"})
+
+    assert compare([SPEC], {}) == [TopicFinding("transactions", "missing")]
+    assert compare([SPEC], {"transactions": as_it_should_be}) == [TopicFinding("transactions", "ok")]
+    assert compare([SPEC], {"transactions": otherwise}) == [TopicFinding("transactions", "differs", (
+        "2 partitions, not 4", "1 replicas, not 3", "min.insync.replicas=?, not 2", "retention.ms=5, not 1000"))]
+
+
+def test_the_catalogue_can_be_listed_without_a_broker() -> None:
+    result = CliRunner().invoke(app, ["list"], env={"COLUMNS": "200"})
+
+    assert result.exit_code == 0
+    assert all(topic.name in result.output for topic in CATALOGUE)
