@@ -18,9 +18,11 @@ from aiokafka.errors import KafkaError
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
 
+from centinela.clock import Clock
 from centinela.errors import DependencyUnavailable
 from centinela.kafka.port import Outgoing, Record, TopicPartition
 from centinela.telemetry.health import Health
+from centinela.telemetry.metrics import DEPENDENCY_UP
 from centinela_drift.handler import Topics
 from centinela_drift.service import DriftService
 from centinela_drift.settings import DriftSettings
@@ -30,6 +32,8 @@ REQUEST_TIMEOUT_S = 40.0
 SESSION_TIMEOUT_S = 30.0
 SEND_TIMEOUT_S = 30.0
 START_TIMEOUT_S = 60.0
+SILENCE_S = 6.0
+"""A fetch is answered within 1.5 s, records or not: after this long the brokers count as away."""
 
 
 class _ConsumerThread(driver.AIOKafkaConsumerThread):
@@ -51,6 +55,13 @@ class _ConsumerThread(driver.AIOKafkaConsumerThread):
         end = self._ensure_consumer().last_stable_offset(tp)
         return -1 if end is None else int(end)
 
+    def last_answer_s(self) -> float | None:
+        """See ``_Consumer``."""
+        consumer = self._ensure_consumer()
+        answers = (consumer.last_poll_timestamp(tp) for tp in consumer.assignment())
+        newest = max((answer for answer in answers if answer is not None), default=None)
+        return None if newest is None else newest / 1000
+
     async def seek_to_committed(self) -> Mapping[TP, int]:
         """Seek every assigned partition to the service's next offset."""
         assigned = self.assignment()
@@ -66,6 +77,10 @@ class _ConsumerThread(driver.AIOKafkaConsumerThread):
 class _Consumer(driver.Consumer):
     def _new_consumer_thread(self) -> _ConsumerThread:
         return _ConsumerThread(self, loop=self.loop, beacon=self.beacon)
+
+    def last_answer_s(self) -> float | None:
+        """When a fetch was last answered, seconds since 1970; None before the first, and while nothing is assigned."""
+        return cast(_ConsumerThread, self._thread).last_answer_s()
 
 
 class _Producer(driver.Producer):
@@ -101,6 +116,9 @@ class Transport(driver.Transport):
 class FaustLog:
     """``EventLog`` on a Faust app.
 
+    The client reconnects by itself and says so dozens of times a second; here it is silent, and an outage is told once, by what
+    was last fetched.
+
     Args:
         settings: Brokers and group.
         topics: Names of the topics; they must exist.
@@ -108,10 +126,10 @@ class FaustLog:
         health: Its condition ``kafka`` is met once partitions are assigned.
     """
 
-    def __init__(self, settings: DriftSettings, topics: Topics, service: DriftService, health: Health) -> None:
-        self._topics, self._service = topics, service
-        for chatty in ("faust", "mode"):
-            logging.getLogger(chatty).setLevel("WARNING")
+    def __init__(self, settings: DriftSettings, topics: Topics, service: DriftService, health: Health, clock: Clock) -> None:
+        self._topics, self._service, self._health, self._clock = topics, service, health, clock
+        for name, level in (("faust", "WARNING"), ("mode", "WARNING"), ("aiokafka", "CRITICAL")):
+            logging.getLogger(name).setLevel(level)
         brokers = [f"aiokafka://{broker.strip()}" for broker in settings.kafka_bootstrap_servers.split(",")]
         self._app = faust.App(
             settings.drift_group, broker=";".join(brokers), datadir=str(settings.data_dir / "drift" / "faust"), store="memory://",
@@ -135,10 +153,13 @@ class FaustLog:
         """
         self._failure = asyncio.get_running_loop().create_future()
         self._app.finalize()
+        crashed: asyncio.Task[None] | None = None
+        watch: asyncio.Task[None] | None = None
         try:
             await asyncio.wait_for(self._app.start(), START_TIMEOUT_S)
             worker = asyncio.create_task(self._service.run(self, stop), name="reports")
             crashed = asyncio.create_task(self._app.wait_until_stopped(), name="crash-watch")
+            watch = asyncio.create_task(self._watch(), name="outage-watch")
             await asyncio.wait({worker, crashed, self._failure}, return_when=asyncio.FIRST_COMPLETED)
             if self._failure.done():
                 worker.cancel()
@@ -146,12 +167,33 @@ class FaustLog:
             if not worker.done():
                 worker.cancel()
                 raise DependencyUnavailable(f"the Kafka client stopped: {self._app.crash_reason!r}")
-            crashed.cancel()
             worker.result()
         except (KafkaError, TimeoutError) as error:
             raise DependencyUnavailable(f"Kafka: {type(error).__name__}: {error}") from error
         finally:
+            for task in (watch, crashed):
+                if task is not None:
+                    task.cancel()
             await self._app.stop()
+
+    async def _watch(self) -> None:
+        """Say when the brokers stop answering fetches, and when they answer again."""
+        away = False
+        while True:
+            await asyncio.sleep(1.0)
+            consumer = cast(_Consumer, self._app.consumer)
+            answered = consumer.last_answer_s()
+            silent = None if answered is None else self._clock.now().timestamp() - answered
+            if silent is None or (silent > SILENCE_S) == away:
+                continue
+            away = not away
+            DEPENDENCY_UP.labels("kafka").set(not away)
+            if away:
+                self._health.wait_for("kafka", "the brokers do not answer")
+                log.warning("kafka.awaited", silent_s=round(silent, 1))
+            else:
+                self._health.met("kafka")
+                log.info("kafka.returned")
 
     async def send(self, record: Outgoing) -> None:
         producer = await self._app.maybe_start_producer()

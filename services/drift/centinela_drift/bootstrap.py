@@ -78,7 +78,7 @@ async def _run(settings: DriftSettings, topics: Topics, download: Callable[[str,
     try:
         await _await_topics(settings, topics, health, stopping)
         if not stopping.is_set():
-            await FaustLog(settings, topics, service, health).run(stopping)
+            await FaustLog(settings, topics, service, health, clock).run(stopping)
     except CentinelaError as error:
         health.died(str(error))
         raise

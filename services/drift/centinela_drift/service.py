@@ -122,7 +122,7 @@ class DriftService:
 
     async def run(self, out: EventLog, stop: asyncio.Event) -> None:
         """Report and save until *stop*; a last snapshot at the end."""
-        await self._publish(out)
+        await self._publish(out, stop)
         while not stop.is_set():
             self._changed.clear()
             await self._report_all_due(out, stop)
@@ -155,7 +155,7 @@ class DriftService:
             self.handler.report_path = self._reporter.finished() or self.handler.report_path
             evaluation = self.handler.evaluate(end, reference)
             await self._save()
-            await self._publish(out)
+            await self._publish(out, stop)
             self._tell(evaluation)
             if reference is not None and self._settings.drift_evidently and evaluation.alarm_began:
                 self._reporter.begin(evaluation, reference)
@@ -226,12 +226,19 @@ class DriftService:
             out.resume()
             self._paused = False
 
-    async def _publish(self, out: EventLog) -> None:
+    async def _publish(self, out: EventLog, stop: asyncio.Event) -> None:
         """Send what the outbox holds. It is part of the snapshot: after a crash the same events go out again, with the same ids."""
-        while self.handler.outbox:
-            await out.send(self.handler.outbox[0])
-            self.handler.published(1)
-            self._dirty = True
+        attempt = 0
+        while self.handler.outbox and not stop.is_set():
+            try:
+                await out.send(self.handler.outbox[0])
+            except DependencyUnavailable as error:
+                log.warning("report.unsent", detail=str(error))
+                await _first(stop.wait(), timeout_s=RETRY_S[min(attempt, len(RETRY_S) - 1)])
+                attempt += 1
+            else:
+                self.handler.published(1)
+                self._dirty, attempt = True, 0
 
     async def _save(self) -> None:
         values, arrays = self.handler.state()

@@ -138,14 +138,27 @@ async def test_a_report_that_was_not_acknowledged_goes_out_again_after_a_restart
     first = Rig(tmp_path)
     await first.take(Feed().records(World().day(0)[0] + World().day(1)[0]))
     first.log.refuse = True
-    stop = asyncio.Event()
-    with pytest.raises(DependencyUnavailable):
-        await first.service.run(first.log, stop)
+    await first.run_until(lambda: bool(first.handler.outbox))
+    assert first.log.sent == []
     first.store.close()
 
     second = Rig(tmp_path)
     await second.run_until(lambda: bool(second.log.sent))
     assert [r.end for r in second.reports()] == [START + timedelta(days=1)]
+
+
+async def test_a_log_that_takes_nothing_for_a_while_gets_the_report_when_it_is_back(tmp_path: Path) -> None:
+    rig = Rig(tmp_path)
+    await rig.take(Feed().records(World().day(0)[0] + World().day(1)[0]))
+    rig.log.refuse = True
+
+    def back() -> bool:
+        rig.log.refuse = rig.log.refuse and not rig.handler.outbox
+        return bool(rig.log.sent)
+
+    await rig.run_until(back)
+    assert len(rig.reports()) == 1
+    assert rig.handler.outbox == []
 
 
 async def test_while_the_registry_is_away_the_service_says_so_stops_reading_when_full_and_goes_on_after(tmp_path: Path) -> None:
