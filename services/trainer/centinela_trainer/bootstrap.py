@@ -1,27 +1,32 @@
-"""Builds the adapters of each role from settings."""
+"""Builds the adapters of each role from settings.
+
+What only the training child needs (scikit-learn, MLflow: 5 s and 300 MB) is imported where it is built.
+"""
 
 from __future__ import annotations
 
 import threading
+from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from centinela import topics
 from centinela.clock import SystemClock
 from centinela.kafka import connect
 from centinela.kafka.loop import ConsumerLoop, SinkLoop
-from centinela.model.registry import Registry
 from centinela.telemetry.health import Health
 from centinela_trainer.archive import LABELS, PREDICTIONS, Archive
 from centinela_trainer.child import ChildRunner, start_child
 from centinela_trainer.coverage import wait_for_archive
 from centinela_trainer.handler import RetrainHandler
-from centinela_trainer.job import TrainingJob
 from centinela_trainer.params import load_params
-from centinela_trainer.reader import ArchiveReader
 from centinela_trainer.settings import TrainerSettings
 from centinela_trainer.store import ArchiveStore
-from centinela_trainer.tracking import Tracking
+
+if TYPE_CHECKING:
+    from centinela.model.registry import Registry
+    from centinela_trainer.job import TrainingJob
 
 TRAINER, ARCHIVE = "trainer", "archive"
 
@@ -56,16 +61,21 @@ def archive_loop(settings: TrainerSettings, store: ArchiveStore, health: Health,
                     topics=list(streams), health=health, stop=stop, batch=5_000, service=ARCHIVE)
 
 
-def training_job(settings: TrainerSettings, work: Path) -> TrainingJob:
-    """What the child runs, with *work* for its files."""
+def training_job(settings: TrainerSettings, work: Path, *, registry: Registry | None = None) -> TrainingJob:
+    """What the child runs, with the empty folder *work* for its files."""
+    from centinela.model.registry import Registry
+    from centinela_trainer.job import TrainingJob
+    from centinela_trainer.reader import ArchiveReader
+    from centinela_trainer.tracking import Tracking
+
     return TrainingJob(load_params(settings.params_path), timedelta(days=settings.label_maturity_days), ArchiveReader(settings.archive_dir),
-                       Tracking(settings), Registry(settings), SystemClock(), work)
+                       Tracking(settings), registry or Registry(settings), SystemClock(), work)
 
 
-def await_archive(settings: TrainerSettings) -> None:
-    """Return once the archive holds what ``predictions`` and ``labels`` hold now."""
+def await_archive(settings: TrainerSettings, names: Sequence[str] = (topics.PREDICTIONS.name, topics.LABELS.name)) -> None:
+    """Return once the archive holds what the topics *names* hold now."""
     consumer = connect.consumer(settings, group=None)
     try:
-        wait_for_archive(consumer, ArchiveStore(settings.archive_dir), [topics.PREDICTIONS.name, topics.LABELS.name], settings.archive_wait_s)
+        wait_for_archive(consumer, ArchiveStore(settings.archive_dir), names, settings.archive_wait_s)
     finally:
         consumer.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -30,7 +31,10 @@ from centinela_trainer.estimators import Classifier
 REQUEST, DRAFT, COMPLETED = "request_id", "centinela.draft", "centinela.completed"
 BUNDLE = "bundle"
 _AWAY = {"INTERNAL_ERROR", "TEMPORARILY_UNAVAILABLE", "REQUEST_LIMIT_EXCEEDED"}
-_CLIENT_LIMITS = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2", "MLFLOW_HTTP_REQUEST_TIMEOUT": "20", "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1"}
+_CLIENT = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2", "MLFLOW_HTTP_REQUEST_TIMEOUT": "20", "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1",
+           "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true"}
+"""Its own defaults wait for minutes."""
+
 
 
 @contextmanager
@@ -80,7 +84,7 @@ class Tracking:
     """Runs of the experiment that settings name."""
 
     def __init__(self, settings: Settings) -> None:
-        for name, value in _CLIENT_LIMITS.items():
+        for name, value in _CLIENT.items():
             os.environ.setdefault(name, value)
         mlflow.set_tracking_uri(settings.mlflow_tracking_uri)
         self._client = mlflow.MlflowClient(settings.mlflow_tracking_uri)
@@ -136,7 +140,8 @@ class Tracking:
         """Log the estimator as skops, with signature and input example. Returns the model's URI."""
         example = pd.DataFrame(model.example, columns=list(model.names))
         trusted = get_untrusted_types(data=dumps(model.estimator))
-        with answering(), self._resumed(run_id):
+        with answering(), self._resumed(run_id), warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="X has feature names")
             info = mlflow.sklearn.log_model(
                 model.estimator, name="model", serialization_format="skops", skops_trusted_types=trusted,
                 signature=infer_signature(example, model.estimator.predict_proba(model.example)), input_example=example,
