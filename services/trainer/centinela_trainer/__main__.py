@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import importlib
 import os
 import sys
 import tempfile
@@ -88,11 +89,12 @@ def _train(request_path: Path, answer_path: Path, guarded: bool) -> int:
     configure_logging(settings, bootstrap.TRAINER)
     if guarded:
         threading.Thread(target=_end_with_parent, name="guard", daemon=True).start()
+    threading.Thread(target=importlib.import_module, args=("centinela_trainer.job",), name="imports", daemon=True).start()
     try:
         request = Decoder(RetrainRequested).decode(request_path.read_bytes())
+        bootstrap.await_archive(settings)
         with tempfile.TemporaryDirectory(prefix="centinela-training-") as work:
-            job = bootstrap.training_job(settings, Path(work))
-            completed = job.run(request, lambda: bootstrap.await_archive(settings))
+            completed = bootstrap.training_job(settings, Path(work)).run(request)
     except DependencyUnavailable as away:
         print(away)
         return EX_TEMPFAIL

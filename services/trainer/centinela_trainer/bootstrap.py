@@ -1,6 +1,7 @@
 """Builds the adapters of each role from settings.
 
-What only the training child needs (scikit-learn, MLflow: 5 s and 300 MB) is imported where it is built.
+What only the training child needs (scikit-learn, MLflow: 5 s and 300 MB) is imported where it is built, meanwhile the child waits
+for the archive.
 """
 
 from __future__ import annotations

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -68,11 +67,11 @@ class TrainingJob:
         self._params, self._maturity, self._reader = params, maturity, reader
         self._tracking, self._registry, self._clock, self._work = tracking, registry, clock, work
 
-    def run(self, request: RetrainRequested, wait_for_archive: Callable[[], None]) -> TrainingCompleted:
-        """Answer *request*: from the run that answered it before, where there is one.
+    def run(self, request: RetrainRequested) -> TrainingCompleted:
+        """Answer *request*, on what the archive holds; from the run that answered it before, where there is one.
 
         Raises:
-            DependencyUnavailable: MLflow, Kafka or the archive is away; nothing is lost, the job may be run again.
+            DependencyUnavailable: MLflow is away, or the archive changed; nothing is lost, the job may be run again.
         """
         known = self._tracking.known(request.request_id)
         if known is not None and known.completed is not None:
@@ -82,7 +81,6 @@ class TrainingJob:
             return self._finish(known.run_id, known.draft)
         for run_id in self._tracking.fail_unfinished():
             log.warning("run.marked_failed", run_id=run_id)
-        wait_for_archive()
         return self._train(request)
 
     def _train(self, request: RetrainRequested) -> TrainingCompleted:

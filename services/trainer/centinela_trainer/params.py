@@ -94,7 +94,7 @@ class GateParams(_Strict, frozen=True):
     """What a challenger must show."""
 
     min_average_precision: Share = 0.30
-    min_gain: float = 0.01
+    min_gain: float = 0.02
     confidence: Share = 0.8
     min_frauds: Count = 15
     min_alert_rate: Share = 0.0002
