@@ -14,8 +14,8 @@ from centinela.kafka.admin import TopicAdmin, TopicSpec
 from centinela.kafka.confluent_adapter import ConfluentConsumer
 from centinela.kafka.confluent_producers import ConfluentProducer, ConfluentTransactionalProducer
 from centinela.kafka.fake import FakeBroker, FakeConsumer, FakeProducer, FakeTransactionalProducer
-from centinela.kafka.kafka_python_adapter import KafkaPythonConsumer, KafkaPythonProducer
-from centinela.kafka.kafka_python_transactions import KafkaPythonTransactionalProducer
+from centinela.kafka.kafka_python_adapter import KafkaPythonConsumer
+from centinela.kafka.kafka_python_producers import KafkaPythonProducer, KafkaPythonTransactionalProducer
 from centinela.kafka.limits import Limits
 from centinela.kafka.partitioner import partition_of
 from centinela.kafka.port import Consumer, Outgoing, Producer, Rebalance, Record, TopicPartition, TransactionalProducer

@@ -10,7 +10,7 @@ from kafka.admin import ConfigResource, KafkaAdminClient, NewTopic
 
 from centinela.errors import CentinelaError
 from centinela.kafka.guard import DeadlineExceeded, Guard
-from centinela.kafka.kafka_python_adapter import common_config, mapped_errors
+from centinela.kafka.kafka_python_common import common_config, mapped_errors
 from centinela.kafka.limits import LIMITS
 from centinela.settings import Settings
 from centinela.topics import CATALOGUE, DAY_MS, WITH_DLQ, Topic

@@ -1,71 +1,19 @@
-"""The port on confluent-kafka (librdkafka): its consumer and what its producers share (``confluent_producers``)."""
+"""The port's consumer on confluent-kafka (librdkafka); producers: ``confluent_producers``."""
 
 from __future__ import annotations
 
-import logging
 import time
-from collections.abc import Collection, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Collection, Mapping
 from typing import Any, Literal
 
 from confluent_kafka import OFFSET_BEGINNING, OFFSET_END, KafkaError, KafkaException
 from confluent_kafka import Consumer as RdConsumer
 from confluent_kafka import TopicPartition as RdPartition
 
-from centinela.errors import DependencyUnavailable, InvalidRecord, ProducerFenced, TransactionAborted
+from centinela.errors import DependencyUnavailable, TransactionAborted
+from centinela.kafka.confluent_common import AWAY, LOG, MISSING, common_config, mapped_errors, port_error
 from centinela.kafka.limits import LIMITS, Limits
 from centinela.kafka.port import Rebalance, Record, TopicPartition
-
-_log = logging.getLogger("centinela.librdkafka")
-_FENCED = {KafkaError._FENCED, KafkaError._FATAL, KafkaError.PRODUCER_FENCED, KafkaError.INVALID_PRODUCER_EPOCH,
-           KafkaError.FENCED_INSTANCE_ID}
-_STALE = {
-    KafkaError.ILLEGAL_GENERATION, KafkaError.UNKNOWN_MEMBER_ID, KafkaError.REBALANCE_IN_PROGRESS,
-    KafkaError._ASSIGNMENT_LOST, KafkaError.STALE_MEMBER_EPOCH,
-}
-_MISSING = {KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC, KafkaError._UNKNOWN_PARTITION}
-_AWAY = _MISSING | {
-    KafkaError._TIMED_OUT, KafkaError._TRANSPORT, KafkaError._ALL_BROKERS_DOWN, KafkaError._MSG_TIMED_OUT, KafkaError._WAIT_COORD,
-    KafkaError._RESOLVE, KafkaError._TIMED_OUT_QUEUE, KafkaError._QUEUE_FULL,
-    KafkaError.REQUEST_TIMED_OUT, KafkaError.COORDINATOR_NOT_AVAILABLE, KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
-    KafkaError.NOT_COORDINATOR, KafkaError.LEADER_NOT_AVAILABLE, KafkaError.NOT_LEADER_FOR_PARTITION,
-    KafkaError.UNSTABLE_OFFSET_COMMIT, KafkaError.NETWORK_EXCEPTION, KafkaError.BROKER_NOT_AVAILABLE, KafkaError.NOT_ENOUGH_REPLICAS,
-}
-
-
-def common_config(bootstrap_servers: str, limits: Limits) -> dict[str, Any]:
-    """What consumers and producers share."""
-    return {
-        "bootstrap.servers": bootstrap_servers, "socket.timeout.ms": max(10, limits.request_ms),
-        "reconnect.backoff.ms": 50, "reconnect.backoff.max.ms": int(limits.reconnect_max_s * 1000),
-        "retry.backoff.ms": max(1, int(limits.retry_backoff_s * 1000)), "logger": _log,
-    }
-
-
-def port_error(error: KafkaError) -> Exception:
-    """The port's error for librdkafka's; one that the port does not know stays as it is."""
-    code = error.code()
-    if error.fatal() or code in _FENCED:
-        return ProducerFenced(f"another process took over: {error}")
-    if code in {KafkaError.MSG_SIZE_TOO_LARGE, KafkaError.RECORD_LIST_TOO_LARGE}:
-        return InvalidRecord("too_large", str(error))
-    if error.txn_requires_abort() or code in _STALE:
-        return TransactionAborted(f"the transaction or group moved on: {error}")
-    if error.retriable() or code in _AWAY:
-        return DependencyUnavailable(f"Kafka does not answer: {error}", dependency="kafka")
-    return KafkaException(error)
-
-
-@contextmanager
-def mapped_errors() -> Iterator[None]:
-    """Raise the client's errors as the port's."""
-    try:
-        yield
-    except KafkaException as raised:
-        mapped = port_error(raised.args[0])
-        if isinstance(mapped, KafkaException):
-            raise
-        raise mapped from raised
 
 
 class ConfluentConsumer:
@@ -229,8 +177,8 @@ class ConfluentConsumer:
                 self._positions[TopicPartition(message.topic(), message.partition())] = message.offset()
                 self._heard_at, self._silent = time.monotonic(), False
             elif error.code() == KafkaError._MAX_POLL_EXCEEDED:
-                _log.warning("the consumer did not poll in time and left its group: %s", error)
-            elif error.code() in _MISSING or not isinstance(port_error(error), DependencyUnavailable):
+                LOG.warning("the consumer did not poll in time and left its group: %s", error)
+            elif error.code() in MISSING or not isinstance(port_error(error), DependencyUnavailable):
                 raise port_error(error)
             else:
                 self._silent = True
@@ -277,10 +225,10 @@ class ConfluentConsumer:
             self._heard_at, self._silent = time.monotonic(), False
 
     def _on_error(self, error: KafkaError) -> None:
-        if error.code() in _AWAY:
+        if error.code() in AWAY:
             self._silent = True
         else:
-            _log.warning("librdkafka: %s", error)
+            LOG.warning("librdkafka: %s", error)
 
     def _on_assign(self, client: RdConsumer, partitions: list[RdPartition]) -> None:
         client.incremental_assign(partitions)

@@ -11,7 +11,8 @@ from confluent_kafka import Producer as RdProducer
 from confluent_kafka import TopicPartition as RdPartition
 
 from centinela.errors import DependencyUnavailable, InvalidRecord, ProducerFenced, TransactionAborted
-from centinela.kafka.confluent_adapter import ConfluentConsumer, common_config, mapped_errors, port_error
+from centinela.kafka.confluent_adapter import ConfluentConsumer
+from centinela.kafka.confluent_common import common_config, mapped_errors, port_error
 from centinela.kafka.limits import LIMITS, MAX_REQUEST_BYTES, QUEUE_BYTES, Limits
 from centinela.kafka.port import Consumer, Delivery, Outgoing, TopicPartition
 

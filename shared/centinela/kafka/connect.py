@@ -37,7 +37,7 @@ def producer(settings: Settings, *, client: Client = "kafka-python", linger_ms: 
         from centinela.kafka.confluent_producers import ConfluentProducer
 
         return ConfluentProducer(settings.kafka_bootstrap_servers, linger_ms)
-    from centinela.kafka.kafka_python_adapter import KafkaPythonProducer
+    from centinela.kafka.kafka_python_producers import KafkaPythonProducer
 
     return KafkaPythonProducer(settings.kafka_bootstrap_servers, linger_ms)
 
@@ -48,7 +48,7 @@ def transactional_producer(settings: Settings, *, transactional_id: str, client:
         from centinela.kafka.confluent_producers import ConfluentTransactionalProducer
 
         return ConfluentTransactionalProducer(settings.kafka_bootstrap_servers, transactional_id)
-    from centinela.kafka.kafka_python_transactions import KafkaPythonTransactionalProducer
+    from centinela.kafka.kafka_python_producers import KafkaPythonTransactionalProducer
 
     return KafkaPythonTransactionalProducer(settings.kafka_bootstrap_servers, transactional_id)
 

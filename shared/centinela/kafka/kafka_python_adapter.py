@@ -1,7 +1,8 @@
-"""The port on kafka-python: its consumer and its idempotent producer (transactions: ``kafka_python_transactions``).
+"""The port's consumer on kafka-python (producers: ``kafka_python_producers``).
 
 Rebalance listeners run on the client's I/O loop, so they only set flags. Pausing is not offered: a paused partition can
-starve the others.
+starve the others. After a broker's long silence the client's heartbeat can end for good, so that the group has forgotten a
+member that does not know it: commits that are refused again and again make the adapter join anew.
 """
 
 from __future__ import annotations
@@ -16,45 +17,17 @@ import kafka.errors as kafka_errors
 from kafka.consumer.group import KafkaConsumer
 from kafka.consumer.subscription_state import ConsumerRebalanceListener
 from kafka.coordinator.assignors.cooperative_sticky import CooperativeStickyAssignor
-from kafka.producer.kafka import KafkaProducer
 from kafka.structs import OffsetAndMetadata
 from kafka.structs import TopicPartition as KafkaPartition
 
-from centinela.errors import DependencyUnavailable, InvalidRecord, ProducerFenced, TransactionAborted
+from centinela.errors import DependencyUnavailable, TransactionAborted
 from centinela.kafka.guard import Connection, DeadlineExceeded, Guard
-from centinela.kafka.limits import LIMITS, MAX_REQUEST_BYTES, QUEUE_BYTES, Limits
-from centinela.kafka.port import Delivery, Outgoing, Rebalance, Record, TopicPartition
+from centinela.kafka.kafka_python_common import common_config, mapped_errors
+from centinela.kafka.limits import LIMITS, MAX_REQUEST_BYTES, Limits
+from centinela.kafka.port import Rebalance, Record, TopicPartition
 
 _SLICE_MS = 50
-STALE_MEMBER = (
-    kafka_errors.CommitFailedError, kafka_errors.IllegalGenerationError, kafka_errors.UnknownMemberIdError,
-    kafka_errors.RebalanceInProgressError,
-)
-TOO_LARGE = (kafka_errors.MessageSizeTooLargeError, kafka_errors.RecordListTooLargeError)
-
-
-def common_config(bootstrap_servers: str, limits: Limits) -> dict[str, Any]:
-    """What consumers, producers and the admin client share."""
-    return {
-        "bootstrap_servers": bootstrap_servers.split(","), "request_timeout_ms": limits.request_ms,
-        "bootstrap_timeout_ms": limits.request_ms, "retry_backoff_ms": int(limits.retry_backoff_s * 1000),
-        "reconnect_backoff_max_ms": int(limits.reconnect_max_s * 1000),
-    }
-
-
-@contextmanager
-def mapped_errors() -> Iterator[None]:
-    """Raise the client's errors as the port's."""
-    try:
-        yield
-    except TOO_LARGE as error:
-        raise InvalidRecord("too_large", str(error)) from error
-    except kafka_errors.FencedInstanceIdError as error:
-        raise ProducerFenced(f"another process took over this member of the group: {error!r}") from error
-    except STALE_MEMBER as error:
-        raise TransactionAborted(f"the consumer group moved on: {error!r}") from error
-    except (kafka_errors.RetriableError, kafka_errors.KafkaConnectionError, DeadlineExceeded, OSError) as error:
-        raise DependencyUnavailable(f"Kafka does not answer: {error!r}", dependency="kafka") from error
+_REFUSALS = 5
 
 
 class _Flags(ConsumerRebalanceListener):  # type: ignore[misc]
@@ -109,6 +82,7 @@ class KafkaPythonConsumer:
         self._manual: frozenset[TopicPartition] = frozenset()
         self._heard_at = float("-inf")
         self._silent = False
+        self._refused = 0
 
     def subscribe(self, topics: Collection[str]) -> None:
         self._topics = list(topics)
@@ -121,6 +95,9 @@ class KafkaPythonConsumer:
             self._assign(client)
 
     def poll(self, timeout_s: float, max_records: int) -> list[Record]:
+        if self._refused >= _REFUSALS:
+            self._join_anew()
+            return []
         client = self._connection.get()
         deadline = time.monotonic() + timeout_s
         while not self._flags.pending:
@@ -143,7 +120,10 @@ class KafkaPythonConsumer:
         return []
 
     def take_rebalance(self) -> Rebalance | None:
-        return self._flags.take()
+        change = self._flags.take()
+        if change is not None:
+            self._refused = 0
+        return change
 
     def assignment(self) -> frozenset[TopicPartition]:
         client = self._connection.current
@@ -194,12 +174,21 @@ class KafkaPythonConsumer:
         return frozenset(TopicPartition(topic, n) for n in numbers)
 
     def commit(self, offsets: Mapping[TopicPartition, int]) -> None:
-        if not self.assignment() >= set(offsets):
-            raise TransactionAborted("the partitions are no longer assigned to this consumer")
-        with mapped_errors():
-            self._connection.get().commit(
-                {KafkaPartition(*p): OffsetAndMetadata(offset, "", -1) for p, offset in offsets.items()}, timeout_ms=self._limits.request_ms,
-            )
+        positions = {KafkaPartition(*p): OffsetAndMetadata(offset, "", -1) for p, offset in offsets.items()}
+        with self.committing(), mapped_errors():
+            if not self.assignment() >= set(offsets):
+                raise TransactionAborted("the partitions are no longer assigned to this consumer")
+            self._connection.get().commit(positions, timeout_ms=self._limits.request_ms)
+
+    @contextmanager
+    def committing(self) -> Iterator[None]:
+        """Counts the commits that the group refuses in a row."""
+        try:
+            yield
+        except TransactionAborted:
+            self._refused += 1
+            raise
+        self._refused = 0
 
     def group_metadata(self) -> Any:
         """What the transactional producer of this client needs to commit for this member."""
@@ -209,8 +198,7 @@ class KafkaPythonConsumer:
         if self._guard is not None:
             self._guard.close()
         if (client := self._connection.drop()) is not None:
-            with suppress(kafka_errors.KafkaError, OSError):
-                client.close(autocommit=False, timeout_ms=self._limits.request_ms)
+            _close(client, self._limits.request_ms)
             self._flags.take()
 
     def _connect(self) -> KafkaConsumer:
@@ -233,6 +221,14 @@ class KafkaPythonConsumer:
         if self._manual:
             self._assign(client)
         return client
+
+    def _join_anew(self) -> None:
+        lost = self.assignment()
+        self._flags, self._refused = _Flags(), 0
+        self._flags.on_partitions_lost(lost)
+        old = self._connection.drop()
+        if old is not None:
+            threading.Thread(target=_close, args=(old, self._limits.request_ms), name="kafka-close", daemon=True).start()
 
     def _assign(self, client: KafkaConsumer) -> None:
         partitions = [KafkaPartition(*p) for p in self._manual]
@@ -263,74 +259,6 @@ class KafkaPythonConsumer:
         self._heard_at, self._silent = time.monotonic(), False
 
 
-class _Delivery:
-    def __init__(self, future: Any) -> None:
-        self._future = future
-
-    def wait(self, timeout_s: float) -> None:
-        with mapped_errors():
-            self._future.get(timeout_s)
-
-
-def producer_config(bootstrap_servers: str, linger_ms: int, limits: Limits) -> dict[str, Any]:
-    """What plain and transactional producers share."""
-    return common_config(bootstrap_servers, limits) | {
-        "acks": "all", "enable_idempotence": True, "compression_type": "zstd", "linger_ms": linger_ms, "batch_size": 128 * 1024,
-        "max_request_size": MAX_REQUEST_BYTES, "max_block_ms": limits.request_ms, "allow_auto_create_topics": False,
-        "metrics_enabled": False,
-    }
-
-
-class KafkaPythonProducer:
-    """``Producer`` of the port. kafka-python queues without bound, so this keeps the count."""
-
-    def __init__(self, bootstrap_servers: str, linger_ms: int = 5, limits: Limits = LIMITS) -> None:
-        self._limits = limits
-        self._config = producer_config(bootstrap_servers, linger_ms, limits) | {"delivery_timeout_ms": int(limits.delivery_s * 1000)}
-        self._connection: Connection[KafkaProducer] = Connection(self._connect)
-        self._room = threading.Condition()
-        self._queued = 0
-        self._failure: BaseException | None = None
-
-    def send(self, record: Outgoing) -> Delivery:
-        size = len(record.value or b"") + len(record.key or b"") + 100
-        with mapped_errors():
-            client = self._connection.get()
-            with self._room:
-                if not self._room.wait_for(lambda: self._queued + size <= QUEUE_BYTES, self._limits.queue_s):
-                    raise DependencyUnavailable("the producer's queue is full: Kafka takes nothing", dependency="kafka")
-                self._queued += size
-            try:
-                future = client.send(record.topic, record.value, record.key, list(record.headers), record.partition)
-            except BaseException:
-                self._release(size)
-                raise
-        future.add_both(self._settle, size)
-        return _Delivery(future)
-
-    def flush(self, timeout_s: float) -> None:
-        with mapped_errors():
-            if (client := self._connection.current) is not None:
-                client.flush(timeout_s)
-            failure, self._failure = self._failure, None
-            if failure is not None:
-                raise failure
-
-    def close(self) -> None:
-        if (client := self._connection.drop()) is not None:
-            with suppress(kafka_errors.KafkaError):
-                client.close(timeout=self._limits.request_s)
-
-    def _connect(self) -> KafkaProducer:
-        with mapped_errors():
-            return KafkaProducer(**self._config)
-
-    def _settle(self, size: int, result: object) -> None:
-        if isinstance(result, BaseException):
-            self._failure = result
-        self._release(size)
-
-    def _release(self, size: int) -> None:
-        with self._room:
-            self._queued -= size
-            self._room.notify_all()
+def _close(client: KafkaConsumer, timeout_ms: int) -> None:
+    with suppress(kafka_errors.KafkaError, OSError):
+        client.close(autocommit=False, timeout_ms=timeout_ms)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from centinela.kafka.admin import specifications
 from centinela.kafka.connect import topic_admin
@@ -47,11 +47,10 @@ def check() -> None:
 def list_topics() -> None:
     """Show the catalogue: who writes and reads what. Asks no broker."""
     partitions = {spec.name: spec.partitions for spec in specifications(Settings())}
-    table = Table("topic", "key", "value", "producers", "consumers", "partitions", "cleanup", "dead letters")
+    table = Table(Column("topic", no_wrap=True), "from -> to", "key", "value", Column("parts", no_wrap=True))
     for topic in CATALOGUE:
         table.add_row(
-            topic.name, topic.key, ", ".join(value.__name__ for value in topic.values) or "packed block", ", ".join(topic.producers),
-            ", ".join(topic.consumers), str(partitions[topic.name]), topic.config["cleanup.policy"],
-            topic.dlq if topic.dlq in partitions else "",
+            topic.name, f"{', '.join(topic.producers)} -> {', '.join(topic.consumers)}", topic.key,
+            "\n".join(value.__name__ for value in topic.values) or "packed block", str(partitions[topic.name]),
         )
     Console().print(table)

@@ -1,11 +1,16 @@
-"""Transactions on kafka-python. Its transaction calls wait without a time-out, so each runs under a deadline."""
+"""The port's producers on kafka-python: idempotent, and transactional.
+
+Its queue has no bound, so the plain producer keeps the count. Its transaction calls wait without a time-out, so each runs
+under a deadline.
+"""
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import kafka.errors as kafka_errors
 from kafka.producer.kafka import KafkaProducer
@@ -13,13 +18,86 @@ from kafka.structs import OffsetAndMetadata
 from kafka.structs import TopicPartition as KafkaPartition
 
 from centinela.errors import DependencyUnavailable, ProducerFenced, TransactionAborted
-from centinela.kafka.guard import DeadlineExceeded, Guard
-from centinela.kafka.kafka_python_adapter import KafkaPythonConsumer, mapped_errors, producer_config
-from centinela.kafka.limits import LIMITS, Limits
-from centinela.kafka.port import Consumer, Outgoing, TopicPartition
+from centinela.kafka.guard import Connection, DeadlineExceeded, Guard
+from centinela.kafka.kafka_python_adapter import KafkaPythonConsumer
+from centinela.kafka.kafka_python_common import common_config, mapped_errors
+from centinela.kafka.limits import LIMITS, MAX_REQUEST_BYTES, QUEUE_BYTES, Limits
+from centinela.kafka.port import Consumer, Delivery, Outgoing, TopicPartition
 
 T = TypeVar("T")
-_FENCED = (kafka_errors.ProducerFencedError, kafka_errors.InvalidProducerEpochError, kafka_errors.TransactionalIdAuthorizationFailedError)
+_FENCED = (kafka_errors.ProducerFencedError, kafka_errors.InvalidProducerEpochError)
+
+
+class _Delivery:
+    def __init__(self, future: Any) -> None:
+        self._future = future
+
+    def wait(self, timeout_s: float) -> None:
+        with mapped_errors():
+            self._future.get(timeout_s)
+
+
+def _config(bootstrap_servers: str, linger_ms: int, limits: Limits) -> dict[str, Any]:
+    return common_config(bootstrap_servers, limits) | {
+        "acks": "all", "enable_idempotence": True, "compression_type": "zstd", "linger_ms": linger_ms, "batch_size": 128 * 1024,
+        "max_request_size": MAX_REQUEST_BYTES, "max_block_ms": limits.request_ms, "allow_auto_create_topics": False,
+        "metrics_enabled": False,
+    }
+
+
+class KafkaPythonProducer:
+    """``Producer`` of the port."""
+
+    def __init__(self, bootstrap_servers: str, linger_ms: int = 5, limits: Limits = LIMITS) -> None:
+        self._limits = limits
+        self._config = _config(bootstrap_servers, linger_ms, limits) | {"delivery_timeout_ms": int(limits.delivery_s * 1000)}
+        self._connection: Connection[KafkaProducer] = Connection(self._connect)
+        self._room = threading.Condition()
+        self._queued = 0
+        self._failure: BaseException | None = None
+
+    def send(self, record: Outgoing) -> Delivery:
+        size = len(record.value or b"") + len(record.key or b"") + 100
+        with mapped_errors():
+            client = self._connection.get()
+            with self._room:
+                if not self._room.wait_for(lambda: self._queued + size <= QUEUE_BYTES, self._limits.queue_s):
+                    raise DependencyUnavailable("the producer's queue is full: Kafka takes nothing", dependency="kafka")
+                self._queued += size
+            try:
+                future = client.send(record.topic, record.value, record.key, list(record.headers), record.partition)
+            except BaseException:
+                self._release(size)
+                raise
+        future.add_both(self._settle, size)
+        return _Delivery(future)
+
+    def flush(self, timeout_s: float) -> None:
+        with mapped_errors():
+            if (client := self._connection.current) is not None:
+                client.flush(timeout_s)
+            failure, self._failure = self._failure, None
+            if failure is not None:
+                raise failure
+
+    def close(self) -> None:
+        if (client := self._connection.drop()) is not None:
+            with suppress(kafka_errors.KafkaError):
+                client.close(timeout=self._limits.request_s)
+
+    def _connect(self) -> KafkaProducer:
+        with mapped_errors():
+            return KafkaProducer(**self._config)
+
+    def _settle(self, size: int, result: object) -> None:
+        if isinstance(result, BaseException):
+            self._failure = result
+        self._release(size)
+
+    def _release(self, size: int) -> None:
+        with self._room:
+            self._queued -= size
+            self._room.notify_all()
 
 
 class KafkaPythonTransactionalProducer:
@@ -27,7 +105,7 @@ class KafkaPythonTransactionalProducer:
 
     def __init__(self, bootstrap_servers: str, transactional_id: str, limits: Limits = LIMITS) -> None:
         self._limits = limits
-        self._config = producer_config(bootstrap_servers, 5, limits) | {
+        self._config = _config(bootstrap_servers, 5, limits) | {
             "transactional_id": transactional_id, "transaction_timeout_ms": int(limits.transaction_s * 1000),
             "delivery_timeout_ms": int(limits.commit_s * 1000),
         }
@@ -64,9 +142,12 @@ class KafkaPythonTransactionalProducer:
         producer = self._ready()
         with self._fencing(), self._aborting():
             if offsets:
-                metadata = _membership(offsets, consumer)
-                positions = {KafkaPartition(*p): OffsetAndMetadata(offset, "", -1) for p, offset in offsets.items()}
-                self._bounded(lambda: producer.send_offsets_to_transaction(positions, metadata), self._left())
+                if not isinstance(consumer, KafkaPythonConsumer):
+                    raise TypeError("kafka-python commits offsets only of its own consumer")
+                with consumer.committing(), mapped_errors():
+                    metadata = _membership(offsets, consumer)
+                    positions = {KafkaPartition(*p): OffsetAndMetadata(offset, "", -1) for p, offset in offsets.items()}
+                    self._bounded(lambda: producer.send_offsets_to_transaction(positions, metadata), self._left())
             self._bounded(producer.commit_transaction, self._left())
         self._open = False
 
@@ -88,7 +169,7 @@ class KafkaPythonTransactionalProducer:
         if self._open:
             with suppress(kafka_errors.KafkaError, DeadlineExceeded):
                 self._bounded(self._producer.abort_transaction, self._limits.request_s)
-        self._discard()
+        _close(self._take(), self._limits.request_s)
 
     def _ready(self) -> KafkaProducer:
         if self._fenced:
@@ -105,13 +186,14 @@ class KafkaPythonTransactionalProducer:
         return self._guard.run(call, timeout_s)
 
     def _discard(self) -> None:
-        producer, self._producer, self._initialised = self._producer, None, False
+        if self._producer is not None:
+            threading.Thread(target=_close, args=(self._take(), self._limits.commit_s + 1.0), name="kafka-close", daemon=True).start()
+
+    def _take(self) -> KafkaProducer:
+        producer, self._producer, self._initialised, self._open = self._producer, None, False, False
         if self._guard is not None:
             self._guard.close()
-        self._open = False
-        if producer is not None:
-            with suppress(kafka_errors.KafkaError):
-                producer.close(timeout=0)
+        return producer
 
     @contextmanager
     def _fencing(self) -> Iterator[None]:
@@ -138,10 +220,14 @@ class KafkaPythonTransactionalProducer:
             raise TransactionAborted(f"the transaction failed: {error!r}") from error
 
 
-def _membership(offsets: Mapping[TopicPartition, int], consumer: Consumer) -> object:
+def _close(producer: KafkaProducer, timeout_s: float) -> None:
+    """A producer ends only after its last record was delivered or timed out; told to end sooner, it leaves its thread behind."""
+    with suppress(kafka_errors.KafkaError):
+        producer.close(timeout=timeout_s)
+
+
+def _membership(offsets: Mapping[TopicPartition, int], consumer: KafkaPythonConsumer) -> object:
     """The consumer's group metadata; a commit by one that owns none of the partitions would go unfenced."""
-    if not isinstance(consumer, KafkaPythonConsumer):
-        raise TypeError("kafka-python commits offsets only of its own consumer")
     metadata = consumer.group_metadata()
     if metadata.generation_id < 0 or not consumer.assignment() >= set(offsets):
         raise TransactionAborted("the partitions are no longer assigned to this consumer")

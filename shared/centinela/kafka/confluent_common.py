@@ -1,0 +1,64 @@
+"""What the consumer and the producers on confluent-kafka (librdkafka) share."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from confluent_kafka import KafkaError, KafkaException
+
+from centinela.errors import DependencyUnavailable, InvalidRecord, ProducerFenced, TransactionAborted
+from centinela.kafka.limits import Limits
+
+LOG = logging.getLogger("centinela.librdkafka")
+_FENCED = {KafkaError._FENCED, KafkaError._FATAL, KafkaError.PRODUCER_FENCED, KafkaError.INVALID_PRODUCER_EPOCH,
+           KafkaError.FENCED_INSTANCE_ID}
+_STALE = {
+    KafkaError.ILLEGAL_GENERATION, KafkaError.UNKNOWN_MEMBER_ID, KafkaError.REBALANCE_IN_PROGRESS,
+    KafkaError._ASSIGNMENT_LOST, KafkaError.STALE_MEMBER_EPOCH,
+}
+MISSING = {KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC, KafkaError._UNKNOWN_PARTITION}
+AWAY = MISSING | {
+    KafkaError._TIMED_OUT, KafkaError._TRANSPORT, KafkaError._ALL_BROKERS_DOWN, KafkaError._MSG_TIMED_OUT, KafkaError._WAIT_COORD,
+    KafkaError._RESOLVE, KafkaError._TIMED_OUT_QUEUE, KafkaError._QUEUE_FULL,
+    KafkaError.REQUEST_TIMED_OUT, KafkaError.COORDINATOR_NOT_AVAILABLE, KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
+    KafkaError.NOT_COORDINATOR, KafkaError.LEADER_NOT_AVAILABLE, KafkaError.NOT_LEADER_FOR_PARTITION,
+    KafkaError.UNSTABLE_OFFSET_COMMIT, KafkaError.NETWORK_EXCEPTION, KafkaError.BROKER_NOT_AVAILABLE, KafkaError.NOT_ENOUGH_REPLICAS,
+}
+
+
+def common_config(bootstrap_servers: str, limits: Limits) -> dict[str, Any]:
+    """What consumers and producers share."""
+    return {
+        "bootstrap.servers": bootstrap_servers, "socket.timeout.ms": max(10, limits.request_ms),
+        "reconnect.backoff.ms": 50, "reconnect.backoff.max.ms": int(limits.reconnect_max_s * 1000),
+        "retry.backoff.ms": max(1, int(limits.retry_backoff_s * 1000)), "logger": LOG,
+    }
+
+
+def port_error(error: KafkaError) -> Exception:
+    """The port's error for librdkafka's; one that the port does not know stays as it is."""
+    code = error.code()
+    if error.fatal() or code in _FENCED:
+        return ProducerFenced(f"another process took over: {error}")
+    if code in {KafkaError.MSG_SIZE_TOO_LARGE, KafkaError.RECORD_LIST_TOO_LARGE}:
+        return InvalidRecord("too_large", str(error))
+    if error.txn_requires_abort() or code in _STALE:
+        return TransactionAborted(f"the transaction or group moved on: {error}")
+    if error.retriable() or code in AWAY:
+        return DependencyUnavailable(f"Kafka does not answer: {error}", dependency="kafka")
+    return KafkaException(error)
+
+
+@contextmanager
+def mapped_errors() -> Iterator[None]:
+    """Raise the client's errors as the port's."""
+    try:
+        yield
+    except KafkaException as raised:
+        mapped = port_error(raised.args[0])
+        if isinstance(mapped, KafkaException):
+            raise
+        raise mapped from raised

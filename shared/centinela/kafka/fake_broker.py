@@ -1,0 +1,169 @@
+"""The broker behind the fake clients: partitions with gaps and markers, transactions, groups, rebalances on demand."""
+
+from __future__ import annotations
+
+import itertools
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal
+
+from centinela.errors import DependencyUnavailable, InvalidRecord
+from centinela.kafka.limits import MAX_REQUEST_BYTES
+from centinela.kafka.partitioner import partition_of
+from centinela.kafka.port import Outgoing, Record, TopicPartition
+
+if TYPE_CHECKING:
+    from centinela.kafka.fake import FakeConsumer, FakeTransactionalProducer
+
+
+@dataclass
+class Entry:
+    """A place in a partition's log. ``record`` None is a transaction marker."""
+
+    record: Record | None
+    state: Literal["open", "committed", "aborted"] = "committed"
+
+
+@dataclass
+class Group:
+    committed: dict[TopicPartition, int] = field(default_factory=dict)
+    members: list[FakeConsumer] = field(default_factory=list)
+    owner: dict[TopicPartition, FakeConsumer] = field(default_factory=dict)
+
+
+class FakeBroker:
+    """Topics appear when first written to or named, with *partitions* partitions each; others by ``create``."""
+
+    def __init__(self, partitions: int = 1, *, auto_create: bool = True) -> None:
+        self.away = False
+        self._default, self._auto_create = partitions, auto_create
+        self._logs: dict[TopicPartition, list[Entry]] = {}
+        self._counts: dict[str, int] = {}
+        self._groups: dict[str, Group] = defaultdict(Group)
+        self._owners: dict[str, FakeTransactionalProducer] = {}
+        self._round_robin = itertools.count()
+
+    def create(self, topic: str, partitions: int) -> None:
+        """Make *topic*."""
+        self._counts[topic] = partitions
+        for number in range(partitions):
+            self._logs[TopicPartition(topic, number)] = []
+
+    def append(self, topic: str, value: bytes | None, key: bytes | None = None, *, partition: int | None = None,
+               headers: tuple[tuple[str, bytes], ...] = ()) -> Record:
+        """Write a record as somebody else would."""
+        return self._write(Outgoing(topic, value, key, headers, partition), "committed")
+
+    def records(self, topic: str) -> list[Record]:
+        """What a read_committed reader of the whole *topic* gets, by partition, then offset."""
+        return [
+            entry.record for partition in sorted(self.partitions(topic)) for entry in self._logs[partition][:self.stable_end(partition)]
+            if entry.record is not None and entry.state == "committed"
+        ]
+
+    def committed(self, group: str) -> dict[TopicPartition, int]:
+        """The group's committed offsets."""
+        return dict(self._groups[group].committed)
+
+    def rebalance(self, group: str) -> None:
+        """Share the partitions of *group*'s topics over its members anew, as evenly as stickiness allows."""
+        state = self._groups[group]
+        wanted = sorted({p for member in state.members for topic in member.topics for p in self.partitions(topic)})
+        if not state.members:
+            state.owner = {}
+            return
+        share = -(-len(wanted) // len(state.members))
+        keep: dict[TopicPartition, FakeConsumer] = {}
+        load: dict[int, int] = defaultdict(int)
+        for partition in wanted:
+            owner = state.owner.get(partition)
+            if owner in state.members and load[id(owner)] < share:
+                keep[partition] = owner
+                load[id(owner)] += 1
+        for partition in wanted:
+            if partition not in keep:
+                member = min(state.members, key=lambda m: load[id(m)])
+                keep[partition] = member
+                load[id(member)] += 1
+        for member in state.members:
+            member.reassign(frozenset(p for p, owner in keep.items() if owner is member), lost=False)
+        state.owner = keep
+
+    def evict(self, consumer: FakeConsumer) -> None:
+        """*consumer* is thrown out of its group, as after missed heartbeats; it joins again with its next poll."""
+        assert consumer.group is not None
+        state = self._groups[consumer.group]
+        state.members.remove(consumer)
+        state.owner = {p: m for p, m in state.owner.items() if m is not consumer}
+        consumer.reassign(frozenset(), lost=True)
+        self.rebalance(consumer.group)
+
+    def check(self) -> None:
+        """Raise ``DependencyUnavailable`` while away."""
+        if self.away:
+            raise DependencyUnavailable("Kafka does not answer", dependency="kafka")
+
+    def partitions(self, topic: str) -> frozenset[TopicPartition]:
+        """The partitions of *topic*; none where it does not exist and topics do not appear by themselves."""
+        if topic not in self._counts:
+            if not self._auto_create:
+                return frozenset()
+            self.create(topic, self._default)
+        return frozenset(TopicPartition(topic, n) for n in range(self._counts[topic]))
+
+    def stable_end(self, partition: TopicPartition) -> int:
+        """The last stable offset."""
+        log = self._logs[partition]
+        return next((offset for offset, entry in enumerate(log) if entry.state == "open"), len(log))
+
+    def fetch(self, partition: TopicPartition, offset: int, limit: int) -> tuple[list[Record], int]:
+        """Committed records from *offset* on, and the position after them (past markers and aborted records)."""
+        log, end = self._logs[partition], self.stable_end(partition)
+        found: list[Record] = []
+        while offset < end and len(found) < limit:
+            entry = log[offset]
+            if entry.record is not None and entry.state == "committed":
+                found.append(entry.record)
+            offset += 1
+        while offset < end and (log[offset].record is None or log[offset].state == "aborted"):
+            offset += 1
+        return found, offset
+
+    def group(self, name: str) -> Group:
+        """The state of a group."""
+        return self._groups[name]
+
+    def take_over(self, producer: FakeTransactionalProducer) -> None:
+        """*producer* becomes the owner of its transactional id; an earlier one is fenced, its transaction aborted."""
+        earlier = self._owners.get(producer.transactional_id)
+        if earlier is not None and earlier is not producer:
+            earlier.fence()
+        self._owners[producer.transactional_id] = producer
+
+    def write_open(self, record: Outgoing) -> tuple[TopicPartition, Entry]:
+        """Write *record* in an open transaction."""
+        written = self._write(record, "open")
+        partition = TopicPartition(written.topic, written.partition)
+        return partition, self._logs[partition][-1]
+
+    def end_transaction(self, entries: Sequence[tuple[TopicPartition, Entry]], state: Literal["committed", "aborted"]) -> None:
+        """Decide the entries and write a marker to each of their partitions."""
+        for _, entry in entries:
+            entry.state = state
+        for partition in sorted({partition for partition, _ in entries}):
+            self._logs[partition].append(Entry(None))
+
+    def _write(self, out: Outgoing, state: Literal["open", "committed"]) -> Record:
+        if len(out.value or b"") + len(out.key or b"") > MAX_REQUEST_BYTES:
+            raise InvalidRecord("too_large", f"{len(out.value or b'')} bytes; at most {MAX_REQUEST_BYTES}")
+        if not self.partitions(out.topic):
+            raise DependencyUnavailable(f"topic {out.topic} does not exist", dependency="kafka")
+        count = self._counts[out.topic]
+        number = out.partition
+        if number is None:
+            number = partition_of(out.key, count) if out.key is not None else next(self._round_robin) % count
+        log = self._logs[TopicPartition(out.topic, number)]
+        record = Record(out.topic, number, len(log), out.key, out.value, out.headers, 1_700_000_000_000 + len(log))
+        log.append(Entry(record, state))
+        return record
