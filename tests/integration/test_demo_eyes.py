@@ -22,7 +22,10 @@ from centinela_local.demo.view import Figures
 from centinela_local.ports import free_port
 
 AT = datetime(2025, 3, 1, tzinfo=UTC)
-METRICS = 'centinela_consumer_records_total{outcome="scored",topic="transactions"} 1200.0\nfraud_rate 0.02\ncentinela_consumer_lag_records{topic="transactions",partition="0"} 7.0\n'
+METRICS = (
+    'centinela_consumer_records_total{outcome="scored",topic="transactions"} 1200.0\ncentinela_consumer_records_total{outcome="held",topic="transactions"} 5.0\n'
+    'centinela_consumer_records_total{outcome="processed",topic="labels"} 9.0\nfraud_rate 0.02\ncentinela_consumer_lag_records{topic="transactions",partition="0"} 7.0\n'
+)
 
 
 class Gateway:
