@@ -32,6 +32,7 @@ REQUEST_TIMEOUT_S = 40.0
 SESSION_TIMEOUT_S = 30.0
 SEND_TIMEOUT_S = 30.0
 START_TIMEOUT_S = 60.0
+STOP_TIMEOUT_S = 5.0
 SILENCE_S = 6.0
 """A fetch is answered within 1.5 s, records or not: after this long the brokers count as away."""
 
@@ -124,6 +125,9 @@ class FaustLog:
         topics: Names of the topics; they must exist.
         service: Takes the records.
         health: Its condition ``kafka`` is met once partitions are assigned.
+
+    Attributes:
+        abandoned: The client could not be stopped, because the brokers do not answer; its threads go on waiting.
     """
 
     def __init__(self, settings: DriftSettings, topics: Topics, service: DriftService, health: Health, clock: Clock) -> None:
@@ -142,6 +146,7 @@ class FaustLog:
         self._app.producer_transport = transport
         transport.service, transport.health = service, health
         self._failure: asyncio.Future[None] | None = None
+        self.abandoned = False
         self._declare_agent()
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -174,7 +179,17 @@ class FaustLog:
             for task in (watch, crashed):
                 if task is not None:
                     task.cancel()
-            await self._app.stop()
+            await self._leave()
+
+    async def _leave(self) -> None:
+        """Stop the app; without brokers its last commit would wait for ever, and nothing depends on it."""
+        stopping = asyncio.create_task(self._app.stop(), name="leave")
+        await asyncio.wait({stopping}, timeout=STOP_TIMEOUT_S)
+        if stopping.done():
+            stopping.result()
+        else:
+            self.abandoned = True
+            log.warning("kafka.left_unanswered")
 
     async def _watch(self) -> None:
         """Say when the brokers stop answering fetches, and when they answer again."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -75,10 +76,11 @@ async def _run(settings: DriftSettings, topics: Topics, download: Callable[[str,
     log.info("ops.listening", port=ops.port)
     stopping = asyncio.Event()
     watcher = asyncio.create_task(_forward(stop, stopping), name="stop")
+    kafka = FaustLog(settings, topics, service, health, clock)
     try:
         await _await_topics(settings, topics, health, stopping)
         if not stopping.is_set():
-            await FaustLog(settings, topics, service, health, clock).run(stopping)
+            await kafka.run(stopping)
     except CentinelaError as error:
         health.died(str(error))
         raise
@@ -86,6 +88,8 @@ async def _run(settings: DriftSettings, topics: Topics, download: Callable[[str,
         watcher.cancel()
         await reporter.close()
         ops.close()
+        if kafka.abandoned:  # its threads would keep the process for a minute; everything that matters is on the disk
+            os._exit(0 if stopping.is_set() else 1)
 
 
 async def _await_topics(settings: Settings, topics: Topics, health: Health, stop: asyncio.Event) -> None:
