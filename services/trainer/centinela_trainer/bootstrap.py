@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from centinela import topics
 from centinela.clock import SystemClock
 from centinela.kafka import connect
+from centinela.kafka.dlq import DeadLetterCap
 from centinela.kafka.loop import ConsumerLoop, SinkLoop
 from centinela.telemetry.health import Health
 from centinela_trainer.archive import LABELS, PREDICTIONS, Archive
@@ -44,7 +45,8 @@ def trainer_loop(settings: TrainerSettings, health: Health, stop: threading.Even
     runner = ChildRunner(settings.training_dir, start_child(settings), SystemClock(), health, settings.training_timeout_s)
     return ConsumerLoop(
         connect.consumer(settings, group=name, instance_id=name), connect.transactional_producer(settings, transactional_id=name),
-        RetrainHandler(runner, settings.model_name, events), topics=[requests], health=health, stop=stop, batch=10, service=TRAINER)
+        RetrainHandler(runner, settings.model_name, events), topics=[requests], health=health, stop=stop, batch=10, service=TRAINER,
+        cap=DeadLetterCap(settings.dead_letter_max_share))
 
 
 def archive_loop(settings: TrainerSettings, store: ArchiveStore, health: Health, stop: threading.Event, *,
@@ -59,7 +61,7 @@ def archive_loop(settings: TrainerSettings, store: ArchiveStore, health: Health,
     streams = {predictions: PREDICTIONS, labels: LABELS}
     archive = Archive(store, streams, SystemClock(), flush_rows=settings.archive_flush_rows, flush_s=settings.archive_flush_s)
     return SinkLoop(connect.consumer(settings, group=name, instance_id=name), connect.producer(settings), archive,
-                    topics=list(streams), health=health, stop=stop, batch=5_000, service=ARCHIVE)
+                    topics=list(streams), health=health, stop=stop, batch=5_000, service=ARCHIVE, cap=DeadLetterCap(settings.dead_letter_max_share))
 
 
 def training_job(settings: TrainerSettings, work: Path, *, registry: Registry | None = None) -> TrainingJob:

@@ -85,7 +85,7 @@ class EvaluateParams(_Strict, frozen=True):
 class ThresholdParams(_Strict, frozen=True):
     """How the decision threshold is chosen."""
 
-    policy: Literal["alert_budget", "max_f1"] = "alert_budget"
+    policy: Literal["max_f1", "alert_budget"] = "max_f1"
     alert_budget: Annotated[float, Meta(gt=0, lt=1)] = 0.01
     review_budget: Annotated[float, Meta(gt=0, lt=1)] = 0.02
 
@@ -98,7 +98,7 @@ class GateParams(_Strict, frozen=True):
     confidence: Share = 0.8
     min_frauds: Count = 15
     min_alert_rate: Share = 0.0002
-    max_alert_rate: Share = 0.05
+    max_alert_rate: Share = 0.10
 
 
 class RegisterParams(_Strict, frozen=True):
