@@ -1,18 +1,21 @@
-"""The three forms of a model that can serve, each as one function from rows to fraud probabilities."""
+"""The three forms of a model that can serve, each as one function from rows to fraud probabilities.
+
+scikit-learn, skops and treelite take seconds to import, so each is imported only by the form that needs it: an ONNX model needs none.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnxruntime as ort
-import skops.io
-import treelite
 from numpy.typing import NDArray
-from sklearn.ensemble import ExtraTreesClassifier, RandomForestClassifier
 
 from centinela.model.bundle import ONNX, SKOPS, TREELITE, Backend
+
+if TYPE_CHECKING:
+    import treelite
 
 Matrix = NDArray[np.float64]
 Score = Callable[[Matrix], NDArray[np.float64]]
@@ -41,6 +44,8 @@ def load_backend(backend: Backend, files: Mapping[str, bytes], *, features: int)
         raise ValueError(f"the estimator takes {estimator.n_features_in_} features, not {features}")
     if backend == "sklearn":
         return sklearn_score(estimator)
+    import treelite
+
     return treelite_score(treelite.Model.deserialize_bytes(files[TREELITE]), estimator)
 
 
@@ -50,6 +55,8 @@ def load_estimator(data: bytes) -> Any:
     Raises:
         skops.io.exceptions.UntrustedTypesFoundException: It holds a type that is not allowed.
     """
+    import skops.io
+
     return skops.io.loads(data, trusted=list(TRUSTED_TYPES))
 
 
@@ -69,6 +76,9 @@ def treelite_score(model: treelite.Model, estimator: Any) -> Score:
 
     scikit-learn's forests round their rows to float32 first, its histogram boosting does not; so rows are rounded here too.
     """
+    import treelite
+    from sklearn.ensemble import ExtraTreesClassifier, RandomForestClassifier
+
     steps = getattr(estimator, "steps", [("model", estimator)])
     prepare = estimator[:-1] if len(steps) > 1 else None
     rounds = isinstance(steps[-1][1], RandomForestClassifier | ExtraTreesClassifier)
