@@ -1,4 +1,4 @@
-"""The gateway as a process: it starts from its disk, says what it waits for, and ends in good order."""
+"""Both roles as processes: they start from their disk, say what they wait for, and end in good order."""
 
 from __future__ import annotations
 
@@ -31,16 +31,16 @@ def free_port() -> int:
 
 
 class Process:
-    """``python -m centinela_predictor gateway`` with *settings*."""
+    """``python -m centinela_predictor`` in *role*."""
 
-    def __init__(self, folder: Path, kafka: str, port: int, model_name: str) -> None:
+    def __init__(self, folder: Path, kafka: str, port: int, model_name: str, role: str) -> None:
         environment = {name: value for name, value in os.environ.items() if not name.startswith("CENTINELA_")} | {
             "CENTINELA_KAFKA_BOOTSTRAP_SERVERS": kafka, "CENTINELA_MLFLOW_TRACKING_URI": "http://127.0.0.1:9", "CENTINELA_DATA_DIR": str(folder),
-            "CENTINELA_GATEWAY_PORT": str(port), "CENTINELA_MODEL_NAME": model_name, "CENTINELA_ATTRIBUTES": '["v1", "v2"]',
+            "CENTINELA_GATEWAY_PORT": str(port), "CENTINELA_PREDICTOR_PORT": str(port), "CENTINELA_MODEL_NAME": model_name, "CENTINELA_ATTRIBUTES": '["v1", "v2"]',
             "CENTINELA_LOG_FORMAT": "json",
         }
-        self.log = (folder / f"gateway-{port}.log").open("w+")
-        self.popen = subprocess.Popen([sys.executable, "-m", "centinela_predictor", "gateway"], env=environment, stderr=self.log)
+        self.log = (folder / f"{role}-{port}.log").open("w+")
+        self.popen = subprocess.Popen([sys.executable, "-m", "centinela_predictor", role], env=environment, stderr=self.log)
         self.client = httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=20)
 
     def answers(self, path: str, status: int) -> httpx.Response:
@@ -76,8 +76,8 @@ class Process:
 def start(tmp_path: Path) -> Iterator[Callable[..., Process]]:
     processes: list[Process] = []
 
-    def run(kafka: str, port: int | None = None, model_name: str = "FraudDetector") -> Process:
-        processes.append(Process(tmp_path, kafka, port or free_port(), model_name))
+    def run(kafka: str, port: int | None = None, model_name: str = "FraudDetector", role: str = "gateway") -> Process:
+        processes.append(Process(tmp_path, kafka, port or free_port(), model_name, role))
         return processes[-1]
 
     yield run
@@ -143,11 +143,21 @@ def test_with_kafka_and_registry_away_it_lives_serves_its_disk_and_says_what_it_
     assert process.end() == 0, process.output()
 
 
-def test_a_taken_port_is_one_clear_line_and_exit_two(start: Callable[..., Process]) -> None:
+def test_the_stream_lives_with_kafka_away_says_so_and_ends_with_zero(start: Callable[..., Process]) -> None:
+    process = start(NOBODY, role="stream")
+    health = process.answers("/health", 200).json()
+    assert (health["status"], health["model_loaded"]) == ("healthy", False)
+    assert {"kafka", "model"} <= set(process.answers("/ready", 503).json()["waiting_for"])
+    assert process.client.get("/model").json() == {"champion": None, "challenger": None}
+    assert process.end() == 0, process.output()
+
+
+@pytest.mark.parametrize(("role", "variable"), [("gateway", "CENTINELA_GATEWAY_PORT"), ("stream", "CENTINELA_PREDICTOR_PORT")])
+def test_a_taken_port_is_one_clear_line_and_exit_two(start: Callable[..., Process], role: str, variable: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
-        process = start(NOBODY, taken.getsockname()[1])
+        process = start(NOBODY, taken.getsockname()[1], role=role)
         assert process.popen.wait(DEADLINE_S) == 2
-    assert "CENTINELA_GATEWAY_PORT" in process.output()
+    assert variable in process.output()
     assert "Traceback" not in process.output()
 
 
