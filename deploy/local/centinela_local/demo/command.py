@@ -22,7 +22,11 @@ from centinela_local.paths import Paths
 from centinela_local.settings import LocalSettings
 from centinela_local.stack import Stack
 
-_QUICK = {"CENTINELA_ARCHIVE_FLUSH_S": "2"}
+_FAST_TIME = {
+    "CENTINELA_ARCHIVE_FLUSH_S": "2",
+    "CENTINELA_DRIFT_REQUEST_TIMEOUT_DAYS": "60",
+}
+"""A day passes in seconds here, so a training run, which takes its wall time, must be waited for over weeks of event time."""
 
 
 def demo(
@@ -35,7 +39,7 @@ def demo(
     console = Console(highlight=False)
     settings = load_settings(LocalSettings)
     everyday = make_stack(settings, console)
-    stack = make_stack(settings.for_demo(), console, _QUICK)
+    stack = make_stack(settings.for_demo(), console, _FAST_TIME)
     plan = Plan(seed=seed, day_seconds=day_seconds)
     with interruptible():
         if everyday.down():

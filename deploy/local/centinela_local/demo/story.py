@@ -122,10 +122,15 @@ class Story:
         return [request for request in self.requests if request.requested_by == "drift"]
 
     @property
+    def retrainings(self) -> list[TrainingCompleted]:
+        """Answers to the drift service's requests."""
+        asked = {request.request_id for request in self.drift_requests}
+        return [training for training in self.trainings if training.request_id in asked]
+
+    @property
     def new_version(self) -> str | None:
         """The last version that a request of the drift service led to and that was promoted."""
-        asked = {request.request_id for request in self.drift_requests}
-        trained = {t.model_version for t in self.trainings if t.request_id in asked and t.outcome == "promoted"}
+        trained = {t.model_version for t in self.retrainings if t.outcome == "promoted"}
         return next((version for _, version in reversed(self.promotions) if version in trained), None)
 
     def waiting_replicas(self, version: str) -> set[str]:

@@ -68,7 +68,7 @@ def summarize(story: Story, log: LogCounts, *, requests: int, failed_requests: i
         shortfalls.append("no request was made to the gateway")
     if failed_requests:
         shortfalls.append(f"{failed_requests} of {requests} requests to the gateway failed")
-    return Summary(log=log, performance=story.performance, retrains=len(story.trainings), swaps=story.swaps,
+    return Summary(log=log, performance=story.performance, retrains=len(story.retrainings), swaps=story.swaps,
                    requests=requests, failed_requests=failed_requests, seconds=seconds, shortfalls=tuple(shortfalls))
 
 
@@ -79,7 +79,7 @@ def _loop_shortfalls(story: Story) -> list[str]:
         return ["drift requested no retrain"]
     new = story.new_version
     if new is None:
-        outcomes = ", ".join(f"{t.outcome} ({t.reason})" for t in story.trainings[1:]) or "no training ended"
+        outcomes = ", ".join(f"{t.outcome} ({t.reason})" for t in story.retrainings) or "no retraining ended"
         return [f"no new version was promoted: {outcomes}"]
     found = [f"{replica} does not serve version {new}" for replica in sorted(story.waiting_replicas(new))]
     if not story.performance.recovered:

@@ -60,7 +60,7 @@ class LiveView:
     def refresh(self) -> None:
         """Print the moments that are new, and without a terminal the figures now and then."""
         for moment in self.story.moments[self._told:]:
-            self.console.print(moment_line(moment))
+            self.console.print(moment_line(moment), soft_wrap=self._live is None)
         self._told = len(self.story.moments)
         if self._live is None and time.monotonic() - self._plain_at > _PLAIN_EVERY_S:
             self._plain_at = time.monotonic()
