@@ -39,4 +39,8 @@ class Settings(BaseSettings):
     attributes: tuple[str, ...] = Field(
         tuple(f"v{n}" for n in range(1, 29)), description="Raw numeric columns of a transaction that become features (JSON list).",
     )
+    dead_letter_max_share: float = Field(
+        0.5, ge=0, le=1, description="A consumer stops, uncommitted, where more than this share of its last 1,000 records (200 at least) "
+        "cannot be processed: the fault is then likely its own. 1 never stops.",
+    )
     label_maturity_days: float = Field(7.0, gt=0, description="Days after which a transaction without a fraud label counts as genuine.")

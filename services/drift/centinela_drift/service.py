@@ -80,7 +80,7 @@ class DriftService:
         self._dirty = False
         self._saved_at = clock.monotonic()
         self._taken_at: dict[TopicPartition, float] = {}
-        self._cap = DeadLetterCap()
+        self._cap = DeadLetterCap(settings.dead_letter_max_share)
         self._paused = False
         self._waiting_for: str | None = None
 

@@ -10,6 +10,7 @@ from centinela.clock import Clock
 from centinela.features.layout import FeatureLayout
 from centinela.features.store import SnapshotStore
 from centinela.kafka.connect import consumer, transactional_producer
+from centinela.kafka.dlq import DeadLetterCap
 from centinela.kafka.loop import ConsumerLoop
 from centinela.kafka.port import TopicPartition
 from centinela.telemetry.health import Health
@@ -62,5 +63,6 @@ def build_stream(settings: PredictorSettings, core: ScoringCore, slot: ModelSlot
     loop = ConsumerLoop(
         reader, transactional_producer(settings, transactional_id=replica, client="confluent"), handler, topics=[TRANSACTIONS.name], health=health,
         stop=stop, batch=settings.stream_batch, poll_timeout_s=0.1, clock=clock, service="predictor-stream",
+        cap=DeadLetterCap(settings.dead_letter_max_share),
     )
     return Stream(loop, handler, feed)
