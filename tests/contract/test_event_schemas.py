@@ -7,6 +7,7 @@ import json
 import jsonschema
 import msgspec
 import pytest
+
 from centinela import schemas
 from centinela.events import encode
 
