@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+
 from centinela.service import load_settings
 from centinela.settings import Settings
 from centinela.settings_table import render

@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 
 import pytest
 import structlog
+
 from centinela.settings import Settings
 from centinela.telemetry.correlation import event_headers, header, trace_id, traceparent_or_new
 from centinela.telemetry.health import Health
