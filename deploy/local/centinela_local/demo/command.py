@@ -52,6 +52,8 @@ def demo(
                 console.print("Everything still runs; `centinela down` stops it.")
             elif sys.stdin.isatty() and console.is_terminal:
                 console.input("Look around at these addresses. Enter stops everything. ")
+            else:
+                console.print("Everything is being stopped; with --keep these addresses stay.", style="dim")
         finally:
             if not keep:
                 with uninterrupted():

@@ -17,6 +17,7 @@ from centinela_local.demo.story import Moment, Story
 from centinela_local.demo.summary import Summary
 
 _PLAIN_EVERY_S = 10.0
+_WIDE = 120
 _STATE_STYLE = {"stable": "green", "warning": "yellow", "alarm": "bold red"}
 
 
@@ -83,11 +84,12 @@ class LiveView:
 
     def _render(self) -> Panel:
         grid = Table.grid(padding=(0, 3))
-        for _ in range(3):
+        across = 3 if self.console.width >= _WIDE else 2
+        for _ in range(across):
             grid.add_column(ratio=1)
         cells = [Text.assemble((f"{label}  ", "dim"), (value, style)) for label, value, style in self._cells()]
-        for at in range(0, len(cells), 3):
-            grid.add_row(*cells[at:at + 3])
+        for at in range(0, len(cells), across):
+            grid.add_row(*cells[at:at + across])
         return Panel(grid, title="Centinela", title_align="left", border_style="blue")
 
 
