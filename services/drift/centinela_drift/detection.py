@@ -20,6 +20,8 @@ from centinela_drift.windows import Bucket
 DATA_QUALITY = "data_quality."
 SCORE_MIN_SHARE = 0.01
 STUCK_SHARE = 0.99
+STUCK_USUAL_SHARE = 0.25
+STUCK_LEAST_BINS = 4
 Counts = NDArray[np.integer]
 
 
@@ -159,7 +161,8 @@ def alert_rate_shift(reference: Reference, recent: Bucket, limits: Limits) -> Fi
 
 def data_quality(reference: Reference, recent: Bucket, limits: Limits) -> tuple[Finding, ...]:
     """Faults of the feed: ``data_quality.missing`` (a feature is missing more often than it was, beyond chance) and
-    ``data_quality.stuck`` (nearly all values in one bin where the reference had them spread). Only faults are listed."""
+    ``data_quality.stuck`` (nearly all values in one bin where the reference had them spread over several; a flag may well stand
+    still for a day). Only faults are listed."""
     observed = _by_feature(reference, recent)
     if observed is None:
         return ()
@@ -175,7 +178,7 @@ def data_quality(reference: Reference, recent: Bucket, limits: Limits) -> tuple[
         present, expected = after[:-1], before[:-1]
         if present.sum() and expected.sum():
             share, usual_share = present.max() / present.sum(), expected[int(present.argmax())] / expected.sum()
-            if share >= STUCK_SHARE and usual_share <= STUCK_SHARE / 2:
+            if share >= STUCK_SHARE and usual_share <= STUCK_USUAL_SHARE and (expected > 0).sum() >= STUCK_LEAST_BINS:
                 found.append(Finding(statistic=DATA_QUALITY + "stuck", value=float(share), limit=STUCK_SHARE, breached=True,
                                      feature=name, significant=True))
     return tuple(found)

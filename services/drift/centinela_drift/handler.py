@@ -5,7 +5,7 @@ Everything that must survive a crash is here, the next offset of every partition
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -151,9 +151,11 @@ class DriftHandler:
         if reference is None:
             decision = Decision("insufficient", "none", f"the reference of version {version} cannot be had", ())
         else:
+            findings = self._findings(reference, recent, (
+                recent, self.windows.between(version, end_ms - self._every, end_ms), self.windows.between(version, mature_start, mature_end),
+            ), whole=(self.windows.first_seen(version) or 0) <= end_ms - self._window)
             seen = Observation(
-                self._settings.model_name, version, end_ms, recent.count, mature, mature_start, reference.average_precision,
-                self._findings(reference, recent, self.windows.between(version, mature_start, mature_end)),
+                self._settings.model_name, version, end_ms, recent.count, mature, mature_start, reference.average_precision, findings,
             )
             self.policy, decision = decide(self.policy, seen, self._policy_settings)
         baseline = reference.average_precision if reference and reference.average_precision is not None else self.policy.own_baseline
@@ -229,13 +231,19 @@ class DriftHandler:
             return None
         return measure(rows, self.labels.frauds_known(rows["id"], as_of_ms), start_ms=start_ms)
 
-    def _findings(self, reference: Reference, recent: Bucket, mature: Bucket) -> tuple[Finding, ...]:
+    def _findings(self, reference: Reference, recent: Bucket, fed: Sequence[Bucket], *, whole: bool) -> tuple[Finding, ...]:
+        """Faults in any of *fed*, then what *recent* shows; features only over a *whole* window, else weekdays look like drift."""
         if recent.count < self._settings.drift_min_sample:
             return ()
-        faults = {(f.statistic, f.feature): f for bucket in (mature, recent) for f in detection.data_quality(reference, bucket, self._limits)}
+        faults: dict[tuple[str, str | None], Finding] = {}
+        for bucket in fed:
+            for fault in detection.data_quality(reference, bucket, self._limits):
+                known = faults.setdefault((fault.statistic, fault.feature), fault)
+                if fault.value > known.value:
+                    faults[fault.statistic, fault.feature] = fault
         shift = detection.alert_rate_shift(reference, recent, self._limits)
         return (*faults.values(), *(() if shift is None else (shift,)), *detection.score_drift(reference, recent, self._limits),
-                *detection.feature_drift(reference, recent, self._limits))
+                *(detection.feature_drift(reference, recent, self._limits) if whole else ()))
 
     def _conclude(self, report: DriftReported, decision: Decision, recent: Bucket, end_ms: int) -> Evaluation:
         request = None

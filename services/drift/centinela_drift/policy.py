@@ -57,15 +57,19 @@ class Observation:
 
 
 class PolicyState(msgspec.Struct, frozen=True):
-    """What the policy remembers from report to report. Counters belong to *version*."""
+    """What the policy remembers from report to report. Counters belong to *version*.
+
+    ``quiet_since_ms``: the last request, or the first report after its answer; the cooldown runs from there.
+    """
 
     version: str | None = None
     falls: int = 0
     shifts: int = 0
     shift_since_ms: int | None = None
     own_baseline: float | None = None
-    last_request_ms: int | None = None
+    quiet_since_ms: int | None = None
     in_flight: str | None = None
+    answered: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +89,7 @@ def decide(state: PolicyState, seen: Observation, settings: PolicySettings) -> t
     A fall (or a shift) counts once per report; it is confirmed after several in a row, and forgotten once it is below half of
     its limit: in between, the count stands (hysteresis).
     """
-    state = _timed_out(_of_version(state, seen.version), seen, settings)
+    state = _requests(_of_version(state, seen.version), seen, settings)
     fall = _performance_finding(state, seen, settings)
     findings = seen.findings if fall is None else (fall, *seen.findings)
     state = _remember(state, seen, fall, settings)
@@ -120,17 +124,18 @@ def decide(state: PolicyState, seen: Observation, settings: PolicySettings) -> t
         return state, conclude("suppressed", f"{why}; but average precision holds on mature labels since the shift", alarm=False)
     if state.in_flight is not None:
         return state, conclude("suppressed", f"{why}; request {state.in_flight} is still in flight", alarm=True)
-    if state.last_request_ms is not None and seen.end_ms - state.last_request_ms < settings.cooldown_ms:
-        waited = (seen.end_ms - state.last_request_ms) / 86_400_000
-        return state, conclude("suppressed", f"{why}; cooldown: {waited:.1f} days since the last request", alarm=True)
+    if state.quiet_since_ms is not None and seen.end_ms - state.quiet_since_ms < settings.cooldown_ms:
+        waited = (seen.end_ms - state.quiet_since_ms) / 86_400_000
+        return state, conclude("suppressed", f"{why}; cooldown: {waited:.1f} days since the last request or its answer", alarm=True)
     request_id = deterministic_id("retrain", seen.model_name, seen.version, seen.end_ms)
-    asked = msgspec.structs.replace(state, last_request_ms=seen.end_ms, in_flight=request_id)
+    asked = msgspec.structs.replace(state, quiet_since_ms=seen.end_ms, in_flight=request_id)
     return asked, conclude("requested", why, alarm=True, request_id=request_id)
 
 
 def training_completed(state: PolicyState, request_id: str) -> PolicyState:
-    """The request is answered, whatever came of it; the cooldown goes on."""
-    return msgspec.structs.replace(state, in_flight=None) if state.in_flight == request_id else state
+    """The request is answered, whatever came of it. The cooldown begins anew: a new champion has yet to serve and to be measured,
+    and where none was found, asking again at once finds none either."""
+    return msgspec.structs.replace(state, in_flight=None, answered=True) if state.in_flight == request_id else state
 
 
 def deterministic_id(kind: str, model_name: str, version: str, end_ms: int) -> str:
@@ -142,11 +147,14 @@ def deterministic_id(kind: str, model_name: str, version: str, end_ms: int) -> s
 def _of_version(state: PolicyState, version: str) -> PolicyState:
     if state.version == version:
         return state
-    return PolicyState(version=version, last_request_ms=state.last_request_ms, in_flight=state.in_flight)
+    return PolicyState(version=version, quiet_since_ms=state.quiet_since_ms, in_flight=state.in_flight, answered=state.answered)
 
 
-def _timed_out(state: PolicyState, seen: Observation, settings: PolicySettings) -> PolicyState:
-    if state.in_flight is None or state.last_request_ms is None or seen.end_ms - state.last_request_ms < settings.request_timeout_ms:
+def _requests(state: PolicyState, seen: Observation, settings: PolicySettings) -> PolicyState:
+    """Date an answer by this report; give up a request that got none in time."""
+    if state.answered:
+        return msgspec.structs.replace(state, quiet_since_ms=seen.end_ms, answered=False)
+    if state.in_flight is None or state.quiet_since_ms is None or seen.end_ms - state.quiet_since_ms < settings.request_timeout_ms:
         return state
     return msgspec.structs.replace(state, in_flight=None)
 

@@ -17,7 +17,9 @@ class DriftSettings(Settings):
     drift_group: str = Field("centinela-drift", description="Consumer group; one process only.")
 
     drift_report_every_days: float = Field(1.0, gt=0, description="Event time between reports; a multiple of six hours.")
-    drift_window_days: float = Field(1.0, gt=0, description="Trailing window of feature drift, score drift and alert rate.")
+    drift_window_days: float = Field(
+        7.0, gt=0, description="Trailing window of feature drift, score drift and alert rate; whole weeks, or weekdays look like drift.",
+    )
     drift_performance_window_days: float = Field(7.0, gt=0, description="Trailing window of mature labels.")
     drift_idle_partition_days: float = Field(
         2.0, gt=0, description="A partition so far behind the newest counts as idle and is not waited for.",

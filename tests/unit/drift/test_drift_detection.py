@@ -165,3 +165,10 @@ def test_panes_without_feature_histograms_give_no_feature_findings() -> None:
     reference, _ = reference_of({"x": np.random.default_rng(0).normal(size=1_000)})
     assert feature_drift(reference, Bucket(500, 5), LIMITS) == ()
     assert data_quality(reference, Bucket(500, 5), LIMITS) == ()
+
+
+def test_a_flag_that_stands_still_for_a_day_is_no_fault() -> None:
+    weekend = np.tile(np.repeat([1.0, 0.0], [2_000, 5_000]), 7)
+    reference, edges = reference_of({"is_weekend": weekend})
+    for value in (0.0, 1.0):
+        assert data_quality(reference, recent_of([np.full(3_000, value)], edges), LIMITS) == ()

@@ -102,7 +102,7 @@ def test_the_count_stands_between_half_the_limit_and_the_limit_and_falls_back_be
     assert [d.retrain for d in forgets] == ["suppressed", "none", "suppressed"]
 
 
-def test_one_request_is_in_flight_until_training_completes_and_then_the_cooldown_goes_on() -> None:
+def test_one_request_is_in_flight_until_training_completes_and_then_the_cooldown_begins_anew() -> None:
     state, decisions = run(seen(20, 0.5), seen(21, 0.5), seen(22, 0.5))
     assert [d.retrain for d in decisions] == ["suppressed", "requested", "suppressed"]
     request_id = decisions[1].request_id
@@ -111,10 +111,10 @@ def test_one_request_is_in_flight_until_training_completes_and_then_the_cooldown
 
     state = training_completed(state, "another")
     assert state.in_flight == request_id
-    state, cooling = run(*[seen(day, 0.5) for day in range(23, 28)], state=training_completed(state, request_id))
+    state, cooling = run(*[seen(day, 0.5) for day in range(23, 30)], state=training_completed(state, request_id))
     assert {d.retrain for d in cooling} == {"suppressed"}
-    assert "cooldown: 2.0 days" in cooling[0].reason
-    _, [again] = run(seen(28, 0.5), state=state)
+    assert "cooldown: 2.0 days" in cooling[2].reason
+    _, [again] = run(seen(30, 0.5), state=state)
     assert again.retrain == "requested"
 
 
