@@ -84,7 +84,7 @@ def broker_command(node: Node) -> list[str]:
     properties.write_text(server_properties(node))
     if not (node.folder / "data" / "meta.properties").exists():
         format_ = [java, "-Xmx128m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", *_LOGGING, "-cp", classpath, "kafka.tools.StorageTool",
-                   "format", "--cluster-id", _cluster_id(), "--config", str(properties)]
+                   "format", f"--cluster-id={_cluster_id()}", "--config", str(properties)]
         done = subprocess.run(format_, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
         if done.returncode != 0:
             raise StartFailed(f"Kafka's storage could not be formatted:\n{(done.stdout + done.stderr).strip()[-2000:]}")
