@@ -39,6 +39,7 @@ class Snapshots:
 
         Where the group has committed nothing, snapshots are of an earlier life of the topic and are deleted.
         """
+        self._saved.pop(partition, None)
         store = self._store_of(partition)
         if committed is None:
             store.clear()
@@ -59,18 +60,20 @@ class Snapshots:
         if self._clock.monotonic() - self._saved_at < self._interval_s:
             return
         self._saved_at = self._clock.monotonic()
-        for partition, (state, position) in states.items():
-            if position is not None:
-                self.save(partition, state, position)
-        self._guarded("terminals", self._feed.save)
+        results = [self.save(partition, state, position) for partition, (state, position) in states.items() if position is not None]
+        if all([*results, self._guarded("terminals", self._feed.save)]):
+            self._health.met("disk")
 
-    def save(self, partition: int, state: PartitionState, position: int) -> None:
-        """Save *state* under the committed offset *position*, unless it is there already."""
-        if self._saved.get(partition) != position:
-            self._guarded(f"partition {partition}", lambda: self._store_of(partition).save(position, state.to_bytes()))
+    def save(self, partition: int, state: PartitionState, position: int) -> bool:
+        """Save *state* under the committed offset *position*, unless it is there already; False where the disk refused."""
+        if self._saved.get(partition) == position:
+            return True
+        saved = self._guarded(f"partition {partition}", lambda: self._store_of(partition).save(position, state.to_bytes()))
+        if saved:
             self._saved[partition] = position
+        return saved
 
-    def _guarded(self, what: str, save: Callable[[], None]) -> None:
+    def _guarded(self, what: str, save: Callable[[], None]) -> bool:
         try:
             with SNAPSHOT_DURATION.time():
                 save()
@@ -78,5 +81,5 @@ class Snapshots:
             SNAPSHOT_FAILURES.inc()
             self._health.wait_for("disk", str(error))
             _log.warning("snapshot.failed", state=what, detail=str(error))
-        else:
-            self._health.met("disk")
+            return False
+        return True
