@@ -128,6 +128,27 @@ def test_recovery_is_two_thirds_of_what_was_lost(before: float | None, during: f
     assert Performance(before, during, after).recovered is recovered
 
 
+@pytest.mark.parametrize(
+    ("events", "answering", "hopeless_after"),
+    [
+        ([*FIRST, *FALL], False, 35),
+        ([*FIRST, *FALL, asked("r", "drift")], True, 100),
+        ([*FIRST, *FALL, asked("r", "drift"), trained("r", None, "refused")], False, 100),
+        ([*FIRST, *FALL, *RETRAIN], True, 100),
+        ([*FIRST, *FALL, *RETRAIN, *SWAP], False, 41),
+        ([*FIRST, *FALL, *RETRAIN, *SWAP, *RECOVERY], False, None),
+    ],
+)
+def test_the_next_step_is_waited_for_but_not_for_ever(events: list[Event], answering: bool, hopeless_after: float | None) -> None:
+    story = told(*events)
+    assert story.answering is answering
+    if hopeless_after is None:
+        assert not story.hopeless(day(1_000))
+    else:
+        assert not story.hopeless(day(hopeless_after))
+        assert story.hopeless(day(hopeless_after + 0.1))
+
+
 def test_each_turn_is_told_once_in_order_with_both_times() -> None:
     story = Story(ATTACK)
     story.reach(WALL, day(-1))

@@ -21,10 +21,11 @@ class Feeder:
 
     Args:
         may_send: Asked before each slice of a live day; the feed waits while it is False.
+        day_seconds: Wall time of a live day, asked before each slice.
     """
 
-    def __init__(self, settings: Settings, plan: Plan, may_send: Callable[[], bool]) -> None:
-        self._plan, self._may_send = plan, may_send
+    def __init__(self, settings: Settings, plan: Plan, may_send: Callable[[], bool], day_seconds: Callable[[], float]) -> None:
+        self._plan, self._may_send, self._day_seconds = plan, may_send, day_seconds
         profile = Profile(seed=plan.seed, customers=plan.customers, terminals=plan.terminals, start=plan.start,
                           drifts=(Drift("card_testing", plan.attack_day),))
         self._simulation = Simulation(profile)
@@ -77,11 +78,12 @@ class Feeder:
             for number in range(self._plan.history_days, self._plan.last_day):
                 frame = self._simulation.day(number)
                 for piece in range(SLICES_PER_DAY):
-                    due += self._plan.day_seconds / SLICES_PER_DAY
+                    day_seconds = self._day_seconds()
+                    due += day_seconds / SLICES_PER_DAY
                     while (late := due - clock.monotonic()) > 0 or not self._may_send():
                         if self._stop.wait(max(late, 0.05)):
                             return
-                    due = max(due, clock.monotonic() - self._plan.day_seconds)
+                    due = max(due, clock.monotonic() - day_seconds)
                     if not self._feed.send_day(frame.iloc[len(frame) * piece // SLICES_PER_DAY:len(frame) * (piece + 1) // SLICES_PER_DAY]):
                         return
         except BaseException as error:

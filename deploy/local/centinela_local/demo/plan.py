@@ -12,8 +12,9 @@ class Plan:
 
     Args:
         attack_day: First day of card testing.
-        last_day: The stream ends before this day, whether or not the loop closed.
+        last_day: The stream ends before this day at the latest.
         day_seconds: Wall time of a streamed day; longer where the stream cannot keep up.
+        answering_factor: So much longer a day takes while a retraining runs, which takes its wall time.
         lag_limit: Records that may wait unscored before the feed waits too.
     """
 
@@ -23,8 +24,9 @@ class Plan:
     start: date = date(2025, 1, 1)
     history_days: int = 45
     attack_day: int = 57
-    last_day: int = 110
+    last_day: int = 250
     day_seconds: float = 2.0
+    answering_factor: float = 2.0
     lag_limit: int = 6_000
 
     @property

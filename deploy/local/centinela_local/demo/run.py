@@ -54,7 +54,8 @@ class Demo:
         self.story = Story(plan.attack_at)
         self._view = LiveView(console, self.story)
         self._meter, self._observer = Meter(urls["stream"]), Observer(settings)
-        self._feeder = Feeder(settings, plan, lambda: self._view.figures.lag < plan.lag_limit)
+        self._feeder = Feeder(settings, plan, lambda: self._view.figures.lag < plan.lag_limit,
+                              lambda: plan.day_seconds * (plan.answering_factor if self.story.answering else 1))
         self._probe = Probe(urls["gateway"], lambda: self._feeder.event_time)
         self._idle_since: float | None = None
         self._began, self._pause = self._clock.monotonic(), threading.Event()
@@ -104,6 +105,10 @@ class Demo:
         while self._feeder.alive:
             self._step()
             self._pause.wait(_TICK_S)
+            self._view.figures.phase = "streaming, retraining" if self.story.answering else "streaming"
+            event_time = self._feeder.event_time
+            if event_time is not None and self.story.hopeless(event_time):
+                break
             if self.story.closed:
                 closed_at = closed_at or self._clock.monotonic()
                 if self._clock.monotonic() - closed_at > _AFTER_CLOSING_S:

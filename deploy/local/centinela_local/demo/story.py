@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from statistics import median
 
 from centinela.events import (
@@ -21,6 +21,8 @@ RECOVERY_SHARE = 2 / 3
 
 LEAST_FRAUDS = 20
 """Frauds below which a measured average precision says nothing."""
+REQUEST_WITHIN, ANSWER_WITHIN, RECOVERY_WITHIN = timedelta(days=35), timedelta(days=90), timedelta(days=30)
+"""Event time after which the next step is not waited for any more. An answer takes its wall time, however fast days pass."""
 
 
 @dataclass(frozen=True)
@@ -156,6 +158,26 @@ class Story:
         """Whether a request of drift led to a version that every replica serves and that performs again."""
         new = self.new_version
         return new is not None and not self.waiting_replicas(new) and self.performance.recovered
+
+    @property
+    def answering(self) -> bool:
+        """Whether a request of drift is being worked on: not answered yet, or its version not loaded by every replica."""
+        if len(self.retrainings) < len(self.drift_requests):
+            return True
+        new = self.new_version
+        return new is not None and bool(self.waiting_replicas(new))
+
+    def hopeless(self, event_time: datetime) -> bool:
+        """Whether the next step of the loop is so late at *event_time* that it will not come."""
+        if self.closed:
+            return False
+        if not self.drift_requests:
+            return event_time > self.attack_at + REQUEST_WITHIN
+        new = self.new_version
+        if new is None or self.waiting_replicas(new):
+            return event_time > self.drift_requests[-1].as_of + ANSWER_WITHIN
+        since = next((at for at, version in reversed(self.promotions) if version == new), None)
+        return since is not None and event_time > since + RECOVERY_WITHIN
 
     def _report(self, report: DriftReported, wall: datetime) -> None:
         measured = report.performance
