@@ -1,0 +1,170 @@
+"""The stream on a real broker, killed in the middle of its work: one verdict each, and the features of a run without a kill."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from centinela.codec import Decoder
+from centinela.events import LabelReported, TransactionReceived, TransactionScored, encode
+from centinela.features.backfill import build_features
+from centinela.features.layout import FeatureLayout, pack_rows
+from centinela.kafka.admin import TopicAdmin
+from centinela.kafka.connect import producer
+from centinela.kafka.port import Outgoing
+from centinela.kafka.reader import TableReader, open_table
+from centinela_predictor.fakes import small_bundle
+from centinela_predictor.settings import PredictorSettings
+
+LAYOUT = FeatureLayout(("v1", "v2"))
+START = datetime(2018, 4, 1, tzinfo=UTC)
+PHASE = timedelta(days=6)
+PER_PHASE = 3_000
+PHASES = 3
+DEADLINE_S = 90.0
+
+
+class Stream:
+    """``python -m centinela_predictor stream``, which can be killed and started again on the same data."""
+
+    def __init__(self, folder: Path, kafka: str, model_name: str) -> None:
+        self._environment = {name: value for name, value in os.environ.items() if not name.startswith("CENTINELA_")} | {
+            "CENTINELA_KAFKA_BOOTSTRAP_SERVERS": kafka, "CENTINELA_MLFLOW_TRACKING_URI": "http://127.0.0.1:9", "CENTINELA_DATA_DIR": str(folder),
+            "CENTINELA_PREDICTOR_PORT": "0", "CENTINELA_MODEL_NAME": model_name, "CENTINELA_ATTRIBUTES": '["v1", "v2"]',
+            "CENTINELA_LOG_FORMAT": "json", "CENTINELA_STREAM_BATCH": "100", "CENTINELA_SNAPSHOT_INTERVAL_S": "0.3",
+        }
+        self._log = (folder / "stream.log").open("a+")
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        self._process = subprocess.Popen([sys.executable, "-m", "centinela_predictor", "stream"], env=self._environment, stderr=self._log)
+
+    def end(self, how: signal.Signals) -> int:
+        assert self._process is not None
+        if self._process.poll() is None:
+            self._process.send_signal(how)
+        return self._process.wait(DEADLINE_S)
+
+    def output(self) -> str:
+        self._log.seek(0)
+        return self._log.read()
+
+    def close(self) -> None:
+        self.end(signal.SIGKILL)
+        self._log.close()
+
+
+class Verdicts:
+    """What an independent read_committed client finds in ``predictions`` of this test."""
+
+    def __init__(self, table: TableReader, mark: str, stream: Stream) -> None:
+        self._table, self._mark, self._stream = table, mark, stream
+        self._decoder = Decoder(TransactionScored)
+        self.found: list[TransactionScored] = []
+
+    def wait_for(self, count: int) -> None:
+        deadline = time.monotonic() + DEADLINE_S
+        while len(self.found) < count:
+            assert time.monotonic() < deadline, f"{len(self.found)} of {count} verdicts\n{self._stream.output()[-3_000:]}"
+            self.read()
+
+    def read(self) -> int:
+        records = self._table.poll(0.2)
+        events = [self._decoder.decode(record.value) for record in records]
+        self.found += [event for event in events if event.transaction_id.startswith(self._mark)]
+        return len(records)
+
+
+def traffic(mark: str) -> tuple[list[list[TransactionReceived]], list[LabelReported]]:
+    """Phases of six days: the terminals' windows, seven days back, lie wholly in earlier phases."""
+    random = np.random.default_rng(3)
+    phases, labels = [], []
+    for phase in range(PHASES):
+        seconds = np.sort(random.integers(0, int(PHASE.total_seconds()), PER_PHASE)).tolist()
+        phases.append([
+            TransactionReceived(
+                transaction_id=f"{mark}-{phase}-{n:05d}", occurred_at=START + phase * PHASE + timedelta(seconds=second),
+                amount=int(random.integers(1, 90_000)) / 100, user_id=f"{mark}-u{random.integers(0, 150)}",
+                terminal_id=f"{mark}-m{random.integers(0, 20)}", attributes={"v1": float(random.normal())},
+            )
+            for n, second in enumerate(seconds)
+        ])
+        labels += [
+            LabelReported(transaction_id=t.transaction_id, is_fraud=True, occurred_at=t.occurred_at, reported_at=t.occurred_at + timedelta(days=2),
+                          user_id=t.user_id)
+            for t in phases[-1] if random.random() < 0.1
+        ]
+    return phases, labels
+
+
+def vectors_of_the_whole_table(transactions: list[TransactionReceived], labels: list[LabelReported]) -> dict[str, bytes]:
+    table = pd.DataFrame([
+        {"transaction_id": t.transaction_id, "user_id": t.user_id, "terminal_id": t.terminal_id, "occurred_at": t.occurred_at,
+         "amount": t.amount, **t.attributes}
+        for t in transactions
+    ])
+    reported = pd.DataFrame([
+        {"transaction_id": x.transaction_id, "is_fraud": x.is_fraud, "occurred_at": x.occurred_at, "reported_at": x.reported_at} for x in labels
+    ])
+    rows = pack_rows(build_features(table, reported, LAYOUT).to_numpy())
+    return {t.transaction_id: row for t, row in zip(transactions, rows, strict=True)}
+
+
+@pytest.fixture
+def stream(broker: str, tmp_path: Path, make_settings: Callable[..., PredictorSettings], unique: str) -> Iterator[Stream]:
+    admin = TopicAdmin(make_settings(PredictorSettings))
+    admin.create()
+    admin.close()
+    small_bundle(tmp_path / "models" / "1", LAYOUT)
+    (tmp_path / "models" / "current").symlink_to("1")
+    running = Stream(tmp_path, broker, f"FraudDetector-{unique}")
+    running.start()
+    yield running
+    running.close()
+
+
+def test_a_stream_killed_again_and_again_gives_one_verdict_each_with_the_features_of_an_unbroken_run(
+    stream: Stream, make_settings: Callable[..., PredictorSettings], unique: str, tmp_path: Path,
+) -> None:
+    settings = make_settings(PredictorSettings)
+    phases, labels = traffic(unique)
+    everything = [transaction for phase in phases for transaction in phase]
+    sender = producer(settings)
+    for label in labels:
+        sender.send(Outgoing("labels", encode(label), (label.user_id or "").encode()))
+    sender.flush(20)
+    table = open_table(settings, ["predictions"])
+    verdicts = Verdicts(table, unique, stream)
+
+    for number, phase in enumerate(phases):
+        for transaction in phase:
+            sender.send(Outgoing("transactions", encode(transaction), (transaction.user_id or "").encode()))
+        sender.send(Outgoing("transactions", encode(phase[-1]), (phase[-1].user_id or "").encode()))
+        sender.flush(20)
+        verdicts.wait_for(number * PER_PHASE + PER_PHASE // 4)
+        stream.end(signal.SIGKILL)
+        stream.start()
+        verdicts.wait_for((number + 1) * PER_PHASE)
+    code = stream.end(signal.SIGTERM)
+    while verdicts.read():
+        pass
+    sender.close()
+    table.close()
+
+    counts = Counter(verdict.transaction_id for verdict in verdicts.found)
+    assert code == 0
+    assert counts == Counter(transaction.transaction_id for transaction in everything)
+    assert {v.transaction_id: v.features for v in verdicts.found} == vectors_of_the_whole_table(everything, labels)
+    assert "snapshot.restored" in stream.output()
+    assert list((tmp_path / "state").rglob("*.snapshot"))
