@@ -15,7 +15,7 @@ from centinela.features.assemble import Columns
 from centinela.features.layout import FeatureLayout, pack_rows, unpack_rows
 from centinela.kafka.port import Outgoing, Record
 from centinela.model.panes import PaneModel, build_panes, pane_rows
-from centinela.telemetry.correlation import TRACEPARENT, event_headers, header
+from centinela.telemetry.correlation import TRACEPARENT, event_headers
 from centinela.topics import FEATURE_PANES, PREDICTIONS, TERMINAL_ACTIVITY
 from centinela_predictor.activity import Block, pack_block
 from centinela_predictor.model_slot import ModelPair, ServedModel
@@ -59,6 +59,7 @@ class Emitter:
     def predictions(self, batch: Batch, scored: ScoredBatch | None, first: int, now: datetime) -> list[TransactionScored]:
         """The verdict on each row of *batch*: its own, or that of *scored*, whose rows from *first* on are the batch's ``to_score``."""
         vectors = pack_rows(batch.matrix)
+        scores = scored.scores.tolist() if scored is not None else []
         position = {row: first + n for n, row in enumerate(batch.to_score.tolist())}
         found = []
         for row, (event, vector) in enumerate(zip(batch.events, vectors, strict=True)):
@@ -67,7 +68,7 @@ class Emitter:
                 at = position[row]
                 found.append(self._prediction(
                     event, vector, self._layout.id, now, origin="stream", decision=scored.decisions[at], variant=scored.variants[at],
-                    score=scored.scores[at].item(), is_fraud=scored.is_fraud[at], threshold=scored.thresholds[at],
+                    score=scores[at], is_fraud=scored.is_fraud[at], threshold=scored.thresholds[at],
                     model_version=scored.model_versions[at], reasons=scored.reasons[at],
                 ))
             elif verdict is not None and verdict.origin == "history":
@@ -86,11 +87,12 @@ class Emitter:
 
     def prediction_records(self, batch: Batch, predictions: Sequence[TransactionScored], now: datetime) -> list[Outgoing]:
         """The records of *predictions*, keyed like their transactions and in their traces."""
+        common = event_headers(event_type="TransactionScored", event_id="", source=SOURCE, time=now)
+        of_batch = tuple(item for item in common if item[0] != "ce_id")
         return [
             Outgoing(
                 PREDICTIONS.name, encode(prediction), record.key or (event.user_id or event.transaction_id).encode(),
-                event_headers(event_type="TransactionScored", event_id=event.transaction_id, source=SOURCE, time=now,
-                              traceparent=header(record.headers, TRACEPARENT)),
+                (*of_batch, ("ce_id", event.transaction_id.encode()), *[item for item in record.headers if item[0] == TRACEPARENT][:1]),
             )
             for record, event, prediction in zip(batch.records, batch.events, predictions, strict=True)
         ]
