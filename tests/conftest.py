@@ -44,13 +44,14 @@ def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 @contextmanager
 def _broker_in_docker() -> Iterator[str]:
     from testcontainers.core.container import DockerContainer
+    from testcontainers.core.network import Network
 
     service = yaml.safe_load((CHECKOUT / "docker-compose.yml").read_text())["services"]["kafka"]
     port = free_port()
     container = DockerContainer(service["image"]).with_bind_ports(9092, port)
     for name, value in service["environment"].items():
         container.with_env(name, str(value).replace("INTERNAL://kafka:", "INTERNAL://localhost:").replace("${CENTINELA_KAFKA_PORT:-9092}", str(port)))
-    with container:
+    with Network() as network, container.with_network(network):
         servers, deadline = f"127.0.0.1:{port}", time.monotonic() + 60
         while not answers(servers):
             if time.monotonic() > deadline:
