@@ -90,7 +90,7 @@ class Stack:
             try:
                 self._up(timeout_s, was_running)
             except BaseException:
-                if not was_running:
+                if not was_running and (self._supervisor.running() or self._docker_runs.exists()):
                     self._console.print("The start failed or was interrupted; stopping what came up.", style="yellow")
                     with uninterrupted():
                         self._down()
@@ -104,9 +104,9 @@ class Stack:
     def wipe(self) -> None:
         """Remove Kafka's, MLflow's and the services' data of a stopped stack."""
         with self._locked():
-            if self._docker_marker.exists():
+            if self._docker_keeps.exists() and docker_answers():
                 self._docker().stop(wipe=True)
-                self._docker_marker.unlink()
+                self._docker_keeps.unlink()
             for folder in (self.paths.kafka, self.paths.mlflow, self.paths.root / "data", self.paths.log):
                 shutil.rmtree(folder, ignore_errors=True)
 
@@ -141,7 +141,8 @@ class Stack:
             self.paths.supervisor_config.write_text(config)
             self.paths.processes.write_text(listing)
             if kind == "docker":
-                self._docker_marker.touch()
+                self._docker_runs.touch()
+                self._docker_keeps.touch()
                 self._docker().start()
             self._supervisor.launch(os.environ)
         names = [process.name for process in everything]
@@ -191,14 +192,21 @@ class Stack:
     def _down(self) -> bool:
         ran = self._supervisor.running()
         self._supervisor.shutdown()
-        if self._docker_marker.exists():
+        if self._docker_runs.exists():
             self._docker().stop()
+            self._docker_runs.unlink()
             ran = True
         return ran
 
     @property
-    def _docker_marker(self) -> Path:
-        return self.paths.run / "docker-broker"
+    def _docker_runs(self) -> Path:
+        """Exists while a broker of ours may run in Docker."""
+        return self.paths.run / "docker-runs"
+
+    @property
+    def _docker_keeps(self) -> Path:
+        """Exists while Docker may keep data of ours."""
+        return self.paths.run / "docker-keeps"
 
     def _docker(self) -> DockerBroker:
         return DockerBroker(f"centinela-{self.paths.digest}", {**os.environ, "CENTINELA_KAFKA_PORT": str(self._settings.kafka_port)})
