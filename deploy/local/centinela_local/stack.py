@@ -52,6 +52,11 @@ class Stack:
         self._mlflow = mlflow or mlflow_process(settings, self.paths)
 
     @property
+    def external_kafka(self) -> bool:
+        """Whether the brokers are not the stack's own."""
+        return self._settings.external_kafka
+
+    @property
     def bootstrap_servers(self) -> str:
         """The brokers that the stack uses."""
         if self._settings.external_kafka:

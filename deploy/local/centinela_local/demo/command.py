@@ -62,8 +62,9 @@ def demo(
 
 
 def _play(stack: Stack, plan: Plan, console: Console, places: Paths, timeout_s: float) -> bool:
+    if stack.external_kafka:
+        _require_empty(stack.connection)
     stack.up(timeout_s)
-    _require_empty(stack.connection)
     urls = {name: process.url for name, (process, _, _) in stack.states().items()}
     summary = Demo(stack.connection, plan, console, urls=urls, paths=places).run()
     reports = sorted((stack.connection.data_dir / "reports").glob("**/*.html"))
