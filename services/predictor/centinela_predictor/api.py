@@ -13,10 +13,10 @@ from starlette.exceptions import HTTPException
 
 from centinela.clock import Clock
 from centinela.errors import DependencyUnavailable
+from centinela.telemetry.asgi import BodyTooLarge, CorrelationMiddleware, read_body
 from centinela.telemetry.health import Health
 from centinela.telemetry.ops import health_payload, ready_payload
 from centinela_predictor import metrics, openapi
-from centinela_predictor.correlation import CorrelationMiddleware
 from centinela_predictor.gateway import Answer, Gateway
 from centinela_predictor.model_slot import ModelSlot, describe
 from centinela_predictor.requests import BODY_LIMIT, PredictRequest, RefusedRequest, parse_many, parse_one
@@ -107,19 +107,10 @@ def build_app(gateway: Gateway, slot: ModelSlot, health: Health, clock: Clock, a
 
 
 async def _body(request: Request) -> bytes:
-    declared = request.headers.get("content-length", "")
-    chunks: list[bytes] = []
-    size = int(declared) if declared.isdigit() else 0
-    if size <= BODY_LIMIT:
-        size = 0
-        async for chunk in request.stream():
-            size += len(chunk)
-            if size > BODY_LIMIT:
-                break
-            chunks.append(chunk)
-    if size > BODY_LIMIT:
-        raise RefusedRequest(413, "too_large", None, f"the body has {size} bytes or more; at most {BODY_LIMIT}")
-    return b"".join(chunks)
+    try:
+        return await read_body(request, BODY_LIMIT)
+    except BodyTooLarge:
+        raise RefusedRequest(413, "too_large", None, f"the body is larger than the {BODY_LIMIT} bytes allowed") from None
 
 
 def _json(body: object, status: int = 200) -> Response:

@@ -23,6 +23,7 @@ from centinela.errors import DependencyUnavailable, InvalidRecord
 from centinela.events import Decision, TransactionReceived, Variant, Verdict, encode
 from centinela.features.layout import FeatureLayout, pack_rows
 from centinela.kafka.port import Outgoing, Producer
+from centinela.telemetry.asgi import REQUEST_ID
 from centinela.telemetry.correlation import event_headers
 from centinela.topics import TRANSACTIONS
 from centinela_predictor import metrics
@@ -32,7 +33,6 @@ from centinela_predictor.verdicts import Entry, GivenVerdict, VerdictBook, adopt
 
 GROUP_ROWS = 1_000
 SOURCE = "centinela/gateway"
-REQUEST_ID = "x-request-id"
 
 
 class Features(Protocol):

@@ -13,7 +13,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from centinela.telemetry.correlation import TRACEPARENT, trace_id, traceparent_or_new
 
 REQUEST_ID = "x-request-id"
-_PLAIN = re.compile(r"^[\x21-\x7e]{1,128}$")
+_PLAIN = re.compile(r"[\x21-\x7e]{1,128}")
 
 
 class BodyTooLarge(Exception):
@@ -36,7 +36,7 @@ class CorrelationMiddleware:
         headers = Headers(scope=scope)
         traceparent = traceparent_or_new(headers.get(TRACEPARENT))
         given = headers.get(REQUEST_ID)
-        request_id = given if given and _PLAIN.match(given) else uuid.uuid4().hex
+        request_id = given if given and _PLAIN.fullmatch(given) else uuid.uuid4().hex
         scope.setdefault("state", {}).update(traceparent=traceparent, request_id=request_id)
 
         async def answer(message: Message) -> None:
