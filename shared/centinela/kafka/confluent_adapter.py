@@ -12,6 +12,7 @@ from confluent_kafka import TopicPartition as RdPartition
 
 from centinela.errors import DependencyUnavailable, TransactionAborted
 from centinela.kafka.confluent_common import AWAY, LOG, MISSING, common_config, mapped_errors, port_error
+from centinela.kafka.guard import DeadlineExceeded, Guard
 from centinela.kafka.limits import LIMITS, Limits
 from centinela.kafka.port import Rebalance, Record, TopicPartition
 
@@ -19,7 +20,8 @@ from centinela.kafka.port import Rebalance, Record, TopicPartition
 class ConfluentConsumer:
     """``Consumer`` of the port; see there for what each call promises.
 
-    New partitions are paused inside librdkafka until their assignment was taken.
+    New partitions are paused inside librdkafka until their assignment was taken. Closing in the middle of a rebalance can
+    block librdkafka for good (its issues 4527, 4884), so ``close`` has a deadline.
     """
 
     supports_pause = True
@@ -151,10 +153,16 @@ class ConfluentConsumer:
         return self._client.consumer_group_metadata()
 
     def close(self) -> None:
-        if not self._closed:
-            self._closed = True
-            self._client.close()
-            self._owned = set()
+        if self._closed:
+            return
+        self._closed = True
+        guard = Guard("kafka-close")
+        try:
+            guard.run(self._client.close, 2 * self._limits.request_s)
+        except DeadlineExceeded:
+            LOG.warning("the consumer did not close in time; its group will miss it after the session time-out")
+        guard.close()
+        self._owned = set()
 
     @property
     def _changed(self) -> bool:
@@ -231,6 +239,8 @@ class ConfluentConsumer:
             LOG.warning("librdkafka: %s", error)
 
     def _on_assign(self, client: RdConsumer, partitions: list[RdPartition]) -> None:
+        if self._closed:
+            return
         client.incremental_assign(partitions)
         client.pause(partitions)
         new = {TopicPartition(p.topic, p.partition) for p in partitions}
