@@ -93,6 +93,8 @@ def test_the_api_waits_for_kafka_refuses_while_it_is_away_and_goes_on_when_it_is
     refused = api.post("before")
     assert (refused.status_code, refused.headers["retry-after"]) == (503, "2")
 
+    until(lambda: '"kafka.waited_for"' in api.log.read_text(), "the log says what is waited for")
+
     own_broker.start()
     connect.topic_admin(settings).create()
     until(lambda: api.status("/ready") == 200, "ready once Kafka is there")
