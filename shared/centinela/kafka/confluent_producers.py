@@ -12,7 +12,8 @@ from confluent_kafka import TopicPartition as RdPartition
 
 from centinela.errors import DependencyUnavailable, InvalidRecord, ProducerFenced, TransactionAborted
 from centinela.kafka.confluent_adapter import ConfluentConsumer
-from centinela.kafka.confluent_common import common_config, mapped_errors, port_error
+from centinela.kafka.confluent_common import LOG, common_config, mapped_errors, port_error
+from centinela.kafka.guard import DeadlineExceeded, Guard
 from centinela.kafka.limits import LIMITS, MAX_REQUEST_BYTES, QUEUE_BYTES, Limits
 from centinela.kafka.port import Consumer, Delivery, Outgoing, TopicPartition
 
@@ -100,7 +101,11 @@ class ConfluentProducer:
 
 
 class ConfluentTransactionalProducer:
-    """``TransactionalProducer`` of the port. Consumers must be of this client too: the commit carries their membership."""
+    """``TransactionalProducer`` of the port. Consumers must be of this client too: the commit carries their membership.
+
+    librdkafka's own time-outs do not hold: with the broker gone, ``send_offsets_to_transaction`` may never return. So its
+    blocking calls run under a guard; a client that is stuck is left behind, and fenced by the next one's initialisation.
+    """
 
     def __init__(self, bootstrap_servers: str, transactional_id: str, limits: Limits = LIMITS) -> None:
         self._limits = limits
@@ -109,6 +114,7 @@ class ConfluentTransactionalProducer:
             "delivery.timeout.ms": int(limits.commit_s * 1000),
         }
         self._client: RdProducer | None = None
+        self._guard = Guard("kafka-transaction")
         self._initialised = self._open = False
         self._commit_by = 0.0
 
@@ -116,7 +122,7 @@ class ConfluentTransactionalProducer:
         if self._client is None:
             self._client = RdProducer(self._config)
         with mapped_errors():
-            self._client.init_transactions(self._limits.request_s)
+            self._guarded(self._client.init_transactions, self._limits.request_s)
         self._initialised = True
 
     def begin(self) -> None:
@@ -149,7 +155,9 @@ class ConfluentTransactionalProducer:
             self.init()
         elif self._open:
             try:
-                self._client.abort_transaction(self._limits.commit_s)
+                self._guarded(self._client.abort_transaction, self._limits.commit_s)
+            except DependencyUnavailable:
+                self.init()
             except KafkaException as raised:
                 if isinstance(port_error(raised.args[0]), ProducerFenced):
                     raise port_error(raised.args[0]) from raised
@@ -160,11 +168,12 @@ class ConfluentTransactionalProducer:
     def close(self) -> None:
         if self._client is not None and self._open:
             try:
-                self._client.abort_transaction(self._limits.request_s)
-            except KafkaException as raised:
-                if not isinstance(port_error(raised.args[0]), DependencyUnavailable | ProducerFenced | TransactionAborted):
-                    raise
+                with mapped_errors():
+                    self._guarded(self._client.abort_transaction, self._limits.request_s)
+            except (DependencyUnavailable, ProducerFenced, TransactionAborted):
+                LOG.warning("the open transaction could not be aborted; the broker ends it after its time-out")
         self._discard()
+        self._guard.close()
 
     def _ready(self) -> RdProducer:
         if self._client is None or not self._initialised:
@@ -178,7 +187,7 @@ class ConfluentTransactionalProducer:
         """Repeat *call* while librdkafka says that it may be; at the deadline give the transaction up."""
         while True:
             try:
-                call(self._left())
+                self._guarded(call, self._left())
                 return
             except KafkaException as raised:
                 mapped = port_error(raised.args[0])
@@ -188,6 +197,16 @@ class ConfluentTransactionalProducer:
                     raise mapped from raised
                 if time.monotonic() >= self._commit_by:
                     self._give_up(mapped)
+
+    def _guarded(self, call: Callable[[float], None], timeout_s: float) -> None:
+        """Do *call*, which takes its time-out; where it outlasts that by far, leave client and guard behind."""
+        try:
+            self._guard.run(lambda: call(timeout_s), timeout_s + self._limits.request_s)
+        except DeadlineExceeded as stuck:
+            self._guard.close()
+            self._guard = Guard("kafka-transaction")
+            self._client, self._initialised, self._open = None, False, False
+            raise DependencyUnavailable("librdkafka does not return from a transaction's call", dependency="kafka") from stuck
 
     def _give_up(self, error: DependencyUnavailable) -> NoReturn:
         self._discard()
