@@ -11,7 +11,7 @@ PACKAGES := shared services/ingest services/predictor services/drift services/tr
 SOURCES := shared/centinela services/*/centinela_* deploy/local/centinela_local
 ARGS ?=
 
-.PHONY: help env demo up down status test check clean
+.PHONY: help env demo up down status test check types clean
 
 help: ## what there is to run
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -42,8 +42,10 @@ status: env ## what runs, and what it waits for
 test: env ## all tests, on a real Kafka and a real MLflow
 	@$(PY) -m pytest $(ARGS)
 
-check: env ## lint and types
+check: env types ## lint and types
 	@$(PY) -m ruff check .
+
+types: env
 	@$(PY) -m mypy $(SOURCES)
 
 clean: ## stop everything; remove .local and the tools' caches (not .venv)

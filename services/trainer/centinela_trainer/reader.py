@@ -48,7 +48,7 @@ class ArchiveReader:
                              "occurred_us": pa.array([], pa.int64())})
         source = _files(files)
         held = set(_query(f"SELECT * FROM {source} LIMIT 0").columns)
-        columns = ", ".join(f'"{name}"' for name in names if name in held)
+        columns = ", ".join('"' + name.replace('"', '""') + '"' for name in names if name in held)
         return _query(
             f"SELECT transaction_id, user_id, epoch_us(occurred_at) AS occurred_us, {columns} FROM {source} "
             "WHERE epoch_us(occurred_at) BETWEEN $1 AND $2", _us(start), _us(end),
