@@ -7,14 +7,14 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Literal
 
-from centinela.model.registry import Registry
-
 from centinela.clock import Clock
 from centinela.features.layout import FeatureLayout
 from centinela.kafka.connect import producer
 from centinela.kafka.port import Producer
 from centinela.kafka.reader import open_table
+from centinela.model.backends import import_libraries
 from centinela.model.bundle import verify
+from centinela.model.registry import Registry
 from centinela.model.scorer import Scorer
 from centinela.telemetry.health import Health
 from centinela.topics import MODEL_EVENTS
@@ -56,11 +56,15 @@ def build_models(settings: PredictorSettings, role: Role, health: Health, clock:
     )
     follower.start_from_disk()
 
+    libraries = GuardedThread("libraries", lambda: import_libraries(stop), health, stop.set)
+
     def follow() -> None:
+        libraries.start()
         try:
             follower.run(stop)
         finally:
             events.close()
+            libraries.join()
 
     core = ScoringCore(slot, Router(settings.ab_salt, settings.ab_share))
     return Models(slot, core, own_producer, GuardedThread("models", follow, health, stop.set))

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from centinela.errors import CentinelaError
+from centinela.model.backends import as_served
 from centinela_trainer.dataset import Bools, Dataset, Floats, Rows, Split, card_folds, split_by_time
 from centinela_trainer.estimators import Classifier, build_estimator
 from centinela_trainer.evaluation import Thresholds, choose_thresholds
@@ -62,7 +63,7 @@ def train(dataset: Dataset, kind: ModelKind, params: Params) -> Candidate:
     if not dataset.is_fraud[split.train].any():
         raise NotEnoughData(f"no fraud among the {len(split.train)} transactions before the test days")
     names = dataset.present()
-    matrix, truth = dataset.columns(names), dataset.is_fraud.astype(np.int64)
+    matrix, truth = as_served(dataset.columns(names)), dataset.is_fraud.astype(np.int64)
 
     def fitted(rows: Rows) -> Classifier:
         estimator = build_estimator(kind, params)

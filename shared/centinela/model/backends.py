@@ -1,11 +1,16 @@
 """The three forms of a model that can serve, each as one function from rows to fraud probabilities.
 
-scikit-learn, skops and treelite take seconds to import, so each is imported only by the form that needs it: an ONNX model needs none.
+Every form sees its rows rounded to float32 (``as_served``), which is all that ONNX knows: so all forms can agree exactly.
+
+scikit-learn, skops and treelite take seconds to import, so each is imported only by the form that needs it: an ONNX model
+needs none, treelite not the other two. ``import_libraries`` has them ready before a model comes that needs them.
 """
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Mapping
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -27,6 +32,27 @@ TRUSTED_TYPES = (
 )
 """Types beyond skops' own defaults that a bundle may hold. Nothing else is ever built from a file; pickle never is."""
 
+LIBRARIES = ("treelite", "scipy.stats", "pandas", "sklearn.ensemble", "skops.io")
+"""What some form needs and none of those loaded so far may have, in steps of a second or so, the likeliest first."""
+
+LARGEST = float(np.finfo(np.float32).max)
+
+
+def as_served(matrix: Matrix) -> Matrix:
+    """*matrix* as every form of a model sees it: rounded to float32, what is too large for it to the largest; NaN stays.
+
+    Fit a model on such rows: it will not see others.
+    """
+    return _float32(matrix).astype(np.float64)
+
+
+def import_libraries(stop: threading.Event) -> None:
+    """Import what any form may need: seconds of CPU that no swap shall wait for. Ends early on *stop*; safe beside a load."""
+    for name in LIBRARIES:
+        if stop.is_set():
+            return
+        import_module(name)
+
 
 def load_backend(backend: Backend, files: Mapping[str, bytes], *, features: int) -> Score:
     """The scoring function of *backend* from the files of a bundle; single-threaded.
@@ -39,14 +65,20 @@ def load_backend(backend: Backend, files: Mapping[str, bytes], *, features: int)
     """
     if backend == "onnx":
         return _onnx(files[ONNX], features)
-    estimator = load_estimator(files[SKOPS])
-    if getattr(estimator, "n_features_in_", features) != features:
-        raise ValueError(f"the estimator takes {estimator.n_features_in_} features, not {features}")
-    if backend == "sklearn":
-        return sklearn_score(estimator)
-    import treelite
+    if backend == "treelite":
+        import treelite
 
-    return treelite_score(treelite.Model.deserialize_bytes(files[TREELITE]), estimator)
+        model = treelite.Model.deserialize_bytes(files[TREELITE])
+        _require_features(model.num_feature, features)
+        return treelite_score(model)
+    estimator = load_estimator(files[SKOPS])
+    _require_features(getattr(estimator, "n_features_in_", features), features)
+    return sklearn_score(estimator)
+
+
+def _require_features(taken: int, features: int) -> None:
+    if taken != features:
+        raise ValueError(f"the model takes {taken} features, not {features}")
 
 
 def load_estimator(data: bytes) -> Any:
@@ -66,35 +98,24 @@ def sklearn_score(estimator: Any) -> Score:
     estimator.set_params(**dict.fromkeys(jobs, 1))
 
     def score(matrix: Matrix) -> NDArray[np.float64]:
-        return np.asarray(estimator.predict_proba(matrix)[:, 1], dtype=np.float64)
+        return np.asarray(estimator.predict_proba(as_served(matrix))[:, 1], dtype=np.float64)
 
     return score
 
 
-def treelite_score(model: treelite.Model, estimator: Any) -> Score:
-    """Scores by treelite's tree inference, after the first steps of *estimator* where it is a pipeline.
-
-    scikit-learn's forests round their rows to float32 first, its histogram boosting does not; so rows are rounded here too.
-    """
+def treelite_score(model: treelite.Model) -> Score:
+    """Scores by treelite's tree inference."""
     import treelite
-    from sklearn.ensemble import ExtraTreesClassifier, RandomForestClassifier
-
-    steps = getattr(estimator, "steps", [("model", estimator)])
-    prepare = estimator[:-1] if len(steps) > 1 else None
-    rounds = isinstance(steps[-1][1], RandomForestClassifier | ExtraTreesClassifier)
 
     def score(matrix: Matrix) -> NDArray[np.float64]:
-        rows = matrix if prepare is None else prepare.transform(matrix)
-        rows = np.ascontiguousarray(_float32(rows) if rounds else rows, dtype=np.float64)
-        raw = treelite.gtil.predict(model, rows, nthread=1)
-        return np.asarray(raw.reshape(len(rows), -1)[:, -1], dtype=np.float64)
+        raw = treelite.gtil.predict(model, np.ascontiguousarray(as_served(matrix)), nthread=1)
+        return np.asarray(raw.reshape(len(matrix), -1)[:, -1], dtype=np.float64)
 
     return score
 
 
 def _float32(matrix: Matrix) -> NDArray[np.float32]:
-    with np.errstate(over="ignore"):
-        return matrix.astype(np.float32)
+    return np.maximum(np.minimum(matrix, LARGEST), -LARGEST).astype(np.float32)
 
 
 def _onnx(data: bytes, features: int) -> Score:
@@ -103,8 +124,7 @@ def _onnx(data: bytes, features: int) -> Score:
     options.log_severity_level = 4
     session = ort.InferenceSession(data, options, providers=["CPUExecutionProvider"])
     [entry] = session.get_inputs()
-    if entry.shape[-1] != features:
-        raise ValueError(f"the graph takes {entry.shape[-1]} features, not {features}")
+    _require_features(entry.shape[-1], features)
     name, outputs = entry.name, [session.get_outputs()[-1].name]
 
     def score(matrix: Matrix) -> NDArray[np.float64]:

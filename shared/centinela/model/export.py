@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import io
 import platform
 from collections.abc import Callable
@@ -16,6 +17,7 @@ import numpy as np
 import skops.io
 import treelite
 from numpy.typing import NDArray
+from sklearn.ensemble import HistGradientBoostingClassifier
 
 from centinela.model import bundle
 from centinela.model.backends import TRUSTED_TYPES, Score, load_backend, sklearn_score
@@ -54,7 +56,7 @@ def build_bundle(estimator: Any, train: NDArray[np.float64], recent: NDArray[np.
     decision on the recent rows and keeps rounding from changing one.
 
     Args:
-        estimator: Fitted on a float64 matrix (not a DataFrame) with labels 0 and 1; a Pipeline may be.
+        estimator: Fitted on a float64 matrix (not a DataFrame) as ``backends.as_served`` gives it, with labels 0 and 1; a Pipeline may be.
         train: Rows it was fitted on, shape (n, features), columns as ``facts.feature_names``; missing values NaN.
         recent: The newest rows, not trained on, same columns.
         facts: Everything else.
@@ -152,15 +154,37 @@ def to_onnx_bytes(estimator: Any) -> bytes:
     from skl2onnx import to_onnx
     from skl2onnx.common.data_types import FloatTensorType
 
-    graph = to_onnx(estimator, initial_types=[("features", FloatTensorType([None, estimator.n_features_in_]))],
+    graph = to_onnx(_with_float32_splits(estimator), initial_types=[("features", FloatTensorType([None, estimator.n_features_in_]))],
                     options={"zipmap": False}, target_opset=ONNX_OPSET)
     return bytes(graph.SerializeToString())
 
 
 def to_treelite_bytes(estimator: Any) -> bytes:
-    """The estimator's (or its pipeline's last step's) trees. Raises ``TreeliteError`` for anything but trees."""
-    last = estimator[-1] if hasattr(estimator, "steps") else estimator
-    return bytes(treelite.sklearn.import_model(last).serialize_bytes())
+    """The estimator's trees. Raises ``TreeliteError`` for anything but trees, a pipeline before trees too."""
+    return bytes(treelite.sklearn.import_model(estimator).serialize_bytes())
+
+
+def _with_float32_splits(estimator: Any) -> Any:
+    """*estimator* with boosted trees that send every float32 row where it went before, by splits that float32 can hold.
+
+    For a float32 x, ``x <= split`` holds exactly where x is at most the largest float32 that is not above the split. The
+    converter takes the nearest float32 instead, so that a row on a split could go the other way; it does so for boosting only.
+    """
+    if not isinstance(estimator[-1] if hasattr(estimator, "steps") else estimator, HistGradientBoostingClassifier):
+        return estimator
+    estimator = copy.deepcopy(estimator)
+    boosting = estimator[-1] if hasattr(estimator, "steps") else estimator
+    for trees in boosting._predictors:
+        for tree in trees:
+            tree.nodes["num_threshold"] = _float32_below(tree.nodes["num_threshold"])
+    return estimator
+
+
+def _float32_below(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The largest float32 that is not above each of *values*, as float64."""
+    with np.errstate(over="ignore"):
+        nearest = values.astype(np.float32)
+    return np.where(nearest > values, np.nextafter(nearest, np.float32(-np.inf)), nearest).astype(np.float64)
 
 
 def _golden(inputs: NDArray[np.float64], expected: NDArray[np.float64]) -> bytes:

@@ -75,7 +75,7 @@ def fitted(kind: str) -> Any:
     return KINDS[kind]().fit(TRAIN, TRUTH)
 
 
-BACKENDS = {"hgb": "onnx", "forest": "treelite", "imputed forest": "onnx", "flagged forest": "treelite", "logistic": "onnx",
+BACKENDS = {"hgb": "onnx", "forest": "treelite", "imputed forest": "onnx", "flagged forest": "sklearn", "logistic": "onnx",
             "flagged logistic": "sklearn"}
 
 
