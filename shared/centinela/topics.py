@@ -8,6 +8,8 @@ from centinela import events
 
 DAY_MS = 24 * 60 * 60 * 1000
 DLQ_SUFFIX = "-dlq"
+STREAM_GROUP = "predictor"
+"""Consumer group of the stream: what it has committed of ``transactions`` has its outcome."""
 
 
 @dataclass(frozen=True)

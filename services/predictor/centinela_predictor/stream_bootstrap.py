@@ -14,14 +14,12 @@ from centinela.kafka.dlq import DeadLetterCap
 from centinela.kafka.loop import ConsumerLoop
 from centinela.kafka.port import TopicPartition
 from centinela.telemetry.health import Health
-from centinela.topics import TRANSACTIONS
+from centinela.topics import STREAM_GROUP, TRANSACTIONS
 from centinela_predictor.model_slot import ModelSlot
 from centinela_predictor.scoring import ScoringCore
 from centinela_predictor.settings import PredictorSettings
 from centinela_predictor.stream import StreamHandler, StreamLimits
 from centinela_predictor.terminal_feed import TerminalFeed
-
-GROUP = "predictor"
 
 
 @dataclass(frozen=True)
@@ -47,7 +45,7 @@ def build_stream(settings: PredictorSettings, core: ScoringCore, slot: ModelSlot
     replica = f"predictor-{settings.slot}"
     feed = TerminalFeed(consumer(settings, group=None, client="confluent"), SnapshotStore(settings.state_dir / f"terminals-{settings.slot}"), clock)
 
-    reader = consumer(settings, group=GROUP, client="confluent", instance_id=replica)
+    reader = consumer(settings, group=STREAM_GROUP, client="confluent", instance_id=replica)
 
     def reads_all(partition: TopicPartition) -> bool:
         return reader.position(partition) >= reader.end_offsets([partition])[partition]

@@ -20,11 +20,13 @@ from centinela.kafka.port import Outgoing
 from centinela.kafka.reader import open_table
 from centinela.service import load_settings
 from centinela.telemetry.correlation import event_headers, new_traceparent
+from centinela_trainer.horizon import await_stream, event_time_reached
 from centinela_trainer.params import MODEL_KINDS
 from centinela_trainer.reader import ArchiveReader
 from centinela_trainer.settings import TrainerSettings
 
 SEND_TIMEOUT_S = 15.0
+STREAM_PATIENCE_S = 15.0
 console = Console(stderr=True)
 
 
@@ -62,7 +64,7 @@ def await_answer(settings: TrainerSettings, request_id: str, timeout_s: float) -
 
 def retrain(
     reason: Annotated[str, typer.Option(help="Why; it is kept with the model.")],
-    as_of: Annotated[str | None, typer.Option(help="Event time (ISO 8601 with zone) to train as of; the newest in the archive by default.")] = None,
+    as_of: Annotated[str | None, typer.Option(help="Event time (ISO 8601 with zone) to train as of; by default the newest of what was sent.")] = None,
     kind: Annotated[str | None, typer.Option(help="hgb, rf or lr; by default what params.yaml says.")] = None,
     wait: Annotated[bool, typer.Option("--wait", help="Wait for the answer and print it.")] = False,
     timeout: Annotated[float, typer.Option(help="Longest wait, seconds.")] = 900.0,
@@ -90,10 +92,7 @@ def retrain(
 
 def _instant(settings: TrainerSettings, text: str | None) -> datetime:
     if text is None:
-        newest = ArchiveReader(settings.archive_dir).newest()
-        if newest is None:
-            raise CentinelaError(f"the archive under {settings.archive_dir} is empty; say --as-of")
-        return newest
+        return _reached(settings)
     try:
         instant = datetime.fromisoformat(text)
     except ValueError as error:
@@ -101,3 +100,19 @@ def _instant(settings: TrainerSettings, text: str | None) -> datetime:
     if instant.tzinfo is None:
         raise CentinelaError(f"--as-of {text}: has no zone; write {text}Z or {text}+00:00")
     return instant
+
+
+def _reached(settings: TrainerSettings) -> datetime:
+    """The event time that the log has come to, once the stream has taken it in; where the log is empty, that of the archive."""
+    reader = connect.consumer(settings, group=topics.STREAM_GROUP)
+    try:
+        with console.status("waiting until the stream has taken in what was sent ..."):
+            left = await_stream(reader, STREAM_PATIENCE_S)
+        newest = event_time_reached(reader, SystemClock().now()) or ArchiveReader(settings.archive_dir).newest()
+    finally:
+        reader.close()
+    if left:
+        console.print(f"the stream has {left:,} transactions left and does not go on; the training does without them")
+    if newest is None:
+        raise CentinelaError("there are no transactions to train on yet: send some, or say --as-of")
+    return newest

@@ -1,0 +1,83 @@
+"""How far event time has come, as the log's ends tell it."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from datetime import datetime
+
+from centinela.codec import Decoder, require_plausible_time
+from centinela.errors import DependencyUnavailable, InvalidRecord
+from centinela.events import LabelReported, TransactionReceived
+from centinela.kafka.port import Consumer, Record, TopicPartition
+from centinela.topics import LABELS, TRANSACTIONS
+
+_POLL_S, _PAUSE_S, _TAIL_TIMEOUT_S = 0.3, 0.2, 10.0
+_transactions, _labels = Decoder(TransactionReceived), Decoder(LabelReported)
+
+
+def await_stream(consumer: Consumer, patience_s: float) -> int:
+    """Wait until the stream has committed what ``transactions`` holds at the call, or commits nothing for *patience_s*.
+
+    Args:
+        consumer: Of the stream's group, which it does not join.
+
+    Returns:
+        The records that the stream has left; it holds them back, or does not run.
+
+    Raises:
+        DependencyUnavailable: Kafka is away, or the topic does not exist.
+    """
+    partitions = _partitions(consumer, TRANSACTIONS.name)
+    ends, pause = consumer.end_offsets(partitions), threading.Event()
+    before, moved_at = -1, time.monotonic()
+    while True:
+        committed = consumer.committed(partitions)
+        left = sum(max(0, ends[p] - (committed[p] or 0)) for p in partitions)
+        if left != before:
+            before, moved_at = left, time.monotonic()
+        if left == 0 or time.monotonic() - moved_at >= patience_s:
+            return left
+        pause.wait(_PAUSE_S)
+
+
+def event_time_reached(consumer: Consumer, now: datetime) -> datetime | None:
+    """The newest time among the last records of each partition: a transaction's own, a label's report. None where there is none.
+
+    Records that cannot be read, and transactions in the future of *now*, do not count.
+
+    Raises:
+        DependencyUnavailable: Kafka is away, a topic does not exist, or a last record could not be read.
+    """
+    partitions = _partitions(consumer, TRANSACTIONS.name) | _partitions(consumer, LABELS.name)
+    begins, ends = consumer.beginning_offsets(partitions), consumer.end_offsets(partitions)
+    waiting = {p for p in partitions if ends[p] > begins[p]}
+    consumer.assign(waiting)
+    for partition in waiting:
+        consumer.seek(partition, ends[partition] - 1)
+    times: list[datetime] = []
+    deadline = time.monotonic() + _TAIL_TIMEOUT_S
+    while waiting:
+        for record in consumer.poll(_POLL_S, 1_000):
+            with contextlib.suppress(InvalidRecord):
+                times.append(_time(record, now))
+        waiting = {p for p in waiting if consumer.position(p) < ends[p]}
+        if waiting and time.monotonic() >= deadline:
+            raise DependencyUnavailable(f"the last records of {sorted(waiting)} could not be read", dependency="kafka")
+    return max(times, default=None)
+
+
+def _time(record: Record, now: datetime) -> datetime:
+    if record.topic == LABELS.name:
+        return _labels.decode(record.value).reported_at
+    occurred_at = _transactions.decode(record.value).occurred_at
+    require_plausible_time(occurred_at, now)
+    return occurred_at
+
+
+def _partitions(consumer: Consumer, topic: str) -> frozenset[TopicPartition]:
+    found = consumer.partitions_of(topic)
+    if not found:
+        raise DependencyUnavailable(f"topic {topic} does not exist: run `centinela topics create`", dependency="kafka")
+    return found
