@@ -55,6 +55,7 @@ class Reconciliation:
         undecodable: Records without a readable transaction id.
         verdicts: Records in ``predictions``.
         dead_letters: Records in ``transactions-dlq``.
+        rejected_rows: Of these, rows of files that never were in ``transactions``: each has its outcome, and stands nowhere else.
         missing: Positions in ``transactions``: no verdict and no dead letter.
         repeated: Positions in ``predictions``: a further verdict on an id that has one.
         unexpected: Positions in ``predictions``: a verdict on what is not in the log, or was dead-lettered.
@@ -75,6 +76,7 @@ class Reconciliation:
     repeated_letters: U64
     stray_letters: int
     log_is_whole: bool = True
+    rejected_rows: int = 0
 
     @property
     def reconciled(self) -> bool:
@@ -84,7 +86,7 @@ class Reconciliation:
 
 
 def reconcile(log_ids: U64, log_positions: U64, verdict_ids: U64, verdict_positions: U64, letter_origins: U64, *,
-              letters_without_origin: int = 0, log_is_whole: bool = True) -> Reconciliation:
+              letters_without_origin: int = 0, rejected_rows: int = 0, log_is_whole: bool = True) -> Reconciliation:
     """Match records with their outcomes.
 
     Args:
@@ -94,6 +96,7 @@ def reconcile(log_ids: U64, log_positions: U64, verdict_ids: U64, verdict_positi
         verdict_positions: Packed position of each, aligned.
         letter_origins: Packed origin of each dead letter of ``transactions``, shape (k,).
         letters_without_origin: Dead letters that do not say where they came from.
+        rejected_rows: Dead letters of rows of files.
     """
     lettered = np.isin(log_positions, letter_origins)
     readable = log_ids != UNDECODABLE
@@ -110,10 +113,10 @@ def reconcile(log_ids: U64, log_positions: U64, verdict_ids: U64, verdict_positi
     in_log = np.isin(origins, log_positions)
     return Reconciliation(
         records=len(log_ids), transactions=len(ids), duplicates=int(live.sum()) - len(ids), undecodable=int((~readable).sum()),
-        verdicts=len(verdict_ids), dead_letters=len(letter_origins) + letters_without_origin, missing=np.sort(missing),
+        verdicts=len(verdict_ids), dead_letters=len(letter_origins) + letters_without_origin + rejected_rows, missing=np.sort(missing),
         repeated=np.sort(verdict_positions[order][again]), unexpected=np.sort(verdict_positions[~np.isin(verdict_ids, ids)]),
         repeated_letters=origins[in_log & (letters > 1)], stray_letters=int(letters[~in_log].sum()) + letters_without_origin,
-        log_is_whole=log_is_whole,
+        log_is_whole=log_is_whole, rejected_rows=rejected_rows,
     )
 
 
@@ -149,6 +152,12 @@ def letter_origin(record: Record, topic: str) -> int | None:
         return None
 
 
+def is_rejected_row(record: Record) -> bool:
+    """Whether a dead letter is the row of a file (``centinela replay``), which has no place in the log."""
+    headers = dict(record.headers)
+    return "dlq.row" in headers and "dlq.topic" not in headers
+
+
 @dataclass
 class _Column:
     """Grows by chunks; 8 bytes a value."""
@@ -174,7 +183,7 @@ class LogAudit:
             topics.TRANSACTIONS.name, topics.PREDICTIONS.name, topics.TRANSACTIONS.dlq), *, batch: int = 10_000) -> None:
         self._consumer, (self._log, self._verdicts, self._letters), self._batch = consumer, names, batch
         self._columns = {name: (_Column(), _Column()) for name in names}
-        self._stray = 0
+        self._stray, self._rejected_rows = 0, 0
         self._partitions: frozenset[TopicPartition] = frozenset()
         self._whole = True
 
@@ -193,7 +202,7 @@ class LogAudit:
         (ids, positions), (verdicts, verdict_positions) = (
             (a.array(), b.array()) for a, b in (self._columns[self._log], self._columns[self._verdicts]))
         return reconcile(ids, positions, verdicts, verdict_positions, self._columns[self._letters][1].array(),
-                         letters_without_origin=self._stray, log_is_whole=self._whole)
+                         letters_without_origin=self._stray, rejected_rows=self._rejected_rows, log_is_whole=self._whole)
 
     def read_until_reconciled(self, wait_s: float) -> Reconciliation:
         """Read on until the log reconciles, at most *wait_s*; for a predictor that still works on it."""
@@ -232,7 +241,9 @@ class LogAudit:
             if not mine:
                 continue
             if name == self._letters:
-                origins = [letter_origin(r, self._log) for r in mine]
+                from_log = [r for r in mine if not is_rejected_row(r)]
+                self._rejected_rows += len(mine) - len(from_log)
+                origins = [letter_origin(r, self._log) for r in from_log]
                 positions.extend([o for o in origins if o is not None])
                 self._stray += origins.count(None)
             else:

@@ -50,7 +50,7 @@ def report(log_audit: LogAudit, wait_s: float, *, as_json: bool) -> bool:
 def _counts(result: Reconciliation) -> dict[str, int]:
     return {
         "records": result.records, "transactions": result.transactions, "duplicates": result.duplicates, "undecodable": result.undecodable,
-        "verdicts": result.verdicts, "dead_letters": result.dead_letters, "missing": len(result.missing),
+        "verdicts": result.verdicts, "dead_letters": result.dead_letters, "rejected_rows": result.rejected_rows, "missing": len(result.missing),
         "repeated": len(result.repeated), "unexpected": len(result.unexpected), "repeated_dead_letters": len(result.repeated_letters),
         "stray_dead_letters": result.stray_letters,
     }

@@ -130,6 +130,19 @@ def test_a_log_with_one_outcome_each_reconciles() -> None:
     assert (result.verdicts, result.dead_letters) == (2, 2)
 
 
+def test_a_rejected_row_of_a_file_has_its_outcome_and_is_no_stray_letter() -> None:
+    platform = Platform()
+    platform.transaction("a")
+    platform.verdict("a")
+    for headers in ((("dlq.source", b"replay/own.csv"), ("dlq.row", b"7")), (("dlq.source", b"somebody"),)):
+        _, before = platform.audit()
+        platform.broker.append(LETTERS, b"{}", headers=headers)
+    _, after = platform.audit()
+
+    assert (before.reconciled, before.dead_letters, before.rejected_rows, before.stray_letters) == (True, 1, 1, 0)
+    assert (after.reconciled, after.dead_letters, after.rejected_rows, after.stray_letters) == (False, 2, 1, 1)
+
+
 def test_what_is_missing_or_repeated_is_named() -> None:
     platform = Platform()
     for name in ("lost", "twice", "fine"):
