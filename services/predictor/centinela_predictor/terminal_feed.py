@@ -23,7 +23,7 @@ from centinela_predictor.activity import Block, Gate, unpack_block
 from centinela_predictor.stream_metrics import TERMINAL_RECORDS
 
 _log = structlog.get_logger(__name__)
-_KIND = "terminals:1"
+_KIND = "terminals:2"
 _BATCH = 5_000
 _MOST_AT_ONCE = 50_000
 _FUTURE_MS = int(FUTURE_TOLERANCE.total_seconds() * 1000)

@@ -22,7 +22,7 @@ def build_features(transactions: pd.DataFrame, labels: pd.DataFrame, layout: Fea
     Args:
         transactions: Columns ``transaction_id``, ``user_id``, ``terminal_id`` (either may be missing, or null in a row),
             ``occurred_at`` (UTC), ``amount``, and whatever of ``layout.attributes`` there is.
-        labels: Columns ``transaction_id``, ``is_fraud``, ``occurred_at``, ``reported_at`` (UTC): what was reported.
+        labels: Columns ``transaction_id``, ``is_fraud``, ``occurred_at``, ``reported_at`` (UTC): what was reported, in log order.
 
     Returns:
         One float64 column per name of *layout*, on the index of *transactions*.
@@ -59,12 +59,16 @@ def build_features(transactions: pd.DataFrame, labels: pd.DataFrame, layout: Fea
 
 
 class _Labels:
-    """Labels in order of their transactions' time."""
+    """Labels in order of their transactions' time, those of one transaction in log order."""
 
     def __init__(self, labels: pd.DataFrame) -> None:
-        labels = labels[labels["is_fraud"].to_numpy(bool)].sort_values(["occurred_at", "reported_at"], kind="stable")
-        self._ids = _hashes(labels, "transaction_id")
-        self._occurred, self._reported = _ms(labels["occurred_at"]), _ms(labels["reported_at"])
+        ids, occurred = _hashes(labels, "transaction_id"), _ms(labels["occurred_at"])
+        _, first, which = np.unique(ids, return_index=True, return_inverse=True)
+        occurred = occurred[first[which]]
+        order = np.argsort(occurred, kind="stable")
+        self._ids, self._occurred = ids[order], occurred[order]
+        self._reported = _ms(labels["reported_at"])[order]
+        self._is_fraud = labels["is_fraud"].to_numpy(bool)[order]
         self._done = 0
 
     def apply(self, terminals: TerminalState, through: int) -> None:
@@ -72,7 +76,7 @@ class _Labels:
         upto = int(np.searchsorted(self._occurred, through, side="right"))
         part = slice(self._done, upto)
         if upto > self._done:
-            terminals.apply_labels(self._ids[part], np.ones(upto - self._done, bool), self._occurred[part], self._reported[part])
+            terminals.apply_labels(self._ids[part], self._is_fraud[part], self._occurred[part], self._reported[part])
             self._done = upto
 
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 from numpy.typing import NDArray
 
 from centinela.features.keys import Hashes, Int64s
 
 _LEAST = 1024
+_OLD = 1 << 40
 _SPREAD = np.uint64(0x9E3779B97F4A7C15)
 
 
@@ -79,6 +82,69 @@ class IdTable:
             won = self._keys[slots] == ids
             self._index[slots[won]] = index[won]
             ids, index = ids[~won], index[~won]
+
+
+class IdGenerations:
+    """An ``IdTable`` that forgets its oldest ids a generation at a time.
+
+    A *place* tells where an id stands until the next ``turn``; -1 stands nowhere.
+    """
+
+    def __init__(self, columns: int) -> None:
+        self._columns = columns
+        self._current, self._previous = IdTable(columns), IdTable(columns)
+
+    def __len__(self) -> int:
+        return len(self._current) + len(self._previous)
+
+    def find(self, ids: Hashes) -> Int64s:
+        """The place of each of *ids*, shape (n,)."""
+        places = self._current.find(ids)
+        if len(self._previous):
+            old = self._previous.find(ids)
+            places = np.where((places < 0) & (old >= 0), old + _OLD, places)
+        return places
+
+    def get(self, column: int, places: Int64s, missing: int) -> Int64s:
+        """The value of *column* at each of *places*, *missing* where that is -1; shape (n,)."""
+        values = np.full(len(places), missing, np.int64)
+        for here, at, table in self._split(places):
+            values[here] = table.column(column)[at]
+        return values
+
+    def put(self, column: int, places: Int64s, values: Int64s) -> None:
+        """Change the value of *column* at *places*, none of them -1."""
+        for here, at, table in self._split(places):
+            table.column(column)[at] = values[here]
+
+    def add(self, ids: Hashes, *values: Int64s) -> None:
+        """See ``IdTable.add``."""
+        self._current.add(ids, *values)
+
+    def turn(self) -> IdTable:
+        """Begin a new generation; what was forgotten."""
+        forgotten, self._previous, self._current = self._previous, self._current, IdTable(self._columns)
+        return forgotten
+
+    def arrays(self) -> dict[str, NDArray[np.generic]]:
+        """What ``load`` needs."""
+        arrays: dict[str, NDArray[np.generic]] = {}
+        for name, table in (("current", self._current), ("previous", self._previous)):
+            arrays[f"{name}_ids"] = table.ids.copy()
+            arrays[f"{name}_columns"] = np.stack([table.column(c) for c in range(self._columns)])
+        return arrays
+
+    def load(self, arrays: dict[str, NDArray[np.generic]]) -> None:
+        """Fill this fresh object."""
+        for name, table in (("current", self._current), ("previous", self._previous)):
+            table.add(arrays[f"{name}_ids"].astype(np.uint64), *arrays[f"{name}_columns"].astype(np.int64))
+
+    def _split(self, places: Int64s) -> Iterator[tuple[NDArray[np.bool_], Int64s, IdTable]]:
+        current = (places >= 0) & (places < _OLD)
+        yield current, places[current], self._current
+        if len(self._previous):
+            old = places >= _OLD
+            yield old, places[old] - _OLD, self._previous
 
 
 def first_of_each(ids: Hashes) -> NDArray[np.bool_]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from centinela.features.idtable import IdTable, first_of_each
+from centinela.features.idtable import IdGenerations, first_of_each
 from centinela.features.keys import DAY_MS, HOUR_MS, NOBODY, Hashes, Int64s
 from centinela.features.layout import TERMINAL_FEATURES
 from centinela.features.pool import RaggedPool, flat_ranges, search_after
@@ -18,8 +18,10 @@ LABEL_MARGIN_MS = HOUR_MS
 SKEW_MS = DELAY_MS
 """Partitions may be this far apart in event time (see the gate of the predictor's stream)."""
 HORIZON_MS = DELAY_MS + int(WINDOWS_MS[-1]) + SKEW_MS + LATENESS_MS
-_ROW, _TIME, _IS_FRAUD = 0, 1, 2
-_MOST_PENDING = 1_000_000
+_ROW, _TIME, _REPORT = 0, 1, 2
+_UNHEARD = -1
+_UNREPORTED = -(1 << 62)
+_MOST_WAITING = 1_000_000
 Matrix = NDArray[np.float64]
 Arrays = dict[str, NDArray[np.generic]]
 
@@ -28,17 +30,23 @@ class TerminalState:
     """Activity and frauds of all terminals, with the features of ``TERMINAL_FEATURES``.
 
     A window of W covers ``(t - 7 d - W, t - 7 d]``: the count of the terminal's transactions, and the share of them that is
-    known as fraud at t, 0 where the window is empty. A fraud is known from ``LABEL_MARGIN_MS`` after its first report on.
-    Activity and labels may come in any order, mixed and more than once: what was read does not depend on it. A fraud report
-    for a transaction that was never heard of waits for it, until all activity is ``HORIZON_MS`` further (and a million wait).
+    known as fraud at t, 0 where the window is empty. A report counts from ``LABEL_MARGIN_MS`` after its time on, until the
+    next report on the same transaction does; one that was reported earlier than a report taken before is passed over.
+    Activity and labels may come in any order, mixed and more than once, as long as the reports on one transaction keep
+    theirs: what was read does not depend on it. A report on a transaction that was never heard of waits for it, until all
+    activity is ``HORIZON_MS`` further. Of more than a million that wait the oldest frauds are forgotten, and further
+    genuine reports are not remembered.
     """
 
     def __init__(self) -> None:
         self._index: dict[int, int] = {}
         self._activity = RaggedPool(columns=1)
-        self._frauds = RaggedPool(columns=2)
-        self._current, self._previous = IdTable(columns=3), IdTable(columns=3)
-        self._pending: dict[int, tuple[int, int]] = {}
+        self._frauds = RaggedPool(columns=3)
+        """Time of the transaction; since when a change of what is known of it counts; the change, +1 fraud, -1 genuine again."""
+        self._transactions = IdGenerations(columns=3)
+        """Row of the terminal, or ``_UNHEARD``; time; the latest report as twice its time, plus 1 for fraud."""
+        self._pending: dict[int, list[tuple[int, int]]] = {}
+        self._unheard = 0
         self._newest, self._rotated = -(1 << 62), -(1 << 62)
 
     def __len__(self) -> int:
@@ -46,13 +54,14 @@ class TerminalState:
 
     @property
     def pending(self) -> int:
-        """Fraud reports that wait for their transaction."""
+        """Transactions whose fraud reports wait for them."""
         return len(self._pending)
 
     def apply_activity(self, terminals: Hashes, times: Int64s, ids: Hashes) -> None:
         """Take transactions: hash of the terminal, event time in ms, hash of the transaction id; each of shape (n,)."""
-        news = first_of_each(ids) & (self._current.find(ids) < 0) & (self._previous.find(ids) < 0) & (terminals != NOBODY)
-        terminals, times, ids = terminals[news], times[news], ids[news]
+        places = self._transactions.find(ids)
+        news = first_of_each(ids) & (self._transactions.get(_ROW, places, _UNHEARD) == _UNHEARD) & (terminals != NOBODY)
+        terminals, times, ids, places = terminals[news], times[news], ids[news], places[news]
         if not len(ids):
             return
         index = self._index
@@ -63,29 +72,28 @@ class TerminalState:
         put = self._activity.insert(rows[order], times[order])
         newest = self._activity.columns[0][self._activity.end[put.rows] - 1]
         self._activity.expire(put.rows, newest - HORIZON_MS)
-        self._current.add(ids, rows, times, np.zeros(len(ids), np.int64))
+        reported = places >= 0
+        self._transactions.put(_ROW, places[reported], rows[reported])
+        self._transactions.put(_TIME, places[reported], times[reported])
+        self._unheard -= int(reported.sum())
+        fresh = ~reported
+        self._transactions.add(ids[fresh], rows[fresh], times[fresh], np.full(int(fresh.sum()), _UNREPORTED))
         if self._pending:
-            waited = [(i, self._pending.pop(i)) for i in ids.tolist() if i in self._pending]
+            waited = [
+                (row, time, *change) for i, row, time in zip(ids[reported].tolist(), rows[reported].tolist(), times[reported].tolist(), strict=True)
+                for change in self._pending.pop(i, ())
+            ]
             if waited:
-                self._mark(np.array([i for i, _ in waited], np.uint64), np.array([known for _, (known, _) in waited], np.int64))
+                self._change(*np.array(waited, np.int64).T)
         self._turn(int(times.max()))
 
     def apply_labels(self, ids: Hashes, is_fraud: NDArray[np.bool_], occurred: Int64s, reported: Int64s) -> None:
-        """Take labels: transaction id hash, outcome, event time and time of the report in ms; each of shape (n,).
-
-        Only frauds leave a trace, and of several reports on one transaction the first.
-        """
-        if not is_fraud.any():
-            return
-        ids, occurred, known_at = ids[is_fraud], occurred[is_fraud], reported[is_fraud] + LABEL_MARGIN_MS
-        heard = (self._current.find(ids) >= 0) | (self._previous.find(ids) >= 0)
-        for i, known, time in zip(ids[~heard].tolist(), known_at[~heard].tolist(), occurred[~heard].tolist(), strict=True):
-            self._pending.setdefault(i, (known, time))
-        first = heard & first_of_each(ids)
-        if first.any():
-            self._mark(ids[first], known_at[first])
-        while len(self._pending) > _MOST_PENDING:
-            del self._pending[next(iter(self._pending))]
+        """Take labels in log order: transaction id hash, outcome, event time and time of the report in ms; each of shape (n,)."""
+        reports = 2 * reported + is_fraud
+        while len(ids):
+            first = first_of_each(ids)
+            self._report(ids[first], reports[first], occurred[first])
+            ids, reports, occurred = ids[~first], reports[~first], occurred[~first]
 
     def read(self, terminals: Hashes, times: Int64s) -> Matrix:
         """Features of transactions at *times* on *terminals*, shape (n, 6); NaN where there is no terminal. Changes nothing."""
@@ -104,34 +112,31 @@ class TerminalState:
     def arrays(self) -> Arrays:
         """The state as named arrays, for a snapshot."""
         activity, (times,) = self._activity.live()
-        frauds, (fraud_times, fraud_known) = self._frauds.live()
-        waiting = [(i, known, time) for i, (known, time) in self._pending.items()]
-        arrays: Arrays = {
+        frauds, (fraud_times, fraud_known, fraud_changes) = self._frauds.live()
+        waiting = [(i, known, change) for i, changes in self._pending.items() for known, change in changes]
+        return {
             "terminals": np.fromiter(self._index, np.uint64, len(self._index)),
-            "activity": activity, "times": times, "frauds": frauds, "fraud_times": fraud_times, "fraud_known": fraud_known,
+            "activity": activity, "times": times,
+            "frauds": frauds, "fraud_times": fraud_times, "fraud_known": fraud_known, "fraud_changes": fraud_changes,
             "pending_ids": np.array([i for i, _, _ in waiting], np.uint64),
             "pending_known": np.array([k for _, k, _ in waiting], np.int64),
-            "pending_times": np.array([t for _, _, t in waiting], np.int64),
-            "clock": np.array([self._newest, self._rotated], np.int64),
+            "pending_changes": np.array([c for _, _, c in waiting], np.int64),
+            "clock": np.array([self._newest, self._rotated], np.int64), **self._transactions.arrays(),
         }
-        for name, table in (("current", self._current), ("previous", self._previous)):
-            arrays[f"{name}_ids"] = table.ids.copy()
-            arrays[f"{name}_columns"] = np.stack([table.column(c) for c in range(3)])
-        return arrays
 
     @classmethod
     def from_arrays(cls, arrays: Arrays) -> TerminalState:
         """The state that ``arrays`` came from."""
         state = cls()
         ints = {name: array.astype(np.int64) for name, array in arrays.items() if array.dtype == np.int64}
-        hashes = {name: array.astype(np.uint64) for name, array in arrays.items() if array.dtype == np.uint64}
-        state._index = {terminal: row for row, terminal in enumerate(hashes["terminals"].tolist())}
+        state._index = {terminal: row for row, terminal in enumerate(arrays["terminals"].tolist())}
         state._activity.load(ints["activity"], [ints["times"]])
-        state._frauds.load(ints["frauds"], [ints["fraud_times"], ints["fraud_known"]])
-        for name, table in (("current", state._current), ("previous", state._previous)):
-            table.add(hashes[f"{name}_ids"], *ints[f"{name}_columns"])
-        waiting = zip(hashes["pending_ids"].tolist(), ints["pending_known"].tolist(), ints["pending_times"].tolist(), strict=True)
-        state._pending = {i: (known, time) for i, known, time in waiting}
+        state._frauds.load(ints["frauds"], [ints["fraud_times"], ints["fraud_known"], ints["fraud_changes"]])
+        state._transactions.load(arrays)
+        state._unheard = sum(int((ints[f"{name}_columns"][_ROW] == _UNHEARD).sum()) for name in ("current", "previous"))
+        waiting = zip(arrays["pending_ids"].tolist(), ints["pending_known"].tolist(), ints["pending_changes"].tolist(), strict=True)
+        for i, known, change in waiting:
+            state._pending.setdefault(i, []).append((known, change))
         state._newest, state._rotated = ints["clock"].tolist()
         return state
 
@@ -150,32 +155,56 @@ class TerminalState:
             return counts
         flat = flat_ranges(start, lengths)
         owner = np.repeat(np.arange(len(rows)), lengths)
-        occurred, known = (column[flat] for column in self._frauds.columns)
+        occurred, known, changes = (column[flat] for column in self._frauds.columns)
         counted = (occurred <= times[owner] - DELAY_MS) & (known <= times[owner])
         for number, window in enumerate(WINDOWS_MS.tolist()):
             inside = counted & (occurred > times[owner] - DELAY_MS - window)
-            counts[:, number] = np.bincount(owner[inside], minlength=len(rows))
+            counts[:, number] = np.bincount(owner[inside], changes[inside], minlength=len(rows))
         return counts
 
-    def _mark(self, ids: Hashes, known_at: Int64s) -> None:
-        """Turn transactions heard of (distinct) into known frauds."""
-        for table in (self._current, self._previous):
-            found = table.find(ids)
-            at = found[found >= 0]
-            new = table.column(_IS_FRAUD)[at] == 0
-            at, known = at[new], known_at[found >= 0][new]
-            if len(at):
-                table.column(_IS_FRAUD)[at] = 1
-                rows, times = table.column(_ROW)[at], table.column(_TIME)[at]
-                order = np.lexsort((times, rows))
-                put = self._frauds.insert(rows[order], times[order], known[order])
-                newest = self._frauds.columns[0][self._frauds.end[put.rows] - 1]
-                self._frauds.expire(put.rows, newest - HORIZON_MS)
+    def _report(self, ids: Hashes, reports: Int64s, occurred: Int64s) -> None:
+        """Take reports on distinct transactions."""
+        transactions = self._transactions
+        places = transactions.find(ids)
+        last = transactions.get(_REPORT, places, _UNREPORTED)
+        rows = transactions.get(_ROW, places, _UNHEARD)
+        taken, changed = reports >> 1 >= last >> 1, (reports ^ last) & 1 == 1
+        known = taken & (places >= 0)
+        transactions.put(_REPORT, places[known], reports[known])
+        fresh = places < 0
+        if self._unheard > _MOST_WAITING:
+            fresh &= changed
+        self._unheard += int(fresh.sum())
+        transactions.add(ids[fresh], rows[fresh], occurred[fresh], reports[fresh])
+        known_at, change = (reports >> 1) + LABEL_MARGIN_MS, 2 * (reports & 1) - 1
+        counts = taken & changed & (rows != _UNHEARD)
+        if counts.any():
+            self._change(rows[counts], transactions.get(_TIME, places[counts], 0), known_at[counts], change[counts])
+        waits = taken & changed & (rows == _UNHEARD)
+        for i, *entry in zip(ids[waits].tolist(), known_at[waits].tolist(), change[waits].tolist(), strict=True):
+            self._pending.setdefault(i, []).append((entry[0], entry[1]))
+        while len(self._pending) > _MOST_WAITING:
+            forgotten = next(iter(self._pending))
+            del self._pending[forgotten]
+            place = transactions.find(np.array([forgotten], np.uint64))
+            transactions.put(_REPORT, place, np.array([_UNREPORTED]))
+
+    def _change(self, rows: Int64s, times: Int64s, known_at: Int64s, changes: Int64s) -> None:
+        """From *known_at* on, transactions at *times* count *changes* more as frauds of their rows' terminals."""
+        order = np.lexsort((times, rows))
+        put = self._frauds.insert(rows[order], times[order], known_at[order], changes[order])
+        newest = self._frauds.columns[0][self._frauds.end[put.rows] - 1]
+        self._frauds.expire(put.rows, newest - HORIZON_MS)
 
     def _turn(self, newest: int) -> None:
         """Forget ids and waiting reports that no window can reach any more, a generation at a time."""
         self._newest = max(self._newest, newest)
         if self._newest - self._rotated > HORIZON_MS:
             self._rotated = self._newest
-            self._previous, self._current = self._current, IdTable(columns=3)
-            self._pending = {i: (known, time) for i, (known, time) in self._pending.items() if time > self._newest - HORIZON_MS}
+            old = self._transactions.turn()
+            waits = old.column(_ROW) == _UNHEARD
+            in_reach = waits & (old.column(_TIME) > self._newest - HORIZON_MS)
+            self._transactions.add(old.ids[in_reach], *(old.column(c)[in_reach] for c in range(3)))
+            self._unheard -= int((waits & ~in_reach).sum())
+            for i in old.ids[waits & ~in_reach].tolist():
+                self._pending.pop(i, None)

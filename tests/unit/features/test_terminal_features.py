@@ -21,7 +21,14 @@ def brute_force(activity: list[Activity], labels: list[Label], terminal: int, ti
     if terminal == NOBODY:
         return [float("nan")] * 6
     row: list[float] = []
-    known = {i for i, is_fraud, _, reported in reversed(labels) if is_fraud and reported + LABEL_MARGIN_MS <= time}
+    latest: dict[int, tuple[int, bool]] = {}
+    taken: dict[int, int] = {}
+    for i, is_fraud, _, reported in labels:
+        if reported >= taken.get(i, reported):
+            taken[i] = reported
+            if reported + LABEL_MARGIN_MS <= time:
+                latest[i] = reported, is_fraud
+    known = {i for i, (_, is_fraud) in latest.items() if is_fraud}
     for days in (1, 7, 30):
         inside = [i for at, t, i in activity if at == terminal and time - (7 + days) * DAY_MS < t <= time - 7 * DAY_MS]
         row += [len(inside), sum(i in known for i in inside) / len(inside) if inside else 0.0]
@@ -36,9 +43,18 @@ def histories(draw: st.DrawFn) -> tuple[list[Activity], list[Label]]:
     activity = [(terminal, START + day * 8 * HOUR_MS, number + 1) for number, (terminal, day) in enumerate(zip(terminals, days, strict=True))]
     labels = [
         (i, draw(st.booleans()), time, time + draw(st.integers(0, 20)) * DAY_MS)
-        for _, time, i in activity if draw(st.booleans())
+        for _, time, i in activity for _ in range(draw(st.sampled_from([0, 0, 1, 1, 2, 4])))
     ]
-    return activity, labels
+    return activity, draw(st.permutations(labels))
+
+
+def mixed(data: st.DataObject, activity: list[Activity], labels: list[Label]) -> list[Activity | Label]:
+    """Activity and labels shuffled into each other: activity in any order, the reports on one transaction in theirs."""
+    waiting: dict[int, list[Label]] = {}
+    for label in labels:
+        waiting.setdefault(label[0], []).append(label)
+    slots: list[Activity | int] = [*activity, *(label[0] for label in labels)]
+    return [waiting[slot].pop(0) if isinstance(slot, int) else slot for slot in data.draw(st.permutations(slots))]
 
 
 def apply(state: TerminalState, piece: Activity | Label) -> None:
@@ -72,10 +88,9 @@ def test_windows_equal_an_independent_computation_in_any_order_of_arrival(
     history: tuple[list[Activity], list[Label]], data: st.DataObject,
 ) -> None:
     activity, labels = history
-    pieces: list[Activity | Label] = [*activity, *labels]
     state = TerminalState()
 
-    for piece in data.draw(st.permutations(pieces)):
+    for piece in mixed(data, activity, labels):
         apply(state, piece)
 
     np.testing.assert_array_equal(answers(state), [brute_force(activity, labels, *question) for question in QUESTIONS])
@@ -132,13 +147,57 @@ def test_a_window_ends_seven_days_before_and_is_open_at_its_start() -> None:
     assert state.read(np.full(4, 1, np.uint64), times)[:, 0].tolist() == [0, 1, 1, 0]
 
 
-def test_a_genuine_label_leaves_no_trace_and_the_first_of_two_reports_counts() -> None:
+def test_the_first_of_two_fraud_reports_counts_and_genuine_transactions_do_not() -> None:
     state = TerminalState()
     apply_all(state, [(1, START, 1), (1, START, 2)], [
         (2, False, START, START), (1, True, START, START + 8 * DAY_MS), (1, True, START, START + 20 * DAY_MS),
     ])
 
     assert state.read(np.array([1], np.uint64), np.array([START + 9 * DAY_MS]))[0, 4:].tolist() == [2, 0.5]
+
+
+@pytest.mark.parametrize("labels_first", [True, False])
+def test_a_corrected_label_is_followed_both_ways_from_an_hour_after_each_report(labels_first: bool) -> None:
+    state = TerminalState()
+    reports = [(1, True, START, START + 10 * DAY_MS), (1, False, START, START + 20 * DAY_MS), (1, True, START, START + 30 * DAY_MS)]
+    if labels_first:
+        apply_all(state, [], reports)
+    apply_all(state, [(1, START, 1)], [] if labels_first else reports)
+    at = np.array([START + days * DAY_MS + LABEL_MARGIN_MS - early for days in (10, 20, 30) for early in (1, 0)])
+
+    assert state.read(np.full(6, 1, np.uint64), at)[:, 5].tolist() == [0, 1, 1, 0, 0, 1]
+
+
+@pytest.mark.parametrize("labels_first", [True, False])
+def test_a_report_older_than_one_already_taken_is_passed_over(labels_first: bool) -> None:
+    state = TerminalState()
+    reports = [(1, False, START, START + 12 * DAY_MS), (1, True, START, START + 10 * DAY_MS)]
+    if labels_first:
+        apply_all(state, [], reports)
+    apply_all(state, [(1, START, 1)], [] if labels_first else reports)
+
+    assert state.read(np.full(2, 1, np.uint64), START + np.array([11, 13]) * DAY_MS)[:, 5].tolist() == [0, 0]
+
+
+def test_of_two_reports_at_the_same_time_the_later_in_the_log_holds() -> None:
+    state = TerminalState()
+    reported = START + 9 * DAY_MS
+    apply_all(state, [(1, START, 1), (1, START, 2)], [
+        (1, True, START, reported), (1, False, START, reported), (2, False, START, reported), (2, True, START, reported),
+    ])
+
+    assert state.read(np.array([1], np.uint64), np.array([START + 12 * DAY_MS]))[0, 5] == 0.5
+
+
+def test_reports_read_months_before_their_activity_wait_for_it_and_are_forgotten_past_its_reach() -> None:
+    state = TerminalState()
+    days = range(0, 300, 10)
+    apply_all(state, [], [(day + 1, True, START + day * DAY_MS, START + (day + 1) * DAY_MS) for day in days])
+    for day in days[:-1]:
+        apply_all(state, [(1, START + day * DAY_MS, day + 1)] if day % 20 else [(2, START + day * DAY_MS, 1000 + day)], [])
+
+    assert state.read(np.array([1], np.uint64), np.array([START + 287 * DAY_MS + HOUR_MS]))[0, 4:].tolist() == [1, 1.0]
+    assert 1 <= state.pending < 12
 
 
 @pytest.mark.parametrize("skew_days", [0, 6])

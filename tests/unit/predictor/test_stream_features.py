@@ -7,21 +7,18 @@ from datetime import timedelta
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import pytest
 
 from centinela.errors import TransactionAborted
 from centinela.events import LabelReported, TransactionReceived, Verdict
-from centinela.features.backfill import build_features
-from centinela.features.layout import pack_rows
-from centinela_predictor.stream_fakes import LAYOUT, START, Process, World
+from centinela_predictor.stream_fakes import START, Process, World, vectors_of_the_whole_table
 
 N = 600
 HISTORY = Verdict(origin="history", decision="approve", variant="none")
 
 
 def traffic(history: bool = False) -> tuple[list[TransactionReceived], list[LabelReported]]:
-    """Sixty days in order of time, with frauds reported within a week; some without user or terminal."""
+    """Sixty days in order of time, with frauds reported within a week, some withdrawn later; some without user or terminal."""
     random = np.random.default_rng(5)
     minutes = np.sort(random.integers(0, 60 * 24 * 60, N)).tolist()
     transactions, labels = [], []
@@ -37,21 +34,11 @@ def traffic(history: bool = False) -> tuple[list[TransactionReceived], list[Labe
             reported = one.occurred_at + timedelta(hours=int(random.integers(1, 150)))
             labels.append(LabelReported(transaction_id=one.transaction_id, is_fraud=True, occurred_at=one.occurred_at, reported_at=reported,
                                         user_id=one.user_id))
+            if random.random() < 0.3:
+                corrected = reported + timedelta(hours=int(random.integers(-20, 400)))
+                labels.append(LabelReported(transaction_id=one.transaction_id, is_fraud=False, occurred_at=one.occurred_at, reported_at=corrected,
+                                            user_id=one.user_id))
     return transactions, labels
-
-
-def expected(transactions: list[TransactionReceived], labels: list[LabelReported]) -> dict[str, bytes]:
-    """The vector of each transaction, computed from the whole table at once."""
-    table = pd.DataFrame([
-        {"transaction_id": t.transaction_id, "user_id": t.user_id, "terminal_id": t.terminal_id, "occurred_at": t.occurred_at,
-         "amount": t.amount, **t.attributes}
-        for t in transactions
-    ])
-    reported = pd.DataFrame([
-        {"transaction_id": x.transaction_id, "is_fraud": x.is_fraud, "occurred_at": x.occurred_at, "reported_at": x.reported_at} for x in labels
-    ])
-    matrix = build_features(table, reported, LAYOUT).to_numpy()
-    return {t.transaction_id: row for t, row in zip(transactions, pack_rows(matrix), strict=True)}
 
 
 def served_vectors(world: World) -> dict[str, bytes]:
@@ -68,7 +55,7 @@ def test_a_log_read_at_full_speed_gives_the_features_of_the_whole_table(tmp_path
 
     world.stream(batch=batch).run_until_verdicts(N)
 
-    assert served_vectors(world) == expected(transactions, labels)
+    assert served_vectors(world) == vectors_of_the_whole_table(transactions, labels)
 
 
 @pytest.mark.parametrize("snapshot_interval_s", [0.0, 0.05, 1e9])
@@ -84,7 +71,7 @@ def test_processes_killed_again_and_again_leave_one_verdict_each_and_the_same_fe
         process.kill()
     world.stream(batch=20).run_until_verdicts(N)
 
-    assert served_vectors(world) == expected(transactions, labels)
+    assert served_vectors(world) == vectors_of_the_whole_table(transactions, labels)
     assert (len(list(tmp_path.rglob("*.snapshot"))) > 0) == (snapshot_interval_s < 1e9)
 
 
@@ -104,7 +91,7 @@ def test_a_process_that_ends_in_good_order_leaves_the_next_nothing_to_replay(tmp
     second.run_until_verdicts(N)
 
     assert replayed == []
-    assert served_vectors(world) == expected(transactions, labels)
+    assert served_vectors(world) == vectors_of_the_whole_table(transactions, labels)
 
 
 @pytest.mark.parametrize("snapshot_interval_s", [0.0, 1e9])
@@ -121,7 +108,7 @@ def test_aborted_transactions_leave_no_trace_in_the_state(tmp_path: Path, snapsh
     process.run_until_verdicts(N)
 
     assert process.producer.aborts >= 3
-    assert served_vectors(world) == expected(transactions, labels)
+    assert served_vectors(world) == vectors_of_the_whole_table(transactions, labels)
 
 
 def test_two_replicas_share_the_partitions_and_one_takes_over_from_the_other(tmp_path: Path) -> None:
@@ -136,7 +123,7 @@ def test_two_replicas_share_the_partitions_and_one_takes_over_from_the_other(tmp
     world.send(*transactions[400:])
     replicas[1].run_until_verdicts(N, steps=5_000)
 
-    assert served_vectors(world) == expected(transactions, labels)
+    assert served_vectors(world) == vectors_of_the_whole_table(transactions, labels)
 
 
 def test_snapshots_of_another_log_are_not_used(tmp_path: Path) -> None:
@@ -153,7 +140,7 @@ def test_snapshots_of_another_log_are_not_used(tmp_path: Path) -> None:
     again.send(*transactions)
     again.stream(snapshot_interval_s=0.0).run_until_verdicts(N)
 
-    assert served_vectors(again) == expected(transactions, labels)
+    assert served_vectors(again) == vectors_of_the_whole_table(transactions, labels)
 
 
 def test_a_damaged_snapshot_costs_a_longer_replay_and_nothing_else(tmp_path: Path) -> None:
@@ -169,7 +156,7 @@ def test_a_damaged_snapshot_costs_a_longer_replay_and_nothing_else(tmp_path: Pat
 
     world.stream(batch=40).run_until_verdicts(N)
 
-    assert served_vectors(world) == expected(transactions, labels)
+    assert served_vectors(world) == vectors_of_the_whole_table(transactions, labels)
 
 
 def _alternate(replicas: list[Process], done: Callable[[], bool]) -> None:
