@@ -5,11 +5,13 @@ from __future__ import annotations
 import signal
 import sys
 import threading
+from collections.abc import Callable
 from typing import TypeVar
 
 import structlog
 from pydantic import ValidationError
 
+from centinela.errors import CentinelaError
 from centinela.settings import Settings
 from centinela.settings_table import variables
 from centinela.telemetry.logging import configure_logging
@@ -44,3 +46,13 @@ def start(settings_class: type[S], service: str) -> tuple[S, threading.Event]:
     signal.signal(signal.SIGINT, request_stop)
     structlog.get_logger().info("process.started", kafka=settings.kafka_bootstrap_servers, mlflow=settings.mlflow_tracking_uri)
     return settings, stop
+
+
+def serve(settings_class: type[S], service: str, run: Callable[[S, threading.Event], None]) -> None:
+    """Start, and *run* until SIGTERM or SIGINT; exit 1 where *run* raises an error of ours: the process must be started anew."""
+    settings, stop = start(settings_class, service)
+    try:
+        run(settings, stop)
+    except CentinelaError as error:
+        structlog.get_logger().error("process.failed", error=str(error))
+        raise SystemExit(1) from error

@@ -9,26 +9,22 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import pytest
 
 from centinela.codec import Decoder
 from centinela.events import LabelReported, TransactionReceived, TransactionScored, encode
-from centinela.features.backfill import build_features
-from centinela.features.layout import FeatureLayout, pack_rows
 from centinela.kafka.admin import TopicAdmin
 from centinela.kafka.connect import producer
 from centinela.kafka.port import Outgoing
 from centinela.kafka.reader import TableReader, open_table
 from centinela_predictor.fakes import small_bundle
 from centinela_predictor.settings import PredictorSettings
+from centinela_predictor.stream_fakes import LAYOUT, START, vectors_of_the_whole_table
 
-LAYOUT = FeatureLayout(("v1", "v2"))
-START = datetime(2018, 4, 1, tzinfo=UTC)
 PHASE = timedelta(days=6)
 PER_PHASE = 3_000
 PHASES = 3
@@ -106,19 +102,6 @@ def traffic(mark: str) -> tuple[list[list[TransactionReceived]], list[LabelRepor
             for t in phases[-1] if random.random() < 0.1
         ]
     return phases, labels
-
-
-def vectors_of_the_whole_table(transactions: list[TransactionReceived], labels: list[LabelReported]) -> dict[str, bytes]:
-    table = pd.DataFrame([
-        {"transaction_id": t.transaction_id, "user_id": t.user_id, "terminal_id": t.terminal_id, "occurred_at": t.occurred_at,
-         "amount": t.amount, **t.attributes}
-        for t in transactions
-    ])
-    reported = pd.DataFrame([
-        {"transaction_id": x.transaction_id, "is_fraud": x.is_fraud, "occurred_at": x.occurred_at, "reported_at": x.reported_at} for x in labels
-    ])
-    rows = pack_rows(build_features(table, reported, LAYOUT).to_numpy())
-    return {t.transaction_id: row for t, row in zip(transactions, rows, strict=True)}
 
 
 @pytest.fixture

@@ -8,15 +8,20 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from types import FrameType
+from typing import Any
 
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
-from centinela.clock import Clock
+from centinela import topics
+from centinela.clock import Clock, SystemClock
 from centinela.errors import CentinelaError, DependencyUnavailable
+from centinela.kafka import connect
 from centinela.kafka.port import Consumer
+from centinela.service import load_settings
 from centinela_ingest.feed import Counters, Feed
+from centinela_ingest.settings import IngestSettings
 
 INTERRUPTED = 130
 _RETRY_S = 0.5
@@ -94,6 +99,33 @@ class Display:
     def elapsed(self) -> float:
         """Seconds since the start."""
         return self._progress.tasks[0].elapsed or 0.0
+
+
+def send_run(title: str, total: int | None, send: Callable[[Feed], object], *, patience_s: float, **options: Any) -> None:
+    """Let *send* feed Kafka as soon as it answers, with progress; say what was sent. Exit 130 where the run was interrupted.
+
+    Args:
+        title: Stands before the progress bar.
+        total: Transactions to come, where that is known.
+        options: More of ``Feed``.
+
+    Raises:
+        DependencyUnavailable: Kafka took nothing for *patience_s*.
+        CentinelaError: A topic does not exist, or Kafka did not take everything.
+    """
+    settings, clock = load_settings(IngestSettings), SystemClock()
+    needed = (topics.TRANSACTIONS.name, topics.LABELS.name, topics.TRANSACTIONS.dlq)
+    with stopping() as stop:
+        await_topics(connect.consumer(settings, group=None), needed, settings.kafka_bootstrap_servers, clock, stop.wait, patience_s)
+        producer = connect.producer(settings, client="confluent", linger_ms=20)
+        try:
+            with Display(title, total) as display:
+                feed = Feed(producer, stop=stop, clock=clock, on_progress=display.show, patience_s=patience_s, **options)
+                send(feed)
+                seconds = display.elapsed
+            close_run(feed, seconds, topics.TRANSACTIONS.dlq)
+        finally:
+            producer.close()
 
 
 def close_run(feed: Feed, seconds: float, rejected_topic: str) -> None:

@@ -8,16 +8,12 @@ from typing import Annotated
 
 import typer
 
-from centinela import topics
 from centinela.clock import SystemClock
-from centinela.kafka import connect
-from centinela.service import load_settings
-from centinela_ingest.console import Display, await_topics, close_run, parse_number, stopping
+from centinela_ingest.console import parse_number, send_run
 from centinela_ingest.feed import Feed
 from centinela_ingest.files import TableFile, open_table
 from centinela_ingest.mapping import Mapping, detect, load_mapping
 from centinela_ingest.rows import LabelRule, to_transactions
-from centinela_ingest.settings import IngestSettings
 
 _SHOWN_REJECTS = 5
 
@@ -83,21 +79,9 @@ def replay(
         chosen.require(table.columns, str(file))
     if id_prefix is not None:
         chosen = chosen.with_prefix(id_prefix)
-    clock = SystemClock()
+    now = SystemClock().now()
     rule = LabelRule(timedelta(days=label_delay_days) if labels else None, genuine_labels)
-    settings = load_settings(IngestSettings)
-    with stopping() as stop:
-        needed = (topics.TRANSACTIONS.name, topics.LABELS.name, topics.TRANSACTIONS.dlq)
-        await_topics(connect.consumer(settings, group=None), needed, settings.kafka_bootstrap_servers, clock, stop.wait, patience)
-        producer = connect.producer(settings, client="confluent", linger_ms=20)
-        try:
-            with Display(file.name, min(table.rows, limit or table.rows)) as display:
-                feed = Feed(
-                    producer, source=f"replay/{file.name}", stop=stop, clock=clock, history=history, labels=labels, rate=pace, speedup=speed,
-                    on_progress=display.show, patience_s=patience,
-                )
-                replay_table(table, chosen, feed, labels=rule, now=clock.now(), limit=limit)
-                seconds = display.elapsed
-            close_run(feed, seconds, topics.TRANSACTIONS.dlq)
-        finally:
-            producer.close()
+    send_run(
+        file.name, min(table.rows, limit or table.rows), lambda feed: replay_table(table, chosen, feed, labels=rule, now=now, limit=limit),
+        source=f"replay/{file.name}", history=history, labels=labels, rate=pace, speedup=speed, patience_s=patience,
+    )

@@ -7,14 +7,10 @@ from typing import Annotated
 
 import typer
 
-from centinela import topics
 from centinela.clock import SystemClock
 from centinela.codec import FUTURE_TOLERANCE
-from centinela.kafka import connect
-from centinela.service import load_settings
-from centinela_ingest.console import Display, await_topics, close_run, parse_number, stopping
+from centinela_ingest.console import parse_number, send_run
 from centinela_ingest.feed import Feed
-from centinela_ingest.settings import IngestSettings
 from centinela_ingest.simulator import Drift, Profile, Simulation, parse_drift
 
 
@@ -45,25 +41,13 @@ def simulate(
 ) -> None:
     """Send days of simulated transactions through Kafka: same seed, same stream."""
     pace, speed = parse_number(rate, "/s", "--rate"), parse_number(speedup, "x", "--speedup")
-    clock = SystemClock()
-    require_past(start.date(), first_day + days, clock.now())
+    require_past(start.date(), first_day + days, SystemClock().now())
     profile = Profile(seed=seed, customers=customers, terminals=terminals, start=start.date(), drifts=_drifts(scenario or []))
-    settings = load_settings(IngestSettings)
-    with stopping() as stop:
-        needed = (topics.TRANSACTIONS.name, topics.LABELS.name, topics.TRANSACTIONS.dlq)
-        await_topics(connect.consumer(settings, group=None), needed, settings.kafka_bootstrap_servers, clock, stop.wait, patience)
-        producer = connect.producer(settings, client="confluent", linger_ms=20)
-        try:
-            with Display(f"day {first_day} to {first_day + days - 1}", None) as display:
-                feed = Feed(
-                    producer, source="simulator", stop=stop, clock=clock, history=history, labels=labels, rate=pace, speedup=speed,
-                    on_progress=display.show, patience_s=patience,
-                )
-                simulate_days(Simulation(profile), feed, days=days, first_day=first_day)
-                seconds = display.elapsed
-            close_run(feed, seconds, topics.TRANSACTIONS.dlq)
-        finally:
-            producer.close()
+    send_run(
+        f"day {first_day} to {first_day + days - 1}", None,
+        lambda feed: simulate_days(Simulation(profile), feed, days=days, first_day=first_day),
+        source="simulator", history=history, labels=labels, rate=pace, speedup=speed, patience_s=patience,
+    )
 
 
 def _drifts(texts: list[str]) -> tuple[Drift, ...]:

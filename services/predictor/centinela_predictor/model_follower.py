@@ -12,10 +12,10 @@ from typing import Protocol
 import structlog
 
 from centinela.clock import Clock
-from centinela.codec import ModelEventDecoder
-from centinela.errors import DependencyUnavailable, InvalidRecord, ModelRejected
+from centinela.errors import DependencyUnavailable, ModelRejected
 from centinela.events import ModelLoaded, ModelPromoted, encode
 from centinela.events import ModelRejected as ModelRejectedEvent
+from centinela.kafka.model_events import Promotions
 from centinela.kafka.port import Outgoing, Producer, Record
 from centinela.telemetry.correlation import event_headers
 from centinela.telemetry.health import Health
@@ -59,7 +59,7 @@ class ModelFollower:
         self._events, self._store, self._registry, self._load, self._slot = events, store, registry, load, slot
         self._producer, self._health, self._clock = producer, health, clock
         self._model_name, self._replica, self._retry_s = model_name, replica, retry_s
-        self._decoder = ModelEventDecoder()
+        self._promotions = Promotions(model_name)
         self._wanted: dict[Alias, ModelPromoted] = {}
         self._done: dict[Alias, int] = {}
         self._to_tell: deque[Outgoing] = deque()
@@ -115,16 +115,7 @@ class ModelFollower:
             self._pause_s = self._retry_s
 
     def _take(self, records: Sequence[Record]) -> None:
-        for record in records:
-            if record.value is None:
-                continue
-            try:
-                event = self._decoder.decode(record.value)
-            except InvalidRecord as error:
-                _log.warning("model_event.refused", offset=record.offset, reason=error.reason, detail=error.detail)
-                continue
-            if not isinstance(event, ModelPromoted) or event.model_name != self._model_name:
-                continue
+        for event in self._promotions.among(records):
             newest = self._wanted.get(event.alias)
             if newest is None or event.sequence > newest.sequence:
                 self._wanted[event.alias] = event

@@ -10,10 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import pandas as pd
 
 from centinela.clock import FixedClock
 from centinela.events import FeaturePane, LabelReported, TransactionReceived, TransactionScored, encode
-from centinela.features.layout import FeatureLayout
+from centinela.features.backfill import build_features
+from centinela.features.layout import FeatureLayout, pack_rows
 from centinela.features.store import SnapshotStore
 from centinela.kafka.dlq import DeadLetterCap
 from centinela.kafka.fake import FakeBroker, FakeConsumer, FakeTransactionalProducer
@@ -133,6 +135,20 @@ def transaction(number: int, *, user: str | None = "u1", terminal: str | None = 
     return TransactionReceived(
         transaction_id=f"t{number:05d}", occurred_at=at, amount=amount, user_id=user, terminal_id=terminal, **more,
     )
+
+
+def vectors_of_the_whole_table(transactions: Sequence[TransactionReceived], labels: Sequence[LabelReported]) -> dict[str, bytes]:
+    """The vector of each transaction by its id, computed from the whole table at once."""
+    table = pd.DataFrame([
+        {"transaction_id": t.transaction_id, "user_id": t.user_id, "terminal_id": t.terminal_id, "occurred_at": t.occurred_at,
+         "amount": t.amount, **t.attributes}
+        for t in transactions
+    ])
+    reported = pd.DataFrame([
+        {"transaction_id": x.transaction_id, "is_fraud": x.is_fraud, "occurred_at": x.occurred_at, "reported_at": x.reported_at} for x in labels
+    ])
+    matrix = build_features(table, reported, LAYOUT).to_numpy()
+    return {t.transaction_id: row for t, row in zip(transactions, pack_rows(matrix), strict=True)}
 
 
 def ids(transactions: Sequence[TransactionReceived]) -> list[str]:

@@ -9,9 +9,9 @@ from typing import Protocol
 import structlog
 
 from centinela.clock import Clock
-from centinela.codec import ModelEventDecoder
-from centinela.errors import DependencyUnavailable, InvalidRecord
+from centinela.errors import DependencyUnavailable
 from centinela.events import ModelPromoted, encode
+from centinela.kafka.model_events import Promotions
 from centinela.kafka.outage import Outage
 from centinela.kafka.port import Outgoing, Producer, Record
 from centinela.telemetry.correlation import event_headers, new_traceparent
@@ -62,7 +62,7 @@ class Watcher:
         self._model_name, self._poll_s, self._clock, self._stop, self._topic = model_name, poll_s, clock, stop, topic
         self._health = health
         self._announced: Announced = {}
-        self._decoder = ModelEventDecoder()
+        self._promotions = Promotions(model_name)
         self._outage = Outage(health, stop, clock=clock)
         self._wake = threading.Event()
         for dependency in (KAFKA, MLFLOW):
@@ -108,16 +108,8 @@ class Watcher:
         self._wake.clear()
 
     def _take(self, records: Sequence[Record]) -> None:
-        for record in records:
-            if record.value is None:
-                continue
-            try:
-                event = self._decoder.decode(record.value)
-            except InvalidRecord as error:
-                log.warning("model_event.refused", offset=record.offset, reason=error.reason, detail=error.detail)
-                continue
-            if isinstance(event, ModelPromoted) and event.model_name == self._model_name:
-                self._announced = with_event(self._announced, event)
+        for event in self._promotions.among(records):
+            self._announced = with_event(self._announced, event)
         metrics.SEQUENCE.set(max((known.sequence for known in self._announced.values()), default=0))
 
     def _announce(self, event: ModelPromoted) -> None:
