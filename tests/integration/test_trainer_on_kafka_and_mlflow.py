@@ -31,6 +31,8 @@ from centinela_trainer import bootstrap
 from centinela_trainer.child import EX_TEMPFAIL, start_child
 from centinela_trainer.columns import Row, label_tables, verdict_tables
 from centinela_trainer.settings import TrainerSettings
+from centinela_trainer.snapshot import SnapshotStore
+from centinela_trainer.snapshot_format import folder_digest
 from centinela_trainer.store import ArchiveStore
 from centinela_trainer.tracking import Tracking
 
@@ -182,13 +184,17 @@ def test_requests_become_a_first_champion_then_a_better_one_and_the_same_request
     assert tags["request_id"] == "second"
     assert tags["dataset_digest"] == three.dataset_digest
     assert run["inputs"]["dataset_inputs"][0]["dataset"]["digest"] == three.dataset_digest
+    snapshots = SnapshotStore(world.settings.snapshots_dir)
+    assert snapshots.digests() == sorted([one.dataset_digest, three.dataset_digest])
+    assert folder_digest(Path(tags["dataset_snapshot"])) == three.dataset_digest
     listed = httpx.get(f"{world.settings.mlflow_tracking_uri}/api/2.0/mlflow/artifacts/list", params={"run_id": three.run_id}).json()
     assert {"confusion_matrix.png", "pr_curve.png", "environment.json", "bundle"} <= {file["path"] for file in listed["files"]}
 
     newest = world.registry.versions()[0]
     assert (newest.version, newest.tags["request_id"], newest.tags["dataset_digest"]) == ("2", "second", three.dataset_digest)
     scorer = Scorer.load(world.registry.download("2", tmp_path / "bundle"), layout=LAYOUT)
-    assert scorer.manifest.request_id == "second"
+    assert (scorer.manifest.request_id, scorer.manifest.dataset_digest) == ("second", three.dataset_digest)
+    assert len(snapshots.read(three.dataset_digest)) == scorer.manifest.reference.rows
     assert "v1" not in scorer.manifest.feature_names
     scores = scorer.score(np.full((1, len(LAYOUT.names)), np.nan), LAYOUT)
     assert 0 <= scores[0] <= 1

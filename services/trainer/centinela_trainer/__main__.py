@@ -48,11 +48,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _serve() -> int:
     settings, stop = start(TrainerSettings, bootstrap.TRAINER)
     health = Health("kafka")
+    pusher = bootstrap.snapshot_pusher(settings)
     ops = OpsServer(health, settings.ops_host, settings.trainer_port)
     try:
-        bootstrap.trainer_loop(settings, health, stop).run()
+        if pusher is not None:
+            pusher.start()
+        bootstrap.trainer_loop(settings, health, stop, answered=pusher.wake if pusher is not None else None).run()
     finally:
         ops.close()
+        if pusher is not None:
+            pusher.close()
     return 0
 
 

@@ -7,7 +7,7 @@ for the archive.
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -24,6 +24,8 @@ from centinela_trainer.coverage import wait_for_archive
 from centinela_trainer.handler import RetrainHandler
 from centinela_trainer.params import load_params
 from centinela_trainer.settings import TrainerSettings
+from centinela_trainer.snapshot import SnapshotStore
+from centinela_trainer.snapshot_push import SnapshotPusher, SnapshotRemote
 from centinela_trainer.store import ArchiveStore
 
 if TYPE_CHECKING:
@@ -34,19 +36,27 @@ TRAINER, ARCHIVE = "trainer", "archive"
 
 
 def trainer_loop(settings: TrainerSettings, health: Health, stop: threading.Event, *, requests: str = topics.RETRAIN_REQUESTS.name,
-                 events: str = topics.MODEL_EVENTS.name, name: str = TRAINER) -> ConsumerLoop:
+                 events: str = topics.MODEL_EVENTS.name, name: str = TRAINER, answered: Callable[[], None] | None = None) -> ConsumerLoop:
     """Role ``serve``: answers each retrain request once, in the transaction that commits its offset.
 
     Args:
         requests, events: Topics read and written.
         name: Consumer group, its one static member, and transactional id.
+        answered: Called after each answer is out.
     """
     load_params(settings.params_path)
     runner = ChildRunner(settings.training_dir, start_child(settings), SystemClock(), health, settings.training_timeout_s)
     return ConsumerLoop(
         connect.consumer(settings, group=name, instance_id=name), connect.transactional_producer(settings, transactional_id=name),
-        RetrainHandler(runner, settings.model_name, events), topics=[requests], health=health, stop=stop, batch=10, service=TRAINER,
+        RetrainHandler(runner, settings.model_name, events, answered), topics=[requests], health=health, stop=stop, batch=10, service=TRAINER,
         cap=DeadLetterCap(settings.dead_letter_max_share))
+
+
+def snapshot_pusher(settings: TrainerSettings) -> SnapshotPusher | None:
+    """Carries snapshots to the remote that settings name, if they name one."""
+    if settings.snapshot_remote is None:
+        return None
+    return SnapshotPusher(SnapshotStore(settings.snapshots_dir), SnapshotRemote(settings.snapshot_remote), SystemClock())
 
 
 def archive_loop(settings: TrainerSettings, store: ArchiveStore, health: Health, stop: threading.Event, *,
@@ -72,7 +82,7 @@ def training_job(settings: TrainerSettings, work: Path, *, registry: Registry | 
     from centinela_trainer.tracking import Tracking
 
     return TrainingJob(load_params(settings.params_path), timedelta(days=settings.label_maturity_days), ArchiveReader(settings.archive_dir),
-                       Tracking(settings), registry or Registry(settings), SystemClock(), work)
+                       SnapshotStore(settings.snapshots_dir), Tracking(settings), registry or Registry(settings), SystemClock(), work)
 
 
 def await_archive(settings: TrainerSettings, names: Sequence[str] = (topics.PREDICTIONS.name, topics.LABELS.name)) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 import structlog
@@ -37,10 +37,11 @@ class RetrainHandler(StatefulHandler):
         runner: Trains. The answer to a request that was answered before must be the same again.
         model_name: Requests for other models are left to others.
         topic: Where answers go.
+        answered: Called after a commit: what was answered is out.
     """
 
-    def __init__(self, runner: Runner, model_name: str, topic: str) -> None:
-        self._runner, self._model_name, self._topic = runner, model_name, topic
+    def __init__(self, runner: Runner, model_name: str, topic: str, answered: Callable[[], None] | None = None) -> None:
+        self._runner, self._model_name, self._topic, self._answered = runner, model_name, topic, answered
         self._decoder = Decoder(RetrainRequested)
 
     def __call__(self, records: Sequence[Record]) -> Outcome:
@@ -65,6 +66,10 @@ class RetrainHandler(StatefulHandler):
                 continue
             outcome.events.append(self._event(completed, header(record.headers, TRACEPARENT)))
         return outcome
+
+    def on_committed(self, offsets: Mapping[TopicPartition, int]) -> None:
+        if self._answered is not None:
+            self._answered()
 
     def on_revoked(self, partition: TopicPartition) -> None:
         self._runner.cancel()

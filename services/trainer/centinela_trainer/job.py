@@ -25,6 +25,7 @@ from centinela_trainer.evaluation import average_precision, evaluate, share_bett
 from centinela_trainer.gate import Evidence, GateVerdict, decide
 from centinela_trainer.params import MODEL_KINDS, ModelKind, Params, flatten
 from centinela_trainer.reader import ArchiveReader
+from centinela_trainer.snapshot import Snapshot, SnapshotStore
 from centinela_trainer.tracking import BUNDLE, REQUEST, LoggedData, LoggedModel, Tracking
 from centinela_trainer.training import Candidate, NotEnoughData, train
 
@@ -59,12 +60,13 @@ class TrainingJob:
 
     Args:
         maturity: Age at which a transaction without a fraud label counts as genuine.
+        snapshots: Where each training set is kept.
         work: An empty folder for files.
     """
 
-    def __init__(self, params: Params, maturity: timedelta, reader: ArchiveReader, tracking: Tracking, registry: Registry, clock: Clock,
-                 work: Path) -> None:
-        self._params, self._maturity, self._reader = params, maturity, reader
+    def __init__(self, params: Params, maturity: timedelta, reader: ArchiveReader, snapshots: SnapshotStore, tracking: Tracking,
+                 registry: Registry, clock: Clock, work: Path) -> None:
+        self._params, self._maturity, self._reader, self._snapshots = params, maturity, reader, snapshots
         self._tracking, self._registry, self._clock, self._work = tracking, registry, clock, work
 
     def run(self, request: RetrainRequested) -> TrainingCompleted:
@@ -127,7 +129,8 @@ class TrainingJob:
     def _judge(self, request: RetrainRequested, draft: TrainingCompleted, data: Data, candidate: Candidate) -> TrainingCompleted:
         """Measure, bundle, decide and log; the draft with the outcome."""
         dataset, test, run_id = data.dataset, candidate.split.test, draft.run_id or ""
-        truth, digest = dataset.is_fraud[test], dataset.digest()
+        truth, snapshot = dataset.is_fraud[test], self._snapshots.write(dataset)
+        log.info("snapshot.kept", dataset_digest=snapshot.digest, rows=len(dataset))
         champion = self._champion(data, candidate)
         metrics = self._metrics(dataset, candidate, candidate.test_scores)
         metrics |= {f"forward_{name}": value for name, value in self._metrics(dataset, candidate, candidate.forward_scores).items()
@@ -138,7 +141,7 @@ class TrainingJob:
             better = share_better(truth, candidate.test_scores, champion.scores, dataset.groups[test],
                                   samples=_BOOTSTRAP_SAMPLES, seed=self._params.seed)
             metrics["share_of_samples_better"] = better
-        parity, detail = self._bundle(request, data, candidate, metrics, digest)
+        parity, detail = self._bundle(request, data, candidate, metrics, snapshot.digest)
         verdict = decide(Evidence(
             frauds=int(truth.sum()), scores=candidate.test_scores, alert_rate=metrics["alert_rate"],
             average_precision=metrics.get("average_precision", float("nan")),
@@ -146,9 +149,9 @@ class TrainingJob:
             parity=parity, parity_detail=detail,
         ), self._params.gate)
         log.info("challenger.judged", passed=verdict.passed, reason=verdict.reason)
-        self._log(run_id, data, candidate, champion, metrics, digest, verdict)
+        self._log(run_id, data, candidate, champion, metrics, snapshot, verdict)
         return msgspec.structs.replace(
-            draft, outcome="challenger" if verdict.passed else "refused", reason=verdict.reason, dataset_digest=digest,
+            draft, outcome="challenger" if verdict.passed else "refused", reason=verdict.reason, dataset_digest=snapshot.digest,
             average_precision=_finite(metrics.get("average_precision")),
             champion_average_precision=_finite(metrics.get("champion_average_precision")))
 
@@ -190,8 +193,8 @@ class TrainingJob:
             return False, str(rejected)
         return True, ""
 
-    def _log(self, run_id: str, data: Data, candidate: Candidate, champion: Champion | None, metrics: dict[str, float], digest: str,
-             verdict: GateVerdict) -> None:
+    def _log(self, run_id: str, data: Data, candidate: Candidate, champion: Champion | None, metrics: dict[str, float],
+             snapshot: Snapshot, verdict: GateVerdict) -> None:
         dataset, test = data.dataset, candidate.split.test
         truth = dataset.is_fraud[test]
         folder = self._work / "artifacts"
@@ -207,12 +210,13 @@ class TrainingJob:
             run_id, params={"train_size": len(candidate.split.train), "test_size": len(test), "features": len(candidate.names)},
             metrics=metrics | {"threshold": candidate.thresholds.decline, "review_threshold": candidate.thresholds.review,
                                "train_frauds": float(dataset.is_fraud[candidate.split.train].sum()), "test_frauds": float(truth.sum())},
-            tags={"dataset_digest": digest, "gate": "passed" if verdict.passed else "refused", "gate_reason": verdict.reason,
+            tags={"dataset_digest": snapshot.digest, "dataset_snapshot": str(snapshot.path),
+                  "gate": "passed" if verdict.passed else "refused", "gate_reason": verdict.reason,
                   "champion_version": champion.version if champion else NOBODY})
         self._tracking.log_artifacts(run_id, folder)
         self._tracking.log_artifacts(run_id, self._work / BUNDLE, BUNDLE)
         matrix = dataset.columns(candidate.names)
-        self._tracking.log_data(run_id, LoggedData("archive", digest, "centinela://archive", matrix, dataset.is_fraud))
+        self._tracking.log_data(run_id, LoggedData("archive", snapshot.digest, str(snapshot.path), matrix, dataset.is_fraud))
         uri = self._tracking.log_model(run_id, LoggedModel(candidate.estimator, candidate.names, matrix[-_EXAMPLE_ROWS:], pip_requirements()))
         self._tracking.log(run_id, tags={_MODEL_URI: uri})
 

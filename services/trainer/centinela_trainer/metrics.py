@@ -14,3 +14,8 @@ TRAINING_RUNNING = Gauge("centinela_training_running", "1 while a training child
 TRAININGS = Counter("centinela_trainings_total", "Training requests answered, by outcome.", ["outcome"])
 TRAINING_DURATION = Histogram("centinela_training_duration_seconds", "From the request's arrival to its answer.",
                               buckets=(1, 2, 5, 10, 20, 30, 60, 120, 300, 600, 1800))
+
+SNAPSHOTS_PUSHED = Counter("centinela_snapshots_pushed_total", "Training snapshots that reached the remote.")
+SNAPSHOT_PUSHED_BYTES = Counter("centinela_snapshot_pushed_bytes_total", "Bytes of snapshots that the remote lacked.")
+SNAPSHOT_PUSH_FAILURES = Counter("centinela_snapshot_push_failures_total", "Pushes of a snapshot that failed; they are tried again.")
+SNAPSHOTS_UNPUSHED = Gauge("centinela_snapshots_unpushed", "Snapshots that the remote does not have, as of the last try.")

@@ -20,6 +20,8 @@ class TrainerSettings(Settings):
     archive_wait_s: float = Field(120.0, gt=0, description="Longest wait of a training run for the archive to hold what the request relies on.")
     training_timeout_s: float = Field(1_800.0, gt=0, description="A training run that takes longer is ended and answered as failed.")
     training_threads: int = Field(1, ge=1, description="OpenMP threads of a training run; more help only where processors are idle.")
+    snapshot_remote: str | None = Field(
+        None, description="Where training snapshots are pushed to, in a DVC remote's layout: a folder or `s3://bucket/prefix`.")
 
     @property
     def archive_dir(self) -> Path:
@@ -30,3 +32,8 @@ class TrainerSettings(Settings):
     def training_dir(self) -> Path:
         """Requests, answers and work files of training runs."""
         return self.data_dir / "training"
+
+    @property
+    def snapshots_dir(self) -> Path:
+        """Training sets by digest."""
+        return self.data_dir / "snapshots"

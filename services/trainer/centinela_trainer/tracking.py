@@ -71,7 +71,7 @@ class LoggedModel:
 
 @dataclass(frozen=True)
 class LoggedData:
-    """The set that a model learned from. ``digest`` has at most 36 characters."""
+    """The set that a model learned from. ``digest`` has at most 36 characters; ``source``: where its snapshot lies."""
 
     name: str
     digest: str
@@ -130,8 +130,8 @@ class Tracking:
             self._client.log_artifacts(run_id, str(folder), under)
 
     def log_data(self, run_id: str, data: LoggedData) -> None:
-        """Name the data set as the run's input (its digest and shape; the rows stay in the archive)."""
-        source = CodeDatasetSource({"archive": data.source})
+        """Name the data set as the run's input (its digest and shape; the rows stay in the snapshot)."""
+        source = CodeDatasetSource({"snapshot": data.source})
         dataset = from_numpy(data.matrix, source=source, targets=data.is_fraud, name=data.name, digest=data.digest)
         with answering(), self._resumed(run_id):
             mlflow.log_input(dataset, context="training")
