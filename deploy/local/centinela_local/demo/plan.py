@@ -14,7 +14,7 @@ class Plan:
         attack_day: First day of card testing.
         last_day: The stream ends before this day at the latest.
         day_seconds: Wall time of a streamed day; longer where the stream cannot keep up.
-        answering_factor: So much longer a day takes while a retraining runs, which takes its wall time.
+        answering_day_seconds: A day takes so long at least while a retraining runs, which takes its wall time.
         lag_limit: Records that may wait unscored before the feed waits too.
     """
 
@@ -26,7 +26,7 @@ class Plan:
     attack_day: int = 57
     last_day: int = 250
     day_seconds: float = 2.0
-    answering_factor: float = 2.0
+    answering_day_seconds: float = 4.0
     lag_limit: int = 6_000
 
     @property
