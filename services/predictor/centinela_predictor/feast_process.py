@@ -1,0 +1,78 @@
+"""The Feast role as a process: what it is made of, its start and its end."""
+
+from __future__ import annotations
+
+import threading
+
+import structlog
+
+from centinela.clock import SystemClock
+from centinela.errors import CentinelaError, DependencyUnavailable
+from centinela.kafka import connect
+from centinela.kafka.dlq import DeadLetterCap
+from centinela.kafka.loop import SinkLoop
+from centinela.kafka.outage import Outage
+from centinela.telemetry.health import Health
+from centinela.telemetry.ops import OpsServer
+from centinela.topics import PREDICTIONS
+from centinela_predictor.feast_settings import FeastSettings
+from centinela_predictor.feast_sink import FeastSink, Pusher
+from centinela_predictor.server import refuse_port
+
+GROUP = "feast"
+_log = structlog.get_logger()
+
+
+def build_loop(settings: FeastSettings, pusher: Pusher, health: Health, stop: threading.Event, *, topic: str = PREDICTIONS.name,
+               group: str = GROUP) -> SinkLoop:
+    """Reads *topic* from its beginning at first; offsets are committed after the push."""
+    return SinkLoop(
+        connect.consumer(settings, group=group, instance_id=f"{group}-{settings.slot}"), connect.producer(settings), FeastSink(pusher),
+        topics=[topic], health=health, stop=stop, batch=settings.feast_batch, clock=SystemClock(), service=GROUP,
+        cap=DeadLetterCap(settings.dead_letter_max_share))
+
+
+def prepare(settings: FeastSettings, health: Health, stop: threading.Event) -> Pusher | None:
+    """Apply the definitions and give what pushes to their views; None where the process is to end first.
+
+    Raises:
+        ValueError: The definitions name no push source.
+    """
+    from centinela.featurestore.push import FeaturePusher
+    from centinela.featurestore.repository import apply, open_store
+
+    outage = Outage(health, stop, "feature store")
+    while not stop.is_set():
+        try:
+            store = open_store(settings.feast_repo, settings.data_dir, settings.feast_redis)
+            apply(store, settings.feast_repo, settings.data_dir)
+        except DependencyUnavailable as error:
+            outage.failed(error)
+            outage.back_off()
+        else:
+            outage.over()
+            pusher = FeaturePusher(store)
+            _log.info("features.applied", views=[target.source for target in pusher.targets], online=store.config.online_store.type)
+            return pusher
+    return None
+
+
+def run_feast(settings: FeastSettings, stop: threading.Event) -> int:
+    """Push until *stop*; the exit code."""
+    health = Health("definitions", "kafka")
+    health.wait_for("definitions", "the feature definitions are being applied")
+    try:
+        ops = OpsServer(health, settings.ops_host, settings.feast_port)
+    except OSError as error:
+        refuse_port(settings.ops_host, settings.feast_port, "CENTINELA_FEAST_PORT", error)
+    try:
+        pusher = prepare(settings, health, stop)
+        if pusher is not None:
+            health.met("definitions")
+            build_loop(settings, pusher, health, stop).run()
+    except CentinelaError as error:
+        health.died(str(error))
+    finally:
+        ops.close()
+        _log.info("process.stopped", port=ops.port)
+    return 0 if health.live else 1

@@ -1,0 +1,23 @@
+"""Settings of the role that pushes served vectors to Feast."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
+
+from centinela.settings import Settings
+
+
+class FeastSettings(Settings):
+    """Role ``feast``."""
+
+    feast_port: int = Field(8007, ge=0, le=65535, description="Port of the Feast role's /health, /ready and /metrics.")
+    feast_repo: Path = Field(Path("deploy/feast"), description="Folder with the Feast definitions (`features.py`) and configurations.")
+    feast_redis: str | None = Field(
+        None, description="Redis as Feast's online store, `host:port,option=value`; without it sqlite below the data directory.")
+    feast_batch: int = Field(1_000, ge=100, le=10_000, description="Most verdicts pushed to Feast at once.")
+    feast_ttl_clock: Literal["wall", "event"] = Field(
+        "wall", description="From when a Feast view's TTL counts back when it is read: now, or (for replayed history) the newest event time in the view.")
+    slot: str = Field("0", pattern=r"^[a-z0-9-]{1,32}$", description="Name of this replica among its role; stable over restarts.")
