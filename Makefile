@@ -14,7 +14,7 @@ ARGS ?=
 .PHONY: help env demo up down status test check types clean
 
 help: ## what there is to run
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-19s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 env: $(STAMP) ## the environment in .venv, from pinned and hashed requirements
 	@:
@@ -47,6 +47,9 @@ check: env types ## lint and types
 
 types: env
 	@$(PY) -m mypy $(SOURCES)
+
+benchmark-model: env ## how good the default training is on the Handbook's stream (HANDBOOK=its transactions, a Parquet file)
+	@OMP_NUM_THREADS=1 $(PY) benchmarks/model.py $(HANDBOOK) $(ARGS)
 
 clean: ## stop everything; remove .local and the tools' caches (not .venv)
 	@if [[ -e $(STAMP) ]]; then $(PY) -m centinela down; fi

@@ -20,6 +20,9 @@ from centinela_local.mlflow_server import TemporaryMlflow
 from centinela_local.paths import CHECKOUT
 from centinela_local.ports import free_port
 
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+"""Before scikit-learn is imported: its threads spin, and beside other processes a small fit then takes minutes."""
+
 
 @pytest.fixture(scope="session")
 def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
