@@ -39,6 +39,7 @@ class Settings(BaseSettings):
     attributes: tuple[str, ...] = Field(
         tuple(f"v{n}" for n in range(1, 29)), description="Raw numeric columns of a transaction that become features (JSON list).",
     )
+    features_file: Path | None = Field(None, description="YAML file of further windowed features (`docs/features.md`); the same for stream and gateway.")
     dead_letter_max_share: float = Field(
         0.5, ge=0, le=1, description="A consumer stops, uncommitted, where more than this share of its last 1,000 records (200 at least) "
         "cannot be processed: the fault is then likely its own. 1 never stops.",

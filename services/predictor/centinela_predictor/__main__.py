@@ -1,4 +1,4 @@
-"""``python -m centinela_predictor gateway|stream``."""
+"""``python -m centinela_predictor gateway|stream|feast``."""
 
 from __future__ import annotations
 
@@ -11,14 +11,22 @@ for _variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
 
 def main(arguments: list[str]) -> int:
     """Run the role that *arguments* name until SIGTERM or SIGINT; the process's exit code."""
-    if arguments not in (["gateway"], ["stream"]):
-        print("usage: python -m centinela_predictor gateway|stream", file=sys.stderr)
+    if arguments not in (["gateway"], ["stream"], ["feast"]):
+        print("usage: python -m centinela_predictor gateway|stream|feast", file=sys.stderr)
         return 2
+    if arguments == ["feast"]:
+        return _feast()
+    from centinela.features.configured import FeaturesError, layout_of
     from centinela.service import start
     from centinela_predictor.settings import PredictorSettings
 
     role = arguments[0]
     settings, stop = start(PredictorSettings, f"predictor-{role}")
+    try:
+        layout_of(settings)
+    except FeaturesError as error:
+        print(f"centinela: {error}", file=sys.stderr)
+        return 2
     if role == "gateway":
         from centinela_predictor.gateway_process import run_gateway
 
@@ -27,6 +35,14 @@ def main(arguments: list[str]) -> int:
     from centinela_predictor.stream_process import run_stream
 
     return run_stream(settings, stop)
+
+
+def _feast() -> int:
+    from centinela.service import start
+    from centinela_predictor.feast_process import run_feast
+    from centinela_predictor.feast_settings import FeastSettings
+
+    return run_feast(*start(FeastSettings, "feast"))
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from centinela.codec import FUTURE_TOLERANCE, Decoder, require_plausible_time
 from centinela.errors import InvalidRecord
 from centinela.events import TransactionReceived, Verdict
 from centinela.features.assemble import Columns
-from centinela.features.layout import FeatureLayout
+from centinela.features.layout import BASE_LAYOUT, FeatureLayout
 from centinela.kafka.dlq import DeadLetter
 from centinela.kafka.port import Record
 
@@ -38,7 +38,7 @@ class Admitted:
         )
 
 
-def admit(records: Sequence[Record], now: datetime) -> Admitted:
+def admit(records: Sequence[Record], now: datetime, layout: FeatureLayout = BASE_LAYOUT) -> Admitted:
     """Decode *records* and refuse what cannot be a transaction.
 
     A time counts as future by the record's own timestamp where that is not later than *now*, so that a record refused
@@ -46,6 +46,7 @@ def admit(records: Sequence[Record], now: datetime) -> Admitted:
 
     Args:
         records: Of one partition or of several, in any mix.
+        layout: What the columns are for.
     """
     refused: list[DeadLetter] = []
     good: list[Record] = []
@@ -57,7 +58,7 @@ def admit(records: Sequence[Record], now: datetime) -> Admitted:
             events.append(event)  # type: ignore[arg-type]
         else:
             refused.append(DeadLetter.of(record, fault))
-    columns = Columns.of(events)
+    columns = Columns.of(events, layout)
     implausible = _implausible(columns, good, round(now.timestamp() * 1000))
     if implausible.any():
         refused += [DeadLetter.of(good[n], _time_fault(events[n], good[n], now)) for n in np.flatnonzero(implausible).tolist()]

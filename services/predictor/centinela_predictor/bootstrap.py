@@ -8,7 +8,7 @@ from functools import partial
 from typing import Literal
 
 from centinela.clock import Clock
-from centinela.features.layout import FeatureLayout
+from centinela.features.configured import layout_of
 from centinela.kafka.connect import producer
 from centinela.kafka.port import Producer
 from centinela.kafka.reader import open_table
@@ -50,7 +50,7 @@ def build_models(settings: PredictorSettings, role: Role, health: Health, clock:
     events = open_table(settings, [MODEL_EVENTS.name])
     follower = ModelFollower(
         events=events, store=BundleStore(settings.models_dir, verify), registry=registry or Registry(settings), slot=slot,
-        load=partial(Scorer.load, layout=FeatureLayout(settings.attributes)),
+        load=partial(Scorer.load, layout=layout_of(settings)),
         producer=own_producer, health=health, clock=clock, model_name=settings.model_name, replica=f"{role}-{settings.slot}",
         retry_s=settings.registry_retry_s,
     )

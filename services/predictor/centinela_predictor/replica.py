@@ -19,6 +19,7 @@ from centinela.clock import Clock
 from centinela.errors import DependencyUnavailable
 from centinela.events import TransactionReceived
 from centinela.features.assemble import Columns, assemble, attribute_matrix
+from centinela.features.configured import layout_of
 from centinela.features.layout import USER_FEATURES, FeatureLayout
 from centinela.features.snapshot import SnapshotDamaged
 from centinela.features.store import SnapshotStore
@@ -57,14 +58,14 @@ class StateReplica:
         self._book, self._clock, self._dedupe_ids, self._store_of = book, clock, dedupe_ids, store_of
         self._lock = threading.Lock()
         self._partitions: list[PartitionState] = []
-        self._terminals = TerminalTable()
+        self._terminals = TerminalTable(layout=layout)
 
     def place(self, reader: Consumer, table: TableReader, partitions: frozenset[TopicPartition]) -> None:
         """Begin anew with *partitions* (all of the topic's): each from the stream's newest snapshot, else from its beginning."""
         first, end = reader.beginning_offsets(partitions), reader.end_offsets(partitions)
         states: list[PartitionState] = []
         for partition in sorted(partitions):
-            state, position = self._restored(partition.partition, end[partition]) or (PartitionState(self._dedupe_ids), 0)
+            state, position = self._restored(partition.partition, end[partition]) or (PartitionState(self._dedupe_ids, self.layout), 0)
             table.seek(partition, max(position, first[partition]))
             states.append(state)
         with self._lock:
@@ -72,12 +73,12 @@ class StateReplica:
 
     def features(self, transactions: list[TransactionReceived]) -> Matrix:
         """The rows of *transactions*, each as if it were the next in the log; shape (n, len(layout.names)). Changes nothing."""
-        columns = Columns.of(transactions)
-        users = np.full((len(columns), len(USER_FEATURES)), np.nan)
+        columns = Columns.of(transactions, self.layout)
+        users = np.empty((len(columns), len(USER_FEATURES) + len(self.layout.user_extra)))
         with self._lock:
             for partition, rows in self._by_partition(transactions):
                 part = columns.take(rows)
-                users[rows] = partition.users.read(part.users, part.times, part.minor)
+                users[rows] = partition.users.read(part.users, part.times, part.minor, part.stored)
             terminals = self._terminals.state.read(columns.terminals, columns.times)
         return assemble(columns, users, terminals, attribute_matrix(transactions, self.layout))
 
@@ -94,7 +95,7 @@ class StateReplica:
         """Take records of ``transactions``, in log order within a partition; what the stream refuses is passed over."""
         now = self._clock.now()
         for number in sorted({record.partition for record in records}):
-            admitted = admit([record for record in records if record.partition == number], now)
+            admitted = admit([record for record in records if record.partition == number], now, self.layout)
             with self._lock:
                 self._partitions[number].apply(admitted.columns)
             for event in admitted.events:
@@ -111,7 +112,7 @@ class StateReplica:
     def _restored(self, number: int, at_most: int) -> tuple[PartitionState, int] | None:
         for position, data in self._store_of(number).load(at_most):
             try:
-                state = PartitionState.from_bytes(data, self._dedupe_ids)
+                state = PartitionState.from_bytes(data, self._dedupe_ids, self.layout)
             except SnapshotDamaged as damaged:
                 _log.warning("snapshot.refused", state="partition", partition=number, position=position, detail=str(damaged))
                 continue
@@ -187,7 +188,7 @@ def build_replica(settings: PredictorSettings, book: VerdictBook, clock: Clock, 
     def store_of(partition: int) -> SnapshotStore:
         return SnapshotStore(settings.state_dir / "partitions" / str(partition))
 
-    state = StateReplica(FeatureLayout(settings.attributes), book, clock, settings.dedupe_ids, store_of)
+    state = StateReplica(layout_of(settings), book, clock, settings.dedupe_ids, store_of)
     verdicts = VerdictFollower(book)
 
     def reader(topic: str, place: Place) -> TableReader:

@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 
 from centinela.features.assemble import Columns
 from centinela.features.idtable import SeenIds
+from centinela.features.layout import BASE_LAYOUT, FeatureLayout
 from centinela.features.snapshot import pack, unpack
 from centinela.features.users import UserState
 
@@ -20,34 +21,40 @@ class PartitionState:
 
     Args:
         dedupe_ids: A copy is recognised among at least so many of the partition's last transactions.
+        layout: Which extra features there are.
     """
 
-    def __init__(self, dedupe_ids: int = 1_000_000) -> None:
-        self.seen, self.users = SeenIds(dedupe_ids), UserState()
+    def __init__(self, dedupe_ids: int = 1_000_000, layout: FeatureLayout = BASE_LAYOUT) -> None:
+        self.seen, self.users = SeenIds(dedupe_ids), UserState(layout)
+        self._kind = _kind(layout)
         self.newest = _NEVER
 
     def apply(self, columns: Columns) -> tuple[NDArray[np.intp], Matrix]:
-        """Take transactions in log order: the rows that are no copies, shape (m,), and their user features, shape (m, 8)."""
+        """Take transactions in log order: the rows that are no copies, shape (m,), and their user features, shape (m, k)."""
         rows = np.flatnonzero(self.seen.admit(columns.ids))
         new = columns if len(rows) == len(columns) else columns.take(rows)
         if len(new):
             self.newest = max(self.newest, int(new.times.max()))
-        return rows, self.users.apply(new.users, new.times, new.minor)
+        return rows, self.users.apply(new.users, new.times, new.minor, new.stored)
 
     def to_bytes(self) -> bytes:
         """The state as a snapshot."""
-        return pack(_KIND, {"newest": self.newest}, {**self.users.arrays(), **self.seen.arrays()})
+        return pack(self._kind, {"newest": self.newest}, {**self.users.arrays(), **self.seen.arrays()})
 
     @classmethod
-    def from_bytes(cls, data: bytes, dedupe_ids: int = 1_000_000) -> PartitionState:
+    def from_bytes(cls, data: bytes, dedupe_ids: int = 1_000_000, layout: FeatureLayout = BASE_LAYOUT) -> PartitionState:
         """The state of a snapshot.
 
         Raises:
-            SnapshotDamaged: The bytes are no such snapshot.
+            SnapshotDamaged: The bytes are no such snapshot, or one with other columns than *layout* stores.
         """
-        facts, arrays = unpack(_KIND, data)
-        state = cls(dedupe_ids)
+        facts, arrays = unpack(_kind(layout), data)
+        state = cls(dedupe_ids, layout)
         state.newest = facts["newest"]
-        state.users = UserState.from_arrays(arrays)
+        state.users = UserState.from_arrays(arrays, layout)
         state.seen.load({name: arrays[name].astype(np.uint64) for name in ("seen_current", "seen_previous")})
         return state
+
+
+def _kind(layout: FeatureLayout) -> str:
+    return ":".join([_KIND, *layout.stored])

@@ -80,7 +80,7 @@ class StreamHandler(StatefulHandler):
         self._layout, self._core, self._slot, self._feed, self._clock, self._writer = layout, core, slot, feed, clock, writer
         self._reads_all, self._limits = reads_all, limits or StreamLimits()
         self._emitter = Emitter(layout)
-        self._snapshots = Snapshots(store_of, feed, clock, health, snapshot_interval_s, self._limits.dedupe_ids)
+        self._snapshots = Snapshots(store_of, feed, clock, health, snapshot_interval_s, self._limits.dedupe_ids, layout)
         self._owned: dict[int, _Owned] = {}
         self._sequence = 0
 
@@ -97,7 +97,7 @@ class StreamHandler(StatefulHandler):
     def on_assigned(self, partition: TopicPartition, committed: int | None) -> int | None:
         number = partition.partition
         restored = self._snapshots.restore(number, committed)
-        state, position = restored or (PartitionState(self._limits.dedupe_ids), None)
+        state, position = restored or (PartitionState(self._limits.dedupe_ids, self._layout), None)
         self._owned[number] = _Owned(state, position, self._clock.monotonic())
         if committed is None:
             return None
@@ -107,7 +107,7 @@ class StreamHandler(StatefulHandler):
         now = self._clock.now()
         for number, part in by_partition(records).items():
             owned = self._owned[number]
-            owned.state.apply(admit(part, now).columns)
+            owned.state.apply(admit(part, now, self._layout).columns)
             owned.position = part[-1].offset + 1
             owned.heard(self._clock.monotonic())
 
@@ -143,7 +143,7 @@ class StreamHandler(StatefulHandler):
         """Take one partition's records up to the first that is held; None where that leaves nothing to emit."""
         owned = self._owned[number]
         owned.heard(self._clock.monotonic())
-        admitted = admit(records, now)
+        admitted = admit(records, now, self._layout)
         held_time = self._hold(number, owned, admitted, outcome)
         if held_time is not None:
             held_offset = outcome.held[TopicPartition(records[0].topic, number)]

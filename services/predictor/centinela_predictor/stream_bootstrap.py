@@ -7,7 +7,7 @@ import threading
 from dataclasses import dataclass
 
 from centinela.clock import Clock
-from centinela.features.layout import FeatureLayout
+from centinela.features.configured import layout_of
 from centinela.features.store import SnapshotStore
 from centinela.kafka.connect import consumer, transactional_producer
 from centinela.kafka.dlq import DeadLetterCap
@@ -42,8 +42,9 @@ def build_stream(settings: PredictorSettings, core: ScoringCore, slot: ModelSlot
     Partition snapshots are shared by all replicas of the folder (whoever owns a partition continues from them), terminal
     snapshots are the replica's own.
     """
-    replica = f"predictor-{settings.slot}"
-    feed = TerminalFeed(consumer(settings, group=None, client="confluent"), SnapshotStore(settings.state_dir / f"terminals-{settings.slot}"), clock)
+    replica, layout = f"predictor-{settings.slot}", layout_of(settings)
+    terminals = SnapshotStore(settings.state_dir / f"terminals-{settings.slot}")
+    feed = TerminalFeed(consumer(settings, group=None, client="confluent"), terminals, clock, layout)
 
     reader = consumer(settings, group=STREAM_GROUP, client="confluent", instance_id=replica)
 
@@ -54,7 +55,7 @@ def build_stream(settings: PredictorSettings, core: ScoringCore, slot: ModelSlot
         return SnapshotStore(settings.state_dir / "partitions" / str(partition))
 
     handler = StreamHandler(
-        layout=FeatureLayout(settings.attributes), core=core, slot=slot, feed=feed, reads_all=reads_all,
+        layout=layout, core=core, slot=slot, feed=feed, reads_all=reads_all,
         store_of=store_of, snapshot_interval_s=settings.snapshot_interval_s, clock=clock, health=health, writer=secrets.randbits(64),
         limits=StreamLimits(settings.idle_after_s, settings.gate_patience_s, settings.dedupe_ids),
     )

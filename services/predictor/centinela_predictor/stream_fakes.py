@@ -38,7 +38,8 @@ NOW = datetime(2023, 12, 1, tzinfo=UTC)
 class World:
     """A broker, models and a clock that outlive the stream processes of a test."""
 
-    def __init__(self, folder: Path, partitions: int = 2, model: str | None = "1") -> None:
+    def __init__(self, folder: Path, partitions: int = 2, model: str | None = "1", layout: FeatureLayout = LAYOUT) -> None:
+        self.layout = layout
         self.broker = FakeBroker(partitions, auto_create=False)
         for topic in CATALOGUE:
             self.broker.create(topic.name, topic.partitions or partitions)
@@ -85,10 +86,10 @@ class Process:
     def __init__(self, world: World, name: str, batch: int, snapshot_interval_s: float, limits: StreamLimits, writer: int) -> None:
         self._world = world
         self.health, self.stop = Health("kafka"), threading.Event()
-        self.feed = TerminalFeed(FakeConsumer(world.broker), SnapshotStore(world.folder / f"terminals-{name}"), world.clock)
+        self.feed = TerminalFeed(FakeConsumer(world.broker), SnapshotStore(world.folder / f"terminals-{name}"), world.clock, world.layout)
         self.consumer = FakeConsumer(world.broker, "predictor")
         self.handler = StreamHandler(
-            layout=LAYOUT, core=ScoringCore(world.slot, Router("salt", 0.5)), slot=world.slot, feed=self.feed,
+            layout=world.layout, core=ScoringCore(world.slot, Router("salt", 0.5)), slot=world.slot, feed=self.feed,
             reads_all=self._reads_all, store_of=lambda partition: SnapshotStore(world.folder / str(partition)), snapshot_interval_s=snapshot_interval_s,
             clock=world.clock, health=self.health, writer=writer, limits=limits,
         )

@@ -8,6 +8,7 @@ import structlog
 
 from centinela.clock import Clock
 from centinela.errors import DependencyUnavailable
+from centinela.features.layout import FeatureLayout
 from centinela.features.snapshot import SnapshotDamaged
 from centinela.features.store import SnapshotStore
 from centinela.telemetry.health import Health
@@ -28,9 +29,9 @@ class Snapshots:
     """
 
     def __init__(self, store_of: Callable[[int], SnapshotStore], feed: TerminalFeed, clock: Clock, health: Health, interval_s: float,
-                 dedupe_ids: int) -> None:
+                 dedupe_ids: int, layout: FeatureLayout) -> None:
         self._store_of, self._feed, self._clock, self._health = store_of, feed, clock, health
-        self._interval_s, self._dedupe_ids = interval_s, dedupe_ids
+        self._interval_s, self._dedupe_ids, self._layout = interval_s, dedupe_ids, layout
         self._saved_at = clock.monotonic()
         self._saved: dict[int, int] = {}
 
@@ -46,7 +47,7 @@ class Snapshots:
             return None
         for position, data in store.load(committed):
             try:
-                state = PartitionState.from_bytes(data, self._dedupe_ids)
+                state = PartitionState.from_bytes(data, self._dedupe_ids, self._layout)
             except SnapshotDamaged as damaged:
                 _log.warning("snapshot.refused", state="partition", partition=partition, position=position, detail=str(damaged))
                 continue

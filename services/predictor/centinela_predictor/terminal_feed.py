@@ -14,6 +14,7 @@ from centinela.codec import FUTURE_TOLERANCE, Decoder
 from centinela.errors import DependencyUnavailable, InvalidRecord
 from centinela.events import LabelReported
 from centinela.features.keys import epoch_ms, hash_ids
+from centinela.features.layout import BASE_LAYOUT, FeatureLayout
 from centinela.features.snapshot import SnapshotDamaged, pack, unpack
 from centinela.features.store import SnapshotStore
 from centinela.features.terminals import TerminalState
@@ -36,10 +37,11 @@ class TerminalTable:
 
     Args:
         partitions: All partitions of ``transactions``, for the gate; none where nobody asks it.
+        layout: Which extra features there are.
     """
 
-    def __init__(self, partitions: Sequence[int] = ()) -> None:
-        self.state, self.gate = TerminalState(), Gate(partitions)
+    def __init__(self, partitions: Sequence[int] = (), layout: FeatureLayout = BASE_LAYOUT) -> None:
+        self.state, self.gate = TerminalState(layout), Gate(partitions)
         self._labels: Decoder[LabelReported] = Decoder(LabelReported)
         self._known: set[tuple[int, int]] = set()
 
@@ -93,10 +95,11 @@ class TerminalFeed:
     Args:
         reader: A consumer without a group, for this feed alone.
         store: Snapshots of this replica.
+        layout: Which extra features there are.
     """
 
-    def __init__(self, reader: Consumer, store: SnapshotStore, clock: Clock) -> None:
-        self._reader, self._store, self._clock = reader, store, clock
+    def __init__(self, reader: Consumer, store: SnapshotStore, clock: Clock, layout: FeatureLayout = BASE_LAYOUT) -> None:
+        self._reader, self._store, self._clock, self._layout = reader, store, clock, layout
         self._table: TerminalTable | None = None
         self._next: dict[TopicPartition, int] = {}
         self._targets: dict[TopicPartition, int] = {}
@@ -174,7 +177,7 @@ class TerminalFeed:
         self._partitions(FEATURE_PANES.name, len(gated))
         partitions = self._partitions(TERMINAL_ACTIVITY.name, len(gated)) | self._partitions(LABELS.name, 1)
         first, end = self._reader.beginning_offsets(partitions), self._reader.end_offsets(partitions)
-        table = TerminalTable(gated)
+        table = TerminalTable(gated, self._layout)
         offsets = self._restore(table, end)
         self._reader.assign(partitions)
         self._next = {p: max(offsets.get(p, 0), first[p]) for p in partitions}
@@ -196,7 +199,7 @@ class TerminalFeed:
         for position, data in self._store.load(at_most=1 << 62):
             try:
                 facts, arrays = unpack(_KIND, data)
-                state = TerminalState.from_arrays(arrays)
+                state = TerminalState.from_arrays(arrays, self._layout)
             except SnapshotDamaged as damaged:
                 _log.warning("snapshot.refused", state="terminals", position=position, detail=str(damaged))
                 continue

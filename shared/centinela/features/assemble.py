@@ -11,11 +11,20 @@ from numpy.typing import NDArray
 
 from centinela.events import TransactionReceived
 from centinela.features.keys import DAY_MS, HOUR_MS, Hashes, Int64s, epoch_ms, hash_ids, minor_units
-from centinela.features.layout import BASE_FEATURES, TRANSACTION_FEATURES, USER_FEATURES, FeatureLayout
+from centinela.features.layout import (
+    BASE_FEATURES,
+    BASE_LAYOUT,
+    TERMINAL_FEATURES,
+    TRANSACTION_FEATURES,
+    USER_FEATURES,
+    FeatureLayout,
+)
+from centinela.features.spec import TERMINAL
 
 Matrix = NDArray[np.float64]
 _USERS_AT = len(TRANSACTION_FEATURES)
 _TERMINALS_AT = _USERS_AT + len(USER_FEATURES)
+_EXTRA_AT = len(BASE_FEATURES)
 _LAST_NIGHT_HOUR = 6
 _THURSDAY, _SATURDAY = 3, 5
 
@@ -24,7 +33,8 @@ _THURSDAY, _SATURDAY = 3, 5
 class Columns:
     """Transactions by column, each of shape (n,); identifiers hashed (``NOBODY`` where missing).
 
-    ``times``: ms since 1970. ``amounts``: major units. ``minor``: hundredths.
+    ``times``: ms since 1970. ``amounts``: major units. ``minor``: hundredths. ``stored``: the bits of what ``layout.stored``
+    names, shape (len(layout.stored), n).
     """
 
     ids: Hashes
@@ -33,14 +43,17 @@ class Columns:
     times: Int64s
     amounts: Matrix
     minor: Int64s
+    stored: Int64s
 
     @classmethod
-    def of(cls, transactions: Sequence[TransactionReceived]) -> Columns:
+    def of(cls, transactions: Sequence[TransactionReceived], layout: FeatureLayout = BASE_LAYOUT) -> Columns:
         """The columns of *transactions*, in their order."""
         amounts = np.array([t.amount for t in transactions], dtype=np.float64)
+        terminals = hash_ids([t.terminal_id for t in transactions])
+        numbers = _numbers(transactions, [name for name in layout.stored if name != TERMINAL])
         return cls(
             hash_ids([t.transaction_id for t in transactions]), hash_ids([t.user_id for t in transactions]),
-            hash_ids([t.terminal_id for t in transactions]), epoch_ms([t.occurred_at for t in transactions]), amounts, minor_units(amounts),
+            terminals, epoch_ms([t.occurred_at for t in transactions]), amounts, minor_units(amounts), stored_bits(layout, terminals, numbers),
         )
 
     def __len__(self) -> int:
@@ -48,12 +61,26 @@ class Columns:
 
     def take(self, rows: NDArray[np.generic]) -> Columns:
         """The columns of *rows* (indices or a mask)."""
-        return Columns(self.ids[rows], self.users[rows], self.terminals[rows], self.times[rows], self.amounts[rows], self.minor[rows])
+        return Columns(
+            self.ids[rows], self.users[rows], self.terminals[rows], self.times[rows], self.amounts[rows], self.minor[rows], self.stored[:, rows],
+        )
 
 
 def attribute_matrix(transactions: Sequence[TransactionReceived], layout: FeatureLayout) -> Matrix:
     """The raw columns of *transactions* in layout order, NaN where missing, shape (n, len(layout.attributes))."""
-    names = layout.attributes
+    return _numbers(transactions, layout.attributes)
+
+
+def stored_bits(layout: FeatureLayout, terminals: Hashes, numbers: Matrix) -> Int64s:
+    """``Columns.stored``. *numbers*: the stored attributes in their order, shape (n, numeric columns stored)."""
+    bits = np.empty((len(layout.stored), len(terminals)), np.int64)
+    numeric = iter(np.ascontiguousarray(numbers.T))
+    for at, name in enumerate(layout.stored):
+        bits[at] = (terminals if name == TERMINAL else next(numeric)).view(np.int64)
+    return bits
+
+
+def _numbers(transactions: Sequence[TransactionReceived], names: Sequence[str]) -> Matrix:
     matrix = np.full((len(transactions), len(names)), np.nan)
     given = [n for n, t in enumerate(transactions) if t.attributes] if names else []
     if given:
@@ -72,15 +99,16 @@ def assemble(columns: Columns, users: Matrix, terminals: Matrix, attributes: Mat
     Night: hour (UTC) <= 6. Weekend: Saturday and Sunday (UTC).
 
     Args:
-        users: From ``UserState``, shape (n, 8).
-        terminals: From ``TerminalState``, shape (n, 6).
-        attributes: From ``attribute_matrix``, shape (n, k - 17).
+        users: From ``UserState``, shape (n, 8 and extra ones).
+        terminals: From ``TerminalState``, shape (n, 6 and extra ones).
+        attributes: From ``attribute_matrix``.
     """
-    matrix = np.empty((len(columns), len(BASE_FEATURES) + attributes.shape[1]))
+    parts = (users[:, len(USER_FEATURES):], terminals[:, len(TERMINAL_FEATURES):], attributes)
+    matrix = np.empty((len(columns), _EXTRA_AT + sum(part.shape[1] for part in parts)))
     matrix[:, 0] = columns.amounts
     matrix[:, 1] = columns.times % DAY_MS // HOUR_MS <= _LAST_NIGHT_HOUR
     matrix[:, 2] = (columns.times // DAY_MS + _THURSDAY) % 7 >= _SATURDAY
-    matrix[:, _USERS_AT:_TERMINALS_AT] = users
-    matrix[:, _TERMINALS_AT:len(BASE_FEATURES)] = terminals
-    matrix[:, len(BASE_FEATURES):] = attributes
+    matrix[:, _USERS_AT:_TERMINALS_AT] = users[:, :len(USER_FEATURES)]
+    matrix[:, _TERMINALS_AT:_EXTRA_AT] = terminals[:, :len(TERMINAL_FEATURES)]
+    matrix[:, _EXTRA_AT:] = np.concatenate(parts, axis=1)
     return matrix

@@ -2,27 +2,34 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from centinela.features.assemble import Columns, assemble
-from centinela.features.keys import DAY_MS, Hashes, Int64s, hash_ids, minor_units
+from centinela.features.assemble import Columns, Matrix, assemble, stored_bits
+from centinela.features.keys import DAY_MS, NOBODY, Hashes, Int64s, hash_ids, minor_units
 from centinela.features.layout import FeatureLayout
-from centinela.features.terminals import TerminalState
+from centinela.features.spec import TERMINAL
+from centinela.features.terminals import DELAY_MS, TerminalState
 from centinela.features.users import UserState
 
-_BATCH = 8_192
-_SPAN_MS = DAY_MS
+_SLAB = 65_536
+_SPAN_MS = DELAY_MS - DAY_MS
 
 
-def build_features(transactions: pd.DataFrame, labels: pd.DataFrame, layout: FeatureLayout) -> pd.DataFrame:
-    """The features that a stream would have served, had it read the transactions in order of time, then of transaction id.
+def build_features(transactions: pd.DataFrame, labels: pd.DataFrame, layout: FeatureLayout, *,
+                   order: Literal["time", "log"] = "time") -> pd.DataFrame:
+    """The features that a stream would have served, had it read the transactions in *order*.
+
+    A user's windows rest on what came before in that order; a terminal's end days back and do not depend on it.
 
     Args:
         transactions: Columns ``transaction_id``, ``user_id``, ``terminal_id`` (either may be missing, or null in a row),
             ``occurred_at`` (UTC), ``amount``, and whatever of ``layout.attributes`` there is.
         labels: Columns ``transaction_id``, ``is_fraud``, ``occurred_at``, ``reported_at`` (UTC): what was reported, in log order.
+        order: ``time``: of time, then of transaction id. ``log``: as the rows stand.
 
     Returns:
         One float64 column per name of *layout*, on the index of *transactions*.
@@ -30,32 +37,64 @@ def build_features(transactions: pd.DataFrame, labels: pd.DataFrame, layout: Fea
     Raises:
         ValueError: A transaction id repeats.
     """
-    if transactions["transaction_id"].duplicated().any():
+    columns = _columns(transactions, layout)
+    if len(np.unique(columns.ids)) < len(columns):
         raise ValueError("a transaction id repeats: features are defined for distinct transactions")
-    order = np.lexsort((transactions["transaction_id"].to_numpy(), _ms(transactions["occurred_at"])))
-    table = transactions.iloc[order]
+    by_time = _by_time(columns.times, transactions["transaction_id"])
+    rows = by_time if order == "time" else np.arange(len(columns))
+    attributes = transactions.reindex(columns=list(layout.attributes)).to_numpy(np.float64)
+    matrix = assemble(columns, _user_features(columns, rows, layout), _terminal_features(columns, by_time, labels, layout), attributes)
+    return pd.DataFrame(matrix, index=transactions.index, columns=list(layout.names), copy=False)
+
+
+def _columns(table: pd.DataFrame, layout: FeatureLayout) -> Columns:
     amounts = table["amount"].to_numpy(np.float64)
-    columns = Columns(
-        _hashes(table, "transaction_id"), _hashes(table, "user_id"), _hashes(table, "terminal_id"), _ms(table["occurred_at"]), amounts,
-        minor_units(amounts),
+    terminals = _hashes(table, "terminal_id")
+    numbers = table.reindex(columns=[name for name in layout.stored if name != TERMINAL]).to_numpy(np.float64)
+    return Columns(
+        _hashes(table, "transaction_id"), _hashes(table, "user_id"), terminals, _ms(table["occurred_at"]), amounts, minor_units(amounts),
+        stored_bits(layout, terminals, numbers),
     )
-    attributes = table.reindex(columns=list(layout.attributes)).to_numpy(np.float64)
-    users, terminals = UserState(), TerminalState()
-    reported = _Labels(labels)
-    matrix = np.empty((len(table), len(layout.names)))
+
+
+def _by_time(times: Int64s, ids: pd.Series) -> NDArray[np.intp]:
+    """The rows in order of time, then of id."""
+    order = np.argsort(times, kind="stable")
+    ordered = times[order]
+    ties = np.zeros(len(order), bool)
+    same = ordered[1:] == ordered[:-1]
+    ties[1:] |= same
+    ties[:-1] |= same
+    tied = order[ties]
+    order[ties] = tied[np.lexsort((ids.iloc[tied].to_numpy(), times[tied]))]
+    return order
+
+
+def _user_features(columns: Columns, order: NDArray[np.intp], layout: FeatureLayout) -> Matrix:
+    state = UserState(layout)
+    features = np.empty((len(columns), state.width))
+    for first in range(0, len(columns), _SLAB):
+        rows = order[first:first + _SLAB]
+        part = columns.take(rows)
+        features[rows] = state.apply(part.users, part.times, part.minor, part.stored)
+    return features
+
+
+def _terminal_features(columns: Columns, by_time: NDArray[np.intp], labels: pd.DataFrame, layout: FeatureLayout) -> Matrix:
+    """A slab's own transactions are in none of its windows: it spans less than the delay."""
+    state, reported = TerminalState(layout), _Labels(labels)
+    features = np.empty((len(columns), state.width))
+    ordered = columns.times[by_time]
     first = 0
-    while first < len(table):
-        last = min(first + _BATCH, int(np.searchsorted(columns.times, columns.times[first] + _SPAN_MS)))
-        part = columns.take(np.arange(first, last))
-        terminals.apply_activity(part.terminals, part.times, part.ids)
-        reported.apply(terminals, int(part.times[-1]))
-        matrix[first:last] = assemble(
-            part, users.apply(part.users, part.times, part.minor), terminals.read(part.terminals, part.times), attributes[first:last],
-        )
+    while first < len(by_time):
+        last = min(first + _SLAB, int(np.searchsorted(ordered, ordered[first] + _SPAN_MS)))
+        rows = by_time[first:last]
+        terminals, times = columns.terminals[rows], columns.times[rows]
+        state.apply_activity(terminals, times, columns.ids[rows])
+        reported.apply(state, int(times[-1]))
+        features[rows] = state.read(terminals, times)
         first = last
-    result = np.empty_like(matrix)
-    result[order] = matrix
-    return pd.DataFrame(result, index=transactions.index, columns=list(layout.names))
+    return features
 
 
 class _Labels:
@@ -88,5 +127,7 @@ def _ms(instants: pd.Series) -> Int64s:
 
 def _hashes(table: pd.DataFrame, column: str) -> Hashes:
     if column not in table:
-        return np.zeros(len(table), np.uint64)
-    return hash_ids([None if pd.isna(value) else str(value) for value in table[column]])
+        return np.full(len(table), NOBODY, np.uint64)
+    codes, values = pd.factorize(table[column])
+    hashes = hash_ids([*(str(value) for value in values), None])
+    return hashes[codes]

@@ -4,33 +4,32 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
 
+from centinela.features.spec import AMOUNT, BASE_TERMINAL, BASE_USER, TERMINAL, Feature, parse_feature
+
 TRANSACTION_FEATURES = ("amount", "is_night", "is_weekend")
-USER_FEATURES = (
-    "user_count_1d", "user_mean_1d", "user_count_7d", "user_mean_7d", "user_count_30d", "user_mean_30d", "user_max_30d",
-    "user_seconds_since_last",
-)
-TERMINAL_FEATURES = (
-    "terminal_count_1d", "terminal_risk_1d", "terminal_count_7d", "terminal_risk_7d", "terminal_count_30d", "terminal_risk_30d",
-)
+USER_FEATURES = tuple(feature.name for feature in BASE_USER)
+TERMINAL_FEATURES = tuple(feature.name for feature in BASE_TERMINAL)
 BASE_FEATURES = TRANSACTION_FEATURES + USER_FEATURES + TERMINAL_FEATURES
 VERSION = "v1"
+_WITH_EXTRA = f"{VERSION}+"
 _ROW = np.dtype("<f8")
 
 
 @dataclass(frozen=True)
 class FeatureLayout:
-    """The columns of a feature matrix: the base features, then the transaction's raw *attributes*.
+    """The columns of a feature matrix: base features, *extra* features (users' first), then the transaction's raw *attributes*.
 
     Raises:
-        ValueError: An attribute is empty, repeats, holds a comma or bears a base feature's name.
+        ValueError: A name is empty, repeats or holds a comma; an extra feature looks at a column that is no attribute.
     """
 
     attributes: tuple[str, ...] = ()
+    extra: tuple[Feature, ...] = ()
 
     def __post_init__(self) -> None:
         if len(set(self.attributes)) != len(self.attributes):
@@ -38,16 +37,40 @@ class FeatureLayout:
         for name in self.attributes:
             if not name or "," in name or name in BASE_FEATURES:
                 raise ValueError(f"{name!r} cannot name an attribute: it is empty, holds a comma or names a base feature")
+        object.__setattr__(self, "extra", tuple(sorted(self.extra, key=lambda feature: feature.entity == "terminal")))
+        taken = {*BASE_FEATURES, *self.attributes}
+        for feature in self.extra:
+            if feature.name in taken:
+                raise ValueError(f"feature {feature.name!r} bears the name of another column")
+            taken.add(feature.name)
+            if feature.column not in (AMOUNT, TERMINAL, *self.attributes):
+                raise ValueError(f"feature {feature.name!r}: column {feature.column!r} is neither {AMOUNT}, {TERMINAL} nor an attribute (setting `attributes`)")
 
     @cached_property
     def names(self) -> tuple[str, ...]:
         """Column names in order."""
-        return BASE_FEATURES + self.attributes
+        return BASE_FEATURES + tuple(feature.name for feature in self.extra) + self.attributes
+
+    @cached_property
+    def user_extra(self) -> tuple[Feature, ...]:
+        """The extra features of users, in order."""
+        return tuple(feature for feature in self.extra if feature.entity == "user")
+
+    @cached_property
+    def terminal_extra(self) -> tuple[Feature, ...]:
+        """The extra features of terminals, in order."""
+        return tuple(feature for feature in self.extra if feature.entity == "terminal")
+
+    @cached_property
+    def stored(self) -> tuple[str, ...]:
+        """Columns beside the amount that user state keeps of each transaction, sorted."""
+        return tuple(sorted({feature.column for feature in self.user_extra} - {AMOUNT}))
 
     @cached_property
     def id(self) -> str:
-        """The layout as text: the ``feature_set`` of events."""
-        return f"{VERSION}:{','.join(self.attributes)}"
+        """The layout as text: the ``feature_set`` of events. ``v1:v1,v2``, or with extra features ``v1+name=...;name=...:v1,v2``."""
+        prefix = _WITH_EXTRA + ";".join(feature.text for feature in self.extra) if self.extra else VERSION
+        return f"{prefix}:{','.join(self.attributes)}"
 
     @classmethod
     def parse(cls, text: str) -> FeatureLayout:
@@ -56,10 +79,21 @@ class FeatureLayout:
         Raises:
             ValueError: Another version, or not a layout.
         """
-        version, colon, attributes = text.partition(":")
-        if version != VERSION or not colon:
-            raise ValueError(f"feature set {text[:40]!r} is not of version {VERSION}")
-        return cls(tuple(attributes.split(",")) if attributes else ())
+        return _parse(text)
+
+
+@lru_cache(maxsize=64)
+def _parse(text: str) -> FeatureLayout:
+    prefix, colon, attributes = text.partition(":")
+    extra = prefix.removeprefix(_WITH_EXTRA) if prefix.startswith(_WITH_EXTRA) else ""
+    if not colon or (prefix != VERSION and not extra):
+        raise ValueError(f"feature set {text[:40]!r} is not of version {VERSION}")
+    features = tuple(parse_feature(one) for one in extra.split(";")) if extra else ()
+    return FeatureLayout(tuple(attributes.split(",")) if attributes else (), features)
+
+
+BASE_LAYOUT = FeatureLayout()
+"""The base features alone."""
 
 
 def pack_rows(matrix: NDArray[np.float64]) -> list[bytes]:

@@ -6,18 +6,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from centinela.features.idtable import IdGenerations, first_of_each
-from centinela.features.keys import DAY_MS, HOUR_MS, NOBODY, Hashes, Int64s
-from centinela.features.layout import TERMINAL_FEATURES
+from centinela.features.keys import HOUR_MS, NOBODY, Hashes, Int64s
+from centinela.features.layout import BASE_LAYOUT, FeatureLayout
 from centinela.features.pool import RaggedPool, flat_ranges, search_after
-from centinela.features.users import LATENESS_MS, WINDOWS_MS
+from centinela.features.spec import BASE_TERMINAL, LONGEST_MS, TERMINAL_DELAY_MS
+from centinela.features.users import LATENESS_MS
 
-DELAY_MS = 7 * DAY_MS
-"""Windows end this much before the transaction."""
+DELAY_MS = TERMINAL_DELAY_MS
+"""Windows end at least this much before the transaction."""
 LABEL_MARGIN_MS = HOUR_MS
 """A label counts this much after it was reported, so that one still on its way changes nothing."""
 SKEW_MS = DELAY_MS
 """Partitions may be this far apart in event time (see the gate of the predictor's stream)."""
-HORIZON_MS = DELAY_MS + int(WINDOWS_MS[-1]) + SKEW_MS + LATENESS_MS
+HORIZON_MS = DELAY_MS + LONGEST_MS + SKEW_MS + LATENESS_MS
 _ROW, _TIME, _REPORT = 0, 1, 2
 _UNHEARD = -1
 _UNREPORTED = -(1 << 62)
@@ -27,9 +28,9 @@ Arrays = dict[str, NDArray[np.generic]]
 
 
 class TerminalState:
-    """Activity and frauds of all terminals, with the features of ``TERMINAL_FEATURES``.
+    """Activity and frauds of all terminals, with the features of ``TERMINAL_FEATURES`` and *layout*'s extra ones.
 
-    A window of W covers ``(t - 7 d - W, t - 7 d]``: the count of the terminal's transactions, and the share of them that is
+    A base window of W covers ``(t - 7 d - W, t - 7 d]``: the count of the terminal's transactions, and the share of them that is
     known as fraud at t, 0 where the window is empty. A report counts from ``LABEL_MARGIN_MS`` after its time on, until the
     next report on the same transaction does; one that was reported earlier than a report taken before is passed over.
     Activity and labels may come in any order, mixed and more than once, as long as the reports on one transaction keep
@@ -38,7 +39,9 @@ class TerminalState:
     genuine reports are not remembered.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, layout: FeatureLayout = BASE_LAYOUT) -> None:
+        self._features = BASE_TERMINAL + layout.terminal_extra
+        self._windows = list(dict.fromkeys((feature.delay_ms, feature.window_ms) for feature in self._features))
         self._index: dict[int, int] = {}
         self._activity = RaggedPool(columns=1)
         self._frauds = RaggedPool(columns=3)
@@ -51,6 +54,11 @@ class TerminalState:
 
     def __len__(self) -> int:
         return len(self._index)
+
+    @property
+    def width(self) -> int:
+        """Features of a transaction: k."""
+        return len(self._features)
 
     @property
     def pending(self) -> int:
@@ -96,16 +104,17 @@ class TerminalState:
             ids, reports, occurred = ids[~first], reports[~first], occurred[~first]
 
     def read(self, terminals: Hashes, times: Int64s) -> Matrix:
-        """Features of transactions at *times* on *terminals*, shape (n, 6); NaN where there is no terminal. Changes nothing."""
-        n = len(terminals)
-        features = np.zeros((n, len(TERMINAL_FEATURES)))
+        """Features of transactions at *times* on *terminals*, shape (n, k); NaN where there is no terminal. Changes nothing."""
+        features = np.zeros((len(terminals), len(self._features)))
         listed = terminals.tolist()
         rows = np.array([self._index.get(terminal, -1) for terminal in listed], dtype=np.int64)
         at = np.flatnonzero(rows >= 0)
         if len(at):
             counts = self._count(rows[at], times[at])
-            features[at, 0::2] = counts
-            features[at, 1::2] = self._count_frauds(rows[at], times[at]) / np.maximum(counts, 1)
+            shares = self._count_frauds(rows[at], times[at]) / np.maximum(counts, 1)
+            for number, feature in enumerate(self._features):
+                window = self._windows.index((feature.delay_ms, feature.window_ms))
+                features[at, number] = (counts if feature.aggregation == "count" else shares)[window]
         features[terminals == NOBODY] = np.nan
         return features
 
@@ -125,9 +134,9 @@ class TerminalState:
         }
 
     @classmethod
-    def from_arrays(cls, arrays: Arrays) -> TerminalState:
-        """The state that ``arrays`` came from."""
-        state = cls()
+    def from_arrays(cls, arrays: Arrays, layout: FeatureLayout = BASE_LAYOUT) -> TerminalState:
+        """The state that ``arrays`` came from, whatever the layout then."""
+        state = cls(layout)
         ints = {name: array.astype(np.int64) for name, array in arrays.items() if array.dtype == np.int64}
         state._index = {terminal: row for row, terminal in enumerate(arrays["terminals"].tolist())}
         state._activity.load(ints["activity"], [ints["times"]])
@@ -141,25 +150,27 @@ class TerminalState:
         return state
 
     def _count(self, rows: Int64s, times: Int64s) -> Int64s:
+        """Transactions in each window, shape (windows, n)."""
         start, end = self._activity.start[rows], self._activity.end[rows]
-        n = len(rows)
-        bounds = np.concatenate([times - DELAY_MS, *(times - DELAY_MS - WINDOWS_MS[:, None])])
-        found = search_after(self._activity.columns[0], np.tile(start, 4), np.tile(end, 4), bounds).reshape(4, n)
-        counts: Int64s = (found[0] - found[1:]).T
-        return counts
+        back = list(dict.fromkeys(reach for delay, window in self._windows for reach in (delay, delay + window)))
+        bounds = np.concatenate([times - reach for reach in back])
+        found = search_after(self._activity.columns[0], np.tile(start, len(back)), np.tile(end, len(back)), bounds).reshape(len(back), len(rows))
+        return np.stack([found[back.index(delay)] - found[back.index(delay + window)] for delay, window in self._windows])
 
     def _count_frauds(self, rows: Int64s, times: Int64s) -> Int64s:
+        """Known frauds in each window, shape (windows, n)."""
         start, lengths = self._frauds.start[rows], self._frauds.end[rows] - self._frauds.start[rows]
-        counts = np.zeros((len(rows), len(WINDOWS_MS)), np.int64)
+        counts = np.zeros((len(self._windows), len(rows)), np.int64)
         if not lengths.any():
             return counts
         flat = flat_ranges(start, lengths)
         owner = np.repeat(np.arange(len(rows)), lengths)
         occurred, known, changes = (column[flat] for column in self._frauds.columns)
-        counted = (occurred <= times[owner] - DELAY_MS) & (known <= times[owner])
-        for number, window in enumerate(WINDOWS_MS.tolist()):
-            inside = counted & (occurred > times[owner] - DELAY_MS - window)
-            counts[:, number] = np.bincount(owner[inside], changes[inside], minlength=len(rows))
+        counted = known <= times[owner]
+        for number, (delay, window) in enumerate(self._windows):
+            age = times[owner] - delay - occurred
+            inside = counted & (age >= 0) & (age < window)
+            counts[number] = np.bincount(owner[inside], changes[inside], minlength=len(rows))
         return counts
 
     def _report(self, ids: Hashes, reports: Int64s, occurred: Int64s) -> None:

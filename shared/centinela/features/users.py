@@ -7,12 +7,13 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
+from centinela.features.extras import ExtraFeatures
 from centinela.features.keys import DAY_MS, NOBODY, Hashes, Int64s
-from centinela.features.layout import USER_FEATURES
+from centinela.features.layout import BASE_LAYOUT, USER_FEATURES, FeatureLayout
 from centinela.features.pool import Inserted, RaggedPool, flat_ranges, search_after
+from centinela.features.spec import LONGEST_MS
 
 WINDOWS_MS = np.array([1, 7, 30], dtype=np.int64) * DAY_MS
-LONGEST_MS = int(WINDOWS_MS[-1])
 LATENESS_MS = 2 * DAY_MS
 """A transaction up to this much older than its user's newest finds all of its windows kept."""
 HORIZON_MS = LONGEST_MS + LATENESS_MS
@@ -20,12 +21,13 @@ _MAX_AT = USER_FEATURES.index("user_max_30d")
 _SINCE_AT = USER_FEATURES.index("user_seconds_since_last")
 _SCANNED_AT_ONCE = 1 << 20
 _LONG_AGO = -(1 << 62)
-_TIME, _AMOUNT, _BEFORE = 0, 1, 2
+_TIME, _AMOUNT, _BEFORE = 0, 1, -1
+_BASE = len(USER_FEATURES)
 Matrix = NDArray[np.float64]
 
 
 class UserState:
-    """Amounts and times per user over the longest window, with the features of ``USER_FEATURES``.
+    """Amounts and times per user over the longest window, with the features of ``USER_FEATURES`` and *layout*'s extra ones.
 
     A window of W covers ``(t - W, t]``, the transaction itself included: count, mean, and for 30 days the greatest amount, in
     major units; beside them the seconds since the user's transaction before, NaN where none is known. The features of a
@@ -35,23 +37,32 @@ class UserState:
     A transaction ``HORIZON_MS`` or more older than its user's newest is not kept and sees nothing but itself.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, layout: FeatureLayout = BASE_LAYOUT) -> None:
         self._index: dict[int, int] = {}
-        self._pool = RaggedPool(columns=3, merged=2)
+        self._stored = len(layout.stored)
+        self._extras = ExtraFeatures(layout.user_extra, layout.stored)
+        self._pool = RaggedPool(columns=3 + self._stored, merged=2 + self._stored)
         self._max_value, self._max_time = np.zeros(0, np.int64), np.zeros(0, np.int64)
 
     def __len__(self) -> int:
         return len(self._index)
 
-    def apply(self, users: Hashes, times: Int64s, amounts: Int64s) -> Matrix:
-        """Take transactions in log order; their features, shape (n, 8).
+    @property
+    def width(self) -> int:
+        """Features of a transaction: k."""
+        return _BASE + len(self._extras)
+
+    def apply(self, users: Hashes, times: Int64s, amounts: Int64s, stored: Int64s | None = None) -> Matrix:
+        """Take transactions in log order; their features, shape (n, k).
 
         Args:
             users: Hash of each user, ``NOBODY`` where there is none (features NaN, nothing kept), shape (n,).
             times: Event time, ms, shape (n,).
             amounts: Minor units, shape (n,).
+            stored: The bits of the columns that the layout stores beside, shape (len(layout.stored), n).
         """
-        features = np.full((len(users), len(USER_FEATURES)), np.nan)
+        own = self._own(times, amounts, stored)
+        features = np.full((len(users), self.width), np.nan)
         known = np.flatnonzero(users != NOBODY)
         if not len(known):
             return features
@@ -59,25 +70,26 @@ class UserState:
         order = np.argsort(rows, kind="stable")
         rows, at = rows[order], known[order]
         for part in _ascending_runs(rows, times[at]):
-            features[at[part]] = self._apply_run(rows[part], times[at[part]], amounts[at[part]])
+            features[at[part]] = self._apply_run(rows[part], [column[at[part]] for column in own])
         return features
 
-    def read(self, users: Hashes, times: Int64s, amounts: Int64s) -> Matrix:
-        """The features that each transaction would get if it were the next to be applied, alone. Changes nothing. Shape (n, 8)."""
-        features = np.full((len(users), len(USER_FEATURES)), np.nan)
+    def read(self, users: Hashes, times: Int64s, amounts: Int64s, stored: Int64s | None = None) -> Matrix:
+        """The features that each transaction would get if it were the next to be applied, alone. Changes nothing. Shape (n, k)."""
+        everything = self._own(times, amounts, stored)
+        features = np.full((len(users), self.width), np.nan)
         known = np.flatnonzero(users != NOBODY)
         if not len(known):
             return features
         rows = np.array([self._index.get(user, -1) for user in users[known].tolist()], dtype=np.int64)
-        stranger = rows < 0
-        features[known[stranger]] = _alone(amounts[known[stranger]])
-        at, rows = known[~stranger], rows[~stranger]
+        stranger = known[rows < 0]
+        features[stranger] = self._alone([column[stranger] for column in everything])
+        at, rows = known[rows >= 0], rows[rows >= 0]
         if len(at):
-            t, own = times[at], amounts[at]
+            own = [column[at] for column in everything]
             start, end = self._pool.start[rows], self._pool.end[rows]
-            position = search_after(self._pool.columns[_TIME], start, end, t)
-            features[at] = self._windows(start, position, t, own)
-            features[at, _MAX_AT] = self._greatest(rows, start, position, t, own, position == end)[0] / 100.0
+            position = search_after(self._pool.columns[_TIME], start, end, own[_TIME])
+            features[at] = self._windows(start, position, own)
+            features[at, _MAX_AT] = self._greatest(rows, start, position, own[_TIME], own[_AMOUNT], position == end)[0] / 100.0
         return features
 
     def arrays(self) -> dict[str, NDArray[np.generic]]:
@@ -87,18 +99,20 @@ class UserState:
         return {
             "users": np.fromiter(self._index, np.uint64, n), "lengths": lengths, "times": columns[_TIME],
             "amounts": columns[_AMOUNT], "max_value": self._max_value[:n].copy(), "max_time": self._max_time[:n].copy(),
+            **{f"stored_{number}": column for number, column in enumerate(columns[2:_BEFORE])},
         }
 
     @classmethod
-    def from_arrays(cls, arrays: dict[str, NDArray[np.generic]]) -> UserState:
-        """The state that ``arrays`` came from."""
-        state = cls()
+    def from_arrays(cls, arrays: dict[str, NDArray[np.generic]], layout: FeatureLayout = BASE_LAYOUT) -> UserState:
+        """The state that ``arrays`` came from; *layout* stores the same columns as then."""
+        state = cls(layout)
         lengths, times, amounts = (arrays[name].astype(np.int64) for name in ("lengths", "times", "amounts"))
         starts = np.cumsum(lengths) - lengths
         sums = np.cumsum(amounts) - amounts
         before = sums - np.repeat(sums[np.minimum(starts, max(len(sums) - 1, 0))], lengths) if len(sums) else sums
         state._index = {user: row for row, user in enumerate(arrays["users"].tolist())}
-        state._pool.load(lengths, [times, amounts, before])
+        stored = [arrays[f"stored_{number}"].astype(np.int64) for number in range(state._stored)]
+        state._pool.load(lengths, [times, amounts, *stored, before])
         state._max_value, state._max_time = arrays["max_value"].astype(np.int64), arrays["max_time"].astype(np.int64)
         return state
 
@@ -115,45 +129,67 @@ class UserState:
                 self._max_time = np.concatenate((self._max_time, spare + _LONG_AGO))
         return np.array(rows, dtype=np.int64)
 
-    def _apply_run(self, rows: Int64s, times: Int64s, amounts: Int64s) -> Matrix:
+    def _own(self, times: Int64s, amounts: Int64s, stored: Int64s | None) -> list[Int64s]:
+        """The columns that a transaction brings."""
+        beside = [] if stored is None else list(stored)
+        if len(beside) != self._stored:
+            raise ValueError(f"{len(beside)} columns given beside time and amount; the layout stores {self._stored}")
+        return [times, amounts, *beside]
+
+    def _apply_run(self, rows: Int64s, own: list[Int64s]) -> Matrix:
         """Features of entries ascending in time within a row; *rows* ascend."""
-        pool = self._pool
+        pool, times, amounts = self._pool, own[_TIME], own[_AMOUNT]
         start, end = pool.start[rows], pool.end[rows]
         stamps = pool.columns[_TIME]
         newest = np.where(end > start, stamps[np.maximum(end - 1, 0)], _LONG_AGO)
         kept = times > newest - HORIZON_MS
         if not kept.all():
-            features = np.empty((len(rows), len(USER_FEATURES)))
-            features[~kept] = _alone(amounts[~kept])
+            features = np.empty((len(rows), self.width))
+            features[~kept] = self._alone([column[~kept] for column in own])
             if kept.any():
-                features[kept] = self._apply_run(rows[kept], times[kept], amounts[kept])
+                features[kept] = self._apply_run(rows[kept], [column[kept] for column in own])
             return features
-        put = pool.insert(rows, times, amounts)
+        put = pool.insert(rows, *own)
         self._sum_up(put)
         start = pool.start[rows]
-        features = self._windows(start, put.positions, times, amounts)
+        features = self._windows(start, put.positions, own)
         features[:, _MAX_AT] = self._maxima(put, start, newest, times, amounts) / 100.0
         pool.expire(put.rows, pool.columns[_TIME][pool.end[put.rows] - 1] - HORIZON_MS)
         return features
 
-    def _windows(self, start: Int64s, position: Int64s, times: Int64s, own: Int64s) -> Matrix:
+    def _windows(self, start: Int64s, position: Int64s, own: list[Int64s]) -> Matrix:
         """All features but the greatest amount, of transactions that come right after the entries ``start .. position - 1``."""
-        stamps, amounts, before = self._pool.columns
+        stamps, amounts, before = (self._pool.columns[at] for at in (_TIME, _AMOUNT, _BEFORE))
+        times = own[_TIME]
         n = len(times)
         low = search_after(stamps, np.tile(start, 3), np.tile(position, 3), (times - WINDOWS_MS[:, None]).ravel()).reshape(3, n)
         last = np.maximum(position - 1, 0)
         through = before[last] + amounts[last]
         earlier = np.where(low < position, through - before[np.minimum(low, last)], 0)
         count = position - low + 1
-        features = np.empty((n, len(USER_FEATURES)))
+        features = np.empty((n, self.width))
         features[:, 0:_MAX_AT:2] = count.T
-        features[:, 1:_MAX_AT:2] = ((earlier + own) / (100.0 * count)).T
+        features[:, 1:_MAX_AT:2] = ((earlier + own[_AMOUNT]) / (100.0 * count)).T
         features[:, _SINCE_AT] = np.where(position > start, (times - stamps[last]) / 1000.0, np.nan)
+        if len(self._extras):
+            features[:, _BASE:] = self._extras.of(self._pool.columns, start, position, own)
+        return features
+
+    def _alone(self, own: list[Int64s]) -> Matrix:
+        """Features of transactions that see nothing but themselves."""
+        features = np.empty((len(own[_TIME]), self.width))
+        features[:, 0:_MAX_AT:2] = 1.0
+        features[:, 1:_MAX_AT:2] = (own[_AMOUNT] / 100.0)[:, None]
+        features[:, _MAX_AT] = own[_AMOUNT] / 100.0
+        features[:, _SINCE_AT] = np.nan
+        if len(self._extras):
+            nothing = np.zeros(len(features), np.int64)
+            features[:, _BASE:] = self._extras.of(self._pool.columns, nothing, nothing, own)
         return features
 
     def _sum_up(self, put: Inserted) -> None:
         """Renew the running sums from the first changed entry of each row."""
-        _, amounts, before = self._pool.columns
+        amounts, before = self._pool.columns[_AMOUNT], self._pool.columns[_BEFORE]
         lengths = self._pool.end[put.rows] - put.changed
         flat = flat_ranges(put.changed, lengths)
         added = amounts[flat]
@@ -193,7 +229,7 @@ class UserState:
         return value, when
 
     def _scan(self, start: Int64s, position: Int64s, times: Int64s, own: Int64s) -> tuple[Int64s, Int64s]:
-        stamps, amounts, _ = self._pool.columns
+        stamps, amounts = self._pool.columns[_TIME], self._pool.columns[_AMOUNT]
         low = search_after(stamps, start, position, times - LONGEST_MS)
         value, when = own.copy(), times.copy()
         some = np.flatnonzero(low < position)
@@ -209,16 +245,6 @@ class UserState:
             value[part] = np.where(higher, greatest, own[part])
             when[part] = np.where(higher, stamps[at], times[part])
         return value, when
-
-
-def _alone(amounts: Int64s) -> Matrix:
-    """Features of transactions that see nothing but themselves."""
-    features = np.empty((len(amounts), len(USER_FEATURES)))
-    features[:, 0:_MAX_AT:2] = 1.0
-    features[:, 1:_MAX_AT:2] = (amounts / 100.0)[:, None]
-    features[:, _MAX_AT] = amounts / 100.0
-    features[:, _SINCE_AT] = np.nan
-    return features
 
 
 def _ascending_runs(rows: Int64s, times: Int64s) -> Iterator[slice | Int64s]:
