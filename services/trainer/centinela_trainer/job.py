@@ -15,13 +15,13 @@ from centinela.clock import Clock
 from centinela.errors import CentinelaError, ModelRejected, PromotionConflict
 from centinela.events import RetrainRequested, TrainingCompleted
 from centinela.features.layout import FeatureLayout
-from centinela.model.export import ModelFacts, build_bundle
 from centinela.model.registry import CHALLENGER, CHAMPION, NOBODY, Registry
 from centinela.model.scorer import Scorer
 from centinela_trainer import plots
+from centinela_trainer.challenger import Origin, loads, measure, write_bundle
 from centinela_trainer.dataset import Dataset, Floats, assemble, immature
 from centinela_trainer.environment import code_commit, environment, pip_requirements
-from centinela_trainer.evaluation import average_precision, evaluate, share_better
+from centinela_trainer.evaluation import average_precision, share_better
 from centinela_trainer.gate import Evidence, GateVerdict, decide
 from centinela_trainer.params import MODEL_KINDS, ModelKind, Params, flatten
 from centinela_trainer.reader import ArchiveReader
@@ -132,16 +132,16 @@ class TrainingJob:
         truth, snapshot = dataset.is_fraud[test], self._snapshots.write(dataset)
         log.info("snapshot.kept", dataset_digest=snapshot.digest, rows=len(dataset))
         champion = self._champion(data, candidate)
-        metrics = self._metrics(dataset, candidate, candidate.test_scores)
-        metrics |= {f"forward_{name}": value for name, value in self._metrics(dataset, candidate, candidate.forward_scores).items()
-                    if name in ("average_precision", "roc_auc")}
+        metrics = measure(dataset, candidate, self._params)
         better = None
         if champion is not None and champion.scores is not None:
             metrics["champion_average_precision"] = average_precision(truth, champion.scores)
             better = share_better(truth, candidate.test_scores, champion.scores, dataset.groups[test],
                                   samples=_BOOTSTRAP_SAMPLES, seed=self._params.seed)
             metrics["share_of_samples_better"] = better
-        parity, detail = self._bundle(request, data, candidate, metrics, snapshot.digest)
+        write_bundle(dataset, data.layout, data.recent, candidate, self._params, metrics, Origin(
+            request.model_name, request.request_id, snapshot.digest, code_commit(), self._clock.now()), self._work / BUNDLE)
+        parity, detail = loads(self._work / BUNDLE, data.layout)
         verdict = decide(Evidence(
             frauds=int(truth.sum()), scores=candidate.test_scores, alert_rate=metrics["alert_rate"],
             average_precision=metrics.get("average_precision", float("nan")),
@@ -166,32 +166,6 @@ class TrainingJob:
             log.warning("champion.unusable", model_version=version, detail=str(rejected))
             return Champion(version, None)
         return Champion(version, scorer.score(data.dataset.matrix[candidate.split.test], data.layout))
-
-    def _metrics(self, dataset: Dataset, candidate: Candidate, scores: Floats) -> dict[str, float]:
-        test = candidate.split.test
-        return evaluate(
-            dataset.is_fraud[test], scores, dataset.cards[test], dataset.times_us[test], threshold=candidate.thresholds.decline,
-            alert_budget=self._params.threshold.alert_budget, cards_per_day=self._params.evaluate.cards_per_day,
-            start_us=candidate.split.start_us)
-
-    def _bundle(self, request: RetrainRequested, data: Data, candidate: Candidate, metrics: dict[str, float],
-                digest: str) -> tuple[bool, str]:
-        """Build the bundle and load it as a predictor would. (whether that went well, what went wrong)."""
-        dataset, names = data.dataset, candidate.names
-        fitted = dataset.columns(names) if self._params.train.refit else dataset.columns(names, candidate.split.train)
-        columns = [data.layout.names.index(name) for name in names]
-        recent = np.ascontiguousarray(data.recent[:, columns]) if len(data.recent) else dataset.columns(names, candidate.split.test)
-        build_bundle(candidate.estimator, fitted, recent, ModelFacts(
-            model_name=request.model_name, model_kind=candidate.kind, layout_id=data.layout.id, feature_names=names,
-            threshold=candidate.thresholds.decline, review_threshold=candidate.thresholds.review,
-            average_precision=_finite(metrics.get("average_precision")), dataset_digest=digest, request_id=request.request_id,
-            code_commit=code_commit(), created_at=self._clock.now(), metrics=metrics,
-        ), self._work / BUNDLE)
-        try:
-            Scorer.load(self._work / BUNDLE, layout=data.layout)
-        except ModelRejected as rejected:
-            return False, str(rejected)
-        return True, ""
 
     def _log(self, run_id: str, data: Data, candidate: Candidate, champion: Champion | None, metrics: dict[str, float],
              snapshot: Snapshot, verdict: GateVerdict) -> None:

@@ -19,7 +19,7 @@ import treelite
 from numpy.typing import NDArray
 from sklearn.ensemble import HistGradientBoostingClassifier
 
-from centinela.model import bundle
+from centinela.model import bundle, skops_file
 from centinela.model.backends import TRUSTED_TYPES, Score, load_backend, sklearn_score
 from centinela.model.bundle import Attempt, Backend, Manifest, Parity, Reference
 from centinela.model.parity import TOLERANCE, ParityRows, compare, golden_rows, parity_rows, settle_threshold
@@ -79,7 +79,7 @@ def build_bundle(estimator: Any, train: NDArray[np.float64], recent: NDArray[np.
     rows = parity_rows(train, recent, edges)
     expected = trusted(rows.matrix)
 
-    files: dict[str, bytes] = {bundle.SKOPS: skops.io.dumps(estimator)}
+    files: dict[str, bytes] = {bundle.SKOPS: skops_file.dump(estimator)}
     backend, attempts = _choose(estimator, files, rows, expected, (threshold, review))
     golden = golden_rows(expected, (threshold, review), rows)
     files[bundle.GOLDEN] = _golden(rows.matrix[golden], expected[golden])
