@@ -14,6 +14,7 @@ import pandas as pd
 from centinela import topics
 from centinela.clock import Clock, SystemClock
 from centinela.codec import MAX_RECORD_BYTES
+from centinela.kafka.dlq import cut_text
 from centinela.kafka.port import Outgoing, Producer
 from centinela_ingest.columns import Transactions
 from centinela_ingest.encoding import HISTORY, instant, label_records, transaction_records
@@ -95,7 +96,7 @@ class Feed:
         for reject in rejects:
             value = msgspec.json.encode(reject.values, enc_hook=str)
             headers = (
-                ("dlq.reason", reject.reason.encode()), ("dlq.detail", reject.detail.encode()[:1_000]), ("dlq.source", self._source.encode()),
+                ("dlq.reason", reject.reason.encode()), ("dlq.detail", cut_text(reject.detail)), ("dlq.source", self._source.encode()),
                 ("dlq.row", b"%d" % reject.row), ("dlq.size", b"%d" % len(value)), ("dlq.at", at),
             )
             self._outbox.send(Outgoing(self._transactions_topic + topics.DLQ_SUFFIX, value[:MAX_RECORD_BYTES], None, headers))

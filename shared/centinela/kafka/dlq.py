@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Sequence
 from datetime import datetime
 from typing import NamedTuple
 
@@ -12,7 +13,12 @@ from centinela.kafka.port import Outgoing, Record
 from centinela.topics import DLQ_SUFFIX
 
 PREFIX = "dlq."
-_DETAIL_BYTES = 1_000
+DETAIL_BYTES = 1_000
+KEY_BYTES = 10_000
+HEADER_BYTES = 20_000
+"""With ``MAX_RECORD_BYTES`` of the value and our own headers these stay below what a producer and a topic take."""
+
+_HEADER_FRAME = 10
 
 
 class DeadLetter(NamedTuple):
@@ -35,18 +41,43 @@ class DeadLetterFlood(CentinelaError):
 def dead_letter(record: Record, reason: str, detail: str, *, at: datetime) -> Outgoing:
     """The record to write to ``<topic>-dlq``: key and value bytes as they came, the original headers, and the origin.
 
-    A value larger than a topic takes is cut to ``MAX_RECORD_BYTES``; the header ``dlq.size`` then has its full size.
+    However large the record was (compressed, it may be larger than a producer takes), its letter can be written: a value is
+    cut to ``MAX_RECORD_BYTES`` and a key to ``KEY_BYTES``, and ``dlq.size`` and ``dlq.key_size`` then have their full sizes; of
+    headers past ``HEADER_BYTES`` only the count is kept, in ``dlq.headers_dropped``.
     """
-    value = record.value
-    headers = [header for header in record.headers if not header[0].startswith(PREFIX)]
+    key, value = record.key, record.value
+    originals = [header for header in record.headers if not header[0].startswith(PREFIX)]
+    headers = _fitting(originals)
+    if len(headers) < len(originals):
+        headers.append(("dlq.headers_dropped", b"%d" % (len(originals) - len(headers))))
     headers += [
-        ("dlq.reason", reason.encode()), ("dlq.detail", detail.encode()[:_DETAIL_BYTES]), ("dlq.topic", record.topic.encode()),
+        ("dlq.reason", reason.encode()), ("dlq.detail", cut_text(detail)), ("dlq.topic", record.topic.encode()),
         ("dlq.partition", b"%d" % record.partition), ("dlq.offset", b"%d" % record.offset), ("dlq.at", at.isoformat().encode()),
     ]
     if value is not None and len(value) > MAX_RECORD_BYTES:
         headers.append(("dlq.size", b"%d" % len(value)))
         value = value[:MAX_RECORD_BYTES]
-    return Outgoing(record.topic + DLQ_SUFFIX, value, record.key, tuple(headers))
+    if key is not None and len(key) > KEY_BYTES:
+        headers.append(("dlq.key_size", b"%d" % len(key)))
+        key = key[:KEY_BYTES]
+    return Outgoing(record.topic + DLQ_SUFFIX, value, key, tuple(headers))
+
+
+def cut_text(detail: str) -> bytes:
+    """*detail* as a header's value: UTF-8 of at most ``DETAIL_BYTES``, whatever characters it has."""
+    return detail.encode(errors="replace")[:DETAIL_BYTES].decode(errors="ignore").encode()
+
+
+def _fitting(headers: Sequence[tuple[str, bytes]]) -> list[tuple[str, bytes]]:
+    """The first of *headers* that fit into ``HEADER_BYTES`` together."""
+    kept: list[tuple[str, bytes]] = []
+    room = HEADER_BYTES
+    for name, value in headers:
+        room -= len(name.encode()) + len(value or b"") + _HEADER_FRAME
+        if room < 0:
+            break
+        kept.append((name, value))
+    return kept
 
 
 class DeadLetterCap:
