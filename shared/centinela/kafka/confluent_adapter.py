@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, Literal
 
 from confluent_kafka import OFFSET_BEGINNING, OFFSET_END, KafkaError, KafkaException
@@ -27,7 +27,7 @@ class ConfluentConsumer:
     supports_pause = True
 
     def __init__(self, bootstrap_servers: str, group: str | None, start: Literal["earliest", "latest"] = "earliest",
-                 instance_id: str | None = None, limits: Limits = LIMITS) -> None:
+                 instance_id: str | None = None, limits: Limits = LIMITS, client: Callable[[dict[str, Any]], RdConsumer] = RdConsumer) -> None:
         self._group, self._start, self._limits = group, start, limits
         config = common_config(bootstrap_servers, limits) | {
             "group.id": group or "centinela-reader", "enable.auto.commit": False, "enable.auto.offset.store": False,
@@ -39,7 +39,7 @@ class ConfluentConsumer:
         }
         if instance_id is not None:
             config["group.instance.id"] = instance_id
-        self._client = RdConsumer(config)
+        self._client = client(config)
         self._owned: set[TopicPartition] = set()
         self._paused: set[TopicPartition] = set()
         self._positions: dict[TopicPartition, int] = {}
@@ -49,6 +49,7 @@ class ConfluentConsumer:
         self._manual_start: dict[TopicPartition, int] | None = None
         self._heard_at = time.monotonic()
         self._silent = self._closed = False
+        self._failure: Exception | None = None
 
     def subscribe(self, topics: Collection[str]) -> None:
         with mapped_errors():
@@ -60,6 +61,9 @@ class ConfluentConsumer:
         self._manual_start = dict.fromkeys(partitions, start)
 
     def poll(self, timeout_s: float, max_records: int) -> list[Record]:
+        failure, self._failure = self._failure, None
+        if failure is not None:
+            raise failure
         self._begin_manual()
         deadline = time.monotonic() + timeout_s
         records: list[Record] = []
@@ -76,6 +80,8 @@ class ConfluentConsumer:
             if records:
                 self._heard_at, self._silent = time.monotonic(), False
                 return records
+            if self._failure is not None:
+                return self.poll(timeout_s, max_records)
             if time.monotonic() >= deadline:
                 break
         if not self._changed:
@@ -175,6 +181,7 @@ class ConfluentConsumer:
             self._manual_start = {}
 
     def _take_messages(self, messages: list[Any], into: list[Record]) -> None:
+        """An error is kept for the next poll: librdkafka will not give the records beside it again."""
         for message in messages:
             if (error := message.error()) is None:
                 topic, number, offset = message.topic(), message.partition(), message.offset()
@@ -187,7 +194,7 @@ class ConfluentConsumer:
             elif error.code() == KafkaError._MAX_POLL_EXCEEDED:
                 LOG.warning("the consumer did not poll in time and left its group: %s", error)
             elif error.code() in MISSING or not isinstance(port_error(error), DependencyUnavailable):
-                raise port_error(error)
+                self._failure = self._failure or port_error(error)
             else:
                 self._silent = True
 

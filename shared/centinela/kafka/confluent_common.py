@@ -13,6 +13,7 @@ from centinela.errors import DependencyUnavailable, InvalidRecord, ProducerFence
 from centinela.kafka.limits import Limits
 
 LOG = logging.getLogger("centinela.librdkafka")
+LOG.addHandler(logging.NullHandler())  # a command that configures no logs shall not print them raw
 _FENCED = {KafkaError._FENCED, KafkaError._FATAL, KafkaError.PRODUCER_FENCED, KafkaError.INVALID_PRODUCER_EPOCH,
            KafkaError.FENCED_INSTANCE_ID}
 _STALE = {

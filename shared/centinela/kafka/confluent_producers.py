@@ -170,7 +170,7 @@ class ConfluentTransactionalProducer:
             try:
                 with mapped_errors():
                     self._guarded(self._client.abort_transaction, self._limits.request_s)
-            except (DependencyUnavailable, ProducerFenced, TransactionAborted):
+            except (DependencyUnavailable, ProducerFenced, TransactionAborted, KafkaException):
                 LOG.warning("the open transaction could not be aborted; the broker ends it after its time-out")
         self._discard()
         self._guard.close()
