@@ -67,7 +67,7 @@ class _Loop:
         self._outage = Outage(health, stop, clock=self._clock)
         self._aborts = Backoff(stop)
         self._started = self._dirty = False
-        self._waiting = False
+        self._waiting = self._unfinished = False
         self._active_at = self._lag_at = self._clock.monotonic()
 
     def run(self) -> None:
@@ -99,8 +99,10 @@ class _Loop:
                 self._dirty = False
             return self._step()
         except DependencyUnavailable as error:
+            self._unfinished = self._unfinished or self._dirty
             self._outage.failed(error)
             self._outage.back_off()
+            self._active_at = self._clock.monotonic()
         except TransactionAborted as error:
             self._dirty = True
             _log.warning("transaction.aborted", detail=str(error))
@@ -133,7 +135,8 @@ class _Loop:
         self._partitions.resume_held()
         self._measure_lag()
         records = self._consumer.poll(self._poll_timeout_s, self._batch if ready else 1)
-        self._outage.answered("kafka")
+        if not self._unfinished:  # else a batch failed: its commit tells whether the outage is over, not that records come
+            self._outage.answered("kafka")
         if (change := self._consumer.take_rebalance()) is not None:
             self._partitions.apply(change)
             return False
@@ -170,7 +173,7 @@ class _Loop:
             CONSUMER_RECORDS.labels(replayed[0].topic, "replayed").inc(len(replayed))
         if fresh:
             self._commit(fresh, self._handler(fresh))
-        self._dirty = False
+        self._dirty = self._unfinished = False
         self._outage.over()
         self._aborts.reset()
         duration = self._clock.monotonic() - began
@@ -185,7 +188,7 @@ class _Loop:
         outcome = self._handler.idle()
         if outcome is not None and (outcome.events or outcome.dead_letters):
             self._commit((), outcome)
-        self._dirty = False
+        self._dirty = self._unfinished = False
         self._outage.over()
 
     def _commit(self, records: Sequence[Record], outcome: Outcome) -> None:

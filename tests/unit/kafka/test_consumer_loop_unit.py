@@ -390,3 +390,37 @@ def test_a_plain_function_will_do() -> None:
         loop.run_once()
 
     assert broker.committed(GROUP) == {P0: 1}
+
+
+def test_an_outage_that_only_the_commit_meets_is_told_once_although_records_come() -> None:
+    rig = Rig()
+    rig.fill(b"a")
+    rig.handler.errors = [DependencyUnavailable("the coordinator does not answer")] * 3
+    ready_meanwhile: list[bool] = []
+
+    with capture_logs() as logs:
+        while rig.handler.errors:
+            rig.loop.run_once()
+            ready_meanwhile.append(rig.health.ready)
+        rig.steps()
+
+    assert [e["event"] for e in logs if e["event"].startswith("dependency")] == ["dependency.became_unavailable", "dependency.recovered"]
+    assert not any(ready_meanwhile[1:])
+    assert rig.sink() == [b"a"]
+    assert rig.health.ready
+
+
+def test_an_outage_is_over_when_there_is_nothing_left_to_commit() -> None:
+    rig = Rig()
+    rig.fill(b"a")
+    rig.handler.errors = [DependencyUnavailable("the coordinator does not answer")]
+    rig.steps(2)
+    assert not rig.health.ready
+
+    rig.broker.group(GROUP).committed[P0] = 1
+    rig.steps()
+    rig.clock.set(NOW + timedelta(seconds=2))
+    rig.steps()
+
+    assert rig.sink() == []
+    assert rig.health.ready
