@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -12,7 +13,9 @@ from centinela.errors import ModelRejected
 from centinela.features.layout import FeatureLayout
 from centinela.model.export import ModelFacts, build_bundle
 from centinela.model.scorer import Scorer
-from centinela_trainer.dataset import Dataset, Floats
+from centinela_trainer import plots
+from centinela_trainer.dataset import Bools, Dataset, Floats, Microseconds, Objects
+from centinela_trainer.environment import environment
 from centinela_trainer.evaluation import evaluate
 from centinela_trainer.params import Params
 from centinela_trainer.training import Candidate
@@ -32,17 +35,48 @@ class Origin:
     created_at: datetime
 
 
-def measure(dataset: Dataset, candidate: Candidate, params: Params) -> dict[str, float]:
+@dataclass(frozen=True)
+class Scored:
+    """The test rows, shape (n,) each, and their scores: out of sample, and by the model trained before them (``forward``)."""
+
+    is_fraud: Bools
+    cards: Objects
+    times_us: Microseconds
+    scores: Floats
+    forward: Floats
+    threshold: float
+    start_us: int
+
+    @classmethod
+    def of(cls, dataset: Dataset, candidate: Candidate) -> Scored:
+        """What *candidate* scored of *dataset*."""
+        test = candidate.split.test
+        return cls(dataset.is_fraud[test], dataset.cards[test], dataset.times_us[test], candidate.test_scores, candidate.forward_scores,
+                   candidate.thresholds.decline, candidate.split.start_us)
+
+
+def measure(rows: Scored, params: Params) -> dict[str, float]:
     """All metrics on the test rows; ``forward_*``: those of the model trained before them."""
-    test = candidate.split.test
 
     def metrics(scores: Floats) -> dict[str, float]:
         return evaluate(
-            dataset.is_fraud[test], scores, dataset.cards[test], dataset.times_us[test], threshold=candidate.thresholds.decline,
-            alert_budget=params.threshold.alert_budget, cards_per_day=params.evaluate.cards_per_day, start_us=candidate.split.start_us)
+            rows.is_fraud, scores, rows.cards, rows.times_us, threshold=rows.threshold, alert_budget=params.threshold.alert_budget,
+            cards_per_day=params.evaluate.cards_per_day, start_us=rows.start_us)
 
-    forward = metrics(candidate.forward_scores)
-    return metrics(candidate.test_scores) | {FORWARD + name: forward[name] for name in _FORWARD_METRICS if name in forward}
+    forward = metrics(rows.forward)
+    return metrics(rows.scores) | {FORWARD + name: forward[name] for name in _FORWARD_METRICS if name in forward}
+
+
+def write_artifacts(rows: Scored, folder: Path, champion: Floats | None = None) -> None:
+    """The pictures of a run and its ``environment.json``, into the new folder *folder*; with *champion*'s scores of the same rows."""
+    folder.mkdir()
+    plots.confusion_matrix(rows.is_fraud, rows.scores, rows.threshold, folder / "confusion_matrix.png")
+    if rows.is_fraud.any():
+        curves = {"challenger": rows.scores, "challenger, trained before": rows.forward}
+        if champion is not None:
+            curves["champion"] = champion
+        plots.precision_recall(rows.is_fraud, curves, folder / "pr_curve.png")
+    (folder / "environment.json").write_text(json.dumps(environment(), indent=1))
 
 
 def write_bundle(dataset: Dataset, layout: FeatureLayout, recent: Floats, candidate: Candidate, params: Params, metrics: dict[str, float],

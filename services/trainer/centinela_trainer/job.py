@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -17,10 +16,9 @@ from centinela.events import RetrainRequested, TrainingCompleted
 from centinela.features.layout import FeatureLayout
 from centinela.model.registry import CHALLENGER, CHAMPION, NOBODY, Registry
 from centinela.model.scorer import Scorer
-from centinela_trainer import plots
-from centinela_trainer.challenger import Origin, loads, measure, write_bundle
+from centinela_trainer.challenger import Origin, Scored, loads, measure, write_artifacts, write_bundle
 from centinela_trainer.dataset import Dataset, Floats, assemble, immature
-from centinela_trainer.environment import code_commit, environment, pip_requirements
+from centinela_trainer.environment import code_commit, pip_requirements
 from centinela_trainer.evaluation import average_precision, share_better
 from centinela_trainer.gate import Evidence, GateVerdict, decide
 from centinela_trainer.params import MODEL_KINDS, ModelKind, Params, flatten
@@ -132,7 +130,7 @@ class TrainingJob:
         truth, snapshot = dataset.is_fraud[test], self._snapshots.write(dataset)
         log.info("snapshot.kept", dataset_digest=snapshot.digest, rows=len(dataset))
         champion = self._champion(data, candidate)
-        metrics = measure(dataset, candidate, self._params)
+        metrics = measure(Scored.of(dataset, candidate), self._params)
         better = None
         if champion is not None and champion.scores is not None:
             metrics["champion_average_precision"] = average_precision(truth, champion.scores)
@@ -172,14 +170,7 @@ class TrainingJob:
         dataset, test = data.dataset, candidate.split.test
         truth = dataset.is_fraud[test]
         folder = self._work / "artifacts"
-        folder.mkdir()
-        plots.confusion_matrix(truth, candidate.test_scores, candidate.thresholds.decline, folder / "confusion_matrix.png")
-        if truth.any():
-            curves = {"challenger": candidate.test_scores, "challenger, trained before": candidate.forward_scores}
-            if champion is not None and champion.scores is not None:
-                curves["champion"] = champion.scores
-            plots.precision_recall(truth, curves, folder / "pr_curve.png")
-        (folder / "environment.json").write_text(json.dumps(environment(), indent=1))
+        write_artifacts(Scored.of(dataset, candidate), folder, champion.scores if champion is not None else None)
         self._tracking.log(
             run_id, params={"train_size": len(candidate.split.train), "test_size": len(test), "features": len(candidate.names)},
             metrics=metrics | {"threshold": candidate.thresholds.decline, "review_threshold": candidate.thresholds.review,
