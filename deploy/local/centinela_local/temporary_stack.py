@@ -1,0 +1,137 @@
+"""A whole stack on ports and in a folder of its own, for tests: driven by the commands that a user gives."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from centinela_local.errors import StartFailed
+from centinela_local.paths import CHECKOUT, Paths
+from centinela_local.ports import LOOPBACK, is_taken
+from centinela_local.readiness import ask
+from centinela_local.settings import LocalSettings
+from centinela_local.supervisor import Supervisor
+
+_STARTS_AND_STOPS = ("up", "demo", "down", "status")
+_BELOW_EPHEMERAL = range(20_000, 32_000)
+"""A process that is restarted must find its port free, so none that the kernel gives to clients is taken."""
+_PORT_OF = {"stream": "predictor_port", "registry-watcher": "watcher_port"}
+
+
+class TemporaryStack:
+    """Answers only for what runs under *folder*, which the caller removes.
+
+    Args:
+        demo: Whether ``centinela demo`` starts it, which keeps data of its own below the folder, instead of ``centinela up``.
+    """
+
+    def __init__(self, folder: Path, *, demo: bool = False) -> None:
+        self._ports = _free_ports()
+        self.results = folder / "demo"
+        self.paths = Paths.of(folder / "demo" / "stack" if demo else folder)
+        self.data_dir = self.paths.root / "data"
+        self.supervisor = Supervisor(self.paths.supervisor_config, self.paths.socket())
+        everyday = {name: value for name, value in os.environ.items()
+                    if not name.startswith(("CENTINELA_", "KAFKA_", "MLFLOW_")) or name == "CENTINELA_CACHE"}
+        ports = {f"CENTINELA_{name.upper()}": str(port) for name, port in self._ports.items()}
+        self._starting = everyday | ports | {"CENTINELA_LOCAL_DIR": str(folder)}
+        self._beside = self._starting | {
+            "KAFKA_BOOTSTRAP_SERVERS": self.bootstrap_servers, "MLFLOW_TRACKING_URI": self.url("mlflow"), "CENTINELA_DATA_DIR": str(self.data_dir),
+        }
+
+    @property
+    def bootstrap_servers(self) -> str:
+        return f"{LOOPBACK}:{self._ports['kafka_port']}"
+
+    def url(self, process: str) -> str:
+        """Address of *process*, by its name in ``centinela status``."""
+        return f"http://{LOOPBACK}:{self._ports[_PORT_OF.get(process, f'{process}_port')]}"
+
+    def begin(self, *command: str) -> subprocess.Popen[str]:
+        """Start ``centinela`` with *command*; all it prints goes to one pipe."""
+        environment = self._starting if command[0] in _STARTS_AND_STOPS else self._beside
+        return subprocess.Popen([sys.executable, "-m", "centinela", *command], env=environment, cwd=CHECKOUT, stdin=subprocess.DEVNULL,
+                                stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+    def run(self, *command: str, timeout_s: float = 300.0) -> str:
+        """Run ``centinela`` with *command* to its end and give what it printed.
+
+        Raises:
+            StartFailed: It ended with another code than 0; the message has what it printed.
+        """
+        process = self.begin(*command)
+        try:
+            output, _ = process.communicate(timeout=timeout_s)
+        except BaseException:
+            process.terminate()
+            process.wait(60)
+            raise
+        if process.returncode != 0:
+            raise StartFailed(f"centinela {' '.join(command)} ended with code {process.returncode}:\n{output}")
+        return output
+
+    def kill(self, process: str, timeout_s: float = 60.0) -> None:
+        """Kill *process* at once (SIGKILL) and wait until the supervisor has started it again.
+
+        Raises:
+            StartFailed: It did not in time.
+        """
+        killed = self.supervisor.states()[process].pid
+        os.kill(killed, signal.SIGKILL)
+        if not within(timeout_s, lambda: self.supervisor.states()[process].pid not in (0, killed)):
+            raise StartFailed(f"{process} was not started again")
+
+    def log(self, process: str) -> str:
+        """What *process* has logged."""
+        return (self.paths.log / f"{process}.log").read_text(errors="replace")
+
+    def await_ready(self, *processes: str, timeout_s: float = 120.0) -> None:
+        """Wait until ``/ready`` of each answers 200.
+
+        Raises:
+            StartFailed: One did not in time.
+        """
+        def unready() -> list[str]:
+            answers = {process: ask(f"{self.url(process)}/ready") for process in processes}
+            return [f"{process}: {answer}" for process, answer in answers.items() if answer is None or answer.status != 200]
+
+        if not within(timeout_s, lambda: not unready()):
+            raise StartFailed(f"not ready in time: {'; '.join(unready())}")
+
+    def down(self) -> list[str]:
+        """Stop everything by ``centinela down``; what still runs or listens after that, in words."""
+        groups = {name: state.pid for name, state in self.supervisor.states().items()} if self.supervisor.running() else {}
+        groups["supervisord"] = int(self.paths.supervisor_pid.read_text()) if groups else 0
+        self.run("down")
+        alive = [f"{name} ({pid})" for name, pid in groups.items() if pid and _group_lives(pid)]
+        return alive + [f"port {port} ({name})" for name, port in self._ports.items() if is_taken(port)]
+
+
+def _free_ports() -> dict[str, int]:
+    names = [name for name in LocalSettings.model_fields if name.endswith("_port")]
+    candidates = (port for port in random.sample(_BELOW_EPHEMERAL, len(_BELOW_EPHEMERAL)) if not is_taken(port))
+    return dict(zip(names, candidates, strict=False))
+
+
+def _group_lives(leader: int) -> bool:
+    try:
+        os.killpg(leader, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def within(timeout_s: float, condition: Callable[[], bool]) -> bool:
+    """Whether *condition* came to hold in time."""
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.1)
+    return True
