@@ -23,6 +23,8 @@ class LocalSettings(Settings):
     trainer_port: int = Field(8004, gt=0, le=65535, description="Port of the trainer, likewise.")
     archive_port: int = Field(8005, gt=0, le=65535, description="Port of the archive, likewise.")
     watcher_port: int = Field(8006, gt=0, le=65535, description="Port of the registry-watcher, likewise.")
+    feast: bool = Field(False, description="Whether `up` and `demo` also push served vectors to Feast's online store.")
+    feast_port: int = Field(8007, gt=0, le=65535, description="Port of the Feast role, likewise.")
 
     @property
     def external_kafka(self) -> bool:
