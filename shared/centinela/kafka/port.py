@@ -1,4 +1,4 @@
-"""The port: what Centinela asks of a Kafka client. Both adapters and the fake pass ``tests/contract/test_kafka_port.py``."""
+"""The port: what Centinela asks of a Kafka client. Both adapters and the fake pass ``tests/contract/test_kafka_port_*.py``."""
 
 from __future__ import annotations
 
@@ -41,6 +41,13 @@ class Rebalance(NamedTuple):
     assigned: frozenset[TopicPartition] = frozenset()
     revoked: frozenset[TopicPartition] = frozenset()
     lost: frozenset[TopicPartition] = frozenset()
+
+
+class TopicIdentity(NamedTuple):
+    """Which life of a topic this is: ``id`` is another one each time the topic is made, ``partitions`` may grow."""
+
+    id: str
+    partitions: int
 
 
 class Consumer(Protocol):

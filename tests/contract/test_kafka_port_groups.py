@@ -1,0 +1,112 @@
+"""The Kafka port: groups, positions, and pauses."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+from kafka_kit import DEADLINE_S, Kit, group_id, joined, poll_some, reader, take, values, write
+
+from centinela.kafka.port import Outgoing, Record, TopicPartition
+
+
+def test_nothing_of_a_new_partition_is_read_before_its_assignment_is_taken(kit: Kit) -> None:
+    topic = kit.topic(partitions=2)
+    write(kit, *(Outgoing(topic, b"%d" % n, partition=n % 2) for n in range(20)))
+    consumer = kit.consumer(group_id())
+    consumer.subscribe([topic])
+    deadline = time.monotonic() + DEADLINE_S
+    untaken: list[Record] = []
+    while (change := consumer.take_rebalance()) is None:
+        assert time.monotonic() < deadline
+        untaken += consumer.poll(0.1, 100)
+
+    assert untaken == []
+    assert change.assigned == consumer.partitions_of(topic) == consumer.assignment()
+    assert consumer.take_rebalance() is None
+    assert len(poll_some(consumer, 20)) == 20
+
+
+def test_a_second_member_gets_its_share_and_the_first_is_told(kit: Kit) -> None:
+    topic, group = kit.topic(partitions=4), group_id()
+    first = joined(kit, topic, group)
+    second = kit.consumer(group)
+    second.subscribe([topic])
+
+    seen = take(first, second, until=lambda seen: len(seen[1].assigned) == 2 and bool(seen[0].revoked))
+
+    assert seen[0].revoked == seen[1].assigned
+    assert first.assignment() | second.assignment() == first.partitions_of(topic)
+    assert not first.assignment() & second.assignment()
+
+
+def test_a_member_that_leaves_hands_its_partitions_over(kit: Kit) -> None:
+    topic, group = kit.topic(partitions=2), group_id()
+    first = joined(kit, topic, group)
+    second = kit.consumer(group)
+    second.subscribe([topic])
+    take(first, second, until=lambda seen: bool(seen[1].assigned))
+    own = second.assignment()
+
+    first.close()
+
+    take(second, until=lambda seen: own | seen[0].assigned == second.partitions_of(topic))
+    write(kit, *(Outgoing(topic, b"v", partition=n) for n in range(2)))
+    assert len(poll_some(second, 2)) == 2
+
+
+def test_reading_goes_on_where_it_was_sent(kit: Kit) -> None:
+    topic = kit.topic()
+    partition = TopicPartition(topic, 0)
+    write(kit, *(Outgoing(topic, b"%d" % n) for n in range(10)))
+    consumer = joined(kit, topic, group_id())
+    consumer.seek(partition, 7)
+    late = poll_some(consumer, 3)
+    consumer.seek(partition, 2)
+
+    assert values(late) == [b"7", b"8", b"9"]
+    assert values(poll_some(consumer, 2)) == [b"2", b"3"]
+    assert consumer.position(partition) == 4
+
+
+def test_an_assigned_partition_can_be_sought_before_the_first_read(kit: Kit) -> None:
+    topic = kit.topic()
+    write(kit, *(Outgoing(topic, b"%d" % n) for n in range(5)))
+    consumer = reader(kit, topic)
+    consumer.seek(TopicPartition(topic, 0), 4)
+
+    assert values(poll_some(consumer, 1)) == [b"4"]
+
+
+def test_a_paused_partition_delivers_nothing_until_it_is_resumed(kit: Kit) -> None:
+    topic = kit.topic(partitions=2)
+    quiet, other = TopicPartition(topic, 0), TopicPartition(topic, 1)
+    consumer = joined(kit, topic, group_id())
+    if not consumer.supports_pause:
+        with pytest.raises(NotImplementedError):
+            consumer.pause([quiet])
+        return
+    consumer.pause([quiet])
+    write(kit, *(Outgoing(topic, b"%d" % n, partition=n) for n in range(2)))
+    heard = poll_some(consumer, 1)
+    still_nothing = consumer.poll(0.3, 10)
+    consumer.resume([quiet])
+
+    assert [TopicPartition(r.topic, r.partition) for r in heard] == [other]
+    assert still_nothing == []
+    assert values(poll_some(consumer, 1)) == [b"0"]
+
+
+def test_a_plain_commit_is_where_the_next_member_begins(kit: Kit) -> None:
+    topic, group = kit.topic(), group_id()
+    partition = TopicPartition(topic, 0)
+    write(kit, *(Outgoing(topic, b"%d" % n) for n in range(3)))
+    consumer = joined(kit, topic, group)
+    poll_some(consumer, 3)
+    consumer.commit({partition: 2})
+    consumer.close()
+
+    successor = joined(kit, topic, group)
+
+    assert successor.committed([partition]) == {partition: 2}
+    assert values(poll_some(successor, 1)) == [b"2"]

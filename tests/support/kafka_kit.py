@@ -1,0 +1,171 @@
+"""What the contract suite of the Kafka port makes and does with each client: the fake and both real adapters."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+from centinela.kafka.admin import TopicAdmin, TopicSpec
+from centinela.kafka.confluent_adapter import ConfluentConsumer
+from centinela.kafka.confluent_producers import ConfluentProducer, ConfluentTransactionalProducer
+from centinela.kafka.fake import FakeBroker, FakeConsumer, FakeProducer, FakeTransactionalProducer
+from centinela.kafka.kafka_python_adapter import KafkaPythonConsumer
+from centinela.kafka.kafka_python_producers import KafkaPythonProducer, KafkaPythonTransactionalProducer
+from centinela.kafka.limits import Limits
+from centinela.kafka.port import Consumer, Outgoing, Producer, Rebalance, Record, TransactionalProducer
+from centinela.settings import Settings
+
+DEADLINE_S = 20.0
+NOBODY = "127.0.0.1:9"
+BRISK = Limits(heartbeat_s=0.2)
+SHORT = Limits(request_s=0.5, transaction_s=1.0, commit_s=0.5, delivery_s=0.6, queue_s=0.2, probe_after_s=0.2)
+
+
+class Kit(Protocol):
+    """One client's way to make everything, on one broker; all is closed after the test."""
+
+    def topic(self, partitions: int = 1) -> str: ...
+    def consumer(self, group: str | None = None) -> Consumer: ...
+    def producer(self) -> Producer: ...
+    def transactional(self, transactional_id: str) -> TransactionalProducer: ...
+    def away(self) -> tuple[Consumer, Producer, TransactionalProducer]: ...
+
+
+class FakeKit:
+    def __init__(self) -> None:
+        self.broker = FakeBroker(auto_create=False)
+
+    def topic(self, partitions: int = 1) -> str:
+        name = f"t-{uuid.uuid4().hex[:8]}"
+        self.broker.create(name, partitions)
+        return name
+
+    def consumer(self, group: str | None = None) -> Consumer:
+        return FakeConsumer(self.broker, group)
+
+    def producer(self) -> Producer:
+        return FakeProducer(self.broker)
+
+    def transactional(self, transactional_id: str) -> TransactionalProducer:
+        return FakeTransactionalProducer(self.broker, transactional_id)
+
+    def away(self) -> tuple[Consumer, Producer, TransactionalProducer]:
+        self.broker.away = True
+        return self.consumer("g"), self.producer(), self.transactional("t")
+
+
+class RealKit:
+    """Plain producer and administration serve all tests, the rest is each test's own."""
+
+    def __init__(self, servers: str, consumer: Callable[..., Consumer], producer: Callable[..., Producer],
+                 transactional: Callable[..., TransactionalProducer]) -> None:
+        self._servers, self._consumer, self._producer, self._transactional = servers, consumer, producer, transactional
+        self._admin = TopicAdmin(Settings(kafka_bootstrap_servers=servers))
+        self._shared = producer(servers)
+        self._made: list[Any] = []
+
+    def topic(self, partitions: int = 1) -> str:
+        name = f"t-{uuid.uuid4().hex[:8]}"
+        self._admin.create([TopicSpec(name, partitions, 1, {})])
+        return name
+
+    def consumer(self, group: str | None = None) -> Consumer:
+        return self._keep(self._consumer(self._servers, group, limits=BRISK))
+
+    def producer(self) -> Producer:
+        return self._shared
+
+    def transactional(self, transactional_id: str) -> TransactionalProducer:
+        return self._keep(self._transactional(self._servers, transactional_id))
+
+    def away(self) -> tuple[Consumer, Producer, TransactionalProducer]:
+        return (self._keep(self._consumer(NOBODY, "g", limits=SHORT)), self._keep(self._producer(NOBODY, limits=SHORT)),
+                self._keep(self._transactional(NOBODY, "t", limits=SHORT)))
+
+    def after_test(self) -> None:
+        while self._made:
+            self._made.pop().close()
+
+    def close(self) -> None:
+        self._shared.close()
+        self._admin.close()
+
+    def _keep(self, made: Any) -> Any:
+        self._made.append(made)
+        return made
+
+
+def kit_of(client: str, servers: str) -> RealKit:
+    """The kit of a real client."""
+    if client == "kafka-python":
+        return RealKit(servers, KafkaPythonConsumer, KafkaPythonProducer, KafkaPythonTransactionalProducer)
+    return RealKit(servers, ConfluentConsumer, ConfluentProducer, ConfluentTransactionalProducer)
+
+
+def send(producer: Producer, *records: Outgoing) -> None:
+    for record in records:
+        producer.send(record)
+    producer.flush(DEADLINE_S)
+
+
+def write(kit: Kit, *records: Outgoing) -> None:
+    send(kit.producer(), *records)
+
+
+def group_id() -> str:
+    return f"g-{uuid.uuid4().hex[:8]}"
+
+
+def reader(kit: Kit, topic: str) -> Consumer:
+    consumer = kit.consumer()
+    consumer.assign(consumer.partitions_of(topic))
+    return consumer
+
+
+def read_to_end(consumer: Consumer, topic: str) -> list[Record]:
+    """Everything a read_committed reader sees up to the end as it is now."""
+    partitions = consumer.partitions_of(topic)
+    ends = consumer.end_offsets(partitions)
+    records: list[Record] = []
+    deadline = time.monotonic() + DEADLINE_S
+    while any(consumer.position(p) < ends[p] for p in partitions):
+        assert time.monotonic() < deadline, f"stuck before the end {ends}"
+        records += consumer.poll(0.2, 100)
+    return records
+
+
+def values(records: Sequence[Record]) -> list[bytes | None]:
+    return [record.value for record in records]
+
+
+def take(*consumers: Consumer, until: Callable[[list[Rebalance]], bool]) -> list[Rebalance]:
+    """Poll all *consumers* in turn, collecting what each one's assignment changed by, until it suffices."""
+    merged = [Rebalance() for _ in consumers]
+    deadline = time.monotonic() + DEADLINE_S
+    while not until(merged):
+        assert time.monotonic() < deadline, f"no such assignment: {merged}"
+        for n, consumer in enumerate(consumers):
+            consumer.poll(0.1, 10)
+            if (change := consumer.take_rebalance()) is not None:
+                merged[n] = Rebalance(*(before | now for before, now in zip(merged[n], change, strict=True)))
+    return merged
+
+
+def joined(kit: Kit, topic: str, group: str) -> Consumer:
+    """A consumer that has all of *topic*."""
+    consumer = kit.consumer(group)
+    consumer.subscribe([topic])
+    everything = consumer.partitions_of(topic)
+    take(consumer, until=lambda seen: seen[0].assigned >= everything)
+    return consumer
+
+
+def poll_some(consumer: Consumer, count: int) -> list[Record]:
+    records: list[Record] = []
+    deadline = time.monotonic() + DEADLINE_S
+    while len(records) < count:
+        assert time.monotonic() < deadline, f"only {len(records)} of {count} records came"
+        records += consumer.poll(0.2, count - len(records))
+    return records

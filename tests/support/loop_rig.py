@@ -1,0 +1,97 @@
+"""A consumer loop on the fake broker, with a handler that copies and remembers."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+
+from centinela.clock import FixedClock
+from centinela.errors import InvalidRecord
+from centinela.kafka.dlq import DeadLetter
+from centinela.kafka.fake import FakeBroker, FakeConsumer, FakeTransactionalProducer
+from centinela.kafka.handler import Outcome, StatefulHandler
+from centinela.kafka.loop import ConsumerLoop
+from centinela.kafka.port import Outgoing, Record, TopicPartition
+from centinela.telemetry.health import Health
+
+NOW = datetime(2018, 4, 1, tzinfo=UTC)
+GROUP, SOURCE, SINK = "g", "transactions", "predictions"
+P0, P1 = TopicPartition(SOURCE, 0), TopicPartition(SOURCE, 1)
+
+
+class Copying(StatefulHandler):
+    """Copies each record; ``b"bad"`` is refused; keeps a history of what it was told."""
+
+    def __init__(self) -> None:
+        self.calls: list[tuple[object, ...]] = []
+        self.is_ready = True
+        self.restore: dict[TopicPartition, int] = {}
+        self.hold_from: dict[TopicPartition, int] = {}
+        self.errors: list[Exception] = []
+        self.idle_event: Outgoing | None = None
+
+    def __call__(self, records: Sequence[Record]) -> Outcome:
+        if self.errors:
+            raise self.errors.pop(0)
+        self.calls.append(("process", [r.value for r in records]))
+        outcome = Outcome(held={p: o for p, o in self.hold_from.items() if any((r.topic, r.partition) == p for r in records)})
+        for record in records:
+            if record.offset >= outcome.held.get(TopicPartition(record.topic, record.partition), record.offset + 1):
+                continue
+            if record.value == b"bad":
+                outcome.dead_letters.append(DeadLetter.of(record, InvalidRecord("malformed_json", "no JSON")))
+            else:
+                outcome.events.append(Outgoing(SINK, record.value, record.key))
+        return outcome
+
+    def ready(self) -> bool:
+        return self.is_ready
+
+    def on_assigned(self, partition: TopicPartition, committed: int | None) -> int | None:
+        self.calls.append(("assigned", partition, committed))
+        return self.restore.get(partition)
+
+    def replay(self, records: Sequence[Record]) -> None:
+        self.calls.append(("replay", [r.value for r in records]))
+
+    def on_committed(self, offsets: Mapping[TopicPartition, int]) -> None:
+        self.calls.append(("committed", dict(offsets)))
+
+    def on_revoked(self, partition: TopicPartition) -> None:
+        self.calls.append(("revoked", partition))
+
+    def on_dropped(self, partition: TopicPartition) -> None:
+        self.calls.append(("dropped", partition))
+
+    def idle(self) -> Outcome | None:
+        return Outcome([self.idle_event]) if self.idle_event else None
+
+    def told(self, *kinds: str) -> list[tuple[object, ...]]:
+        return [call for call in self.calls if call[0] in kinds]
+
+
+class Rig:
+    """A loop with everything around it."""
+
+    def __init__(self, partitions: int = 1, group: str = GROUP, broker: FakeBroker | None = None, **options: object) -> None:
+        self.broker = broker or FakeBroker(partitions)
+        self.handler, self.health, self.stop, self.clock = Copying(), Health("kafka"), threading.Event(), FixedClock(NOW)
+        self.consumer = FakeConsumer(self.broker, group)
+        self.producer = FakeTransactionalProducer(self.broker, f"{group}-{id(self)}")
+        self.loop = ConsumerLoop(self.consumer, self.producer, self.handler, topics=[SOURCE], health=self.health, stop=self.stop,
+                                 clock=self.clock, poll_timeout_s=0, **options)  # type: ignore[arg-type]
+
+    def fill(self, *values: bytes, partition: int = 0) -> None:
+        for value in values:
+            self.broker.append(SOURCE, value, b"k", partition=partition)
+
+    def steps(self, count: int = 6) -> None:
+        for _ in range(count):
+            self.loop.run_once()
+
+    def sink(self) -> list[bytes | None]:
+        return [r.value for r in self.broker.records(SINK)]
+
+    def committed(self) -> dict[TopicPartition, int]:
+        return self.broker.committed(GROUP)
