@@ -52,6 +52,6 @@ benchmark-model: env ## how good the default training is on the Handbook's strea
 	@OMP_NUM_THREADS=1 $(PY) benchmarks/model.py $(HANDBOOK) $(ARGS)
 
 clean: ## stop everything; remove .local and the tools' caches (not .venv)
-	@if [[ -e $(STAMP) ]]; then $(PY) -m centinela down; fi
+	@if [[ -e $(STAMP) ]]; then $(PY) -m centinela down --wipe; fi
 	@rm -rf .local .pytest_cache .mypy_cache .ruff_cache
 	@find . -path ./$(VENV) -prune -o -type d -name __pycache__ -exec rm -rf {} +

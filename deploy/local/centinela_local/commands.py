@@ -51,11 +51,15 @@ def up(timeout: Annotated[float, typer.Option(help="Seconds until all must be re
     console.print("Everything runs. `centinela status` shows it, `centinela down` stops it.")
 
 
-def down() -> None:
-    """Stop everything that `up` or `demo` started. Data stay under .local."""
+def down(wipe: Annotated[bool, typer.Option("--wipe", help="Remove Kafka's, MLflow's and the services' data too.")] = False) -> None:
+    """Stop everything that `up` or `demo` started. Data stay, under .local and where Docker keeps the broker's."""
     console = Console()
     settings = load_settings(LocalSettings)
-    stopped = [make_stack(each, console).down() for each in (settings, settings.for_demo())]
+    stacks = [make_stack(each, console) for each in (settings, settings.for_demo())]
+    stopped = [stack.down() for stack in stacks]
+    if wipe:
+        for stack in stacks:
+            stack.wipe()
     console.print("Everything is stopped." if any(stopped) else "Nothing was running.")
 
 
