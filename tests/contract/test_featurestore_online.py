@@ -31,14 +31,15 @@ NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 DAY, TICK = timedelta(days=1), timedelta(microseconds=1)
 USER_VIEW = "user_transaction_features"
 MEAN, COUNT = f"{USER_VIEW}:avg_transaction_amount", f"{USER_VIEW}:transaction_count_7d"
-STORES = ["sqlite", *(["redis"] if shutil.which("redis-server") else [])]
+REDIS_SERVER = shutil.which("redis-server")
+STORES = ["sqlite", *(["redis"] if REDIS_SERVER else [])]
 
 
 @pytest.fixture(scope="session")
 def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """``host:port`` of a Redis of this run's own."""
     port = free_port()
-    server = subprocess.Popen(["redis-server", "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"],
+    server = subprocess.Popen([str(REDIS_SERVER), "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"],
                               cwd=tmp_path_factory.mktemp("redis"), stdout=subprocess.DEVNULL)
     try:
         deadline = time.monotonic() + 30
@@ -164,9 +165,9 @@ def test_a_second_process_reads_what_the_first_has_pushed(features: Features) ->
 
 
 def test_a_store_that_is_away_is_named_as_what_is_waited_for(tmp_path: Path) -> None:
+    blocked = open_store(REPO, tmp_path / "s")
+    (tmp_path / "s" / "feast" / "online.db").mkdir(parents=True)
     with pytest.raises(DependencyUnavailable) as away:
-        blocked = open_store(REPO, tmp_path / "s")
-        (tmp_path / "s" / "feast" / "online.db").mkdir(parents=True)
         apply(blocked, REPO, tmp_path / "s")
     assert away.value.dependency == "feature store"
 

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import shutil
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
-from feast import FeatureStore
 
+from centinela.clock import FixedClock
 from centinela.events import TransactionScored
 from centinela.features.layout import FeatureLayout, pack_rows
+from centinela.featurestore.push import FeaturePusher
 from centinela.featurestore.repository import apply, open_store
 from centinela.kafka.port import TopicPartition
 from centinela_local.paths import CHECKOUT
@@ -28,10 +30,10 @@ MEAN, RISK = "user_transaction_features:avg_transaction_amount", "terminal_risk_
 class Archived:
     """An archive, and Feast over it."""
 
-    def __init__(self, data: Path) -> None:
+    def __init__(self, data: Path, repo: Path = REPO) -> None:
         self.store, self._offset = ArchiveStore(data / "archive"), 0
-        self.feast: FeatureStore = open_store(REPO, data)
-        apply(self.feast, REPO, data)
+        self.feast = open_store(repo, data)
+        apply(self.feast, repo, data)
 
     def write(self, *rows: tuple[str | None, datetime, float], layout: FeatureLayout = NARROW, scored_at: datetime = NOON) -> None:
         """One file of (user, event time, mean), in the order of the log; the terminal is ``m1``, its risk the mean."""
@@ -81,10 +83,23 @@ def test_of_events_at_one_instant_the_last_in_the_log_counts(archived: Archived)
     assert archived.mean(("u1", NOON)) == [59.0]
 
 
-def test_files_of_different_layouts_are_read_together(archived: Archived) -> None:
-    archived.write(("u1", NOON, 1.0), layout=WIDE)
-    archived.write(("u2", NOON, 2.0), layout=NARROW)
-    assert archived.mean(("u1", NOON), ("u2", NOON)) == [1.0, 2.0]
+def test_one_more_line_serves_one_more_column_of_the_vector_also_where_old_files_lack_it(tmp_path: Path) -> None:
+    repo = shutil.copytree(REPO, tmp_path / "repo")
+    definitions = repo / "features.py"
+    line = '        Field(name="transaction_count_7d",'
+    definitions.write_text(definitions.read_text().replace(line, f'        Field(name="v1", dtype=Float64),\n{line}'))
+    archived = Archived(tmp_path / "data", repo)
+    archived.write(("u1", NOON, 1.0), layout=NARROW)
+    archived.write(("u2", NOON, 2.0), layout=WIDE)
+    archived.write(("u3", NOON, 3.0), layout=NARROW)
+    v1 = "user_transaction_features:v1"
+    answer = archived.history(("u1", NOON), ("u2", NOON), ("u3", NOON), features=(MEAN, v1))
+    np.testing.assert_array_equal(answer[["avg_transaction_amount", "v1"]], [[1.0, np.nan], [2.0, 0.0], [3.0, np.nan]])
+
+    archived.feast._get_provider().online_store.clock = FixedClock(NOON)
+    served = pd.DataFrame({"user_id": ["u2"], "terminal_id": None, "occurred_at": [NOON], "scored_at": [NOON], "user_mean_30d": 2.0, "v1": 7.0})
+    FeaturePusher(archived.feast).push(served)
+    assert archived.feast.get_online_features(features=[v1], entity_rows=[{"user_id": "u2"}]).to_dict()["v1"] == [7.0]
 
 
 def test_before_the_first_file_there_are_rows_without_values(archived: Archived) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
 
 from pydantic import Field
 
@@ -18,6 +17,4 @@ class FeastSettings(Settings):
     feast_redis: str | None = Field(
         None, description="Redis as Feast's online store, `host:port,option=value`; without it sqlite below the data directory.")
     feast_batch: int = Field(1_000, ge=100, le=10_000, description="Most verdicts pushed to Feast at once.")
-    feast_ttl_clock: Literal["wall", "event"] = Field(
-        "wall", description="From when a Feast view's TTL counts back when it is read: now, or (for replayed history) the newest event time in the view.")
     slot: str = Field("0", pattern=r"^[a-z0-9-]{1,32}$", description="Name of this replica among its role; stable over restarts.")

@@ -1,6 +1,6 @@
 """Feast's DuckDB offline store over the archive: every entity row comes back, ties are decided, layouts may differ [A].
 
-Feast's own reader takes the columns of the first file for those of all, fails where no file is there yet, and decides between
+Feast's own reader knows the columns of the first file only, fails where no file is there yet, and decides between
 rows of one entity at one instant by chance. Here the columns are those of all files, an empty archive gives missing values,
 and of one entity's rows at one instant the last in the log counts, as in the online store.
 """

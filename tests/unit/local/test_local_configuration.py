@@ -51,6 +51,13 @@ def test_every_process_listens_on_a_port_of_its_own_that_a_variable_moves(monkey
     assert [process.port for process in service_processes(LocalSettings())] == [21_000 + n for n in range(len(processes))]
 
 
+def test_feast_is_one_more_process_where_it_is_asked_for() -> None:
+    *others, feast = service_processes(LocalSettings(feast=True))
+    assert [process.name for process in others] == PROCESSES
+    assert feast.command[-2:] == ("centinela_predictor", "feast")
+    assert feast.port not in {process.port for process in others}
+
+
 def test_every_process_gets_the_same_servers_ports_and_absolute_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     settings = LocalSettings(mlflow_port=5999)
