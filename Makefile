@@ -11,7 +11,7 @@ PACKAGES := shared services/ingest services/predictor services/drift services/tr
 SOURCES := shared/centinela services/*/centinela_* deploy/local/centinela_local
 ARGS ?=
 
-.PHONY: help env demo up down status test check types clean
+.PHONY: help env demo up pipeline down status test check types clean
 
 help: ## what there is to run
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-19s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -32,6 +32,10 @@ demo: env ## show the whole loop: a new fraud pattern, drift, retraining, a hot 
 
 up: env ## start Kafka, MLflow and the services, and wait until they are ready
 	@$(PY) -m centinela up $(ARGS)
+
+pipeline: env ## train on simulated days or your file, by dvc.yaml and params.yaml; no service runs
+	@$(VENV)/bin/dvc repro $(ARGS)
+	@$(VENV)/bin/dvc metrics diff
 
 down: env ## stop everything that `up` or `demo` started
 	@$(PY) -m centinela down $(ARGS)

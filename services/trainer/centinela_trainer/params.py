@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import date
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -24,6 +25,23 @@ class ParamsError(CentinelaError):
 
 class _Strict(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     pass
+
+
+class DataParams(_Strict, frozen=True):
+    """What ``dvc repro`` works on: days of the simulator where ``path`` is a folder (its code), else the file ``path``.
+
+    ``label_delay_days``: of a file, whose labels have no time of their own.
+    """
+
+    path: str = "services/ingest/centinela_ingest/simulator"
+    mapping: str | None = None
+    label_delay_days: Annotated[float, Meta(ge=0)] = 7
+    maturity_days: Positive = 7
+    start: date = date(2025, 1, 1)
+    days: Count = 75
+    customers: Count = 1_500
+    terminals: Count = 3_000
+    scenarios: tuple[str, ...] = ()
 
 
 class HgbParams(_Strict, frozen=True):
@@ -101,6 +119,18 @@ class GateParams(_Strict, frozen=True):
     max_alert_rate: Share = 0.10
 
 
+class SkewParams(_Strict, frozen=True):
+    """How served features are held against the batch form."""
+
+    sample: Annotated[int, Meta(ge=0)] = 1_000
+    recent_days: Positive = 7
+    max_mismatch_rate: Share = 0.01
+
+    def sampling(self, rows: int | None) -> SkewParams:
+        """The same with another sample, where *rows* is given."""
+        return self if rows is None else msgspec.structs.replace(self, sample=rows)
+
+
 class RegisterParams(_Strict, frozen=True):
     """What follows a passed gate."""
 
@@ -111,10 +141,12 @@ class Params(_Strict, frozen=True):
     """The whole file. Defaults are those of the shipped ``params.yaml``."""
 
     seed: int = 7
+    data: DataParams = DataParams()
     train: TrainParams = TrainParams()
     evaluate: EvaluateParams = EvaluateParams()
     threshold: ThresholdParams = ThresholdParams()
     gate: GateParams = GateParams()
+    skew: SkewParams = SkewParams()
     register: RegisterParams = RegisterParams()
 
 
@@ -139,7 +171,7 @@ def flatten(params: Params, kind: ModelKind) -> dict[str, Any]:
     tree: dict[str, Any] = msgspec.to_builtins(params)
     estimator = tree["train"][kind]
     flat = {"model_kind": kind, "seed": params.seed, **estimator}
-    for section in ("train", "evaluate", "threshold", "gate", "register"):
+    for section in ("train", "evaluate", "threshold", "gate", "skew", "register"):
         flat.update({f"{section}.{name}": value for name, value in tree[section].items()
                      if name not in (*MODEL_KINDS, "model_kind")})
     return flat

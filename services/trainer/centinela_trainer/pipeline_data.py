@@ -1,0 +1,116 @@
+"""The pipeline's data: simulated days or a file, then the training set, by the code that serves and retrains."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from centinela.features.backfill import build_features
+from centinela.features.layout import FeatureLayout
+from centinela_ingest.columns import NEVER, Transactions
+from centinela_ingest.files import open_table
+from centinela_ingest.mapping import detect, load_mapping
+from centinela_ingest.rows import LabelRule, to_transactions
+from centinela_ingest.simulator import Profile, Simulation, parse_drift
+from centinela_trainer.dataset import Dataset, assemble
+from centinela_trainer.params import Params, ParamsError
+
+COLUMNS = ("transaction_id", "occurred_at", "user_id", "terminal_id", "amount")
+
+
+@dataclass(frozen=True)
+class History:
+    """Transactions (``COLUMNS``, then attributes; each id once) and the labels reported on them. ``rejected``: rows that were none."""
+
+    transactions: pd.DataFrame
+    labels: pd.DataFrame
+    rejected: int = 0
+
+    @property
+    def attributes(self) -> tuple[str, ...]:
+        """The raw columns beyond ``COLUMNS``."""
+        return tuple(name for name in self.transactions.columns if name not in COLUMNS)
+
+
+def load_history(params: Params, now: datetime) -> History:
+    """What ``params.data`` names.
+
+    Raises:
+        ParamsError: It names neither a file nor a folder, or a drift that does not exist.
+        CentinelaError: The file cannot be read, or no mapping fits.
+    """
+    path = Path(params.data.path)
+    if path.is_dir():
+        return _history([simulated(params)], 0)
+    if not path.is_file():
+        raise ParamsError(f"data.path {path}: no such file")
+    table = open_table(path)
+    mapping = load_mapping(params.data.mapping) if params.data.mapping else detect(table.columns, str(path))[1]
+    mapping.require(table.columns, str(path))
+    rule = LabelRule(timedelta(days=params.data.label_delay_days))
+    parts, rejected = [], 0
+    for batch in table.batches(mapping.wanted):
+        transactions, rejects = to_transactions(batch, mapping, rule, now)
+        parts.append(transactions)
+        rejected += len(rejects)
+    return _history(parts, rejected)
+
+
+def simulated(params: Params) -> Transactions:
+    """The days that ``params.data`` asks of the simulator."""
+    data = params.data
+    try:
+        drifts = tuple(parse_drift(text) for text in data.scenarios)
+    except ValueError as error:
+        raise ParamsError(f"data.scenarios: {error}") from error
+    simulation = Simulation(Profile(seed=params.seed, customers=data.customers, terminals=data.terminals, start=data.start, drifts=drifts))
+    return Transactions.from_frame(pd.concat(list(simulation.days(data.days)), ignore_index=True))
+
+
+def training_set(history: History, params: Params) -> tuple[FeatureLayout, Dataset]:
+    """The features that the stream would have served, and the labels known once the last transaction is mature."""
+    layout = FeatureLayout(history.attributes)
+    transactions = history.transactions
+    features = build_features(transactions, history.labels, layout)
+    maturity = timedelta(days=params.data.maturity_days)
+    as_of = transactions["occurred_at"].max().to_pydatetime() + maturity
+    predictions = pa.table({
+        "transaction_id": pa.array(transactions["transaction_id"], pa.string()), "user_id": pa.array(transactions["user_id"], pa.string()),
+        "occurred_us": pa.array(_microseconds(transactions["occurred_at"])),
+        **{name: pa.array(features[name].to_numpy()) for name in layout.names}})
+    labels = pa.table({
+        "transaction_id": pa.array(history.labels["transaction_id"], pa.string()),
+        "is_fraud": pa.array(history.labels["is_fraud"], pa.bool_()), "reported_us": pa.array(_microseconds(history.labels["reported_at"]))})
+    return layout, assemble(predictions, labels, layout.names, as_of=as_of, maturity=maturity, window=timedelta(days=params.train.window_days))
+
+
+def newest(dataset: Dataset) -> datetime:
+    """The time of the last transaction of *dataset*."""
+    return datetime.fromtimestamp(0, UTC) + timedelta(microseconds=int(dataset.times_us[-1]))
+
+
+def _history(parts: list[Transactions], rejected: int) -> History:
+    transactions = pd.concat([pd.DataFrame({
+        "transaction_id": part.transaction_id, "occurred_at": _instants(part.occurred_ms), "user_id": part.user_id,
+        "terminal_id": part.terminal_id, "amount": part.amount,
+        **{name: part.attributes[:, at] for at, name in enumerate(part.attribute_names)}}) for part in parts], ignore_index=True)
+    labels = pd.concat([pd.DataFrame({
+        "transaction_id": part.transaction_id[known], "is_fraud": part.is_fraud[known],
+        "occurred_at": _instants(part.occurred_ms[known]), "reported_at": _instants(part.reported_ms[known]),
+    }) for part in parts for known in [part.reported_ms != NEVER]], ignore_index=True)
+    return History(transactions.drop_duplicates("transaction_id"), labels.sort_values("reported_at", kind="stable"), rejected)
+
+
+def _instants(milliseconds: NDArray[np.int64]) -> pd.DatetimeIndex:
+    return pd.DatetimeIndex(milliseconds.astype("datetime64[ms]")).tz_localize("UTC")
+
+
+def _microseconds(instants: pd.Series) -> NDArray[np.int64]:
+    naive: NDArray[np.datetime64] = instants.dt.tz_localize(None).to_numpy("datetime64[us]")
+    return naive.astype(np.int64)
