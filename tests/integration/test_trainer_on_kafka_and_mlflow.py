@@ -45,7 +45,9 @@ train: {min_rows: 200, min_frauds: 10, hgb: {max_iter: 30}}
 evaluate: {test_days: 3}
 threshold: {alert_budget: 0.08, review_budget: 0.12}
 gate: {min_average_precision: 0.3, min_frauds: 8, max_alert_rate: 0.2}
+skew: {max_mismatch_rate: 1}
 """
+"""The features below are made up: no stream ever served them."""
 
 
 def fill(store: ArchiveStore) -> None:
@@ -214,6 +216,19 @@ def test_a_challenger_that_is_no_better_is_refused_and_not_registered(world: Wor
     assert "champion" in same.reason
     assert [version.version for version in world.registry.versions()] == ["1"]
     assert run_job(world, world.request("again", 16.001), tmp_path / "c") == same
+
+
+def test_a_challenger_learned_from_features_that_no_stream_computes_is_refused_with_the_report(world: World, tmp_path: Path) -> None:
+    world.settings.params_path.write_text(PARAMS.replace("max_mismatch_rate: 1", "max_mismatch_rate: 0.05"))
+    answer = run_job(world, world.request("first", 16), tmp_path / "a")
+    assert answer.outcome == "refused"
+    assert "differs from the batch form" in answer.reason
+    assert world.registry.versions() == []
+    [run] = world.runs()
+    assert pairs(run["data"]["metrics"])["skew_mismatch_rate"] > 0.5
+    listed = httpx.get(f"{world.settings.mlflow_tracking_uri}/api/2.0/mlflow/artifacts/list", params={"run_id": answer.run_id}).json()
+    assert "skew.json" in {file["path"] for file in listed["files"]}
+    assert world.settings.skew_path.exists()
 
 
 def test_too_little_data_is_refused_with_the_numbers(world: World, tmp_path: Path) -> None:

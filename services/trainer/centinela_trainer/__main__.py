@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import structlog
+from prometheus_client import REGISTRY
 
 from centinela.codec import Decoder
 from centinela.errors import CentinelaError, DependencyUnavailable
@@ -24,6 +25,7 @@ from centinela.telemetry.ops import OpsServer
 from centinela_trainer import bootstrap
 from centinela_trainer.child import EX_TEMPFAIL
 from centinela_trainer.settings import TrainerSettings
+from centinela_trainer.skew_metrics import SkewCollector
 from centinela_trainer.store import ArchiveStore
 
 log = structlog.get_logger()
@@ -48,6 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _serve() -> int:
     settings, stop = start(TrainerSettings, bootstrap.TRAINER)
     health = Health("kafka")
+    REGISTRY.register(SkewCollector(settings.skew_path))
     pusher = bootstrap.snapshot_pusher(settings)
     ops = OpsServer(health, settings.ops_host, settings.trainer_port)
     try:

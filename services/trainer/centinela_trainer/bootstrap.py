@@ -79,10 +79,13 @@ def training_job(settings: TrainerSettings, work: Path, *, registry: Registry | 
     from centinela.model.registry import Registry
     from centinela_trainer.job import TrainingJob
     from centinela_trainer.reader import ArchiveReader
+    from centinela_trainer.skew_check import SkewCheck
     from centinela_trainer.tracking import Tracking
 
-    return TrainingJob(load_params(settings.params_path), timedelta(days=settings.label_maturity_days), ArchiveReader(settings.archive_dir),
-                       SnapshotStore(settings.snapshots_dir), Tracking(settings), registry or Registry(settings), SystemClock(), work)
+    params = load_params(settings.params_path)
+    return TrainingJob(
+        params, timedelta(days=settings.label_maturity_days), ArchiveReader(settings.archive_dir), SnapshotStore(settings.snapshots_dir),
+        SkewCheck(settings.archive_dir, params.skew, settings.skew_path), Tracking(settings), registry or Registry(settings), SystemClock(), work)
 
 
 def await_archive(settings: TrainerSettings, names: Sequence[str] = (topics.PREDICTIONS.name, topics.LABELS.name)) -> None:

@@ -18,6 +18,7 @@ class Evidence:
 
     ``champion_average_precision`` None: no champion could be scored. ``share_better``: share of paired bootstrap samples
     in which the challenger is better, None without a champion. ``parity``: the served form agrees with the trained one.
+    ``skew``: why served features cannot be trusted, None where they can.
     """
 
     frauds: int
@@ -28,6 +29,7 @@ class Evidence:
     share_better: float | None
     parity: bool
     parity_detail: str = ""
+    skew: str | None = None
 
 
 @dataclass(frozen=True)
@@ -61,6 +63,8 @@ def _sanity(evidence: Evidence, params: GateParams) -> dict[str, str]:
                                   f"{params.min_alert_rate:.4f} to {params.max_alert_rate:.4f}")
     if not evidence.parity:
         failures["parity"] = f"the served form differs from the trained model: {evidence.parity_detail}"
+    if evidence.skew is not None:
+        failures["skew"] = evidence.skew
     return failures
 
 

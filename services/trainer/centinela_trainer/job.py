@@ -23,6 +23,8 @@ from centinela_trainer.evaluation import average_precision, share_better
 from centinela_trainer.gate import Evidence, GateVerdict, decide
 from centinela_trainer.params import MODEL_KINDS, ModelKind, Params, flatten
 from centinela_trainer.reader import ArchiveReader
+from centinela_trainer.skew_check import SkewCheck
+from centinela_trainer.skew_report import SkewReport, excess, save
 from centinela_trainer.snapshot import Snapshot, SnapshotStore
 from centinela_trainer.tracking import BUNDLE, REQUEST, LoggedData, LoggedModel, Tracking
 from centinela_trainer.training import Candidate, NotEnoughData, train
@@ -59,12 +61,13 @@ class TrainingJob:
     Args:
         maturity: Age at which a transaction without a fraud label counts as genuine.
         snapshots: Where each training set is kept.
+        skew: Holds served features against the batch form.
         work: An empty folder for files.
     """
 
-    def __init__(self, params: Params, maturity: timedelta, reader: ArchiveReader, snapshots: SnapshotStore, tracking: Tracking,
-                 registry: Registry, clock: Clock, work: Path) -> None:
-        self._params, self._maturity, self._reader, self._snapshots = params, maturity, reader, snapshots
+    def __init__(self, params: Params, maturity: timedelta, reader: ArchiveReader, snapshots: SnapshotStore, skew: SkewCheck,
+                 tracking: Tracking, registry: Registry, clock: Clock, work: Path) -> None:
+        self._params, self._maturity, self._reader, self._snapshots, self._skew = params, maturity, reader, snapshots, skew
         self._tracking, self._registry, self._clock, self._work = tracking, registry, clock, work
 
     def run(self, request: RetrainRequested) -> TrainingCompleted:
@@ -140,14 +143,16 @@ class TrainingJob:
         write_bundle(dataset, data.layout, data.recent, candidate, self._params, metrics, Origin(
             request.model_name, request.request_id, snapshot.digest, code_commit(), self._clock.now()), self._work / BUNDLE)
         parity, detail = loads(self._work / BUNDLE, data.layout)
+        skew = self._skew(request.as_of)
+        log.info("skew.checked", result=skew.sentence() if skew is not None else "not checked")
         verdict = decide(Evidence(
             frauds=int(truth.sum()), scores=candidate.test_scores, alert_rate=metrics["alert_rate"],
             average_precision=metrics.get("average_precision", float("nan")),
             champion_average_precision=metrics.get("champion_average_precision"), share_better=better,
-            parity=parity, parity_detail=detail,
+            parity=parity, parity_detail=detail, skew=excess(skew, self._params.skew.max_mismatch_rate),
         ), self._params.gate)
         log.info("challenger.judged", passed=verdict.passed, reason=verdict.reason)
-        self._log(run_id, data, candidate, champion, metrics, snapshot, verdict)
+        self._log(run_id, data, candidate, champion, metrics | skew_metrics(skew), snapshot, verdict, skew)
         return msgspec.structs.replace(
             draft, outcome="challenger" if verdict.passed else "refused", reason=verdict.reason, dataset_digest=snapshot.digest,
             average_precision=_finite(metrics.get("average_precision")),
@@ -166,11 +171,13 @@ class TrainingJob:
         return Champion(version, scorer.score(data.dataset.matrix[candidate.split.test], data.layout))
 
     def _log(self, run_id: str, data: Data, candidate: Candidate, champion: Champion | None, metrics: dict[str, float],
-             snapshot: Snapshot, verdict: GateVerdict) -> None:
+             snapshot: Snapshot, verdict: GateVerdict, skew: SkewReport | None) -> None:
         dataset, test = data.dataset, candidate.split.test
         truth = dataset.is_fraud[test]
         folder = self._work / "artifacts"
         write_artifacts(Scored.of(dataset, candidate), folder, champion.scores if champion is not None else None)
+        if skew is not None:
+            save(skew, folder / "skew.json")
         self._tracking.log(
             run_id, params={"train_size": len(candidate.split.train), "test_size": len(test), "features": len(candidate.names)},
             metrics=metrics | {"threshold": candidate.thresholds.decline, "review_threshold": candidate.thresholds.review,
@@ -213,6 +220,14 @@ class TrainingJob:
 
     def _since(self, began: float) -> float:
         return round(self._clock.monotonic() - began, 3)
+
+
+def skew_metrics(report: SkewReport | None) -> dict[str, float]:
+    """What MLflow shows of a skew check; ``skew_mismatch_rate`` only where something was judged."""
+    if report is None:
+        return {}
+    worst = report.worst
+    return {"skew_judged_rows": float(sum(report.judged.values()))} | ({"skew_mismatch_rate": worst.rate} if worst is not None else {})
 
 
 def _finite(value: float | None) -> float | None:

@@ -37,3 +37,8 @@ class TrainerSettings(Settings):
     def snapshots_dir(self) -> Path:
         """Training sets by digest."""
         return self.data_dir / "snapshots"
+
+    @property
+    def skew_path(self) -> Path:
+        """The newest skew report."""
+        return self.data_dir / "skew" / "report.json"

@@ -33,6 +33,7 @@ def test_a_better_challenger_passes_and_the_reason_has_both_figures() -> None:
     ({"alert_rate": 0.0}, "alert_rate"),
     ({"alert_rate": 0.3}, "alert_rate"),
     ({"parity": False, "parity_detail": "off by 0.2"}, "parity"),
+    ({"skew": "served user_count_1d differs from the batch form in 3.00% of 900 sampled rows"}, "skew"),
     ({"champion_average_precision": None, "share_better": None, "average_precision": 0.39}, "below_minimum"),
 ])
 def test_each_fault_refuses_with_its_name(change: dict[str, object], failure: str) -> None:
