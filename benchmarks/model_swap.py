@@ -125,7 +125,7 @@ def swap(bundle: Path, after_s: float) -> dict[str, float]:
 def main() -> None:
     """Measure every form and print the figures."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--after", type=float, default=10.0, help="seconds between a predictor's start and the promotion")
+    parser.add_argument("--after", type=float, default=20.0, help="seconds between a predictor's start and the promotion")
     parser.add_argument("--one", nargs=2, metavar=("WHAT", "BUNDLE"), help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.one:

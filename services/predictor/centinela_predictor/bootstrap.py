@@ -27,6 +27,8 @@ from centinela_predictor.settings import PredictorSettings
 from centinela_predictor.threads import GuardedThread
 
 Role = Literal["gateway", "stream"]
+LIBRARIES_REST_S = 10.0
+"""A model that only scikit-learn can serve, promoted sooner after the start than this and the import, waits for the import."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +58,7 @@ def build_models(settings: PredictorSettings, role: Role, health: Health, clock:
     )
     follower.start_from_disk()
 
-    libraries = GuardedThread("libraries", lambda: import_libraries(stop), health, stop.set)
+    libraries = GuardedThread("libraries", lambda: import_libraries(stop, LIBRARIES_REST_S), health, stop.set)
 
     def follow() -> None:
         libraries.start()

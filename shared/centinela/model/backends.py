@@ -46,10 +46,14 @@ def as_served(matrix: Matrix) -> Matrix:
     return _float32(matrix).astype(np.float64)
 
 
-def import_libraries(stop: threading.Event) -> None:
-    """Import what any form may need: seconds of CPU that no swap shall wait for. Ends early on *stop*; safe beside a load."""
+def import_libraries(stop: threading.Event, rest_s: float = 0.0) -> None:
+    """Import what any form may need: seconds of CPU that no swap shall wait for. Ends early on *stop*; safe beside a load.
+
+    Args:
+        rest_s: After treelite, so long to wait before all that the last resort, scikit-learn, needs: a start is busy enough.
+    """
     for name in LIBRARIES:
-        if stop.is_set():
+        if stop.wait(rest_s if name == LIBRARIES[1] else 0.0):
             return
         import_module(name)
 
