@@ -59,8 +59,8 @@ def unpack_block(value: bytes | None) -> Block:
 class Gate:
     """How far in event time a transaction may be scored, so that the terminal windows it reads are complete.
 
-    Those windows end 7 days before the transaction: it may be scored as soon as every partition has announced a watermark
-    no more than 7 days behind it. A partition held back announces the time of the transaction that it holds, so the one
+    Those windows end 7 days before the transaction, and events may be 2 days late: it may be scored as soon as every partition has
+    announced a watermark no more than 5 days behind it. A partition held back announces the time of the transaction that it holds, so the one
     that is furthest behind always goes on. A partition without records for a while is announced ``IDLE`` by its owner and
     then counts as infinitely far; the first record it gets brings its watermark back. Until every partition has
     announced something, nothing with a terminal is scored: at a cold start that takes as long as an owner needs to call its empty

@@ -16,8 +16,9 @@ DELAY_MS = TERMINAL_DELAY_MS
 """Windows end at least this much before the transaction."""
 LABEL_MARGIN_MS = HOUR_MS
 """A label counts this much after it was reported, so that one still on its way changes nothing."""
-SKEW_MS = DELAY_MS
-"""Partitions may be this far apart in event time (see the gate of the predictor's stream)."""
+SKEW_MS = DELAY_MS - LATENESS_MS
+"""Partitions may be this far apart in event time (see the gate of the predictor's stream): an event that comes late in the one
+that is behind is still heard of before a window that holds it is read in the other."""
 HORIZON_MS = DELAY_MS + LONGEST_MS + SKEW_MS + LATENESS_MS
 _ROW, _TIME, _REPORT = 0, 1, 2
 _UNHEARD = -1
@@ -213,8 +214,7 @@ class TerminalState:
         if self._newest - self._rotated > HORIZON_MS:
             self._rotated = self._newest
             old = self._transactions.turn()
-            waits = old.column(_ROW) == _UNHEARD
-            in_reach = waits & (old.column(_TIME) > self._newest - HORIZON_MS)
+            waits, in_reach = old.column(_ROW) == _UNHEARD, old.column(_TIME) > self._newest - HORIZON_MS
             self._transactions.add(old.ids[in_reach], *(old.column(c)[in_reach] for c in range(3)))
             self._unheard -= int((waits & ~in_reach).sum())
             for i in old.ids[waits & ~in_reach].tolist():

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from centinela.features.keys import DAY_MS, HOUR_MS, NOBODY
-from centinela.features.terminals import LABEL_MARGIN_MS, TerminalState
+from centinela.features.terminals import HORIZON_MS, LABEL_MARGIN_MS, TerminalState
 
 START = 1_522_540_800_000
 Activity = tuple[int, int, int]
@@ -198,6 +198,17 @@ def test_reports_read_months_before_their_activity_wait_for_it_and_are_forgotten
 
     assert state.read(np.array([1], np.uint64), np.array([START + 287 * DAY_MS + HOUR_MS]))[0, 4:].tolist() == [1, 1.0]
     assert 1 <= state.pending < 12
+
+
+def test_a_transaction_that_its_label_preceded_by_far_is_recognised_when_it_is_read_again() -> None:
+    state = TerminalState()
+    day = HORIZON_MS // DAY_MS
+    late = [(1, START + day * DAY_MS, 1)]
+    apply_all(state, [], [(1, True, late[0][1], late[0][1])])
+    for activity in ([(2, START, 2)], late, [(2, START + (day + 1) * DAY_MS, 3)], late):
+        apply_all(state, activity, [])
+
+    assert state.read(np.array([1], np.uint64), np.array([late[0][1] + 10 * DAY_MS]))[0, 4:].tolist() == [1, 1.0]
 
 
 @pytest.mark.parametrize("skew_days", [0, 6])

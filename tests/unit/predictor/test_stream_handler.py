@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -234,10 +235,27 @@ def test_a_partition_far_ahead_waits_until_the_others_have_caught_up(tmp_path: P
         process.step()
     held = len(world.predictions())
 
-    world.send(transaction(4, user="b", terminal="m", at=START + timedelta(hours=30)), partition=1)
+    world.send(transaction(4, user="b", terminal="m", at=START + 3 * DAY), partition=1)
     process.run_until_verdicts(4)
 
     assert held == 2
+    third = unpack_rows([world.verdicts()["t00003"].features], len(LAYOUT.names))[0]
+    assert third[LAYOUT.names.index("terminal_count_7d")] == 2
+
+
+def test_a_late_event_of_a_partition_behind_counts_in_the_windows_of_one_that_is_days_ahead(tmp_path: Path) -> None:
+    world = World(tmp_path, partitions=2)
+    process = world.stream(limits=StreamLimits(idle_after_s=1e6, gate_patience_s=1e6))
+    world.send(transaction(1, user="a", terminal="m"), partition=0)
+    world.send(transaction(2, user="b", terminal="m", at=START + 2 * DAY), partition=1)
+    process.run_until_verdicts(2)
+    world.send(transaction(3, user="a", terminal="m", at=START + 8 * DAY), partition=0)
+    for _ in range(50):
+        process.step()
+
+    world.send(transaction(4, user="c", terminal="m", at=START + DAY), transaction(5, user="b", terminal="m", at=START + 3 * DAY), partition=1)
+    process.run_until_verdicts(5)
+
     third = unpack_rows([world.verdicts()["t00003"].features], len(LAYOUT.names))[0]
     assert third[LAYOUT.names.index("terminal_count_7d")] == 2
 
@@ -320,7 +338,8 @@ def test_a_disk_that_refuses_snapshots_does_not_stop_the_stream(tmp_path: Path) 
     process = world.stream(snapshot_interval_s=0.05)
     world.send(transaction(1))
     process.run_until_verdicts(1)
-    (tmp_path / "0").write_bytes(b"a file where the folder should be")
+    shutil.rmtree(tmp_path / "partitions", ignore_errors=True)
+    (tmp_path / "partitions").write_bytes(b"a file where the folder should be")
 
     for _ in range(10):
         process.step()
@@ -333,14 +352,14 @@ def test_a_disk_that_refuses_snapshots_does_not_stop_the_stream(tmp_path: Path) 
 
 def test_a_disk_that_cannot_be_read_at_the_start_is_waited_for(tmp_path: Path) -> None:
     world = World(tmp_path, partitions=1)
-    (tmp_path / "0").write_bytes(b"a file where the folder should be")
+    (tmp_path / "partitions").write_bytes(b"a file where the folder should be")
     world.send(transaction(1))
     process = world.stream()
 
     process.step()
     process.step()
     waiting = process.health.unmet()
-    (tmp_path / "0").unlink()
+    (tmp_path / "partitions").unlink()
     process.run_until_verdicts(1)
 
     assert "cannot read" in waiting["disk"]

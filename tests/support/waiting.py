@@ -1,0 +1,21 @@
+"""Waiting on a condition, with a deadline."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+
+def eventually(condition: Callable[[], bool], timeout_s: float = 20.0) -> bool:
+    """Whether *condition* holds within *timeout_s*; asked again and again."""
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.02)
+    return True
+
+
+def until(condition: Callable[[], bool], what: str, deadline_s: float = 60.0) -> None:
+    """Wait for *condition*; fails naming *what* where it does not hold within *deadline_s*."""
+    assert eventually(condition, deadline_s), f"not within {deadline_s:g} s: {what}"
