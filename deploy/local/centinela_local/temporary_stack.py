@@ -33,6 +33,7 @@ class TemporaryStack:
 
     def __init__(self, folder: Path, *, demo: bool = False) -> None:
         self._ports = _free_ports()
+        self._begun: list[subprocess.Popen[str]] = []
         self.results = folder / "demo"
         self.paths = Paths.of(folder / "demo" / "stack" if demo else folder)
         self.data_dir = self.paths.root / "data"
@@ -54,10 +55,12 @@ class TemporaryStack:
         return f"http://{LOOPBACK}:{self._ports[_PORT_OF.get(process, f'{process}_port')]}"
 
     def begin(self, *command: str) -> subprocess.Popen[str]:
-        """Start ``centinela`` with *command*; all it prints goes to one pipe."""
+        """Start ``centinela`` with *command*, until ``down`` at the latest; all it prints goes to one pipe."""
         environment = self._starting if command[0] in _STARTS_AND_STOPS else self._beside
-        return subprocess.Popen([sys.executable, "-m", "centinela", *command], env=environment, cwd=CHECKOUT, stdin=subprocess.DEVNULL,
-                                stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        self._begun = [process for process in self._begun if process.poll() is None]
+        self._begun.append(subprocess.Popen([sys.executable, "-m", "centinela", *command], env=environment, cwd=CHECKOUT, text=True,
+                                            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT))
+        return self._begun[-1]
 
     def run(self, *command: str, timeout_s: float = 300.0) -> str:
         """Run ``centinela`` with *command* to its end and give what it printed.
@@ -69,8 +72,7 @@ class TemporaryStack:
         try:
             output, _ = process.communicate(timeout=timeout_s)
         except BaseException:
-            process.terminate()
-            process.wait(60)
+            _end(process)
             raise
         if process.returncode != 0:
             raise StartFailed(f"centinela {' '.join(command)} ended with code {process.returncode}:\n{output}")
@@ -106,6 +108,8 @@ class TemporaryStack:
 
     def down(self) -> list[str]:
         """Stop everything by ``centinela down``; what still runs or listens after that, in words."""
+        for process in self._begun:
+            _end(process)
         groups = {name: state.pid for name, state in self.supervisor.states().items()} if self.supervisor.running() else {}
         groups["supervisord"] = int(self.paths.supervisor_pid.read_text()) if groups else 0
         self.run("down")
@@ -117,6 +121,12 @@ def _free_ports() -> dict[str, int]:
     names = [name for name in LocalSettings.model_fields if name.endswith("_port")]
     candidates = (port for port in random.sample(_BELOW_EPHEMERAL, len(_BELOW_EPHEMERAL)) if not is_taken(port))
     return dict(zip(names, candidates, strict=False))
+
+
+def _end(process: subprocess.Popen[str]) -> None:
+    if process.poll() is None:
+        process.terminate()
+        process.communicate()
 
 
 def _group_lives(leader: int) -> bool:
