@@ -20,7 +20,7 @@ from centinela_local.demo.figures import metrics_page
 from centinela_local.readiness import ask
 from centinela_local.temporary_stack import TemporaryStack, within
 
-pytestmark = pytest.mark.timeout(1_200)
+pytestmark = pytest.mark.timeout(1_800)
 
 MODEL, ALIAS = "FraudDetector", "champion"
 PREDICTORS = ("gateway", "stream")
@@ -38,7 +38,7 @@ class Played(NamedTuple):
 @pytest.fixture(scope="module")
 def played(stack_in: Callable[..., AbstractContextManager[TemporaryStack]]) -> Iterator[Played]:
     with stack_in("demo", demo=True) as stack:
-        output = stack.run("demo", "--keep", "--day-seconds", "1", timeout_s=900)
+        output = stack.run("demo", "--keep", "--day-seconds", "1", timeout_s=1_200)
         yield Played(stack, output, json.loads((stack.results / "summary.json").read_text()))
 
 
