@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
+from waiting import eventually
 
 from centinela.events import Event, ModelPromoted, RetrainRequested, encode
 from centinela.kafka.connect import producer, topic_admin
@@ -62,15 +63,6 @@ def gateway() -> Iterator[Gateway]:
     yield running
     running.server.shutdown()
     running.server.server_close()
-
-
-def eventually(condition: Callable[[], bool], timeout_s: float = 20.0) -> bool:
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.02)
-    return True
 
 
 def test_the_probe_asks_at_the_streams_event_time_and_counts_what_fails(gateway: Gateway) -> None:

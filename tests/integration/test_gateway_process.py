@@ -164,4 +164,4 @@ def test_a_taken_port_is_one_clear_line_and_exit_two(start: Callable[..., Proces
 @pytest.mark.parametrize("arguments", [[], ["serve"], ["gateway", "stream"]])
 def test_an_unknown_role_prints_the_usage(arguments: list[str]) -> None:
     done = subprocess.run([sys.executable, "-m", "centinela_predictor", *arguments], capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stderr) == (2, "usage: python -m centinela_predictor gateway|stream\n")
+    assert (done.returncode, done.stderr) == (2, "usage: python -m centinela_predictor gateway|stream|feast\n")

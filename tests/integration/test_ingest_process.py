@@ -8,12 +8,12 @@ import signal
 import socket
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
 import pytest
+from waiting import until
 
 from centinela.cli import main
 from centinela.kafka import connect
@@ -24,13 +24,6 @@ from centinela_local.broker import TemporaryBroker, answers
 from centinela_local.ports import free_port
 
 GOOD = {"user_id": "u-1", "occurred_at": "2026-03-01T10:15:30Z", "amount": 3.5}
-
-
-def until(condition: Callable[[], bool], what: str, deadline_s: float = 45) -> None:
-    end = time.monotonic() + deadline_s
-    while not condition():
-        assert time.monotonic() < end, f"{what}: not within {deadline_s} s"
-        time.sleep(0.1)
 
 
 class Api:

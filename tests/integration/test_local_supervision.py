@@ -6,13 +6,13 @@ import io
 import os
 import signal
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
 from rich.console import Console
+from waiting import eventually
 
 from centinela.settings import Settings
 from centinela_local.errors import PortTaken, StartFailed
@@ -84,15 +84,6 @@ def gone(pid: int) -> bool:
     except ProcessLookupError:
         return True
     return False
-
-
-def eventually(condition: Callable[[], bool], timeout_s: float = 20.0) -> bool:
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.05)
-    return True
 
 
 def test_up_starts_what_does_not_run_and_leaves_alone_what_runs(running: Running) -> None:
