@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+import duckdb
 import numpy as np
 import pandas as pd
 import pyarrow as pa
@@ -23,6 +24,16 @@ Bools = NDArray[np.bool_]
 Objects = NDArray[np.object_]
 Microseconds = NDArray[np.int64]
 Rows = NDArray[np.int64]
+_NO_LABELS = pa.table({"transaction_id": pa.array([], pa.string()), "is_fraud": pa.array([], pa.bool_()), "reported_us": pa.array([], pa.int64())})
+_JOIN = """
+    WITH known AS (
+        SELECT transaction_id, arg_max(is_fraud, (reported_us, number)) AS is_fraud FROM reports WHERE reported_us <= $3 GROUP BY transaction_id
+    ), once AS (
+        SELECT transaction_id, arg_min(occurred_us, number) AS occurred_us, min(number) AS number FROM verdicts
+        WHERE occurred_us > $1 AND occurred_us <= $2 GROUP BY transaction_id
+    )
+    SELECT number, coalesce(known.is_fraud, false) AS is_fraud FROM once LEFT JOIN known USING (transaction_id)
+    ORDER BY occurred_us, transaction_id"""
 
 
 @dataclass(frozen=True)
@@ -99,30 +110,36 @@ def assemble(predictions: pa.Table, labels: pa.Table, names: Sequence[str], *, a
         One row per transaction id, the first of repeated ones; where several labels are known, the last report holds.
     """
     mature_until = microseconds(as_of - maturity)
-    rows = _once(predictions, mature_until - microseconds_of(window), mature_until)
-    chosen = predictions.take(pa.array(rows["row"].to_numpy()))
-    transaction_ids = rows["id"].to_numpy(dtype=object)
+    rows, is_fraud = _joined(predictions, labels, mature_until - microseconds_of(window), mature_until, microseconds(as_of))
+    chosen = predictions.take(rows)
     return Dataset(
-        names=tuple(names), matrix=_matrix(chosen, names),
-        is_fraud=np.asarray(pd.Index(transaction_ids).isin(_known_frauds(labels, microseconds(as_of))), dtype=np.bool_),
-        transaction_ids=transaction_ids, cards=np.array(chosen["user_id"].to_pylist(), dtype=object),
-        times_us=rows["time"].to_numpy(dtype=np.int64), mature_until_us=mature_until,
+        names=tuple(names), matrix=_matrix(chosen, names), is_fraud=is_fraud,
+        transaction_ids=_objects(chosen["transaction_id"]), cards=_objects(chosen["user_id"]),
+        times_us=chosen["occurred_us"].to_numpy().astype(np.int64, copy=True), mature_until_us=mature_until,
     )
 
 
 def immature(predictions: pa.Table, names: Sequence[str], *, as_of: datetime, maturity: timedelta) -> Floats:
     """Features of the transactions that ``assemble`` leaves out as too young, in time order: what no model trained on."""
-    rows = _once(predictions, microseconds(as_of - maturity), microseconds(as_of))
-    return _matrix(predictions.take(pa.array(rows["row"].to_numpy())), names)
+    rows, _ = _joined(predictions, None, microseconds(as_of - maturity), microseconds(as_of), microseconds(as_of))
+    return _matrix(predictions.take(rows), names)
 
 
-def _once(predictions: pa.Table, after_us: int, until_us: int) -> pd.DataFrame:
-    """Row numbers (``row``) with *after_us* < event time <= *until_us*, each transaction once, by (``time``, ``id``)."""
-    occurred = predictions["occurred_us"].to_numpy()
-    inside = np.flatnonzero((occurred > after_us) & (occurred <= until_us))
-    ids = predictions["transaction_id"].take(pa.array(inside)).to_pandas().to_numpy(dtype=object)
-    frame = pd.DataFrame({"row": inside, "time": occurred[inside], "id": ids})
-    return frame.drop_duplicates("id").sort_values(["time", "id"], kind="stable")
+def _joined(predictions: pa.Table, labels: pa.Table | None, after_us: int, until_us: int, as_of_us: int) -> tuple[pa.Array, Bools]:
+    """The point-in-time join: rows with *after_us* < event time <= *until_us*, each transaction once, in order of time and id.
+
+    Returns:
+        Row numbers in *predictions*, and whether each is fraud by its last report up to *as_of_us*.
+    """
+    with duckdb.connect() as database:
+        database.register("verdicts", _numbered(predictions.select(["transaction_id", "occurred_us"])))
+        database.register("reports", _numbered(labels if labels is not None else _NO_LABELS))
+        joined = database.sql(_JOIN, params=[after_us, until_us, as_of_us]).to_arrow_table()
+    return joined["number"].combine_chunks(), np.asarray(joined["is_fraud"].to_numpy(), dtype=np.bool_)
+
+
+def _numbered(table: pa.Table) -> pa.Table:
+    return table.append_column("number", pa.array(np.arange(len(table))))
 
 
 def _matrix(table: pa.Table, names: Sequence[str]) -> Floats:
@@ -133,11 +150,10 @@ def _matrix(table: pa.Table, names: Sequence[str]) -> Floats:
     return matrix
 
 
-def _known_frauds(labels: pa.Table, as_of_us: int) -> Objects:
-    known = pd.DataFrame({"id": labels["transaction_id"].to_pandas(), "fraud": labels["is_fraud"].to_pandas(),
-                          "reported": labels["reported_us"].to_numpy()})
-    known = known[known["reported"] <= as_of_us].sort_values("reported", kind="stable").drop_duplicates("id", keep="last")
-    return known.loc[known["fraud"].astype(bool), "id"].to_numpy(dtype=object)
+def _objects(column: pa.ChunkedArray) -> Objects:
+    values: Objects = np.empty(len(column), dtype=object)
+    values[:] = column.to_pylist()
+    return values
 
 
 def microseconds_of(span: timedelta) -> int:

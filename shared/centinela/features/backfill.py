@@ -37,7 +37,7 @@ def build_features(transactions: pd.DataFrame, labels: pd.DataFrame, layout: Fea
     Raises:
         ValueError: A transaction id repeats.
     """
-    columns = _columns(transactions, layout)
+    columns = to_columns(transactions, layout)
     if len(np.unique(columns.ids)) < len(columns):
         raise ValueError("a transaction id repeats: features are defined for distinct transactions")
     by_time = _by_time(columns.times, transactions["transaction_id"])
@@ -47,7 +47,8 @@ def build_features(transactions: pd.DataFrame, labels: pd.DataFrame, layout: Fea
     return pd.DataFrame(matrix, index=transactions.index, columns=list(layout.names), copy=False)
 
 
-def _columns(table: pd.DataFrame, layout: FeatureLayout) -> Columns:
+def to_columns(table: pd.DataFrame, layout: FeatureLayout) -> Columns:
+    """The columns of transactions as ``build_features`` takes them, in their order."""
     amounts = table["amount"].to_numpy(np.float64)
     terminals = _hashes(table, "terminal_id")
     numbers = table.reindex(columns=[name for name in layout.stored if name != TERMINAL]).to_numpy(np.float64)
