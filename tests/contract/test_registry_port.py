@@ -100,6 +100,23 @@ def test_a_model_that_was_never_registered_has_no_versions_and_no_champion(
         assert registry.history() == ()
 
 
+def test_one_version_leads_to_the_run_that_made_it(world: World) -> None:
+    world.add_version()
+    two = world.add_version(tags={"dataset_digest": "md5:1"}, metrics={"average_precision": 0.5})
+    world.registry.set_alias(CHALLENGER, two)
+
+    found = world.registry.version(two)
+
+    assert found == world.registry.versions()[0]
+    assert (found.aliases, dict(found.tags)["dataset_digest"], dict(found.metrics)) == ((CHALLENGER,), "md5:1", {"average_precision": 0.5})
+    run = world.registry.run(found.run_id or "")
+    assert run is not None
+    assert (run.run_id, run.started_at.tzinfo) == (found.run_id, UTC)
+    assert world.registry.run("0" * 32) is None
+    with pytest.raises(UnknownVersion, match="no version 77"):
+        world.registry.version("77")
+
+
 def test_an_alias_moves_and_others_stay(world: World) -> None:
     one, two = world.add_version(), world.add_version()
     world.registry.set_alias(CHAMPION, one)

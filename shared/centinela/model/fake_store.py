@@ -8,7 +8,7 @@ from datetime import datetime
 from pathlib import Path
 
 from centinela.errors import DependencyUnavailable
-from centinela.model.registry import BUNDLE_FOLDER, ModelState, ModelVersion, UnknownVersion
+from centinela.model.registry import BUNDLE_FOLDER, ModelRun, ModelState, ModelVersion, UnknownVersion
 
 
 @dataclass
@@ -25,14 +25,17 @@ class FakeStore:
         self.away = False
         self._models: dict[str, _Model] = {}
         self._artifacts: dict[str, dict[str, bytes]] = {}
+        self._runs: dict[str, ModelRun] = {}
 
     def add_version(self, model: str, created_at: datetime, *, bundle: Mapping[str, bytes] | None = None,
-                    metrics: Mapping[str, float] | None = None, tags: Mapping[str, str] | None = None) -> str:
-        """Register a version whose run has *bundle* in its artifacts; the version."""
+                    metrics: Mapping[str, float] | None = None, tags: Mapping[str, str] | None = None,
+                    run_tags: Mapping[str, str] | None = None) -> str:
+        """Register a version whose run has *bundle* in its artifacts, and *run_tags*; the version."""
         found = self._models.setdefault(model, _Model())
         version = str(len(found.versions) + 1)
         run_id = f"run-{model}-{version}"
         self._artifacts[run_id] = {f"{BUNDLE_FOLDER}/{name}": data for name, data in (bundle or {}).items()}
+        self._runs[run_id] = ModelRun(run_id, "baseline", "FINISHED", created_at, dict(run_tags or {}))
         found.versions[version] = ModelVersion(version, created_at, run_id, (), dict(tags or {}), dict(metrics or {}))
         return version
 
@@ -44,6 +47,14 @@ class FakeStore:
         found = self._of(model)
         newest = list(found.versions.values())[::-1][:limit]
         return [replace(v, aliases=tuple(sorted(a for a, at in found.aliases.items() if at == v.version))) for v in newest]
+
+    def version(self, model: str, version: str) -> ModelVersion:
+        found = self._version(model, version)
+        return replace(found, aliases=tuple(sorted(alias for alias, at in self._of(model).aliases.items() if at == version)))
+
+    def run(self, run_id: str) -> ModelRun | None:
+        self._check()
+        return self._runs.get(run_id)
 
     def set_alias(self, model: str, alias: str, version: str) -> None:
         self._version(model, version)

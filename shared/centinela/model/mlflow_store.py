@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,7 +13,7 @@ import httpx
 
 from centinela.errors import CentinelaError, DependencyUnavailable
 from centinela.model.bundle import MAX_FILE_BYTES
-from centinela.model.registry import ModelState, ModelVersion, UnknownVersion
+from centinela.model.registry import ModelRun, ModelState, ModelVersion, UnknownVersion
 
 API = "/api/2.0/mlflow"
 TIMEOUT = httpx.Timeout(5.0, connect=2.0)
@@ -57,13 +57,20 @@ class MlflowStore:
         aliases = self.state(model).aliases
         query = {"filter": f"name = {_quoted(model)}", "max_results": str(limit), "order_by": "version_number DESC"}
         found = self._call("GET", "model-versions/search", query).get("model_versions", [])
-        return [
-            ModelVersion(
-                str(v["version"]), datetime.fromtimestamp(int(v["creation_timestamp"]) / 1000, UTC), v.get("run_id") or None,
-                tuple(sorted(alias for alias, version in aliases.items() if version == str(v["version"]))),
-                _tags(v), self._metrics(v.get("run_id")),
-            ) for v in found
-        ]
+        return [self._version(v, aliases) for v in found]
+
+    def version(self, model: str, version: str) -> ModelVersion:
+        with _version_of(model, version):
+            found = self._call("GET", "model-versions/get", {"name": model, "version": version})["model_version"]
+        return self._version(found, self.state(model).aliases)
+
+    def run(self, run_id: str) -> ModelRun | None:
+        try:
+            found = self._call("GET", "runs/get", {"run_id": run_id})["run"]
+        except _Missing:
+            return None
+        info = found["info"]
+        return ModelRun(run_id, info.get("run_name", ""), info.get("status", ""), _instant(info["start_time"]), _tags(found["data"]))
 
     def set_alias(self, model: str, alias: str, version: str) -> None:
         with _version_of(model, version):
@@ -106,6 +113,11 @@ class MlflowStore:
                     if (size := size + len(chunk)) > MAX_FILE_BYTES:
                         raise CentinelaError(f"{path} of run {run_id} has more than {MAX_FILE_BYTES} bytes")
                     file.write(chunk)
+
+    def _version(self, found: dict[str, Any], aliases: Mapping[str, str]) -> ModelVersion:
+        version, run_id = str(found["version"]), found.get("run_id") or None
+        return ModelVersion(version, _instant(found["creation_timestamp"]), run_id,
+                            tuple(sorted(alias for alias, at in aliases.items() if at == version)), _tags(found), self._metrics(run_id))
 
     def _metrics(self, run_id: str | None) -> dict[str, float]:
         if not run_id:
@@ -170,6 +182,10 @@ def _version_of(model: str, version: str) -> Iterator[None]:
 
 def _tags(found: dict[str, Any]) -> dict[str, str]:
     return {tag["key"]: tag.get("value", "") for tag in found.get("tags", [])}
+
+
+def _instant(milliseconds: str | int) -> datetime:
+    return datetime.fromtimestamp(int(milliseconds) / 1000, UTC)
 
 
 def _quoted(text: str) -> str:

@@ -43,6 +43,17 @@ class ModelVersion:
 
 
 @dataclass(frozen=True)
+class ModelRun:
+    """The run that made a version: its name (``hgb_baseline``), how it ended, when it began, its tags."""
+
+    run_id: str
+    name: str
+    status: str
+    started_at: datetime
+    tags: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class ModelState:
     """A registered model: alias to version, and its own tags. Empty where it does not exist yet."""
 
@@ -62,6 +73,12 @@ class Store(Protocol):
 
     def versions(self, model: str, limit: int) -> list[ModelVersion]:
         """The newest versions, newest first."""
+
+    def version(self, model: str, version: str) -> ModelVersion:
+        """One version."""
+
+    def run(self, run_id: str) -> ModelRun | None:
+        """The run *run_id*; None where it was deleted for good."""
 
     def set_alias(self, model: str, alias: str, version: str) -> None:
         """Point *alias* to *version*."""
@@ -112,6 +129,18 @@ class Registry:
     def versions(self, limit: int = 50) -> list[ModelVersion]:
         """The newest versions, newest first."""
         return self._store.versions(self.model_name, limit)
+
+    def version(self, version: str) -> ModelVersion:
+        """One version.
+
+        Raises:
+            UnknownVersion: No such version.
+        """
+        return self._store.version(self.model_name, version)
+
+    def run(self, run_id: str) -> ModelRun | None:
+        """The run *run_id*; None where there is none any more."""
+        return self._store.run(run_id)
 
     def history(self) -> tuple[Promotion, ...]:
         """The promotions and rollbacks that went through here, oldest first; the newest forty or so."""
