@@ -63,6 +63,12 @@ class SnapshotRemote:
         return Pushed(files, size)
 
 
+    def holds(self, name: str) -> bool:
+        """Whether the whole snapshot *name* is there. Raises whatever the driver raises."""
+        fs, root = url_to_fs(self.url)
+        return bool(fs.exists(f"{root.rstrip('/')}/{object_key(name.removeprefix(PREFIX) + DIRECTORY)}"))
+
+
 def _put(fs: Any, source: str, target: str) -> None:
     fs.makedirs(target.rpartition("/")[0], exist_ok=True)
     protocols = {fs.protocol} if isinstance(fs.protocol, str) else set(fs.protocol)
