@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 
 import pytest
+from kafka.admin import KafkaAdminClient  # noqa: TID251
 
-from centinela.errors import CentinelaError
+from centinela.errors import CentinelaError, DependencyUnavailable
 from centinela.kafka.admin import TopicAdmin, TopicFinding, TopicSpec
+from centinela.kafka.port import TopicIdentity
 from centinela.settings import Settings
 
 
@@ -40,3 +43,27 @@ def test_what_differs_is_reported(admin: TopicAdmin, topic_names: Callable[[str]
 def test_more_replicas_than_brokers_are_refused_with_the_brokers_reason(admin: TopicAdmin, topic_names: Callable[[str], str]) -> None:
     with pytest.raises(CentinelaError, match="was refused"):
         admin.create([TopicSpec(topic_names("safe"), 1, 99, {})])
+
+
+def test_a_topic_made_anew_is_another_one_and_a_grown_one_is_not(admin: TopicAdmin, topic_names: Callable[[str], str]) -> None:
+    name = topic_names("lives")
+    admin.create([TopicSpec(name, 1, 1, {})])
+    first = admin.identify(name)
+    raw = KafkaAdminClient(bootstrap_servers=admin._settings.kafka_bootstrap_servers)
+
+    raw.create_partitions({name: 3})
+    grown = admin.identify(name)
+    raw.delete_topics([name])
+    deadline = time.monotonic() + 20
+    while admin.describe([TopicSpec(name, 1, 1, {})]):
+        assert time.monotonic() < deadline
+    admin.create([TopicSpec(name, 1, 1, {})])
+    raw.close()
+
+    assert (first.partitions, grown) == (1, TopicIdentity(first.id, 3))
+    assert admin.identify(name).id != first.id
+
+
+def test_a_topic_that_does_not_exist_is_waited_for(admin: TopicAdmin, topic_names: Callable[[str], str]) -> None:
+    with pytest.raises(DependencyUnavailable, match="does not exist"):
+        admin.identify(topic_names("never"))

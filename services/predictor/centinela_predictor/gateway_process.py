@@ -40,7 +40,7 @@ class GatewayProcess:
         self.health = Health("model")
         self._book = book = VerdictBook(settings.gateway_verdicts)
         self._models = build_models(settings, "gateway", self.health, clock, stop, registry=registry)
-        replica = build_replica(settings, book, clock, self.health, stop)
+        self._replica = replica = build_replica(settings, book, clock, self.health, stop)
         self.state = replica.state
         self._producer = producer(settings, linger_ms=1)
         self._gateway = Gateway(self._models.core, self.state, self._producer, book, clock, settings.ack_timeout_s,
@@ -83,6 +83,7 @@ class GatewayProcess:
         self._gateway.stop()
         for thread in (*self._core_threads, *self._followers):
             thread.join(self._settings.drain_timeout_s)
+        self._replica.close()
         self._producer.close()
         self._models.producer.close()
         _log.info("process.stopped", port=self.port)

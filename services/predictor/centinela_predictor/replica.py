@@ -21,8 +21,6 @@ from centinela.events import TransactionReceived
 from centinela.features.assemble import Columns, assemble, attribute_matrix
 from centinela.features.configured import layout_of
 from centinela.features.layout import USER_FEATURES, FeatureLayout
-from centinela.features.snapshot import SnapshotDamaged
-from centinela.features.store import SnapshotStore
 from centinela.kafka.connect import consumer
 from centinela.kafka.partitioner import partition_of
 from centinela.kafka.port import Consumer, Record, TopicPartition
@@ -31,14 +29,18 @@ from centinela.telemetry.health import Health
 from centinela.topics import LABELS, PREDICTIONS, TERMINAL_ACTIVITY, TRANSACTIONS
 from centinela_predictor import metrics
 from centinela_predictor.admission import admit
+from centinela_predictor.partition_home import LogChanged, PartitionHome
+from centinela_predictor.regroup import without_strays
 from centinela_predictor.settings import PredictorSettings
 from centinela_predictor.state import PartitionState
+from centinela_predictor.state_bootstrap import StateHomes, build_homes
 from centinela_predictor.terminal_feed import TerminalTable
 from centinela_predictor.threads import GuardedThread
 from centinela_predictor.verdicts import GivenVerdict, VerdictBook, adopted
 
 _log = structlog.get_logger()
 Matrix = NDArray[np.float64]
+LOOKS_EVERY_S = 5.0
 Place = Callable[[Consumer, TableReader, frozenset[TopicPartition]], None]
 """Puts a table's reader, given the consumer below it and the topic's partitions, at its starting offsets."""
 
@@ -49,27 +51,33 @@ class StateReplica:
     Args:
         layout: The columns of the features.
         book: Learns the verdicts that gateways gave.
-        dedupe_ids: As the stream has it.
-        store_of: Where the stream keeps the snapshots of a partition; they are only read.
+        home: Where the stream keeps the state of partitions; it is only read.
     """
 
-    def __init__(self, layout: FeatureLayout, book: VerdictBook, clock: Clock, dedupe_ids: int, store_of: Callable[[int], SnapshotStore]) -> None:
+    def __init__(self, layout: FeatureLayout, book: VerdictBook, clock: Clock, home: PartitionHome) -> None:
         self.layout = layout
-        self._book, self._clock, self._dedupe_ids, self._store_of = book, clock, dedupe_ids, store_of
+        self._book, self._clock, self._home = book, clock, home
         self._lock = threading.Lock()
         self._partitions: list[PartitionState] = []
         self._terminals = TerminalTable(layout=layout)
 
     def place(self, reader: Consumer, table: TableReader, partitions: frozenset[TopicPartition]) -> None:
-        """Begin anew with *partitions* (all of the topic's): each from the stream's newest snapshot, else from its beginning."""
+        """Begin anew with *partitions* (all of the topic's): each from the stream's newest snapshot, else from its beginning.
+
+        Where the topic has grown and the stream has not kept all of its new states yet, they are made here from the whole log.
+        """
+        self._home.open()
+        self._home.check_partitions(len(partitions))
         first, end = reader.beginning_offsets(partitions), reader.end_offsets(partitions)
-        states: list[PartitionState] = []
-        for partition in sorted(partitions):
-            state, position = self._restored(partition.partition, end[partition]) or (PartitionState(self._dedupe_ids, self.layout), 0)
+        found = {p: self._home.load(p.partition, end[p]) for p in sorted(partitions)}
+        if self._home.grown and None in found.values():
+            states = self._home.regroup({p.partition: end[p] for p in partitions})
+            found = {p: (states[p.partition], end[p]) for p in found}
+        placed = {p: kept or (self._home.new_state(), 0) for p, kept in found.items()}
+        for partition, (_, position) in placed.items():
             table.seek(partition, max(position, first[partition]))
-            states.append(state)
         with self._lock:
-            self._partitions = states
+            self._partitions = [state for state, _ in placed.values()]
 
     def features(self, transactions: list[TransactionReceived]) -> Matrix:
         """The rows of *transactions*, each as if it were the next in the log; shape (n, len(layout.names)). Changes nothing."""
@@ -95,9 +103,11 @@ class StateReplica:
         """Take records of ``transactions``, in log order within a partition; what the stream refuses is passed over."""
         now = self._clock.now()
         for number in sorted({record.partition for record in records}):
-            admitted = admit([record for record in records if record.partition == number], now, self.layout)
+            state = self._partitions[number]
+            part = admit([record for record in records if record.partition == number], now, self.layout)
+            admitted = without_strays(part, state, number, len(self._partitions))
             with self._lock:
-                self._partitions[number].apply(admitted.columns)
+                state.apply(admitted.columns)
             for event in admitted.events:
                 if verdict := adopted(event):
                     self._book.learn(verdict, final=False)
@@ -108,17 +118,6 @@ class StateReplica:
         """Take records of ``terminal-activity`` and ``labels``, in any order."""
         with self._lock:
             self._terminals.apply(records, self._clock.now())
-
-    def _restored(self, number: int, at_most: int) -> tuple[PartitionState, int] | None:
-        for position, data in self._store_of(number).load(at_most):
-            try:
-                state = PartitionState.from_bytes(data, self._dedupe_ids, self.layout)
-            except SnapshotDamaged as damaged:
-                _log.warning("snapshot.refused", state="partition", partition=number, position=position, detail=str(damaged))
-                continue
-            _log.info("snapshot.restored", state="partition", partition=number, position=position, users=len(state.users))
-            return state, position
-        return None
 
     def _by_partition(self, transactions: list[TransactionReceived]) -> Iterator[tuple[PartitionState, NDArray[np.intp]]]:
         """Each partition concerned, with the rows of *transactions* whose key it has."""
@@ -148,21 +147,34 @@ class VerdictFollower:
 
 
 class PlacedReader(TableReader):
-    """A reader of one topic that *place* puts at its starting offsets before the first read, again until that succeeds."""
+    """A reader of one topic that *place* puts at its starting offsets before the first read, again until that succeeds.
 
-    def __init__(self, reader: Consumer, topic: str, place: Place) -> None:
+    A topic that has grown since is not read on: ``poll`` raises ``LogChanged`` within ``LOOKS_EVERY_S``.
+    """
+
+    def __init__(self, reader: Consumer, topic: str, place: Place, clock: Clock) -> None:
         super().__init__(reader, [topic])
-        self._reader, self._topic, self._place, self._placed = reader, topic, place, False
+        self._reader, self._topic, self._place, self._clock = reader, topic, place, clock
+        self._placed = 0
+        self._looked_at = 0.0
 
     def poll(self, timeout_s: float) -> list[Record]:
         """See ``TableReader``."""
-        if not self._placed:
-            partitions = self._reader.partitions_of(self._topic)
-            if not partitions:
-                raise DependencyUnavailable(f"topic {self._topic} does not exist: run `centinela topics create`", dependency="kafka")
-            self._place(self._reader, self, partitions)
-            self._placed = True
+        now = self._clock.monotonic()
+        if not self._placed or now - self._looked_at > LOOKS_EVERY_S:
+            self._looked_at = now
+            self._look()
         return super().poll(timeout_s)
+
+    def _look(self) -> None:
+        partitions = self._reader.partitions_of(self._topic)
+        if not partitions:
+            raise DependencyUnavailable(f"topic {self._topic} does not exist: run `centinela topics create`", dependency="kafka")
+        if not self._placed:
+            self._place(self._reader, self, partitions)
+            self._placed = len(partitions)
+        elif len(partitions) != self._placed:
+            raise LogChanged(f"topic {self._topic} has {len(partitions)} partitions, not {self._placed} as at the start: this process ends, to begin anew")
 
 
 def newest(records: int) -> Place:
@@ -179,20 +191,22 @@ def newest(records: int) -> Place:
 class Replica:
     """The gateway's followers: each a thread that starts at the right place and waits out a broker that is away."""
 
-    def __init__(self, state: StateReplica, threads: list[GuardedThread]) -> None:
-        self.state, self.threads = state, threads
+    def __init__(self, state: StateReplica, threads: list[GuardedThread], homes: StateHomes) -> None:
+        self.state, self.threads, self._homes = state, threads, homes
+
+    def close(self) -> None:
+        """Release what state is kept with; the threads have ended."""
+        self._homes.close()
 
 
 def build_replica(settings: PredictorSettings, book: VerdictBook, clock: Clock, health: Health, stop: threading.Event) -> Replica:
     """The replica on the configured brokers; *health* waits until everything followed was read to its end once."""
-    def store_of(partition: int) -> SnapshotStore:
-        return SnapshotStore(settings.state_dir / "partitions" / str(partition))
-
-    state = StateReplica(layout_of(settings), book, clock, settings.dedupe_ids, store_of)
+    homes = build_homes(settings, clock)
+    state = StateReplica(layout_of(settings), book, clock, homes.partitions)
     verdicts = VerdictFollower(book)
 
     def reader(topic: str, place: Place) -> TableReader:
-        return PlacedReader(consumer(settings, group=None, client="confluent"), topic, place)
+        return PlacedReader(consumer(settings, group=None, client="confluent"), topic, place, clock)
 
     def terminals() -> TableReader:
         return open_table(settings, [TERMINAL_ACTIVITY.name, LABELS.name], client="confluent")
@@ -203,4 +217,4 @@ def build_replica(settings: PredictorSettings, book: VerdictBook, clock: Clock, 
         "terminals": follow(terminals, state.apply_terminals, condition="terminals"),
         "verdicts": follow(partial(reader, PREDICTIONS.name, newest(settings.gateway_verdicts)), verdicts.apply, condition="verdicts"),
     }
-    return Replica(state, [GuardedThread(f"follow-{name}", follower.run, health, stop.set) for name, follower in followers.items()])
+    return Replica(state, [GuardedThread(f"follow-{name}", follower.run, health, stop.set) for name, follower in followers.items()], homes)

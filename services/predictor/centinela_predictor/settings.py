@@ -24,8 +24,12 @@ class PredictorSettings(Settings):
     gateway_verdicts: int = Field(100_000, ge=1, description="Verdicts the gateway remembers, so that a retry gets the first one.")
     stream_batch: int = Field(2_000, ge=1, le=20_000, description="Most transactions in one Kafka transaction of the stream.")
     snapshot_interval_s: float = Field(30.0, gt=0, description="Time between snapshots of feature state; a restart replays what came since.")
+    snapshot_url: str | None = Field(
+        None, description="Shared storage that snapshots of feature state are sent to as well, off the hot path (`s3://bucket/prefix`, `file:///mnt/state`): "
+        "a predictor on another machine then starts from them.",
+    )
     idle_after_s: float = Field(1.0, gt=0, description="A partition without transactions for so long holds up no other in event time.")
-    gate_patience_s: float = Field(30.0, gt=0, description="Longest wait of a transaction for partitions over 7 days behind in event time.")
+    gate_patience_s: float = Field(30.0, gt=0, description="Longest wait of a transaction for partitions over 5 days behind in event time.")
     drain_timeout_s: float = Field(10.0, gt=0, description="Longest wait for requests in flight at the end.")
 
     @property

@@ -11,13 +11,16 @@ from centinela.features.layout import BASE_LAYOUT, FeatureLayout
 from centinela.features.snapshot import pack, unpack
 from centinela.features.users import UserState
 
-_KIND = "partition:1"
+_KIND = "partition:2"
 _NEVER = -(1 << 62)
+_NOT_REGROUPED = -1
 Matrix = NDArray[np.float64]
 
 
 class PartitionState:
     """The ids seen, the users' histories and the greatest event time (ms) of one partition.
+
+    ``regrouped_at``: where the topic has grown, the partition's end when its users' history was gathered from all partitions.
 
     Args:
         dedupe_ids: A copy is recognised among at least so many of the partition's last transactions.
@@ -28,6 +31,7 @@ class PartitionState:
         self.seen, self.users = SeenIds(dedupe_ids), UserState(layout)
         self._kind = _kind(layout)
         self.newest = _NEVER
+        self.regrouped_at: int | None = None
 
     def apply(self, columns: Columns) -> tuple[NDArray[np.intp], Matrix]:
         """Take transactions in log order: the rows that are no copies, shape (m,), and their user features, shape (m, k)."""
@@ -37,9 +41,16 @@ class PartitionState:
             self.newest = max(self.newest, int(new.times.max()))
         return rows, self.users.apply(new.users, new.times, new.minor, new.stored)
 
+    def inherit(self, columns: Columns) -> None:
+        """Take transactions that came through another partition: all but this one's greatest event time is as after ``apply``."""
+        newest = self.newest
+        self.apply(columns)
+        self.newest = newest
+
     def to_bytes(self) -> bytes:
         """The state as a snapshot."""
-        return pack(self._kind, {"newest": self.newest}, {**self.users.arrays(), **self.seen.arrays()})
+        facts = {"newest": self.newest, "regrouped_at": _NOT_REGROUPED if self.regrouped_at is None else self.regrouped_at}
+        return pack(self._kind, facts, {**self.users.arrays(), **self.seen.arrays()})
 
     @classmethod
     def from_bytes(cls, data: bytes, dedupe_ids: int = 1_000_000, layout: FeatureLayout = BASE_LAYOUT) -> PartitionState:
@@ -51,6 +62,7 @@ class PartitionState:
         facts, arrays = unpack(_kind(layout), data)
         state = cls(dedupe_ids, layout)
         state.newest = facts["newest"]
+        state.regrouped_at = None if facts["regrouped_at"] == _NOT_REGROUPED else facts["regrouped_at"]
         state.users = UserState.from_arrays(arrays, layout)
         state.seen.load({name: arrays[name].astype(np.uint64) for name in ("seen_current", "seen_previous")})
         return state

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -13,9 +13,8 @@ from centinela.clock import Clock
 from centinela.features.assemble import assemble, attribute_matrix
 from centinela.features.keys import NOBODY
 from centinela.features.layout import FeatureLayout
-from centinela.features.store import SnapshotStore
 from centinela.kafka.handler import Outcome, StatefulHandler
-from centinela.kafka.port import Record, TopicPartition
+from centinela.kafka.port import Consumer, Record, TopicPartition
 from centinela.telemetry.health import Health
 from centinela.topics import TRANSACTIONS
 from centinela_predictor import metrics
@@ -23,6 +22,8 @@ from centinela_predictor.activity import IDLE, Block
 from centinela_predictor.admission import Admitted, admit
 from centinela_predictor.emit import Batch, Emitter, block_record, by_partition
 from centinela_predictor.model_slot import ModelSlot
+from centinela_predictor.partition_home import PartitionHome
+from centinela_predictor.regroup import without_strays
 from centinela_predictor.scoring import ScoringCore
 from centinela_predictor.state import PartitionState
 from centinela_predictor.stream_metrics import GATE_FORCED, HELD, WATERMARK
@@ -38,12 +39,11 @@ class StreamLimits:
     """Seconds (monotonic) and counts that bound what the stream waits for and remembers.
 
     ``idle_after_s``: a partition without records for so long, and with none waiting, is announced idle. ``gate_patience_s``: longest wait of one
-    transaction for partitions that are behind in event time. ``dedupe_ids``: see ``PartitionState``.
+    transaction for partitions that are behind in event time.
     """
 
     idle_after_s: float = 1.0
     gate_patience_s: float = 30.0
-    dedupe_ids: int = 1_000_000
 
 
 @dataclass
@@ -70,17 +70,19 @@ class StreamHandler(StatefulHandler):
     follows in its partition. A copy of a transaction seen before leaves no trace but a count.
 
     Args:
-        reads_all: Whether the consumer has read all there is of a partition; may raise ``DependencyUnavailable``.
+        reader: The loop's consumer, here only asked where things stand.
+        home: Where the state of partitions is kept.
         writer: Names this process in its terminal blocks; another one each time it starts.
     """
 
     def __init__(self, *, layout: FeatureLayout, core: ScoringCore, slot: ModelSlot, feed: TerminalFeed,
-                 reads_all: Callable[[TopicPartition], bool], store_of: Callable[[int], SnapshotStore], snapshot_interval_s: float, clock: Clock, health: Health, writer: int,
+                 reader: Consumer, home: PartitionHome, snapshot_interval_s: float, clock: Clock, health: Health, writer: int,
                  limits: StreamLimits | None = None) -> None:
         self._layout, self._core, self._slot, self._feed, self._clock, self._writer = layout, core, slot, feed, clock, writer
-        self._reads_all, self._limits = reads_all, limits or StreamLimits()
+        self._reader, self._limits = reader, limits or StreamLimits()
         self._emitter = Emitter(layout)
-        self._snapshots = Snapshots(store_of, feed, clock, health, snapshot_interval_s, self._limits.dedupe_ids, layout)
+        self._home = home
+        self._snapshots = Snapshots(home, reader, feed, clock, health, snapshot_interval_s)
         self._owned: dict[int, _Owned] = {}
         self._sequence = 0
 
@@ -91,23 +93,22 @@ class StreamHandler(StatefulHandler):
         for number, owned in self._owned.items():
             if owned.held is None and not owned.quiet and now - owned.heard_at > self._limits.idle_after_s:
                 owned.heard(now)
-                owned.quiet = self._reads_all(TopicPartition(TRANSACTIONS.name, number))
+                partition = TopicPartition(TRANSACTIONS.name, number)
+                owned.quiet = self._reader.position(partition) >= self._reader.end_offsets([partition])[partition]
         return self._feed.advance()
 
     def on_assigned(self, partition: TopicPartition, committed: int | None) -> int | None:
         number = partition.partition
         restored = self._snapshots.restore(number, committed)
-        state, position = restored or (PartitionState(self._limits.dedupe_ids, self._layout), None)
+        state, position = restored or (self._home.new_state(), None)
         self._owned[number] = _Owned(state, position, self._clock.monotonic())
-        if committed is None:
-            return None
-        return 0 if position is None else position
+        return position if position is not None else None if committed is None else 0
 
     def replay(self, records: Sequence[Record]) -> None:
         now = self._clock.now()
         for number, part in by_partition(records).items():
             owned = self._owned[number]
-            owned.state.apply(admit(part, now, self._layout).columns)
+            owned.state.apply(self._admit(number, part, now).columns)
             owned.position = part[-1].offset + 1
             owned.heard(self._clock.monotonic())
 
@@ -143,7 +144,7 @@ class StreamHandler(StatefulHandler):
         """Take one partition's records up to the first that is held; None where that leaves nothing to emit."""
         owned = self._owned[number]
         owned.heard(self._clock.monotonic())
-        admitted = admit(records, now, self._layout)
+        admitted = self._admit(number, records, now)
         held_time = self._hold(number, owned, admitted, outcome)
         if held_time is not None:
             held_offset = outcome.held[TopicPartition(records[0].topic, number)]
@@ -164,6 +165,9 @@ class StreamHandler(StatefulHandler):
                 outcome.counts[name] = outcome.counts.get(name, 0) + count
         watermark = owned.state.newest if held_time is None else max(owned.state.newest, held_time)
         return Batch(number, kept, events, columns, matrix, to_score, watermark)
+
+    def _admit(self, number: int, records: list[Record], now: datetime) -> Admitted:
+        return without_strays(admit(records, now, self._layout), self._owned[number].state, number, self._home.partitions)
 
     def _hold(self, number: int, owned: _Owned, admitted: Admitted, outcome: Outcome) -> int | None:
         """Hold the first transaction that cannot be scored yet, and all that follows; its event time, ms."""

@@ -16,15 +16,16 @@ from centinela.clock import FixedClock
 from centinela.events import FeaturePane, LabelReported, TransactionReceived, TransactionScored, encode
 from centinela.features.backfill import build_features
 from centinela.features.layout import FeatureLayout, pack_rows
+from centinela.features.shared_store import SharedStorage
 from centinela.features.store import SnapshotStore
 from centinela.kafka.dlq import DeadLetterCap
 from centinela.kafka.fake import FakeBroker, FakeConsumer, FakeTransactionalProducer
 from centinela.kafka.loop import ConsumerLoop
-from centinela.kafka.port import TopicPartition
 from centinela.telemetry.health import Health
 from centinela.topics import CATALOGUE, WITH_DLQ
 from centinela_predictor.fakes import served
 from centinela_predictor.model_slot import ModelSlot
+from centinela_predictor.partition_home import PartitionHome
 from centinela_predictor.routing import Router
 from centinela_predictor.scoring import ScoringCore
 from centinela_predictor.stream import StreamHandler, StreamLimits
@@ -59,8 +60,25 @@ class World:
         for label in labels:
             self.broker.append("labels", encode(label), (label.user_id or label.transaction_id).encode())
 
-    def stream(self, name: str = "0", *, batch: int = 50, snapshot_interval_s: float = 1e9, limits: StreamLimits | None = None) -> Process:
-        return Process(self, name, batch, snapshot_interval_s, limits or StreamLimits(), next(self._writers))
+    def stream(self, name: str = "0", *, batch: int = 50, snapshot_interval_s: float = 1e9, limits: StreamLimits | None = None,
+               shared: SharedStorage | None = None, folder: Path | None = None) -> Process:
+        """A process called *name*, on the disk *folder* (the world's own)."""
+        return Process(self, name, batch, snapshot_interval_s, limits or StreamLimits(), next(self._writers), shared, folder or self.folder)
+
+    def home(self, folder: Path, shared: SharedStorage | None = None) -> PartitionHome:
+        """Where the state of partitions is kept."""
+        return PartitionHome(folder, lambda: self.broker.identify("transactions"), lambda: FakeConsumer(self.broker), self.clock, shared=shared,
+                             layout=self.layout)
+
+    def terminals(self, folder: Path, name: str) -> SnapshotStore:
+        """Where the stream *name* keeps terminal state."""
+        lives = "-".join(self.broker.identify(topic).id for topic in ("terminal-activity", "labels"))
+        return SnapshotStore(folder / f"terminals-{name}" / lives)
+
+    def grow(self, partitions: int) -> None:
+        """Give ``transactions``, and the topics that follow it partition by partition, more of them."""
+        for topic in ("transactions", "terminal-activity", "feature-panes"):
+            self.broker.grow(topic, partitions)
 
     def predictions(self) -> list[TransactionScored]:
         return [msgspec.json.decode(r.value or b"", type=TransactionScored) for r in self.broker.records("predictions")]
@@ -83,24 +101,22 @@ class World:
 class Process:
     """One stream process. ``kill`` it and it leaves nothing but what it committed and wrote to disk."""
 
-    def __init__(self, world: World, name: str, batch: int, snapshot_interval_s: float, limits: StreamLimits, writer: int) -> None:
+    def __init__(self, world: World, name: str, batch: int, snapshot_interval_s: float, limits: StreamLimits, writer: int,
+                 shared: SharedStorage | None, folder: Path) -> None:
         self._world = world
         self.health, self.stop = Health("kafka"), threading.Event()
-        self.feed = TerminalFeed(FakeConsumer(world.broker), SnapshotStore(world.folder / f"terminals-{name}"), world.clock, world.layout)
+        self.feed = TerminalFeed(FakeConsumer(world.broker), lambda: world.terminals(folder, name), world.clock, world.layout)
         self.consumer = FakeConsumer(world.broker, "predictor")
         self.handler = StreamHandler(
             layout=world.layout, core=ScoringCore(world.slot, Router("salt", 0.5)), slot=world.slot, feed=self.feed,
-            reads_all=self._reads_all, store_of=lambda partition: SnapshotStore(world.folder / str(partition)), snapshot_interval_s=snapshot_interval_s,
-            clock=world.clock, health=self.health, writer=writer, limits=limits,
+            reader=self.consumer, home=world.home(folder, shared), snapshot_interval_s=snapshot_interval_s, clock=world.clock, health=self.health, writer=writer,
+            limits=limits,
         )
         self.producer = FakeTransactionalProducer(world.broker, f"predictor-{name}")
         self.loop = ConsumerLoop(
             self.consumer, self.producer, self.handler, topics=["transactions"], health=self.health, stop=self.stop, batch=batch,
             poll_timeout_s=0.0, idle_s=0.0, hold_s=0.1, clock=world.clock, cap=DeadLetterCap(max_share=1.0),
         )
-
-    def _reads_all(self, partition: TopicPartition) -> bool:
-        return self.consumer.position(partition) >= self.consumer.end_offsets([partition])[partition]
 
     def run_until(self, done: Callable[[], bool], *, steps: int = 2_000, pace_s: float = 0.01) -> None:
         """Step, *pace_s* apart by the world's clock, until *done*; fails after *steps*."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 
 import numpy as np
@@ -94,12 +94,13 @@ class TerminalFeed:
 
     Args:
         reader: A consumer without a group, for this feed alone.
-        store: Snapshots of this replica.
+        store_of: Tells where this replica's snapshots are, once the topics can be asked which they are.
         layout: Which extra features there are.
     """
 
-    def __init__(self, reader: Consumer, store: SnapshotStore, clock: Clock, layout: FeatureLayout = BASE_LAYOUT) -> None:
-        self._reader, self._store, self._clock, self._layout = reader, store, clock, layout
+    def __init__(self, reader: Consumer, store_of: Callable[[], SnapshotStore], clock: Clock, layout: FeatureLayout = BASE_LAYOUT) -> None:
+        self._reader, self._store_of, self._clock, self._layout = reader, store_of, clock, layout
+        self._store: SnapshotStore | None = None
         self._table: TerminalTable | None = None
         self._next: dict[TopicPartition, int] = {}
         self._targets: dict[TopicPartition, int] = {}
@@ -161,7 +162,7 @@ class TerminalFeed:
             DependencyUnavailable: The disk refuses.
         """
         position = sum(self._next.values())
-        if not self.caught_up or position == self._saved:
+        if self._store is None or not self.caught_up or position == self._saved:
             return
         facts = {f"offset:{p.topic}:{p.partition}": offset for p, offset in self._next.items()}
         facts |= {f"watermark:{partition}": watermark for partition, watermark in self.table.gate.facts().items()}
@@ -178,14 +179,15 @@ class TerminalFeed:
         partitions = self._partitions(TERMINAL_ACTIVITY.name, len(gated)) | self._partitions(LABELS.name, 1)
         first, end = self._reader.beginning_offsets(partitions), self._reader.end_offsets(partitions)
         table = TerminalTable(gated, self._layout)
-        offsets = self._restore(table, end)
+        store = self._store_of()
+        offsets = self._restore(store, table, end)
         self._reader.assign(partitions)
         self._next = {p: max(offsets.get(p, 0), first[p]) for p in partitions}
         for partition, offset in self._next.items():
             self._reader.seek(partition, offset)
         self._targets = {p: end[p] for p in partitions if self._next[p] < end[p]}
         self._saved = sum(self._next.values())
-        self._table = table
+        self._table, self._store = table, store
 
     def _partitions(self, topic: str, least: int) -> frozenset[TopicPartition]:
         found = self._reader.partitions_of(topic)
@@ -194,9 +196,9 @@ class TerminalFeed:
             raise DependencyUnavailable(f"topic {topic} {problem}: see `centinela topics check` and `create`", dependency="kafka")
         return found
 
-    def _restore(self, table: TerminalTable, end: Mapping[TopicPartition, int]) -> dict[TopicPartition, int]:
+    def _restore(self, store: SnapshotStore, table: TerminalTable, end: Mapping[TopicPartition, int]) -> dict[TopicPartition, int]:
         """Offsets to read from, with *table* restored to them; none where no snapshot fits the topics."""
-        for position, data in self._store.load(at_most=1 << 62):
+        for position, data in store.load(at_most=1 << 62):
             try:
                 facts, arrays = unpack(_KIND, data)
                 state = TerminalState.from_arrays(arrays, self._layout)
@@ -210,9 +212,8 @@ class TerminalFeed:
                     topic, _, number = rest.rpartition(":")
                     offsets[TopicPartition(topic, int(number))] = value
             if any(offset > end.get(p, 0) for p, offset in offsets.items()):
-                _log.warning("snapshot.refused", state="terminals", position=position, detail="it is ahead of its topics: they were made anew")
-                self._store.clear()
-                return {}
+                _log.warning("snapshot.refused", state="terminals", position=position, detail="it is ahead of its topics")
+                continue
             table.state = state
             for name, value in facts.items():
                 if name.startswith("watermark:"):

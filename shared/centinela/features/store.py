@@ -4,31 +4,31 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
 from collections.abc import Iterator
 from pathlib import Path
 
 from centinela.errors import DependencyUnavailable
-
-_NAME = re.compile(r"^(\d{19})\.snapshot$")
+from centinela.features.shared_store import SharedFolder
+from centinela.features.snapshot_names import name_of, position_of
 
 
 class SnapshotStore:
-    """Snapshots by position (an offset), written aside, flushed to the disk and then renamed.
+    """Snapshots by position (an offset), written aside, flushed to the disk and then renamed; then, in the background, sent on.
 
-    Every call raises ``DependencyUnavailable`` where the disk refuses.
+    Every call raises ``DependencyUnavailable`` where the disk refuses. Shared storage that does not answer is passed over.
 
     Args:
         folder: Made with the first save.
         keep: Newest snapshots kept.
+        shared: A second home that other machines read, too.
     """
 
-    def __init__(self, folder: Path, keep: int = 3) -> None:
-        self._folder, self._keep = folder, keep
+    def __init__(self, folder: Path, keep: int = 3, shared: SharedFolder | None = None) -> None:
+        self._folder, self._keep, self._shared = folder, keep, shared
 
     def save(self, position: int, data: bytes) -> None:
         """Keep *data* under *position*; older ones past the newest few go."""
-        final = self._folder / f"{position:019d}.snapshot"
+        final = self._folder / name_of(position)
         aside = final.with_suffix(f".{os.getpid()}.part")
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
@@ -42,35 +42,41 @@ class SnapshotStore:
                 os.fsync(folder)
             finally:
                 os.close(folder)
-            for _, path in self._newest_first()[self._keep:]:
-                path.unlink(missing_ok=True)
+            for position_, path in sorted(self._here().items(), reverse=True)[self._keep:]:
+                if position_ != position:
+                    path.unlink(missing_ok=True)
         except OSError as error:
             with contextlib.suppress(OSError):
                 aside.unlink(missing_ok=True)
             raise DependencyUnavailable(f"cannot write a snapshot to {self._folder}: {error}", dependency="disk") from error
+        if self._shared is not None:
+            self._shared.offer(position, data, self._keep)
 
     def load(self, at_most: int) -> Iterator[tuple[int, bytes]]:
-        """(position, data) of the snapshots at or below *at_most*, the newest first."""
-        for position, path in self._newest_first():
-            if position <= at_most:
+        """(position, data) of the snapshots at or below *at_most*, the newest first; of equal ones the disk's."""
+        here = self._here()
+        there = self._shared.positions() if self._shared is not None else frozenset()
+        for position in sorted((p for p in here.keys() | there if p <= at_most), reverse=True):
+            if position in here:
                 try:
-                    data = path.read_bytes()
+                    yield position, here[position].read_bytes()
                 except FileNotFoundError:
-                    continue
+                    pass
                 except OSError as error:
-                    raise DependencyUnavailable(f"cannot read {path}: {error}", dependency="disk") from error
+                    raise DependencyUnavailable(f"cannot read {here[position]}: {error}", dependency="disk") from error
+            if position in there and self._shared is not None and (data := self._shared.read(position)) is not None:
                 yield position, data
 
     def clear(self) -> None:
-        """Forget all: they belong to another log."""
-        for _, path in self._newest_first():
+        """Forget all that is on the disk: it belongs to another log."""
+        for path in self._here().values():
             path.unlink(missing_ok=True)
 
-    def _newest_first(self) -> list[tuple[int, Path]]:
+    def _here(self) -> dict[int, Path]:
         try:
             found = list(self._folder.iterdir())
         except FileNotFoundError:
-            return []
+            return {}
         except OSError as error:
             raise DependencyUnavailable(f"cannot read {self._folder}: {error}", dependency="disk") from error
-        return sorted(((int(m[1]), path) for path in found if (m := _NAME.match(path.name))), reverse=True)
+        return {position: path for path in found if (position := position_of(path.name)) is not None}

@@ -8,10 +8,11 @@ from typing import Literal, NamedTuple, TypeVar
 import kafka.errors as kafka_errors
 from kafka.admin import ConfigResource, KafkaAdminClient, NewTopic
 
-from centinela.errors import CentinelaError
+from centinela.errors import CentinelaError, DependencyUnavailable
 from centinela.kafka.guard import DeadlineExceeded, Guard
 from centinela.kafka.kafka_python_common import common_config, mapped_errors
 from centinela.kafka.limits import LIMITS
+from centinela.kafka.port import TopicIdentity
 from centinela.settings import Settings
 from centinela.topics import CATALOGUE, DAY_MS, WITH_DLQ, Topic
 
@@ -129,6 +130,17 @@ class TopicAdmin:
             name: TopicState(partitions, replication, {key: str(configs[name][key]["value"]) for key in wanted[name] if key in configs[name]})
             for name, (partitions, replication) in shapes.items()
         }
+
+    def identify(self, topic: str) -> TopicIdentity:
+        """Which life of *topic* there is now.
+
+        Raises:
+            DependencyUnavailable: The brokers do not answer, or *topic* does not exist.
+        """
+        [found] = self._run(lambda client: client.describe_topics([topic]))
+        if found["error_code"] != 0:
+            raise DependencyUnavailable(f"topic {topic} does not exist: run `centinela topics create`", dependency="kafka")
+        return TopicIdentity(str(found["topic_id"]), len(found["partitions"]))
 
     def close(self) -> None:
         """Release the connection."""

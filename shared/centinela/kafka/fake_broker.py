@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import uuid
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Literal
 from centinela.errors import DependencyUnavailable, InvalidRecord
 from centinela.kafka.limits import MAX_REQUEST_BYTES
 from centinela.kafka.partitioner import partition_of
-from centinela.kafka.port import Outgoing, Record, TopicPartition
+from centinela.kafka.port import Outgoing, Record, TopicIdentity, TopicPartition
 
 if TYPE_CHECKING:
     from centinela.kafka.fake import FakeConsumer, FakeTransactionalProducer
@@ -40,15 +41,36 @@ class FakeBroker:
         self._default, self._auto_create = partitions, auto_create
         self._logs: dict[TopicPartition, list[Entry]] = {}
         self._counts: dict[str, int] = {}
+        self._ids: dict[str, str] = {}
         self._groups: dict[str, Group] = defaultdict(Group)
         self._owners: dict[str, FakeTransactionalProducer] = {}
         self._round_robin = itertools.count()
 
     def create(self, topic: str, partitions: int) -> None:
-        """Make *topic*."""
+        """Make *topic*, empty."""
         self._counts[topic] = partitions
+        self._ids[topic] = str(uuid.uuid4())
         for number in range(partitions):
             self._logs[TopicPartition(topic, number)] = []
+
+    def grow(self, topic: str, partitions: int) -> None:
+        """Give *topic* more partitions; what is in it stays where it is."""
+        for number in range(self._counts[topic], partitions):
+            self._logs[TopicPartition(topic, number)] = []
+        self._counts[topic] = partitions
+
+    def remake(self, topic: str) -> None:
+        """Delete *topic*, and what groups have committed of it, and make it again."""
+        for group in self._groups.values():
+            group.committed = {p: offset for p, offset in group.committed.items() if p.topic != topic}
+        self.create(topic, self._counts[topic])
+
+    def identify(self, topic: str) -> TopicIdentity:
+        """As ``TopicAdmin.identify``."""
+        self.check()
+        if not self.partitions(topic):
+            raise DependencyUnavailable(f"topic {topic} does not exist", dependency="kafka")
+        return TopicIdentity(self._ids[topic], self._counts[topic])
 
     def append(self, topic: str, value: bytes | None, key: bytes | None = None, *, partition: int | None = None,
                headers: tuple[tuple[str, bytes], ...] = ()) -> Record:

@@ -23,6 +23,7 @@ from centinela.kafka.reader import TableReader
 from centinela.topics import LABELS, PREDICTIONS, TERMINAL_ACTIVITY, TRANSACTIONS
 from centinela_predictor.activity import Block, pack_block
 from centinela_predictor.admission import admit
+from centinela_predictor.partition_home import LogChanged, PartitionHome
 from centinela_predictor.replica import PlacedReader, StateReplica, VerdictFollower, newest
 from centinela_predictor.state import PartitionState
 from centinela_predictor.verdicts import VerdictBook
@@ -35,13 +36,15 @@ NOWHERE = Path("/nonexistent/snapshots")
 USERS_AT = slice(LAYOUT.names.index(USER_FEATURES[0]), LAYOUT.names.index(USER_FEATURES[-1]) + 1)
 
 
-def unplaced(book: VerdictBook | None = None, state_dir: Path = NOWHERE) -> StateReplica:
-    return StateReplica(LAYOUT, VerdictBook(10_000) if book is None else book, FixedClock(NOW), 1_000,
-                        lambda partition: SnapshotStore(state_dir / str(partition)))
+def unplaced(broker: FakeBroker, book: VerdictBook | None = None, state_dir: Path = NOWHERE) -> StateReplica:
+    clock = FixedClock(NOW)
+    home = PartitionHome(state_dir, lambda: broker.identify(TRANSACTIONS.name), lambda: FakeConsumer(broker), clock, dedupe_ids=1_000, layout=LAYOUT)
+    return StateReplica(LAYOUT, VerdictBook(10_000) if book is None else book, clock, home)
 
 
 def replica(book: VerdictBook | None = None) -> StateReplica:
-    made, reader = unplaced(book), FakeConsumer(FakeBroker(PARTITIONS))
+    broker = FakeBroker(PARTITIONS)
+    made, reader = unplaced(broker, book), FakeConsumer(broker)
     made.place(reader, TableReader(reader, [TRANSACTIONS.name]), reader.partitions_of(TRANSACTIONS.name))
     return made
 
@@ -194,7 +197,7 @@ def test_the_newest_verdicts_are_read_and_the_rest_is_not() -> None:
     broker = FakeBroker(2)
     for n in range(40):
         broker.append(PREDICTIONS.name, b"%d" % n, partition=n % 2)
-    reader = PlacedReader(FakeConsumer(broker), PREDICTIONS.name, newest(10))
+    reader = PlacedReader(FakeConsumer(broker), PREDICTIONS.name, newest(10), FixedClock(NOW))
     read = reader.poll(0.0) + reader.poll(0.0)
     assert sorted(int(record.value or b"-1") for record in read) == list(range(30, 40))
     assert reader.at_end()
@@ -209,21 +212,22 @@ def test_a_start_from_the_streams_snapshots_ends_where_a_start_from_the_beginnin
     log = records(transactions(200))
     for record in log:
         broker.append(record.topic, record.value, record.key, partition=record.partition)
-    stream = PartitionState(1_000)
+    life = broker.identify(TRANSACTIONS.name)
+    store = SnapshotStore(tmp_path / "partitions" / f"{life.id}-{life.partitions}" / "1")
     of_one = [record for record in log if record.partition == 1]
     for snapshot_at in (20, 40):
         stream = PartitionState(1_000)
         stream.apply(admit(of_one[:snapshot_at], NOW).columns)
-        SnapshotStore(tmp_path / "1").save(snapshot_at, stream.to_bytes())
-    SnapshotStore(tmp_path / "1").save(len(of_one) + 5, b"of a longer log, not looked at")
+        store.save(snapshot_at, stream.to_bytes())
+    store.save(len(of_one) + 5, b"of a longer log, not looked at")
     if newest_is_damaged:
-        SnapshotStore(tmp_path / "1").save(40, b"torn")
+        store.save(40, b"torn")
 
     read: dict[Path, list[Record]] = {}
     rows = []
     for state_dir in (NOWHERE, tmp_path):
-        ours = unplaced(state_dir=state_dir)
-        reader = PlacedReader(FakeConsumer(broker), TRANSACTIONS.name, ours.place)
+        ours = unplaced(broker, state_dir=state_dir)
+        reader = PlacedReader(FakeConsumer(broker), TRANSACTIONS.name, ours.place, FixedClock(NOW))
         read[state_dir] = reader.poll(0.0)
         ours.apply_transactions(read[state_dir])
         rows.append(ours.features([TransactionReceived(transaction_id=f"q-{n}", occurred_at=NOW, amount=1.0, user_id=f"u-{n}") for n in range(12)]))
@@ -232,3 +236,45 @@ def test_a_start_from_the_streams_snapshots_ends_where_a_start_from_the_beginnin
     assert len(read[NOWHERE]) == 200
     assert len(read[tmp_path]) == 200 - (20 if newest_is_damaged else 40)
     np.testing.assert_array_equal(rows[1], rows[0])
+
+
+@pytest.mark.parametrize("snapshots_of_the_grown_topic", [False, True])
+def test_a_user_who_moved_when_the_topic_grew_has_all_of_its_windows(tmp_path: Path, snapshots_of_the_grown_topic: bool) -> None:
+    broker = FakeBroker(1)
+    events = transactions(200)
+    for event in events[:150]:
+        broker.append(TRANSACTIONS.name, encode(event), (event.user_id or event.transaction_id).encode())
+    once = unplaced(broker, state_dir=tmp_path)
+    PlacedReader(FakeConsumer(broker), TRANSACTIONS.name, once.place, FixedClock(NOW)).poll(0.0)
+    once._home.save(0, PartitionState(1_000, LAYOUT), 0)
+    broker.grow(TRANSACTIONS.name, PARTITIONS)
+    for event in events[150:]:
+        broker.append(TRANSACTIONS.name, encode(event), (event.user_id or event.transaction_id).encode())
+    if snapshots_of_the_grown_topic:
+        stream = unplaced(broker, state_dir=tmp_path)._home
+        stream.open()
+        for number, state in enumerate(stream.regroup({0: 150, 1: 0, 2: 0})):
+            stream.save(number, state, [150, 0, 0][number])
+
+    ours = unplaced(broker, state_dir=tmp_path)
+    reader = PlacedReader(FakeConsumer(broker), TRANSACTIONS.name, ours.place, FixedClock(NOW))
+    while read := reader.poll(0.0):
+        ours.apply_transactions(read)
+
+    whole = replica()
+    whole.apply_transactions(records(events))
+    probes = [TransactionReceived(transaction_id=f"q-{n}", occurred_at=NOW, amount=1.0, user_id=f"u-{n}") for n in range(12)]
+    np.testing.assert_array_equal(ours.features(probes)[:, USERS_AT], whole.features(probes)[:, USERS_AT])
+    assert ours.seen(events) == [True] * 200
+
+
+def test_a_topic_that_grows_while_it_is_followed_ends_the_follower() -> None:
+    broker, clock = FakeBroker(2), FixedClock(NOW)
+    ours = unplaced(broker)
+    reader = PlacedReader(FakeConsumer(broker), TRANSACTIONS.name, ours.place, clock)
+    reader.poll(0.0)
+    broker.grow(TRANSACTIONS.name, 4)
+
+    clock.set(NOW + timedelta(seconds=10))
+    with pytest.raises(LogChanged, match="4 partitions, not 2"):
+        reader.poll(0.0)

@@ -1,0 +1,83 @@
+"""Partition states from the whole log, for a topic that was given more partitions: its users moved, their history did not."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from functools import lru_cache
+
+import numpy as np
+import structlog
+
+from centinela.features.layout import FeatureLayout
+from centinela.kafka.dlq import DeadLetter
+from centinela.kafka.partitioner import partition_of
+from centinela.kafka.port import Consumer, Record, TopicPartition
+from centinela_predictor.admission import Admitted, admit
+from centinela_predictor.emit import by_partition
+from centinela_predictor.state import PartitionState
+
+_BATCH = 5_000
+_log = structlog.get_logger(__name__)
+_owner = lru_cache(1 << 17)(partition_of)
+
+
+def regroup(reader: Consumer, topic: str, until: Mapping[int, int], now: datetime, layout: FeatureLayout, dedupe_ids: int) -> list[PartitionState]:
+    """The state of every partition of *topic* at its offset in *until*, with what its users did in other partitions.
+
+    The state of a partition takes all of its own records before that offset, and every record of another partition, up to its end,
+    whose key would go to it now. What of a user comes into the former partition after this is a stray: see ``without_strays``.
+
+    Args:
+        reader: A consumer without a group, for this call alone.
+        until: One offset for each of the topic's partitions.
+
+    Raises:
+        DependencyUnavailable: The brokers are away.
+    """
+    partitions = [TopicPartition(topic, number) for number in range(len(until))]
+    first, end = reader.beginning_offsets(partitions), reader.end_offsets(partitions)
+    states = [PartitionState(dedupe_ids, layout) for _ in partitions]
+    for partition in partitions:
+        states[partition.partition].regrouped_at = end[partition]
+        if first[partition] > 0:
+            _log.warning("regroup.log_cut_short", topic=topic, partition=partition.partition, first=first[partition])
+    reader.assign(partitions)
+    reading = {partition for partition in partitions if first[partition] < end[partition]}
+    while reading:
+        records = [record for record in reader.poll(0.2, _BATCH) if record.offset < end[TopicPartition(topic, record.partition)]]
+        for number, part in by_partition(records).items():
+            _take(states, number, admit(part, now, layout), until[number])
+        reading = {partition for partition in reading if reader.position(partition) < end[partition]}
+    return states
+
+
+def _take(states: list[PartitionState], number: int, admitted: Admitted, until: int) -> None:
+    owners = np.array([_owner_of(record, len(states)) for record in admitted.records], dtype=np.intp)
+    offsets = np.array([record.offset for record in admitted.records], dtype=np.int64)
+    states[number].apply(admitted.columns.take(np.flatnonzero(offsets < until)))
+    for owner in np.unique(owners[owners != number]).tolist():
+        states[owner].inherit(admitted.columns.take(np.flatnonzero(owners == owner)))
+
+
+def without_strays(admitted: Admitted, state: PartitionState, number: int, partitions: int) -> Admitted:
+    """*admitted* but for records of users who belong to another partition since the topic has *partitions*.
+
+    A producer that had not noticed yet sent them here after ``regroup``; the state of the user's own partition does not have them, and
+    this one does not have what the user did there: they can be scored nowhere, and go to the dead letters.
+    """
+    if state.regrouped_at is None:
+        return admitted
+    owners = [number if record.offset < state.regrouped_at else _owner_of(record, partitions) for record in admitted.records]
+    keep = np.array([n for n, owner in enumerate(owners) if owner == number], dtype=np.intp)
+    if len(keep) == len(owners):
+        return admitted
+    strays = [
+        DeadLetter(record, "wrong_partition", f"its key belongs to partition {owner} of {partitions}; it was sent by a producer that took the topic for smaller")
+        for record, owner in zip(admitted.records, owners, strict=True) if owner != number
+    ]
+    return Admitted([admitted.records[n] for n in keep], [admitted.events[n] for n in keep], admitted.columns.take(keep), admitted.refused + strays)
+
+
+def _owner_of(record: Record, partitions: int) -> int:
+    return record.partition if record.key is None else _owner(record.key, partitions)
