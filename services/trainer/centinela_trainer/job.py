@@ -28,6 +28,7 @@ from centinela_trainer.skew_report import SkewReport, excess, save
 from centinela_trainer.snapshot import Snapshot, SnapshotStore
 from centinela_trainer.tracking import BUNDLE, REQUEST, LoggedData, LoggedModel, Tracking
 from centinela_trainer.training import Candidate, NotEnoughData, train
+from centinela_trainer.trainset import read_features
 
 log = structlog.get_logger()
 _BOOTSTRAP_SAMPLES, _EXAMPLE_ROWS = 200, 5
@@ -121,7 +122,7 @@ class TrainingJob:
             raise NotEnoughData(f"the archive holds no transaction up to {request.as_of.isoformat()}")
         layout, window = FeatureLayout.parse(feature_set), timedelta(days=self._params.train.window_days)
         start = request.as_of - self._maturity - window
-        predictions = self._reader.predictions(layout.names, start, request.as_of)
+        predictions = read_features(self._reader, layout, start, request.as_of, self._params.train.features)
         labels = self._reader.labels(start, request.as_of)
         dataset = assemble(predictions, labels, layout.names, as_of=request.as_of, maturity=self._maturity, window=window)
         log.info("dataset.assembled", rows=len(dataset), frauds=int(dataset.is_fraud.sum()), predictions=len(predictions), labels=len(labels))

@@ -47,11 +47,11 @@ class DataParams(_Strict, frozen=True):
 class HgbParams(_Strict, frozen=True):
     """HistGradientBoostingClassifier. Early stopping on a random split is off: it would look into the future."""
 
-    max_iter: Count = 150
-    learning_rate: Positive = 0.08
+    max_iter: Count = 100
+    learning_rate: Positive = 0.05
     max_leaf_nodes: Count | None = 15
     max_depth: Count | None = None
-    min_samples_leaf: Count = 10
+    min_samples_leaf: Count = 20
     l2_regularization: Annotated[float, Meta(ge=1)] = 1.0
     class_weight: Literal["balanced"] | None = None
 
@@ -81,6 +81,7 @@ class TrainParams(_Strict, frozen=True):
     """What is fitted, on how much."""
 
     model_kind: ModelKind = "hgb"
+    features: Literal["served", "recomputed"] = "served"
     window_days: Positive = 120
     min_rows: Count = 500
     min_frauds: Count = 20

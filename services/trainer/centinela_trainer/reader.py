@@ -18,7 +18,7 @@ class ArchiveReader:
     """Point-in-time reads of the archive under *root*. Each transaction may still appear more than once."""
 
     def __init__(self, root: Path) -> None:
-        self._store = ArchiveStore(root)
+        self.store = ArchiveStore(root)
 
     def newest(self) -> datetime | None:
         """The greatest event time among the verdicts; None where there are none."""
@@ -42,7 +42,7 @@ class ArchiveReader:
 
         Features that no file holds are left out.
         """
-        files = self._store.files(PREDICTIONS, start.astimezone(UTC).date(), end.astimezone(UTC).date())
+        files = self.store.files(PREDICTIONS, start.astimezone(UTC).date(), end.astimezone(UTC).date())
         if not files:
             return pa.table({"transaction_id": pa.array([], pa.string()), "user_id": pa.array([], pa.string()),
                              "occurred_us": pa.array([], pa.int64())})
@@ -56,7 +56,7 @@ class ArchiveReader:
 
     def labels(self, start: datetime, as_of: datetime) -> pa.Table:
         """Labels on transactions from *start* on, reported up to *as_of*: ``transaction_id``, ``is_fraud``, ``reported_us``."""
-        files = self._store.files(LABELS, start.astimezone(UTC).date(), as_of.astimezone(UTC).date())
+        files = self.store.files(LABELS, start.astimezone(UTC).date(), as_of.astimezone(UTC).date())
         if not files:
             return pa.table({"transaction_id": pa.array([], pa.string()), "is_fraud": pa.array([], pa.bool_()),
                              "reported_us": pa.array([], pa.int64())})
@@ -66,7 +66,7 @@ class ArchiveReader:
         ).to_arrow_table()
 
     def _day_folders(self) -> list[Path]:
-        return sorted({path.parent for path in self._store.files(PREDICTIONS)})
+        return sorted({path.parent for path in self.store.files(PREDICTIONS)})
 
 
 def _files(paths: Sequence[Path]) -> str:
