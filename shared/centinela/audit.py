@@ -1,5 +1,8 @@
 """Reconciles the log: every transaction has exactly one verdict, or its record exactly one dead letter.
 
+A redriven record counts by itself, at its new place: it has its verdict or a letter of its own; the letter that it was made of stays
+the outcome of its first place.
+
 ``reconcile`` is pure and works on arrays of 64-bit hashes and positions; ``LogAudit`` feeds it from Kafka with read_committed,
 through kafka-python: a client that the predictor's stream does not use.
 """
@@ -11,18 +14,19 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-import msgspec
 import numpy as np
 import numpy.typing as npt
 import xxhash
 
 from centinela import topics
 from centinela.errors import DependencyUnavailable
+from centinela.kafka.letters import transaction_id
 from centinela.kafka.port import Consumer, Record, TopicPartition
+from centinela.redrives import OFFSET_BITS, RedriveLedger, Redrives, pack
 
+__all__ = ["LogAudit", "Position", "Reconciliation", "id_hash", "letter_origin", "pack", "reconcile", "transaction_id", "unpack"]
 U64 = npt.NDArray[np.uint64]
-_OFFSET_BITS = 48
-_OFFSET_MASK = (1 << _OFFSET_BITS) - 1
+_OFFSET_MASK = (1 << OFFSET_BITS) - 1
 UNDECODABLE = 0
 """Stands for a record without a readable transaction id."""
 
@@ -34,14 +38,9 @@ class Position(NamedTuple):
     offset: int
 
 
-def pack(partition: int, offset: int) -> int:
-    """A position as one integer: 16 bits of partition, 48 of offset."""
-    return partition << _OFFSET_BITS | offset
-
-
 def unpack(packed: int) -> Position:
     """The inverse of ``pack``."""
-    return Position(packed >> _OFFSET_BITS, packed & _OFFSET_MASK)
+    return Position(packed >> OFFSET_BITS, packed & _OFFSET_MASK)
 
 
 @dataclass(frozen=True)
@@ -54,7 +53,7 @@ class Reconciliation:
         duplicates: Further records with an id already counted: they get no verdict of their own.
         undecodable: Records without a readable transaction id.
         verdicts: Records in ``predictions``.
-        dead_letters: Records in ``transactions-dlq``.
+        dead_letters: Letters in ``transactions-dlq``; what closes one is none.
         rejected_rows: Of these, rows of files that never were in ``transactions``: each has its outcome, and stands nowhere else.
         missing: Positions in ``transactions``: no verdict and no dead letter.
         repeated: Positions in ``predictions``: a further verdict on an id that has one.
@@ -62,6 +61,7 @@ class Reconciliation:
         repeated_letters: Positions in ``transactions`` with more than one dead letter.
         stray_letters: Dead letters of records that the log does not have (any more), or without an origin.
         log_is_whole: Whether ``transactions`` still begins at its first record; where retention cut it, strays are no fault.
+        redrives: What operators did with the letters; its positions must be empty too.
     """
 
     records: int
@@ -77,16 +77,23 @@ class Reconciliation:
     stray_letters: int
     log_is_whole: bool = True
     rejected_rows: int = 0
+    redrives: Redrives = field(default_factory=Redrives)
+
+    @property
+    def open_letters(self) -> int:
+        """Dead letters that nobody has redriven or dropped."""
+        return self.dead_letters - self.redrives.redriven - self.redrives.dropped
 
     @property
     def reconciled(self) -> bool:
-        """Exactly one outcome for each transaction."""
+        """Exactly one outcome for each transaction, and exactly one record for each redriven letter."""
         strays = self.log_is_whole and (len(self.unexpected) > 0 or self.stray_letters > 0)
-        return not (len(self.missing) or len(self.repeated) or len(self.repeated_letters) or strays)
+        redrives = len(self.redrives.twice) or len(self.redrives.lost) or len(self.redrives.unclosed)
+        return not (len(self.missing) or len(self.repeated) or len(self.repeated_letters) or redrives or strays)
 
 
 def reconcile(log_ids: U64, log_positions: U64, verdict_ids: U64, verdict_positions: U64, letter_origins: U64, *,
-              letters_without_origin: int = 0, rejected_rows: int = 0, log_is_whole: bool = True) -> Reconciliation:
+              letters_without_origin: int = 0, rejected_rows: int = 0, log_is_whole: bool = True, redrives: Redrives | None = None) -> Reconciliation:
     """Match records with their outcomes.
 
     Args:
@@ -97,6 +104,7 @@ def reconcile(log_ids: U64, log_positions: U64, verdict_ids: U64, verdict_positi
         letter_origins: Packed origin of each dead letter of ``transactions``, shape (k,).
         letters_without_origin: Dead letters that do not say where they came from.
         rejected_rows: Dead letters of rows of files.
+        redrives: What operators did with the letters.
     """
     lettered = np.isin(log_positions, letter_origins)
     readable = log_ids != UNDECODABLE
@@ -116,23 +124,8 @@ def reconcile(log_ids: U64, log_positions: U64, verdict_ids: U64, verdict_positi
         verdicts=len(verdict_ids), dead_letters=len(letter_origins) + letters_without_origin + rejected_rows, missing=np.sort(missing),
         repeated=np.sort(verdict_positions[order][again]), unexpected=np.sort(verdict_positions[~np.isin(verdict_ids, ids)]),
         repeated_letters=origins[in_log & (letters > 1)], stray_letters=int(letters[~in_log].sum()) + letters_without_origin,
-        log_is_whole=log_is_whole, rejected_rows=rejected_rows,
+        log_is_whole=log_is_whole, rejected_rows=rejected_rows, redrives=redrives or Redrives(),
     )
-
-
-class _Id(msgspec.Struct):
-    transaction_id: str
-
-
-_decoder = msgspec.json.Decoder(_Id)
-
-
-def transaction_id(value: bytes | None) -> str | None:
-    """The transaction id in a record's value; None where it cannot be read."""
-    try:
-        return _decoder.decode(value or b"").transaction_id or None
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return None
 
 
 def id_hash(value: bytes | None) -> int:
@@ -184,6 +177,7 @@ class LogAudit:
         self._consumer, (self._log, self._verdicts, self._letters), self._batch = consumer, names, batch
         self._columns = {name: (_Column(), _Column()) for name in names}
         self._stray, self._rejected_rows = 0, 0
+        self._redrives = RedriveLedger(self._letters)
         self._partitions: frozenset[TopicPartition] = frozenset()
         self._whole = True
 
@@ -202,7 +196,8 @@ class LogAudit:
         (ids, positions), (verdicts, verdict_positions) = (
             (a.array(), b.array()) for a, b in (self._columns[self._log], self._columns[self._verdicts]))
         return reconcile(ids, positions, verdicts, verdict_positions, self._columns[self._letters][1].array(),
-                         letters_without_origin=self._stray, rejected_rows=self._rejected_rows, log_is_whole=self._whole)
+                         letters_without_origin=self._stray, rejected_rows=self._rejected_rows, log_is_whole=self._whole,
+                         redrives=self._redrives.result(log_is_whole=self._whole))
 
     def read_until_reconciled(self, wait_s: float) -> Reconciliation:
         """Read on until the log reconciles, at most *wait_s*; for a predictor that still works on it."""
@@ -240,9 +235,12 @@ class LogAudit:
             mine = [r for r in records if r.topic == name]
             if not mine:
                 continue
+            if name == self._log:
+                self._redrives.take_log(mine)
             if name == self._letters:
-                from_log = [r for r in mine if not is_rejected_row(r)]
-                self._rejected_rows += len(mine) - len(from_log)
+                letters = [r for r in mine if not self._redrives.take_closing(r)]
+                from_log = [r for r in letters if not is_rejected_row(r)]
+                self._rejected_rows += len(letters) - len(from_log)
                 origins = [letter_origin(r, self._log) for r in from_log]
                 positions.extend([o for o in origins if o is not None])
                 self._stray += origins.count(None)

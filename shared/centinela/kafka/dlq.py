@@ -13,6 +13,10 @@ from centinela.kafka.port import Outgoing, Record
 from centinela.topics import DLQ_SUFFIX
 
 PREFIX = "dlq."
+REDRIVE = "redrive."
+"""Headers of a record that was dead before: they stay with it, whatever else has to be left out."""
+CUT_HEADERS = frozenset({"dlq.size", "dlq.key_size", "dlq.headers_dropped"})
+"""A letter with one of these is less than its record."""
 DETAIL_BYTES = 1_000
 KEY_BYTES = 10_000
 HEADER_BYTES = 20_000
@@ -43,10 +47,12 @@ def dead_letter(record: Record, reason: str, detail: str, *, at: datetime) -> Ou
 
     However large the record was (compressed, it may be larger than a producer takes), its letter can be written: a value is
     cut to ``MAX_RECORD_BYTES`` and a key to ``KEY_BYTES``, and ``dlq.size`` and ``dlq.key_size`` then have their full sizes; of
-    headers past ``HEADER_BYTES`` only the count is kept, in ``dlq.headers_dropped``.
+    headers past ``HEADER_BYTES`` only the count is kept, in ``dlq.headers_dropped``. What the record tells of earlier deaths
+    (``redrive.*``) stands first.
     """
     key, value = record.key, record.value
     originals = [header for header in record.headers if not header[0].startswith(PREFIX)]
+    originals.sort(key=lambda header: not header[0].startswith(REDRIVE))
     headers = _fitting(originals)
     if len(headers) < len(originals):
         headers.append(("dlq.headers_dropped", b"%d" % (len(originals) - len(headers))))

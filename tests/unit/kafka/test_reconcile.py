@@ -23,8 +23,11 @@ from centinela.audit import (
     unpack,
 )
 from centinela.audit_cli import report
+from centinela.clock import FixedClock
 from centinela.kafka.dlq import dead_letter
 from centinela.kafka.fake import FakeBroker, FakeConsumer, FakeTransactionalProducer
+from centinela.kafka.letterbox import Filter, LetterBox
+from centinela.kafka.letters import redrive_count
 from centinela.kafka.port import Outgoing, Record
 
 AT = datetime(2018, 4, 1, tzinfo=UTC)
@@ -99,6 +102,16 @@ class Platform:
 
     def letter(self, record: Record) -> None:
         self._write(dead_letter(record, "malformed_json", "", at=AT), abort=False)
+
+    def redrive(self) -> Record:
+        """Put the one open letter back; the record."""
+        box = LetterBox(lambda: FakeConsumer(self.broker), [LETTERS], FixedClock(AT))
+        [_] = box.redrive(FakeTransactionalProducer(self.broker, "dlq"), Filter(), by="ana").redrive
+        return max((r for r in self.broker.records(LOG) if redrive_count(r.headers)), key=lambda r: redrive_count(r.headers))
+
+    def drop(self) -> None:
+        LetterBox(lambda: FakeConsumer(self.broker), [LETTERS], FixedClock(AT)).drop(
+            FakeTransactionalProducer(self.broker, "dlq"), Filter(), by="ana", why="a test")
 
     def audit(self) -> tuple[LogAudit, Reconciliation]:
         audit = LogAudit(FakeConsumer(self.broker))
@@ -201,3 +214,83 @@ def test_waiting_ends_when_the_outcome_never_comes() -> None:
     audit, _ = platform.audit()
 
     assert not audit.read_until_reconciled(0.01).reconciled
+
+
+def test_a_redriven_record_is_missing_until_it_has_its_verdict() -> None:
+    platform = Platform()
+    platform.letter(platform.transaction("a"))
+    again = platform.redrive()
+    audit, before = platform.audit()
+    named = audit.ids_at(LOG, before.missing)
+    platform.verdict("a")
+    _, after = platform.audit()
+
+    assert (before.reconciled, named) == (False, ["a"])
+    assert before.missing.tolist() == [pack(again.partition, again.offset)]
+    assert after.reconciled
+    assert (after.records, after.transactions, after.verdicts, after.dead_letters) == (2, 1, 1, 1)
+    assert (after.redrives.redriven, after.open_letters) == (1, 0)
+
+
+def test_a_redriven_record_that_dies_again_has_its_own_letter() -> None:
+    platform = Platform()
+    platform.letter(platform.receive(b"{broken"))
+    platform.letter(platform.redrive())
+    _, once = platform.audit()
+    platform.letter(platform.redrive())
+    _, twice = platform.audit()
+
+    assert once.reconciled
+    assert twice.reconciled
+    assert (twice.records, twice.dead_letters, twice.redrives.redriven, twice.open_letters) == (3, 3, 2, 1)
+
+
+def test_a_dropped_letter_is_still_its_records_outcome() -> None:
+    platform = Platform()
+    platform.letter(platform.receive(b"{broken"))
+    platform.drop()
+    _, result = platform.audit()
+
+    assert result.reconciled
+    assert (result.dead_letters, result.redrives.dropped, result.open_letters, result.stray_letters) == (1, 1, 0, 0)
+
+
+def test_a_letter_redriven_twice_is_named() -> None:
+    platform = Platform()
+    platform.letter(platform.transaction("a"))
+    again = platform.redrive()
+    platform.broker.append(LOG, again.value, again.key, headers=again.headers)
+    platform.verdict("a")
+
+    audit, result = platform.audit()
+
+    assert not result.reconciled
+    assert audit.ids_at(LETTERS, result.redrives.twice) == ["a"]
+
+
+def test_a_letter_closed_as_redriven_whose_record_is_not_in_the_log_is_named() -> None:
+    platform, other = Platform(), Platform()
+    for one in (platform, other):
+        one.letter(one.transaction("a"))
+    other.redrive()
+    [closing] = [r for r in other.broker.records(LETTERS) if dict(r.headers).get("dlq.closed")]
+    platform.broker.append(LETTERS, None, headers=closing.headers, partition=closing.partition)
+
+    audit, result = platform.audit()
+
+    assert not result.reconciled
+    assert audit.ids_at(LETTERS, result.redrives.lost) == ["a"]
+
+
+def test_a_record_made_of_a_letter_that_nothing_closes_is_named() -> None:
+    platform, other = Platform(), Platform()
+    for one in (platform, other):
+        one.letter(one.transaction("a"))
+    again = other.redrive()
+    platform.broker.append(LOG, again.value, again.key, headers=again.headers)
+    platform.verdict("a")
+
+    audit, result = platform.audit()
+
+    assert not result.reconciled
+    assert audit.ids_at(LETTERS, result.redrives.unclosed) == ["a"]
