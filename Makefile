@@ -52,6 +52,9 @@ check: env types ## lint and types
 types: env
 	@$(PY) -m mypy $(SOURCES)
 
+benchmark-features: env ## what exact features cost, in batch and in the stream (HANDBOOK=its transactions, else simulated)
+	@OMP_NUM_THREADS=1 $(PY) benchmarks/features.py $(HANDBOOK) $(ARGS)
+
 benchmark-model: env ## how good the default training is on the Handbook's stream (HANDBOOK=its transactions, a Parquet file)
 	@OMP_NUM_THREADS=1 $(PY) benchmarks/model.py $(HANDBOOK) $(ARGS)
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
 from centinela.features.assemble import Columns, Matrix, assemble, stored_bits
+from centinela.features.idtable import IdTable, first_of_each
 from centinela.features.keys import DAY_MS, NOBODY, Hashes, Int64s, hash_ids, minor_units
 from centinela.features.layout import FeatureLayout
 from centinela.features.spec import TERMINAL
@@ -38,7 +39,7 @@ def build_features(transactions: pd.DataFrame, labels: pd.DataFrame, layout: Fea
         ValueError: A transaction id repeats.
     """
     columns = to_columns(transactions, layout)
-    if len(np.unique(columns.ids)) < len(columns):
+    if not first_of_each(columns.ids).all():
         raise ValueError("a transaction id repeats: features are defined for distinct transactions")
     by_time = _by_time(columns.times, transactions["transaction_id"])
     rows = by_time if order == "time" else np.arange(len(columns))
@@ -91,7 +92,8 @@ def _terminal_features(columns: Columns, by_time: NDArray[np.intp], labels: pd.D
         last = min(first + _SLAB, int(np.searchsorted(ordered, ordered[first] + _SPAN_MS)))
         rows = by_time[first:last]
         terminals, times = columns.terminals[rows], columns.times[rows]
-        state.apply_activity(terminals, times, columns.ids[rows])
+        ids = columns.ids[rows]
+        state.apply_history(terminals, times, ids, reported.on(ids))
         reported.apply(state, int(times[-1]))
         features[rows] = state.read(terminals, times)
         first = last
@@ -103,13 +105,20 @@ class _Labels:
 
     def __init__(self, labels: pd.DataFrame) -> None:
         ids, occurred = _hashes(labels, "transaction_id"), _ms(labels["occurred_at"])
-        _, first, which = np.unique(ids, return_index=True, return_inverse=True)
-        occurred = occurred[first[which]]
+        if not first_of_each(ids).all():
+            _, first, which = np.unique(ids, return_index=True, return_inverse=True)
+            occurred = occurred[first[which]]
         order = np.argsort(occurred, kind="stable")
         self._ids, self._occurred = ids[order], occurred[order]
         self._reported = _ms(labels["reported_at"])[order]
         self._is_fraud = labels["is_fraud"].to_numpy(bool)[order]
         self._done = 0
+        self._known = IdTable()
+        self._known.of(ids)
+
+    def on(self, ids: Hashes) -> NDArray[np.bool_]:
+        """Whether there is a report on each of *ids*, shape (n,)."""
+        return self._known.find(ids) >= 0
 
     def apply(self, terminals: TerminalState, through: int) -> None:
         """Hand *terminals* what belongs to transactions up to *through*, ms."""
@@ -129,6 +138,12 @@ def _ms(instants: pd.Series) -> Int64s:
 def _hashes(table: pd.DataFrame, column: str) -> Hashes:
     if column not in table:
         return np.full(len(table), NOBODY, np.uint64)
-    codes, values = pd.factorize(table[column])
-    hashes = hash_ids([*(str(value) for value in values), None])
-    return hashes[codes]
+    series = table[column]
+    if column == "transaction_id":
+        return hash_ids(_texts(series.to_list()))
+    codes, values = pd.factorize(series)
+    return np.append(hash_ids(_texts(values.tolist())), np.uint64(NOBODY))[codes]
+
+
+def _texts(values: list[Any]) -> list[str]:
+    return values if set(map(type, values)) <= {str} else [str(value) for value in values]

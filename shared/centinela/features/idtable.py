@@ -47,6 +47,16 @@ class IdTable:
         slots = self._probe(ids)
         return np.where(self._keys[slots] == ids, self._index[slots], -1)
 
+    def of(self, ids: Hashes) -> Int64s:
+        """Index of each of *ids*, shape (n,); those it does not have yet are added in their order. For tables without columns."""
+        index = self.find(ids)
+        new = np.flatnonzero(index < 0)
+        if len(new):
+            strangers = ids[new]
+            self.add(strangers[first_of_each(strangers)])
+            index[new] = self.find(strangers)
+        return index
+
     def add(self, ids: Hashes, *values: Int64s) -> None:
         """Append *ids*, distinct and not in the table, with their *values*, each of shape (n,)."""
         total = self._count + len(ids)
@@ -149,8 +159,8 @@ class IdGenerations:
 
 def first_of_each(ids: Hashes) -> NDArray[np.bool_]:
     """Which of *ids*, shape (n,), do not repeat an earlier one."""
-    listed = ids.tolist()
-    if len(set(listed)) == len(listed):
+    ordered = np.sort(ids)
+    if not (ordered[1:] == ordered[:-1]).any():
         return np.ones(len(ids), bool)
     first = np.zeros(len(ids), bool)
     first[np.unique(ids, return_index=True)[1]] = True

@@ -26,7 +26,11 @@ def hash_id(identifier: str | None) -> int:
 
 def hash_ids(identifiers: Sequence[str | None]) -> Hashes:
     """``hash_id`` of each, shape (n,)."""
-    return np.fromiter([NOBODY if i is None else _hash(i.encode()) or 1 for i in identifiers], np.uint64, len(identifiers))
+    if None in identifiers:
+        return np.fromiter(map(hash_id, identifiers), np.uint64, len(identifiers))
+    hashes = np.fromiter(map(_hash, map(str.encode, identifiers)), np.uint64, len(identifiers))  # type: ignore[arg-type]
+    hashes[hashes == NOBODY] = 1
+    return hashes
 
 
 def epoch_ms(instants: Iterable[datetime]) -> Int64s:
@@ -40,4 +44,5 @@ def epoch_ms(instants: Iterable[datetime]) -> Int64s:
 
 def minor_units(amounts: Iterable[float]) -> Int64s:
     """Amounts in hundredths, rounded half to even, shape (n,). Windows sum these integers, so that sums are exact."""
-    return np.rint(np.array(list(amounts), dtype=np.float64) * 100.0).astype(np.int64)
+    array = np.asarray(amounts if isinstance(amounts, np.ndarray) else list(amounts), dtype=np.float64)
+    return np.rint(array * 100.0).astype(np.int64)

@@ -16,6 +16,7 @@ from centinela.features.keys import Int64s
 
 Mask = NDArray[np.bool_]
 _LEAST_BLOCK = 4
+_LOW = (1 << 32) - 1
 _NO_TIME = np.iinfo(np.int64).min
 
 
@@ -23,6 +24,13 @@ def flat_ranges(starts: Int64s, lengths: Int64s) -> Int64s:
     """The indices ``starts[i] .. starts[i] + lengths[i] - 1`` of all i, one after the other."""
     before = np.cumsum(lengths) - lengths
     return np.repeat(starts - before, lengths) + np.arange(int(lengths.sum()), dtype=np.int64)
+
+
+def order_of(rows: Int64s, times: Int64s | None = None) -> Int64s:
+    """The stable order of *rows* (each >= 0 and below 2^31), of *times* within a row where they are given; shape (n,)."""
+    if times is not None and (times[1:] < times[:-1]).any():
+        return np.lexsort((times, rows))
+    return np.sort(rows << 32 | np.arange(len(rows), dtype=np.int64)) & _LOW
 
 
 def search_after(times: Int64s, low: Int64s, high: Int64s, bound: Int64s) -> Int64s:
@@ -34,16 +42,15 @@ def search_after(times: Int64s, low: Int64s, high: Int64s, bound: Int64s) -> Int
         high: Index after each range, shape (n,).
         bound: Time of each query, shape (n,).
     """
-    low, high = low.copy(), high.copy()
-    top = len(times) - 1
-    while True:
-        open_ = low < high
-        if not open_.any():
-            return low
-        middle = (low + high) >> 1
-        later = times[np.minimum(middle, top)] > bound
-        high = np.where(open_ & later, middle, high)
-        low = np.where(open_ & ~later, middle + 1, low)
+    found = low.copy()
+    longest = int((high - low).max(initial=0))
+    step = 1 << longest.bit_length() >> 1
+    before = high - 1
+    while step:
+        reached = found + (step - 1)
+        found += step * ((reached <= before) & (times.take(reached, mode="clip") <= bound))
+        step >>= 1
+    return found
 
 
 class Inserted(NamedTuple):

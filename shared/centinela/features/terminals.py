@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from centinela.features.idtable import IdGenerations, first_of_each
+from centinela.features.idtable import IdGenerations, IdTable, first_of_each
 from centinela.features.keys import HOUR_MS, NOBODY, Hashes, Int64s
 from centinela.features.layout import BASE_LAYOUT, FeatureLayout
-from centinela.features.pool import RaggedPool, flat_ranges, search_after
+from centinela.features.pool import RaggedPool, flat_ranges, order_of, search_after
 from centinela.features.spec import BASE_TERMINAL, LONGEST_MS, TERMINAL_DELAY_MS
 from centinela.features.users import LATENESS_MS
 
@@ -43,7 +43,7 @@ class TerminalState:
     def __init__(self, layout: FeatureLayout = BASE_LAYOUT) -> None:
         self._features = BASE_TERMINAL + layout.terminal_extra
         self._windows = list(dict.fromkeys((feature.delay_ms, feature.window_ms) for feature in self._features))
-        self._index: dict[int, int] = {}
+        self._index = IdTable()
         self._activity = RaggedPool(columns=1)
         self._frauds = RaggedPool(columns=3)
         """Time of the transaction; since when a change of what is known of it counts; the change, +1 fraud, -1 genuine again."""
@@ -70,31 +70,20 @@ class TerminalState:
         """Take transactions: hash of the terminal, event time in ms, hash of the transaction id; each of shape (n,)."""
         places = self._transactions.find(ids)
         news = first_of_each(ids) & (self._transactions.get(_ROW, places, _UNHEARD) == _UNHEARD) & (terminals != NOBODY)
-        terminals, times, ids, places = terminals[news], times[news], ids[news], places[news]
-        if not len(ids):
-            return
-        index = self._index
-        rows = np.array([index.setdefault(terminal, len(index)) for terminal in terminals.tolist()], dtype=np.int64)
-        for pool in (self._activity, self._frauds):
-            pool.add_rows(len(index) - len(pool))
-        order = np.lexsort((times, rows))
-        put = self._activity.insert(rows[order], times[order])
-        newest = self._activity.columns[0][self._activity.end[put.rows] - 1]
-        self._activity.expire(put.rows, newest - HORIZON_MS)
-        reported = places >= 0
-        self._transactions.put(_ROW, places[reported], rows[reported])
-        self._transactions.put(_TIME, places[reported], times[reported])
-        self._unheard -= int(reported.sum())
-        fresh = ~reported
-        self._transactions.add(ids[fresh], rows[fresh], times[fresh], np.full(int(fresh.sum()), _UNREPORTED))
-        if self._pending:
-            waited = [
-                (row, time, *change) for i, row, time in zip(ids[reported].tolist(), rows[reported].tolist(), times[reported].tolist(), strict=True)
-                for change in self._pending.pop(i, ())
-            ]
-            if waited:
-                self._change(*np.array(waited, np.int64).T)
-        self._turn(int(times.max()))
+        if not news.all():
+            terminals, times, ids, places = terminals[news], times[news], ids[news], places[news]
+        if len(ids):
+            self._remember(self._insert(terminals, times), times, ids, places)
+            self._turn(int(times.max()))
+
+    def apply_history(self, terminals: Hashes, times: Int64s, ids: Hashes, labelled: NDArray[np.bool_]) -> None:
+        """As ``apply_activity``, where no transaction comes twice and only *labelled* ones, shape (n,), are ever reported on."""
+        there = terminals != NOBODY
+        if there.any():
+            rows, some = self._insert(terminals[there], times[there]), labelled[there]
+            ids = ids[there][some]
+            self._remember(rows[some], times[there][some], ids, self._transactions.find(ids))
+            self._turn(int(times[there].max()))
 
     def apply_labels(self, ids: Hashes, is_fraud: NDArray[np.bool_], occurred: Int64s, reported: Int64s) -> None:
         """Take labels in log order: transaction id hash, outcome, event time and time of the report in ms; each of shape (n,)."""
@@ -107,9 +96,8 @@ class TerminalState:
     def read(self, terminals: Hashes, times: Int64s) -> Matrix:
         """Features of transactions at *times* on *terminals*, shape (n, k); NaN where there is no terminal. Changes nothing."""
         features = np.zeros((len(terminals), len(self._features)))
-        listed = terminals.tolist()
-        rows = np.array([self._index.get(terminal, -1) for terminal in listed], dtype=np.int64)
-        at = np.flatnonzero(rows >= 0)
+        rows = self._index.find(terminals)
+        at = np.flatnonzero((rows >= 0) & (terminals != NOBODY))
         if len(at):
             counts = self._count(rows[at], times[at])
             shares = self._count_frauds(rows[at], times[at]) / np.maximum(counts, 1)
@@ -125,7 +113,7 @@ class TerminalState:
         frauds, (fraud_times, fraud_known, fraud_changes) = self._frauds.live()
         waiting = [(i, known, change) for i, changes in self._pending.items() for known, change in changes]
         return {
-            "terminals": np.fromiter(self._index, np.uint64, len(self._index)),
+            "terminals": self._index.ids.copy(),
             "activity": activity, "times": times,
             "frauds": frauds, "fraud_times": fraud_times, "fraud_known": fraud_known, "fraud_changes": fraud_changes,
             "pending_ids": np.array([i for i, _, _ in waiting], np.uint64),
@@ -139,7 +127,7 @@ class TerminalState:
         """The state that ``arrays`` came from, whatever the layout then."""
         state = cls(layout)
         ints = {name: array.astype(np.int64) for name, array in arrays.items() if array.dtype == np.int64}
-        state._index = {terminal: row for row, terminal in enumerate(arrays["terminals"].tolist())}
+        state._index.add(arrays["terminals"].astype(np.uint64))
         state._activity.load(ints["activity"], [ints["times"]])
         state._frauds.load(ints["frauds"], [ints["fraud_times"], ints["fraud_known"], ints["fraud_changes"]])
         state._transactions.load(arrays)
@@ -174,6 +162,35 @@ class TerminalState:
             counts[number] = np.bincount(owner[inside], changes[inside], minlength=len(rows))
         return counts
 
+    def _insert(self, terminals: Hashes, times: Int64s) -> Int64s:
+        """Take new transactions; the row of each one's terminal."""
+        rows = self._index.of(terminals)
+        for pool in (self._activity, self._frauds):
+            pool.add_rows(len(self._index) - len(pool))
+        order = order_of(rows, times)
+        put = self._activity.insert(rows[order], times[order])
+        newest = self._activity.columns[0][self._activity.end[put.rows] - 1]
+        self._activity.expire(put.rows, newest - HORIZON_MS)
+        return rows
+
+    def _remember(self, rows: Int64s, times: Int64s, ids: Hashes, places: Int64s) -> None:
+        """Transactions were heard of; what was reported on them before counts from now on."""
+        reported = places >= 0
+        fresh = ~reported
+        self._transactions.add(ids[fresh], rows[fresh], times[fresh], np.full(int(fresh.sum()), _UNREPORTED))
+        if not reported.any():
+            return
+        rows, times, ids, places = rows[reported], times[reported], ids[reported], places[reported]
+        self._unheard -= len(ids)
+        self._transactions.put(_ROW, places, rows)
+        self._transactions.put(_TIME, places, times)
+        waited = [
+            (row, time, *change) for i, row, time in zip(ids.tolist(), rows.tolist(), times.tolist(), strict=True)
+            for change in self._pending.pop(i, ())
+        ]
+        if waited:
+            self._change(*np.array(waited, np.int64).T)
+
     def _report(self, ids: Hashes, reports: Int64s, occurred: Int64s) -> None:
         """Take reports on distinct transactions."""
         transactions = self._transactions
@@ -203,7 +220,7 @@ class TerminalState:
 
     def _change(self, rows: Int64s, times: Int64s, known_at: Int64s, changes: Int64s) -> None:
         """From *known_at* on, transactions at *times* count *changes* more as frauds of their rows' terminals."""
-        order = np.lexsort((times, rows))
+        order = order_of(rows, times)
         put = self._frauds.insert(rows[order], times[order], known_at[order], changes[order])
         newest = self._frauds.columns[0][self._frauds.end[put.rows] - 1]
         self._frauds.expire(put.rows, newest - HORIZON_MS)

@@ -8,9 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from centinela.features.extras import ExtraFeatures
+from centinela.features.idtable import IdTable
 from centinela.features.keys import DAY_MS, NOBODY, Hashes, Int64s
 from centinela.features.layout import BASE_LAYOUT, USER_FEATURES, FeatureLayout
-from centinela.features.pool import Inserted, RaggedPool, flat_ranges, search_after
+from centinela.features.pool import Inserted, RaggedPool, flat_ranges, order_of, search_after
 from centinela.features.spec import LONGEST_MS
 
 WINDOWS_MS = np.array([1, 7, 30], dtype=np.int64) * DAY_MS
@@ -38,11 +39,12 @@ class UserState:
     """
 
     def __init__(self, layout: FeatureLayout = BASE_LAYOUT) -> None:
-        self._index: dict[int, int] = {}
+        self._index = IdTable()
         self._stored = len(layout.stored)
         self._extras = ExtraFeatures(layout.user_extra, layout.stored)
         self._pool = RaggedPool(columns=3 + self._stored, merged=2 + self._stored)
         self._max_value, self._max_time = np.zeros(0, np.int64), np.zeros(0, np.int64)
+        self._late = self._too_late = 0
 
     def __len__(self) -> int:
         return len(self._index)
@@ -67,7 +69,7 @@ class UserState:
         if not len(known):
             return features
         rows = self._rows_of(users[known])
-        order = np.argsort(rows, kind="stable")
+        order = order_of(rows)
         rows, at = rows[order], known[order]
         for part in _ascending_runs(rows, times[at]):
             features[at[part]] = self._apply_run(rows[part], [column[at[part]] for column in own])
@@ -80,7 +82,7 @@ class UserState:
         known = np.flatnonzero(users != NOBODY)
         if not len(known):
             return features
-        rows = np.array([self._index.get(user, -1) for user in users[known].tolist()], dtype=np.int64)
+        rows = self._index.find(users[known])
         stranger = known[rows < 0]
         features[stranger] = self._alone([column[stranger] for column in everything])
         at, rows = known[rows >= 0], rows[rows >= 0]
@@ -92,12 +94,18 @@ class UserState:
             features[at, _MAX_AT] = self._greatest(rows, start, position, own[_TIME], own[_AMOUNT], position == end)[0] / 100.0
         return features
 
+    def taken_late(self) -> tuple[int, int]:
+        """Transactions applied since this was asked last that were older than their user's newest: up to ``LATENESS_MS``, and more."""
+        counts = self._late, self._too_late
+        self._late = self._too_late = 0
+        return counts
+
     def arrays(self) -> dict[str, NDArray[np.generic]]:
         """The state as named arrays, for a snapshot."""
         lengths, columns = self._pool.live()
         n = len(self._index)
         return {
-            "users": np.fromiter(self._index, np.uint64, n), "lengths": lengths, "times": columns[_TIME],
+            "users": self._index.ids.copy(), "lengths": lengths, "times": columns[_TIME],
             "amounts": columns[_AMOUNT], "max_value": self._max_value[:n].copy(), "max_time": self._max_time[:n].copy(),
             **{f"stored_{number}": column for number, column in enumerate(columns[2:_BEFORE])},
         }
@@ -110,24 +118,20 @@ class UserState:
         starts = np.cumsum(lengths) - lengths
         sums = np.cumsum(amounts) - amounts
         before = sums - np.repeat(sums[np.minimum(starts, max(len(sums) - 1, 0))], lengths) if len(sums) else sums
-        state._index = {user: row for row, user in enumerate(arrays["users"].tolist())}
+        state._index.add(arrays["users"].astype(np.uint64))
         stored = [arrays[f"stored_{number}"].astype(np.int64) for number in range(state._stored)]
         state._pool.load(lengths, [times, amounts, *stored, before])
         state._max_value, state._max_time = arrays["max_value"].astype(np.int64), arrays["max_time"].astype(np.int64)
         return state
 
     def _rows_of(self, users: Hashes) -> Int64s:
-        index = self._index
-        rows = [index.get(user, -1) for user in users.tolist()]
-        if -1 in rows:
-            known = len(index)
-            rows = [index.setdefault(user, len(index)) for user in users.tolist()]
-            self._pool.add_rows(len(index) - known)
-            if (missing := len(index) - len(self._max_time)) > 0:
-                spare = np.zeros(max(missing, known), np.int64)
-                self._max_value = np.concatenate((self._max_value, spare))
-                self._max_time = np.concatenate((self._max_time, spare + _LONG_AGO))
-        return np.array(rows, dtype=np.int64)
+        rows = self._index.of(users)
+        self._pool.add_rows(len(self._index) - len(self._pool))
+        if (missing := len(self._index) - len(self._max_time)) > 0:
+            spare = np.zeros(max(missing, len(self._max_time)), np.int64)
+            self._max_value = np.concatenate((self._max_value, spare))
+            self._max_time = np.concatenate((self._max_time, spare + _LONG_AGO))
+        return rows
 
     def _own(self, times: Int64s, amounts: Int64s, stored: Int64s | None) -> list[Int64s]:
         """The columns that a transaction brings."""
@@ -144,11 +148,14 @@ class UserState:
         newest = np.where(end > start, stamps[np.maximum(end - 1, 0)], _LONG_AGO)
         kept = times > newest - HORIZON_MS
         if not kept.all():
+            self._too_late += int((~kept).sum())
             features = np.empty((len(rows), self.width))
             features[~kept] = self._alone([column[~kept] for column in own])
             if kept.any():
                 features[kept] = self._apply_run(rows[kept], [column[kept] for column in own])
             return features
+        late, too_late = int((times < newest).sum()), int((times < newest - LATENESS_MS).sum())
+        self._late, self._too_late = self._late + late - too_late, self._too_late + too_late
         put = pool.insert(rows, *own)
         self._sum_up(put)
         start = pool.start[rows]

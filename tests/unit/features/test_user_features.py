@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from centinela.features.keys import DAY_MS, HOUR_MS, NOBODY
-from centinela.features.users import HORIZON_MS, UserState
+from centinela.features.users import HORIZON_MS, LATENESS_MS, UserState
 
 Transaction = tuple[int, int, int]
 """User, time in ms, amount in minor units."""
@@ -138,3 +138,12 @@ def test_many_users_over_many_days_keep_their_windows_while_blocks_grow_and_are_
         mine = [at for at, row in enumerate(log) if row[0] == user][-100:]
         history = [row for row in log if row[0] == user]
         np.testing.assert_array_equal(features[mine], brute_force(history, last=len(mine)))
+
+
+def test_late_transactions_are_counted_by_whether_they_find_whole_windows() -> None:
+    state = UserState()
+    applied([(1, START, 100), (1, START - LATENESS_MS, 100), (2, START - HORIZON_MS, 100)], state=state)
+    applied([(1, START - LATENESS_MS - 1, 100), (1, START - HORIZON_MS, 100), (1, START, 100), (1, START + 1, 100), (1, START, 100)], state=state)
+
+    assert state.taken_late() == (2, 2)
+    assert state.taken_late() == (0, 0)

@@ -1,0 +1,176 @@
+"""What exact features cost: ``make benchmark-features``, or ``python benchmarks/features.py [HANDBOOK.parquet]``.
+
+``batch``: ``build_features`` on the whole table. ``stream``: users applied, terminals read and told, in micro-batches, columns
+given as arrays (decoding and scoring are measured by the stream's benchmark). ``snapshot``: state after the whole table, made
+to bytes and back. Figures are CPU-seconds of this process on one thread, the median of ``--rounds``.
+
+Without a file of the Handbook's transactions (argument or CENTINELA_HANDBOOK) the simulator's are taken.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from centinela.features.assemble import Columns
+from centinela.features.backfill import build_features
+from centinela.features.idtable import SeenIds
+from centinela.features.keys import DAY_MS, HOUR_MS, hash_ids, minor_units
+from centinela.features.layout import BASE_LAYOUT, FeatureLayout
+from centinela.features.snapshot import pack, unpack
+from centinela.features.spec import Feature
+from centinela.features.terminals import TerminalState
+from centinela.features.users import UserState
+
+FILE_VARIABLE = "CENTINELA_HANDBOOK"
+REPORT_AFTER_MS = 7 * DAY_MS
+BATCH_TARGET_S, STREAM_TARGET = 3.0, 300_000
+EXTRA = FeatureLayout((), (
+    Feature("user_terminals_1h", "user", "distinct", HOUR_MS, "terminal_id"),
+    Feature("user_std_7d", "user", "std", 7 * DAY_MS),
+    Feature("user_ratio_to_mean_30d", "user", "ratio_to_mean", 30 * DAY_MS),
+))
+
+
+def handbook(path: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Transactions and labels of the Handbook's file at *path*; each fraud is reported seven days after."""
+    raw = pd.read_parquet(path)
+    table = pd.DataFrame({
+        "transaction_id": raw["TRANSACTION_ID"].astype(str).astype(object), "user_id": raw["CUSTOMER_ID"].astype(str).astype(object),
+        "terminal_id": raw["TERMINAL_ID"].astype(str).astype(object), "occurred_at": pd.to_datetime(raw["TX_DATETIME"], utc=True),
+        "amount": raw["TX_AMOUNT"].astype(float),
+    })
+    return table, _reported(table[raw["TX_FRAUD"] == 1])
+
+
+def simulated(customers: int = 5_000, terminals: int = 10_000, days: int = 90) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Transactions and labels of the platform's own simulator, about as many as in the Handbook's file."""
+    from centinela_ingest.simulator import Profile, Simulation
+
+    table = pd.concat(Simulation(Profile(customers=customers, terminals=terminals)).days(days), ignore_index=True)
+    return table, _reported(table[table["is_fraud"] == 1])
+
+
+def _reported(frauds: pd.DataFrame) -> pd.DataFrame:
+    return pd.DataFrame({
+        "transaction_id": frauds["transaction_id"], "is_fraud": True, "occurred_at": frauds["occurred_at"],
+        "reported_at": frauds["occurred_at"] + pd.Timedelta(REPORT_AFTER_MS, "ms"),
+    })
+
+
+def _ms(instants: pd.Series) -> np.ndarray:
+    return instants.dt.tz_localize(None).to_numpy("datetime64[ms]").astype(np.int64)
+
+
+def columns_of(table: pd.DataFrame, layout: FeatureLayout) -> Columns:
+    """*table* in order of time as the arrays that the stream works on."""
+    ordered = table.sort_values("occurred_at", kind="stable")
+    amounts = ordered["amount"].to_numpy(float)
+    terminals = hash_ids(ordered["terminal_id"].tolist())
+    return Columns(
+        hash_ids(ordered["transaction_id"].tolist()), hash_ids(ordered["user_id"].tolist()), terminals,
+        _ms(ordered["occurred_at"]), amounts, minor_units(amounts),
+        terminals.view(np.int64)[None, :] if layout.stored else np.empty((0, len(table)), np.int64),
+    )
+
+
+def cpu(work: Callable[[], Any], rounds: int) -> tuple[float, Any]:
+    """Median CPU-seconds of *work*, and its last result."""
+    spent, result = [], None
+    for _ in range(rounds):
+        before = time.process_time()
+        result = work()
+        spent.append(time.process_time() - before)
+    return statistics.median(spent), result
+
+
+def stream(columns: Columns, labels: tuple[np.ndarray, ...], batch: int, layout: FeatureLayout, deduplicate: bool) -> tuple[UserState, TerminalState]:
+    """What the stream does with features, in batches of *batch*; the state afterwards."""
+    users, terminals, seen = UserState(layout), TerminalState(layout), SeenIds()
+    terminals.apply_labels(*labels)
+    for first in range(0, len(columns), batch):
+        part = columns.take(slice(first, first + batch))
+        if deduplicate:
+            seen.admit(part.ids)
+        users.apply(part.users, part.times, part.minor, part.stored)
+        terminals.read(part.terminals, part.times)
+        terminals.apply_activity(part.terminals, part.times, part.ids)
+    return users, terminals
+
+
+def measure(table: pd.DataFrame, labels: pd.DataFrame, rounds: int) -> dict[str, Any]:
+    """All figures."""
+    n = len(table)
+    seconds, features = cpu(lambda: build_features(table, labels, BASE_LAYOUT), rounds)
+    figures: dict[str, Any] = {"transactions": n, "batch": {"features": features.shape[1], "cpu_s": seconds, "per_cpu_s": n / seconds}}
+    del features
+    reports = (
+        hash_ids(labels["transaction_id"].tolist()), labels["is_fraud"].to_numpy(bool),
+        _ms(labels["occurred_at"]), _ms(labels["reported_at"]),
+    )
+    figures["stream"] = []
+    for layout, batch, deduplicate in ((BASE_LAYOUT, 2_000, False), (BASE_LAYOUT, 8_000, False), (BASE_LAYOUT, 2_000, True), (EXTRA, 2_000, False)):
+        columns = columns_of(table, layout)
+        seconds, state = cpu(lambda: stream(columns, reports, batch, layout, deduplicate), rounds)  # noqa: B023
+        figures["stream"].append({
+            "batch": batch, "extra_features": len(layout.extra), "ids_deduplicated": deduplicate, "cpu_s": seconds, "per_cpu_s": n / seconds,
+        })
+        if layout == BASE_LAYOUT and not deduplicate:
+            users, terminals = state
+    figures["snapshot"] = {
+        "users": _snapshot(len(users), lambda: users.arrays(), UserState.from_arrays, rounds),
+        "terminals": _snapshot(len(terminals), lambda: terminals.arrays(), TerminalState.from_arrays, rounds),
+    }
+    return figures
+
+
+def _snapshot(keys: int, arrays: Callable[[], Any], restore: Callable[[Any], Any], rounds: int) -> dict[str, Any]:
+    made, data = cpu(lambda: pack("benchmark", {}, arrays()), rounds)
+    restored, _ = cpu(lambda: restore(unpack("benchmark", data)[1]), rounds)
+    return {"keys": keys, "bytes": len(data), "bytes_per_key": len(data) / keys, "make_cpu_s": made, "restore_cpu_s": restored}
+
+
+def show(figures: dict[str, Any]) -> None:
+    """The figures as a table, beside what is aimed at."""
+    batch = figures["batch"]
+    print(f"{figures['transactions']:,} transactions ({figures['source']}); CPU-seconds of one thread, medians\n")
+    print(f"{'':50}{'CPU-s':>8}{'per CPU-s':>14}   aim")
+    print(f"{'batch form, ' + str(batch['features']) + ' features':50}{batch['cpu_s']:8.2f}{batch['per_cpu_s']:14,.0f}   < {BATCH_TARGET_S:.0f} CPU-s")
+    for one in figures["stream"]:
+        notes = "".join([", ids deduplicated" * one["ids_deduplicated"], f", {one['extra_features']} extra features" * bool(one["extra_features"])])
+        aim = "" if notes else f"   > {STREAM_TARGET:,}"
+        print(f"{'stream form, batches of ' + format(one['batch'], ',') + notes:50}{one['cpu_s']:8.2f}{one['per_cpu_s']:14,.0f}{aim}")
+    for name, one in figures["snapshot"].items():
+        print(
+            f"\n{one['keys']:,} {name}: snapshot of {one['bytes'] / 1e6:.1f} MB, {one['bytes_per_key']:,.0f} bytes each; "
+            f"made in {1000 * one['make_cpu_s']:.0f} ms, restored in {1000 * one['restore_cpu_s']:.0f} ms of CPU",
+        )
+
+
+def main(arguments: list[str]) -> int:
+    """Measure, print, and write JSON."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("handbook", nargs="?", type=Path, default=os.environ.get(FILE_VARIABLE), help=f"Parquet file (or {FILE_VARIABLE})")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--json", type=Path, default=Path(".local/benchmarks/features.json"))
+    options = parser.parse_args(arguments)
+    table, labels = handbook(Path(options.handbook)) if options.handbook else simulated()
+    figures = {"source": "handbook" if options.handbook else "simulator", **measure(table, labels, options.rounds)}
+    show(figures)
+    options.json.parent.mkdir(parents=True, exist_ok=True)
+    options.json.write_text(json.dumps(figures, indent=1) + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
