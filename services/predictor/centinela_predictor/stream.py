@@ -26,7 +26,7 @@ from centinela_predictor.partition_home import PartitionHome
 from centinela_predictor.regroup import without_strays
 from centinela_predictor.scoring import ScoringCore
 from centinela_predictor.state import PartitionState
-from centinela_predictor.stream_metrics import GATE_FORCED, HELD, WATERMARK
+from centinela_predictor.stream_metrics import GATE_FORCED, HELD, LATE, WATERMARK
 from centinela_predictor.stream_snapshots import Snapshots
 from centinela_predictor.terminal_feed import TerminalFeed
 
@@ -109,6 +109,7 @@ class StreamHandler(StatefulHandler):
         for number, part in by_partition(records).items():
             owned = self._owned[number]
             owned.state.apply(self._admit(number, part, now).columns)
+            owned.state.users.taken_late()
             owned.position = part[-1].offset + 1
             owned.heard(self._clock.monotonic())
 
@@ -153,6 +154,8 @@ class StreamHandler(StatefulHandler):
                 return None
         outcome.dead_letters += admitted.refused
         rows, users = owned.state.apply(admitted.columns)
+        for name, count in zip(("accepted", "too_late"), owned.state.users.taken_late(), strict=True):
+            LATE.labels(name).inc(count)
         copies = len(admitted.events) - len(rows)
         columns = admitted.columns.take(rows) if copies else admitted.columns
         events = [admitted.events[n] for n in rows.tolist()] if copies else admitted.events
