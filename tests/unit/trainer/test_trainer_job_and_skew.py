@@ -1,0 +1,127 @@
+"""A training request end to end on fakes: features that no stream computes keep a good challenger from promotion."""
+
+from __future__ import annotations
+
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from centinela.clock import FixedClock
+from centinela.events import LabelReported, RetrainRequested, TransactionScored
+from centinela.features.backfill import build_features
+from centinela.features.layout import FeatureLayout, pack_rows
+from centinela.kafka.port import TopicPartition
+from centinela.model.fake_store import FakeStore
+from centinela.model.registry import CHAMPION, Registry
+from centinela.settings import Settings
+from centinela_ingest.simulator import Profile, Simulation
+from centinela_trainer.columns import Row, label_tables, verdict_tables
+from centinela_trainer.job import TrainingJob
+from centinela_trainer.params import GateParams, HgbParams, Params, SkewParams, TrainParams
+from centinela_trainer.reader import ArchiveReader
+from centinela_trainer.skew_check import SkewCheck
+from centinela_trainer.skew_report import load
+from centinela_trainer.snapshot import SnapshotStore
+
+START, DAYS, NAME = datetime(2025, 1, 1, tzinfo=UTC), 50, "FraudDetector"
+LAYOUT = FeatureLayout()
+PARAMS = Params(train=TrainParams(hgb=HgbParams(max_iter=30), min_frauds=10), skew=SkewParams(sample=200),
+                gate=GateParams(min_average_precision=0.1, min_frauds=3))
+
+
+class FakeTracking:
+    """One run in memory; a version's bundle goes to *store*."""
+
+    def __init__(self, store: FakeStore) -> None:
+        self._store = store
+        self.metrics: dict[str, float] = {}
+        self.run_tags: dict[str, str] = {}
+        self.artifacts: dict[str, bytes] = {}
+
+    def known(self, _request_id: str) -> None:
+        return None
+
+    def fail_unfinished(self) -> list[str]:
+        return []
+
+    def start(self, _name: str, tags: dict[str, str]) -> str:
+        self.run_tags |= tags
+        return "run-1"
+
+    def log(self, _run_id: str, *, params=None, metrics=None, tags=None) -> None:
+        self.metrics |= metrics or {}
+        self.run_tags |= tags or {}
+
+    def log_artifacts(self, _run_id: str, folder: Path, under: str | None = None) -> None:
+        self.artifacts |= {f"{under}/{path.name}" if under else path.name: path.read_bytes() for path in folder.iterdir()}
+
+    def log_data(self, _run_id: str, _data) -> None:
+        pass
+
+    def log_model(self, _run_id: str, _model) -> str:
+        return "models:/m-1"
+
+    def is_running(self, _run_id: str) -> bool:
+        return True
+
+    def save_draft(self, _run_id: str, _draft) -> None:
+        pass
+
+    def complete(self, _run_id: str, _completed) -> None:
+        pass
+
+    def tags(self, _run_id: str) -> dict[str, str]:
+        return self.run_tags
+
+    def register(self, _run_id: str, _uri: str, tags: dict[str, str]) -> str:
+        bundle = {name.removeprefix("bundle/"): data for name, data in self.artifacts.items() if name.startswith("bundle/")}
+        return self._store.add_version(NAME, START, bundle=bundle, tags=tags)
+
+
+@pytest.fixture(scope="module")
+def history() -> pd.DataFrame:
+    simulation = Simulation(Profile(seed=3, customers=120, terminals=200, start=date(2025, 1, 1)))
+    return pd.concat([simulation.day(number) for number in range(DAYS)], ignore_index=True)
+
+
+def fill(reader: ArchiveReader, history: pd.DataFrame, spoil) -> None:
+    frauds = history[history["is_fraud"] & history["reported_at"].notna()]
+    matrix = build_features(history, frauds[["transaction_id", "is_fraud", "occurred_at", "reported_at"]], LAYOUT).to_numpy()
+    spoil(matrix)
+    rows = [Row("predictions", 0, number, TransactionScored(
+        transaction_id=row.transaction_id, occurred_at=row.occurred_at.to_pydatetime(), amount=row.amount, decision="approve", variant="none",
+        origin="history", feature_set=LAYOUT.id, features=vector, scored_at=row.occurred_at.to_pydatetime(), user_id=row.user_id,
+        terminal_id=row.terminal_id)) for number, (row, vector) in enumerate(zip(history.itertuples(), pack_rows(matrix), strict=True))]
+    reader.store.write("predictions", TopicPartition("predictions", 0), 0, len(rows) - 1, verdict_tables(rows))
+    labels = [Row("labels", 0, number, LabelReported(
+        transaction_id=row.transaction_id, is_fraud=True, occurred_at=row.occurred_at.to_pydatetime(), reported_at=row.reported_at.to_pydatetime()))
+        for number, row in enumerate(frauds.itertuples())]
+    reader.store.write("labels", TopicPartition("labels", 0), 0, len(labels) - 1, label_tables(labels))
+
+
+def count_double(matrix: np.ndarray) -> None:
+    """A stream that counts a user's transactions twice: consistently wrong, so that no score tells."""
+    matrix[:, LAYOUT.names.index("user_count_7d")] *= 2
+
+
+@pytest.mark.parametrize(("spoil", "outcome"), [(lambda _: None, "promoted"), (count_double, "refused")])
+def test_a_challenger_is_promoted_only_where_served_features_are_those_of_the_batch_form(history, tmp_path, spoil, outcome) -> None:
+    reader, store = ArchiveReader(tmp_path / "archive"), FakeStore()
+    fill(reader, history, spoil)
+    tracking, registry = FakeTracking(store), Registry(Settings(model_name=NAME), store=store)
+    check, work = SkewCheck(tmp_path / "archive", PARAMS.skew, tmp_path / "skew.json"), tmp_path / "work"
+    work.mkdir()
+    job = TrainingJob(PARAMS, timedelta(days=7), reader, SnapshotStore(tmp_path / "snapshots"), check, tracking, registry, FixedClock(START), work)
+    answer = job.run(RetrainRequested(request_id="r", model_name=NAME, requested_by="operator", as_of=START + timedelta(days=DAYS), reason="a test"))
+    assert answer.outcome == outcome, answer.reason
+    assert registry.version_of(CHAMPION) == ("1" if outcome == "promoted" else None)
+    assert tracking.metrics["skew_judged_rows"] == 200
+    assert tracking.metrics["skew_mismatch_rate"] == (0 if outcome == "promoted" else 1)
+    assert "skew.json" in tracking.artifacts
+    report = load(tmp_path / "skew.json")
+    assert report.mismatches == (0 if outcome == "promoted" else 200)
+    if outcome == "refused":
+        assert "served user_count_7d differs from the batch form in 100.00% of 200 sampled rows" in answer.reason
