@@ -126,6 +126,15 @@ def test_a_column_that_stands_still_is_a_fault_of_the_feed() -> None:
     assert (fault.statistic, fault.feature) == ("data_quality.stuck", "v1")
 
 
+def test_a_column_that_outgrew_its_reference_is_drift_and_no_fault_of_the_feed() -> None:
+    rng = np.random.default_rng(6)
+    reference, edges = reference_of({"terminal_count_30d": rng.poisson(4, size=50_000).astype(float)})
+    grown = recent_of([rng.poisson(60, size=5_000).astype(float)], edges)
+    assert data_quality(reference, grown, LIMITS) == ()
+    [drift] = feature_drift(reference, grown, LIMITS)
+    assert drift.breached
+
+
 @pytest.mark.parametrize(("alerts", "count", "breached"), [
     (100, 10_000, False), (190, 10_000, False), (260, 10_000, True), (15, 10_000, True), (3, 100, False), (0, 200, False), (0, 3_000, True),
 ])
