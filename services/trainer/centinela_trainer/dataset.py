@@ -7,7 +7,6 @@ is known of them: of the youngest only frauds can be known, and a model must not
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -69,15 +68,6 @@ class Dataset:
         """Feature columns *names*, in that order, of *rows*: C-contiguous, shape (rows, len(names))."""
         index = [self.names.index(name) for name in names]
         return np.ascontiguousarray(self.matrix[rows][:, index])
-
-    def digest(self) -> str:
-        """``md5:`` and 32 hex digits of everything in the set: the same content gives the same digest anywhere."""
-        digest = hashlib.md5("\x1f".join(self.names).encode(), usedforsecurity=False)
-        digest.update("\x1f".join(self.transaction_ids).encode())
-        digest.update("\x1f".join("" if card is None else card for card in self.cards).encode())
-        for array in (self.times_us, self.is_fraud, self.matrix + 0.0):
-            digest.update(np.ascontiguousarray(array).tobytes())
-        return f"md5:{digest.hexdigest()}"
 
 
 @dataclass(frozen=True)

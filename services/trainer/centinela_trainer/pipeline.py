@@ -38,10 +38,10 @@ def preprocess() -> None:
 @app.command()
 def features() -> None:
     """Transactions and labels to the training set."""
-    _, params = _prepared()
+    settings, params = _prepared()
     from centinela_trainer import pipeline_stages
 
-    pipeline_stages.features(params)
+    pipeline_stages.features(params, settings.features_file)
 
 
 @app.command()

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from centinela.features.backfill import build_features
 from centinela.features.layout import FeatureLayout
+from centinela.features.spec import Feature
 from centinela_ingest.columns import NEVER, Transactions
 from centinela_ingest.files import open_table
 from centinela_ingest.mapping import detect, load_mapping
@@ -73,9 +74,9 @@ def simulated(params: Params) -> Transactions:
     return Transactions.from_frame(pd.concat(list(simulation.days(data.days)), ignore_index=True))
 
 
-def training_set(history: History, params: Params) -> tuple[FeatureLayout, Dataset]:
-    """The features that the stream would have served, and the labels known once the last transaction is mature."""
-    layout = FeatureLayout(history.attributes)
+def training_set(history: History, params: Params, extras: tuple[Feature, ...] = ()) -> tuple[FeatureLayout, Dataset]:
+    """The features that the stream would have served, *extras* too, and the labels known once the last transaction is mature."""
+    layout = FeatureLayout(history.attributes, extras)
     transactions = history.transactions
     features = build_features(transactions, history.labels, layout)
     maturity = timedelta(days=params.data.maturity_days)

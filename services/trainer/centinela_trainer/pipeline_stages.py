@@ -17,6 +17,7 @@ import structlog
 
 from centinela.clock import Clock
 from centinela.errors import CentinelaError
+from centinela.features.configured import load_features
 from centinela.features.layout import FeatureLayout
 from centinela_trainer import pipeline_report as report
 from centinela_trainer.challenger import Origin, Scored, loads, measure, write_bundle
@@ -60,10 +61,10 @@ def preprocess(params: Params, clock: Clock) -> None:
     log.info("pipeline.preprocessed", transactions=len(history.transactions), labels=len(history.labels), rejected=history.rejected)
 
 
-def features(params: Params) -> None:
-    """Transactions and labels to the training set, in a snapshot's form."""
+def features(params: Params, features_file: Path | None = None) -> None:
+    """Transactions and labels to the training set, in a snapshot's form; with the extra features of *features_file*."""
     history = History(pd.read_parquet(PATHS.transactions), pd.read_parquet(PATHS.labels))
-    layout, dataset = training_set(history, params)
+    layout, dataset = training_set(history, params, load_features(features_file) if features_file else ())
     shutil.rmtree(PATHS.training_set, ignore_errors=True)
     digest = write_folder(dataset, PATHS.training_set)
     PATHS.feature_set.write_text(f"{layout.id}\n")

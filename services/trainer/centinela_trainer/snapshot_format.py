@@ -46,10 +46,10 @@ class Entry(NamedTuple):
 
 
 def partitions(dataset: Dataset) -> Iterator[Partition]:
-    """The files of *dataset*, day by day; rows in its order. Missing features are null."""
+    """The files of *dataset*, day by day; rows in its order, none for an empty set. Missing features are null."""
     days = dataset.times_us // DAY_US
     found, starts = np.unique(days, return_index=True)
-    for day, start, end in zip(found, starts, np.append(starts[1:], len(days)), strict=True):
+    for day, start, end in zip(found, starts, np.append(starts, len(days))[1:], strict=True):
         rows = slice(int(start), int(end))
         table = pa.table({
             "transaction_id": pa.array(dataset.transaction_ids[rows], pa.string()), "user_id": pa.array(dataset.cards[rows], pa.string()),
@@ -112,6 +112,11 @@ def parse_listing(data: bytes) -> list[Entry]:
 def digest(entries: Iterable[Entry]) -> str:
     """``md5:`` and 32 hex digits: with ``.dir`` after it, the md5 that ``dvc add`` gives the folder."""
     return PREFIX + md5(listing(entries))
+
+
+def dataset_digest(dataset: Dataset) -> str:
+    """The digest under which *dataset* is kept."""
+    return digest(Entry(path, md5(data)) for path, data in partitions(dataset))
 
 
 def md5(data: bytes) -> str:

@@ -24,7 +24,7 @@ from centinela_trainer.snapshot_format import folder_digest, read_folder
 CLOCK = FixedClock(datetime(2026, 3, 1, tzinfo=UTC))
 SMALL = Params(
     data=DataParams(days=12, customers=150, terminals=300), train=TrainParams(min_rows=100, min_frauds=5, hgb=HgbParams(max_iter=10)),
-    evaluate=EvaluateParams(test_days=4), gate=GateParams(min_average_precision=0.05, min_frauds=1, max_alert_rate=0.5))
+    evaluate=EvaluateParams(test_days=4), gate=GateParams(min_average_precision=0, min_frauds=1, min_alert_rate=0, max_alert_rate=1))
 
 
 @pytest.fixture
@@ -73,7 +73,7 @@ def test_a_model_below_the_gate_is_refused(checkout: Path) -> None:
     with pytest.raises(CentinelaError, match=r"no metrics\.json: run `dvc repro`"):
         pipeline_stages.require_passed()
     run_all()
-    demanding = Params(data=SMALL.data, train=SMALL.train, evaluate=SMALL.evaluate, gate=GateParams(min_average_precision=1.0, min_frauds=1))
+    demanding = Params(data=SMALL.data, train=SMALL.train, evaluate=SMALL.evaluate, gate=GateParams(min_average_precision=1, min_frauds=1))
     assert not pipeline_stages.evaluate(demanding).passed
     with pytest.raises(CentinelaError, match="the gate refuses this model"):
         pipeline_stages.require_passed()
