@@ -162,8 +162,8 @@ def alert_rate_shift(reference: Reference, recent: Bucket, limits: Limits) -> Fi
 def data_quality(reference: Reference, recent: Bucket, limits: Limits) -> tuple[Finding, ...]:
     """Faults of the feed: ``data_quality.missing`` (a feature is missing more often than it was, beyond chance) and
     ``data_quality.stuck`` (nearly all values in one bin where the reference had them spread over several; a flag may well stand
-    still for a day). The topmost bin has no upper end: what has grown past the reference gathers there, and is drift. Only faults
-    are listed."""
+    still for a day). What gathers in the reference's topmost bin, or above it, has grown, which is drift. Only faults are
+    listed."""
     observed = _by_feature(reference, recent)
     if observed is None:
         return ()
@@ -181,7 +181,7 @@ def data_quality(reference: Reference, recent: Bucket, limits: Limits) -> tuple[
             fullest = int(present.argmax())
             share, usual_share = present[fullest] / present.sum(), expected[fullest] / expected.sum()
             spread = usual_share <= STUCK_USUAL_SHARE and (expected > 0).sum() >= STUCK_LEAST_BINS
-            if share >= STUCK_SHARE and spread and fullest < len(present) - 1:
+            if share >= STUCK_SHARE and spread and fullest < np.flatnonzero(expected)[-1]:
                 found.append(Finding(statistic=DATA_QUALITY + "stuck", value=float(share), limit=STUCK_SHARE, breached=True,
                                      feature=name, significant=True))
     return tuple(found)
