@@ -48,10 +48,13 @@ def dead_letter(record: Record, reason: str, detail: str, *, at: datetime) -> Ou
     However large the record was (compressed, it may be larger than a producer takes), its letter can be written: a value is
     cut to ``MAX_RECORD_BYTES`` and a key to ``KEY_BYTES``, and ``dlq.size`` and ``dlq.key_size`` then have their full sizes; of
     headers past ``HEADER_BYTES`` only the count is kept, in ``dlq.headers_dropped``. What the record tells of earlier deaths
-    (``redrive.*``) stands first.
+    (``redrive.*``) stands first. A record of neither key nor value gets an empty value, and a header without a value an empty one: not
+    every client writes them otherwise.
     """
     key, value = record.key, record.value
-    originals = [header for header in record.headers if not header[0].startswith(PREFIX)]
+    if key is None and value is None:
+        value = b""
+    originals = [(name, value or b"") for name, value in record.headers if not name.startswith(PREFIX)]
     originals.sort(key=lambda header: not header[0].startswith(REDRIVE))
     headers = _fitting(originals)
     if len(headers) < len(originals):
@@ -79,7 +82,7 @@ def _fitting(headers: Sequence[tuple[str, bytes]]) -> list[tuple[str, bytes]]:
     kept: list[tuple[str, bytes]] = []
     room = HEADER_BYTES
     for name, value in headers:
-        room -= len(name.encode()) + len(value or b"") + _HEADER_FRAME
+        room -= len(name.encode()) + len(value) + _HEADER_FRAME
         if room < 0:
             break
         kept.append((name, value))

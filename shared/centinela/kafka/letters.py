@@ -145,7 +145,7 @@ def closing_record(letter: Letter, kind: Kind, *, by: str, why: str, at: datetim
         headers.append((_ANSWERED_BY, str(answered_by).encode()))
     if letter.origin is not None:
         headers += [(name, str(part).encode()) for name, part in zip(_ORIGIN, letter.origin, strict=True)]
-    return Outgoing(letter.place.topic, None, None, tuple(headers), letter.place.partition)
+    return Outgoing(letter.place.topic, None, str(letter.place).encode(), tuple(headers), letter.place.partition)
 
 
 def redriven_record(record: Record, letter: Letter, *, by: str, at: datetime) -> Outgoing:
@@ -161,7 +161,7 @@ def redriven_record(record: Record, letter: Letter, *, by: str, at: datetime) ->
     death = Death(reason=letter.reason, at=letter.at.isoformat() if letter.at else "", place=str(letter.origin), letter=str(letter.place),
                   redriven_at=at.isoformat(), by=cut_text(by).decode())
     history = [*history_of(record.headers), death][-HISTORY:]
-    originals = tuple(header for header in record.headers if not header[0].startswith((PREFIX, REDRIVE)))
+    originals = tuple((name, value or b"") for name, value in record.headers if not name.startswith((PREFIX, REDRIVE)))
     headers = (*originals, ("redrive.count", b"%d" % (letter.redrives + 1)), ("redrive.letter", str(letter.place).encode()),
                ("redrive.history", msgspec.json.encode(history)))
     return Outgoing(letter.origin.topic, record.value, record.key, headers, letter.origin.partition if record.key is None else None)

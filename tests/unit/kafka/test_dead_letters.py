@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from typing import Any
 
 import pytest
 
@@ -54,6 +55,13 @@ def test_a_tombstone_stays_one() -> None:
 
     assert value is None
     assert "dlq.size" not in headers
+
+
+def test_a_record_of_neither_key_nor_value_gets_a_letter_that_every_client_can_write() -> None:
+    headers: Any = (("null", None),)
+    written = dead_letter(Record("labels", 1, 2, None, None, headers), "empty", "", at=AT)
+
+    assert (written.key, written.value, written.headers[0]) == (None, b"", ("null", b""))
 
 
 def test_a_letter_sent_through_again_tells_of_its_last_journey_only() -> None:
