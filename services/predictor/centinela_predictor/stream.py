@@ -109,7 +109,6 @@ class StreamHandler(StatefulHandler):
         for number, part in by_partition(records).items():
             owned = self._owned[number]
             owned.state.apply(self._admit(number, part, now).columns)
-            owned.state.users.taken_late()
             owned.position = part[-1].offset + 1
             owned.heard(self._clock.monotonic())
 
@@ -153,6 +152,7 @@ class StreamHandler(StatefulHandler):
             if held_offset == records[0].offset and owned.announced == max(owned.state.newest, held_time):
                 return None
         outcome.dead_letters += admitted.refused
+        owned.state.users.taken_late()
         rows, users = owned.state.apply(admitted.columns)
         for name, count in zip(("accepted", "too_late"), owned.state.users.taken_late(), strict=True):
             LATE.labels(name).inc(count)

@@ -154,7 +154,8 @@ def transaction(number: int, *, user: str | None = "u1", terminal: str | None = 
     )
 
 
-def vectors_of_the_whole_table(transactions: Sequence[TransactionReceived], labels: Sequence[LabelReported]) -> dict[str, bytes]:
+def vectors_of_the_whole_table(transactions: Sequence[TransactionReceived], labels: Sequence[LabelReported],
+                               layout: FeatureLayout = LAYOUT) -> dict[str, bytes]:
     """The vector of each transaction by its id, computed from the whole table at once."""
     table = pd.DataFrame([
         {"transaction_id": t.transaction_id, "user_id": t.user_id, "terminal_id": t.terminal_id, "occurred_at": t.occurred_at,
@@ -164,7 +165,7 @@ def vectors_of_the_whole_table(transactions: Sequence[TransactionReceived], labe
     reported = pd.DataFrame([
         {"transaction_id": x.transaction_id, "is_fraud": x.is_fraud, "occurred_at": x.occurred_at, "reported_at": x.reported_at} for x in labels
     ])
-    matrix = build_features(table, reported, LAYOUT).to_numpy()
+    matrix = build_features(table, reported, layout).to_numpy()
     return {t.transaction_id: row for t, row in zip(transactions, pack_rows(matrix), strict=True)}
 
 

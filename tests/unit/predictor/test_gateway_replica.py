@@ -13,8 +13,9 @@ import pytest
 from centinela.clock import FixedClock
 from centinela.events import LabelReported, TransactionReceived, TransactionScored, Verdict, encode
 from centinela.features.assemble import Columns
-from centinela.features.keys import epoch_ms, hash_ids
+from centinela.features.keys import DAY_MS, epoch_ms, hash_ids
 from centinela.features.layout import USER_FEATURES, FeatureLayout, pack_rows
+from centinela.features.spec import Feature
 from centinela.features.store import SnapshotStore
 from centinela.kafka.fake import FakeBroker, FakeConsumer
 from centinela.kafka.partitioner import partition_of
@@ -36,15 +37,15 @@ NOWHERE = Path("/nonexistent/snapshots")
 USERS_AT = slice(LAYOUT.names.index(USER_FEATURES[0]), LAYOUT.names.index(USER_FEATURES[-1]) + 1)
 
 
-def unplaced(broker: FakeBroker, book: VerdictBook | None = None, state_dir: Path = NOWHERE) -> StateReplica:
+def unplaced(broker: FakeBroker, book: VerdictBook | None = None, state_dir: Path = NOWHERE, layout: FeatureLayout = LAYOUT) -> StateReplica:
     clock = FixedClock(NOW)
-    home = PartitionHome(state_dir, lambda: broker.identify(TRANSACTIONS.name), lambda: FakeConsumer(broker), clock, dedupe_ids=1_000, layout=LAYOUT)
-    return StateReplica(LAYOUT, VerdictBook(10_000) if book is None else book, clock, home)
+    home = PartitionHome(state_dir, lambda: broker.identify(TRANSACTIONS.name), lambda: FakeConsumer(broker), clock, dedupe_ids=1_000, layout=layout)
+    return StateReplica(layout, VerdictBook(10_000) if book is None else book, clock, home)
 
 
-def replica(book: VerdictBook | None = None) -> StateReplica:
+def replica(book: VerdictBook | None = None, layout: FeatureLayout = LAYOUT) -> StateReplica:
     broker = FakeBroker(PARTITIONS)
-    made, reader = unplaced(broker, book), FakeConsumer(broker)
+    made, reader = unplaced(broker, book, layout=layout), FakeConsumer(broker)
     made.place(reader, TableReader(reader, [TRANSACTIONS.name]), reader.partitions_of(TRANSACTIONS.name))
     return made
 
@@ -84,6 +85,19 @@ def test_the_next_transaction_gets_the_windows_that_the_stream_gives_it() -> Non
         read = ours.features([event])
         _, expected = stream[record.partition].apply(Columns.of([event]))
         np.testing.assert_array_equal(read[:, USERS_AT], expected, err_msg=f"transaction {at}")
+        ours.apply_transactions([record])
+
+
+def test_extra_features_are_those_that_the_stream_gives() -> None:
+    layout = FeatureLayout(("v1",), (
+        Feature("user_terminals_3d", "user", "distinct", 3 * DAY_MS, "terminal_id"), Feature("user_v1_mean_5d", "user", "mean", 5 * DAY_MS, "v1"),
+    ))
+    events = transactions(150)
+    ours, stream = replica(layout=layout), [PartitionState(1_000, layout) for _ in range(PARTITIONS)]
+    for event, record in zip(events, records(events), strict=True):
+        read = ours.features([event])
+        _, expected = stream[record.partition].apply(Columns.of([event], layout))
+        np.testing.assert_array_equal(read[:, [layout.names.index(feature.name) for feature in layout.extra]], expected[:, -2:])
         ours.apply_transactions([record])
 
 

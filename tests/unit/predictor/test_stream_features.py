@@ -11,6 +11,9 @@ import pytest
 
 from centinela.errors import TransactionAborted
 from centinela.events import LabelReported, TransactionReceived, Verdict
+from centinela.features.keys import DAY_MS, HOUR_MS
+from centinela.features.layout import FeatureLayout
+from centinela.features.spec import Feature
 from centinela_predictor.stream_fakes import START, Process, World, vectors_of_the_whole_table
 
 N = 600
@@ -73,6 +76,50 @@ def test_processes_killed_again_and_again_leave_one_verdict_each_and_the_same_fe
 
     assert served_vectors(world) == vectors_of_the_whole_table(transactions, labels)
     assert (len(list(tmp_path.rglob("*.snapshot"))) > 0) == (snapshot_interval_s < 1e9)
+
+
+EXTRA = (
+    Feature("user_terminals_3d", "user", "distinct", 3 * DAY_MS, "terminal_id"), Feature("user_std_20d", "user", "std", 20 * DAY_MS),
+    Feature("user_v2_max_9d", "user", "max", 9 * DAY_MS, "v2", HOUR_MS), Feature("user_ratio_7d", "user", "ratio_to_mean", 7 * DAY_MS),
+    Feature("terminal_risk_20d", "terminal", "fraud_share", 20 * DAY_MS, delay_ms=10 * DAY_MS),
+)
+
+
+@pytest.mark.parametrize("snapshot_interval_s", [0.0, 1e9])
+def test_extra_features_are_exact_through_kills_and_snapshots(tmp_path: Path, snapshot_interval_s: float) -> None:
+    layout = FeatureLayout(("v1", "v2"), EXTRA)
+    world = World(tmp_path, 3, layout=layout)
+    transactions, labels = traffic()
+    world.report(*labels)
+    world.send(*transactions)
+
+    for target in (150, 400):
+        process = world.stream(batch=20, snapshot_interval_s=snapshot_interval_s)
+        process.run_until_verdicts(target)
+        process.kill()
+    world.stream(batch=20).run_until_verdicts(N)
+
+    assert served_vectors(world) == vectors_of_the_whole_table(transactions, labels, layout)
+    assert {verdict.feature_set for verdict in world.verdicts().values()} == {layout.id}
+
+
+def test_a_feature_on_a_column_that_was_not_stored_until_now_reads_the_log_once_more(tmp_path: Path) -> None:
+    world = World(tmp_path, 2)
+    transactions, labels = traffic()
+    world.report(*labels)
+    world.send(*transactions)
+    before = world.stream(snapshot_interval_s=0.0)
+    before.run_until_verdicts(300)
+    before.end()
+
+    world.layout = FeatureLayout(("v1", "v2"), EXTRA)
+    world.stream(snapshot_interval_s=0.0).run_until_verdicts(N)
+
+    expected = vectors_of_the_whole_table(transactions, labels) | {
+        i: vector for i, vector in vectors_of_the_whole_table(transactions, labels, world.layout).items() if world.verdicts()[i].feature_set == world.layout.id
+    }
+    assert served_vectors(world) == expected
+    assert sum(verdict.feature_set == world.layout.id for verdict in world.verdicts().values()) >= 200
 
 
 def test_a_process_that_ends_in_good_order_leaves_the_next_nothing_to_replay(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 import msgspec
 import numpy as np
 import pytest
+from prometheus_client import REGISTRY
 
 from centinela.events import LabelReported, Verdict
 from centinela.features.keys import epoch_ms
@@ -258,6 +259,20 @@ def test_a_late_event_of_a_partition_behind_counts_in_the_windows_of_one_that_is
 
     third = unpack_rows([world.verdicts()["t00003"].features], len(LAYOUT.names))[0]
     assert third[LAYOUT.names.index("terminal_count_7d")] == 2
+
+
+def test_late_transactions_are_counted(tmp_path: Path) -> None:
+    world = World(tmp_path, partitions=1)
+    before = [_late(outcome) for outcome in ("accepted", "too_late")]
+
+    world.send(*(transaction(n, at=START + days * DAY) for n, days in enumerate((9, 8, 6, 10))))
+    world.stream().run_until_verdicts(4)
+
+    assert [_late(outcome) for outcome in ("accepted", "too_late")] == [before[0] + 1, before[1] + 1]
+
+
+def _late(outcome: str) -> float:
+    return REGISTRY.get_sample_value("centinela_stream_late_total", {"outcome": outcome}) or 0.0
 
 
 def test_a_transaction_without_terminal_waits_for_nobody(tmp_path: Path) -> None:
