@@ -18,7 +18,8 @@ from centinela.errors import CentinelaError, DependencyUnavailable, ModelRejecte
 from centinela.model.bundle import MANIFEST, METADATA, verify
 from centinela.model.export import ModelFacts, build_bundle
 from centinela.model.fake_store import FakeStore
-from centinela.model.registry import CHALLENGER, CHAMPION, NOBODY, Registry, UnknownVersion
+from centinela.model.registry import CHALLENGER, CHAMPION, NOBODY, Registry
+from centinela.model.registry_store import UnknownVersion
 from centinela.settings import Settings
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)

@@ -19,7 +19,7 @@ from centinela.features.layout import FeatureLayout, pack_rows
 from centinela.kafka.admin import TopicSpec
 from centinela.kafka.connect import producer, topic_admin
 from centinela.kafka.port import Outgoing, TopicPartition
-from centinela.model.registry import UnknownVersion
+from centinela.model.registry_store import UnknownVersion
 from centinela_trainer.columns import Row, verdict_tables
 from centinela_trainer.dataset import Dataset
 from centinela_trainer.lineage import as_object, explain

@@ -11,7 +11,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from centinela.errors import PromotionConflict
-from centinela.model.registry import CHAMPION, NOBODY, Registry, UnknownVersion
+from centinela.model.registry import CHAMPION, NOBODY, Registry
+from centinela.model.registry_store import UnknownVersion
 from centinela.service import load_settings
 from centinela.settings import Settings
 

@@ -16,7 +16,8 @@ from centinela.codec import Decoder
 from centinela.errors import CentinelaError, DependencyUnavailable
 from centinela.events import TransactionScored
 from centinela.kafka.port import Consumer, TopicPartition
-from centinela.model.registry import Registry, UnknownVersion
+from centinela.model.registry import Registry
+from centinela.model.registry_store import UnknownVersion
 from centinela_trainer.archive import PREDICTIONS
 from centinela_trainer.snapshot import SnapshotStore
 from centinela_trainer.snapshot_push import SnapshotRemote

@@ -8,7 +8,8 @@ from datetime import datetime
 from pathlib import Path
 
 from centinela.errors import DependencyUnavailable
-from centinela.model.registry import BUNDLE_FOLDER, ModelRun, ModelState, ModelVersion, UnknownVersion
+from centinela.model.registry import BUNDLE_FOLDER
+from centinela.model.registry_store import ModelRun, ModelState, ModelVersion, UnknownVersion
 
 
 @dataclass
@@ -19,7 +20,7 @@ class _Model:
 
 
 class FakeStore:
-    """``centinela.model.registry.Store``. ``away = True`` makes every call raise ``DependencyUnavailable``."""
+    """``centinela.model.registry_store.Store``. ``away = True`` makes every call raise ``DependencyUnavailable``."""
 
     def __init__(self) -> None:
         self.away = False

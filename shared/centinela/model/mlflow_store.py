@@ -13,7 +13,7 @@ import httpx
 
 from centinela.errors import CentinelaError, DependencyUnavailable
 from centinela.model.bundle import MAX_FILE_BYTES
-from centinela.model.registry import ModelRun, ModelState, ModelVersion, UnknownVersion
+from centinela.model.registry_store import ModelRun, ModelState, ModelVersion, UnknownVersion
 
 API = "/api/2.0/mlflow"
 TIMEOUT = httpx.Timeout(5.0, connect=2.0)
@@ -25,7 +25,7 @@ _MISSING = "RESOURCE_DOES_NOT_EXIST"
 
 
 class MlflowStore:
-    """``centinela.model.registry.Store`` on an MLflow tracking server. Thread-safe.
+    """``centinela.model.registry_store.Store`` on an MLflow tracking server. Thread-safe.
 
     Credentials come from ``MLFLOW_TRACKING_USERNAME`` and ``_PASSWORD``, or ``MLFLOW_TRACKING_TOKEN``, as MLflow's own
     client takes them.
