@@ -58,6 +58,9 @@ benchmark-features: env ## what exact features cost, in batch and in the stream 
 benchmark-model: env ## how good the default training is on the Handbook's stream (HANDBOOK=its transactions, a Parquet file)
 	@OMP_NUM_THREADS=1 $(PY) benchmarks/model.py $(HANDBOOK) $(ARGS)
 
+exactness: env ## every window of the Handbook's stream through Kafka against an independent computation (HANDBOOK=its file, ARGS="--kills 2")
+	@PYTHONPATH=tests/support $(PY) tests/support/exactness.py $(HANDBOOK) $(ARGS)
+
 clean: ## stop everything; remove .local and the tools' caches (not .venv)
 	@if [[ -e $(STAMP) ]]; then $(PY) -m centinela down --wipe; fi
 	@rm -rf .local .pytest_cache .mypy_cache .ruff_cache
