@@ -128,16 +128,19 @@ def measure(table: pd.DataFrame, labels: pd.DataFrame, rounds: int) -> dict[str,
         if layout == BASE_LAYOUT and not deduplicate:
             users, terminals = state
     figures["snapshot"] = {
-        "users": _snapshot(len(users), lambda: users.arrays(), UserState.from_arrays, rounds),
-        "terminals": _snapshot(len(terminals), lambda: terminals.arrays(), TerminalState.from_arrays, rounds),
+        "users": _snapshot(users, UserState.from_arrays, rounds), "terminals": _snapshot(terminals, TerminalState.from_arrays, rounds),
     }
     return figures
 
 
-def _snapshot(keys: int, arrays: Callable[[], Any], restore: Callable[[Any], Any], rounds: int) -> dict[str, Any]:
-    made, data = cpu(lambda: pack("benchmark", {}, arrays()), rounds)
+def _snapshot(state: UserState | TerminalState, restore: Callable[[Any], Any], rounds: int) -> dict[str, Any]:
+    made, data = cpu(lambda: pack("benchmark", {}, state.arrays()), rounds)
+    keys = len(state)
     restored, _ = cpu(lambda: restore(unpack("benchmark", data)[1]), rounds)
-    return {"keys": keys, "bytes": len(data), "bytes_per_key": len(data) / keys, "make_cpu_s": made, "restore_cpu_s": restored}
+    return {
+        "keys": keys, "memory_bytes": state.nbytes, "memory_bytes_per_key": state.nbytes / keys, "bytes": len(data),
+        "bytes_per_key": len(data) / keys, "make_cpu_s": made, "restore_cpu_s": restored,
+    }
 
 
 def show(figures: dict[str, Any]) -> None:
@@ -152,7 +155,8 @@ def show(figures: dict[str, Any]) -> None:
         print(f"{'stream form, batches of ' + format(one['batch'], ',') + notes:50}{one['cpu_s']:8.2f}{one['per_cpu_s']:14,.0f}{aim}")
     for name, one in figures["snapshot"].items():
         print(
-            f"\n{one['keys']:,} {name}: snapshot of {one['bytes'] / 1e6:.1f} MB, {one['bytes_per_key']:,.0f} bytes each; "
+            f"\n{one['keys']:,} {name}: {one['memory_bytes'] / 1e6:.1f} MB of memory, {one['memory_bytes_per_key']:,.0f} bytes each; snapshot of "
+            f"{one['bytes'] / 1e6:.1f} MB, {one['bytes_per_key']:,.0f} bytes each; "
             f"made in {1000 * one['make_cpu_s']:.0f} ms, restored in {1000 * one['restore_cpu_s']:.0f} ms of CPU",
         )
 

@@ -34,6 +34,11 @@ class IdTable:
         return self._count
 
     @property
+    def nbytes(self) -> int:
+        """Bytes held."""
+        return sum(array.nbytes for array in (self._keys, self._index, self._ids, *self._columns))
+
+    @property
     def ids(self) -> Hashes:
         """All ids in order of arrival; a view."""
         return self._ids[:self._count]
@@ -106,6 +111,11 @@ class IdGenerations:
 
     def __len__(self) -> int:
         return len(self._current) + len(self._previous)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes held."""
+        return self._current.nbytes + self._previous.nbytes
 
     def find(self, ids: Hashes) -> Int64s:
         """The place of each of *ids*, shape (n,)."""

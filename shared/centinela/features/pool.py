@@ -87,6 +87,11 @@ class RaggedPool:
         return self._rows
 
     @property
+    def nbytes(self) -> int:
+        """Bytes held."""
+        return sum(array.nbytes for array in (*self.columns, self._offset, self._capacity, self.start, self.end))
+
+    @property
     def slots(self) -> int:
         """Entries that the blocks given out so far could hold."""
         return self._top

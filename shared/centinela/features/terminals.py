@@ -57,6 +57,11 @@ class TerminalState:
         return len(self._index)
 
     @property
+    def nbytes(self) -> int:
+        """Bytes held, but for the reports that wait."""
+        return self._index.nbytes + self._activity.nbytes + self._frauds.nbytes + self._transactions.nbytes
+
+    @property
     def width(self) -> int:
         """Features of a transaction: k."""
         return len(self._features)

@@ -50,6 +50,11 @@ class UserState:
         return len(self._index)
 
     @property
+    def nbytes(self) -> int:
+        """Bytes held."""
+        return self._index.nbytes + self._pool.nbytes + self._max_value.nbytes + self._max_time.nbytes
+
+    @property
     def width(self) -> int:
         """Features of a transaction: k."""
         return _BASE + len(self._extras)
