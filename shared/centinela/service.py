@@ -12,6 +12,7 @@ import structlog
 from pydantic import ValidationError
 
 from centinela.errors import CentinelaError
+from centinela.security.access import require_guarded
 from centinela.settings import Settings
 from centinela.settings_table import variables
 from centinela.telemetry.logging import configure_logging
@@ -33,9 +34,18 @@ def load_settings(settings_class: type[S]) -> S:
 
 
 def start(settings_class: type[S], service: str) -> tuple[S, threading.Event]:
-    """Read the settings, configure logging, and return both the settings and an event that SIGTERM and SIGINT set."""
+    """Read the settings, configure logging, and return both the settings and an event that SIGTERM and SIGINT set.
+
+    Raises:
+        SystemExit: A setting does not hold, or the process would be open to others without API keys (exit 2, one clear line).
+    """
     settings = load_settings(settings_class)
     configure_logging(settings, service)
+    try:
+        require_guarded(settings)
+    except CentinelaError as error:
+        print(f"centinela: {error}", file=sys.stderr)
+        raise SystemExit(2) from error
     stop = threading.Event()
 
     def request_stop(number: int, _frame: object) -> None:

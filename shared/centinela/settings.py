@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from pydantic import AliasChoices, Field
+from pydantic import AliasChoices, Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
@@ -32,7 +32,10 @@ class Settings(BaseSettings):
     model_name: str = Field("FraudDetector", description="Registered model.")
     experiment: str = Field("credit-card-fraud", description="MLflow experiment.")
     data_dir: Path = Field(Path(".local/data"), description="Folder for state, archive, served bundles and reports.")
-    ops_host: str = Field("127.0.0.1", description="Address that HTTP endpoints listen on.")
+    ops_host: str = Field("127.0.0.1", description="Address that HTTP endpoints listen on. Beyond loopback only with API keys, or `CENTINELA_INSECURE`.")
+    api_keys_file: Path | None = Field(None, description="File of API keys, one `name:role:hash` a line, as `centinela keys new` prints it (`docs/security.md`).")
+    api_keys: SecretStr | None = Field(None, description="The same as a value, separated by blanks, where there is no file.")
+    insecure: bool = Field(False, description="Listen beyond loopback without API keys: where something else keeps others out.")
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="Least level logged.")
     log_format: Literal["auto", "json", "console"] = Field("auto", description="`auto` is console on a terminal, JSON elsewhere.")
     log_salt: str = Field("centinela", description="Key of the hash under which user ids appear in logs. Set your own.")

@@ -13,6 +13,8 @@ from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, generate_latest
 
 from centinela.clock import Clock
 from centinela.errors import DependencyUnavailable, InvalidRecord
+from centinela.security.access import api_keys
+from centinela.security.keys import Denied
 from centinela.telemetry.asgi import BodyTooLarge, CorrelationMiddleware, read_body
 from centinela.telemetry.health import Health
 from centinela.telemetry.logging import hashed_user
@@ -38,16 +40,24 @@ class Refusal(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 def build_app(handler: IngestHandler, publisher: Publisher, health: Health, clock: Clock, settings: IngestSettings) -> FastAPI:
-    """The application. Nothing of a request is accepted before Kafka acknowledged all of it."""
+    """The application. Nothing of a request is accepted before Kafka acknowledged all of it.
+
+    Raises:
+        InvalidKeys: The API keys of *settings* cannot be used.
+    """
+    keys = api_keys(settings)
     app = FastAPI(title="Centinela ingest", version="1", description="Takes card transactions and labels into Kafka.", redoc_url=None)
     app.add_middleware(CorrelationMiddleware)
 
     async def take(request: Request, kind: str, accept: Accept) -> Response:
         try:
+            client = keys.require(request.headers.get("authorization"), "producer")
             body = await read_body(request, settings.ingest_max_body_bytes)
             began = clock.monotonic()
             accepted = accept(body, clock.now(), request.state.traceparent)
             await publisher.publish(accepted.records)
+        except Denied as denied:
+            return _refuse(kind, denied.status, Refusal(error=denied.error, detail=denied.detail), denied.headers)
         except BodyTooLarge:
             return _refuse(kind, 413, Refusal(error="too_large", detail=f"a body has at most {settings.ingest_max_body_bytes} bytes"))
         except RequestRefused as refused:
@@ -62,7 +72,7 @@ def build_app(handler: IngestHandler, publisher: Publisher, health: Health, cloc
         metrics.ACCEPTED.labels(kind).inc(len(accepted.records))
         _log.info(
             f"{kind}.accepted", count=len(accepted.records), transaction_id=accepted.transaction_ids[0], duration_s=round(seconds, 6),
-            user=hashed_user(accepted.user_id, settings.log_salt),
+            user=hashed_user(accepted.user_id, settings.log_salt), client=client,
         )
         return _json(202, {"accepted": len(accepted.records), "transaction_ids": accepted.transaction_ids})
 

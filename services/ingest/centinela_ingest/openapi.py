@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 from fastapi import FastAPI
 
+from centinela.security.described import DENIALS, OPTIONAL, SCHEMES
 from centinela_ingest.requests import LabelIn, TransactionIn
 
 _TRANSACTION = {
@@ -32,10 +33,10 @@ def _operation(schema: dict[str, Any], example: dict[str, Any]) -> dict[str, Any
     return {
         "responses": {
             202: {"description": "Kafka has all of it.", "content": {"application/json": {"schema": accepted}}},
-            400: answer("No JSON."), 413: answer("Too large, or too many."), 422: answer("A field does not hold; nothing was taken."),
+            400: answer("No JSON."), **{status: answer(text) for status, text in DENIALS.items()}, 413: answer("Too large, or too many."), 422: answer("A field does not hold; nothing was taken."),
             503: answer("Kafka does not answer; send the same again after Retry-After."),
         },
-        "openapi_extra": {"requestBody": {"required": True, "content": {"application/json": {
+        "openapi_extra": {"security": OPTIONAL, "requestBody": {"required": True, "content": {"application/json": {
             "schema": body, "examples": {"one": {"value": example}, "batch": {"value": [example]}},
         }}}},
     }
@@ -51,7 +52,9 @@ def with_components(app: FastAPI) -> None:
 
     def described() -> dict[str, Any]:
         description = plain()
-        description.setdefault("components", {}).setdefault("schemas", {}).update(_COMPONENTS | {"Refusal": _REFUSAL})
+        components = description.setdefault("components", {})
+        components.setdefault("schemas", {}).update(_COMPONENTS | {"Refusal": _REFUSAL})
+        components["securitySchemes"] = SCHEMES
         return description
 
     app.openapi = described  # type: ignore[method-assign]

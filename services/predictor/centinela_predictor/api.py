@@ -13,6 +13,8 @@ from starlette.exceptions import HTTPException
 
 from centinela.clock import Clock
 from centinela.errors import DependencyUnavailable
+from centinela.security.described import SCHEMES
+from centinela.security.keys import ApiKeys, Denied
 from centinela.telemetry.asgi import BodyTooLarge, CorrelationMiddleware, read_body
 from centinela.telemetry.health import Health
 from centinela.telemetry.ops import health_payload, ready_payload
@@ -27,11 +29,12 @@ SCORES_WITHOUT = "kafka"
 """The one condition that may be unmet while requests are still tried: each finds out for itself."""
 
 
-def build_app(gateway: Gateway, slot: ModelSlot, health: Health, clock: Clock, answer_timeout_s: float) -> FastAPI:
+def build_app(gateway: Gateway, slot: ModelSlot, health: Health, clock: Clock, answer_timeout_s: float, *, keys: ApiKeys) -> FastAPI:
     """The application; its life does not manage *gateway*'s threads.
 
     Args:
         answer_timeout_s: Longest wait for the gateway's answer.
+        keys: Who may ask for verdicts.
     """
     app = FastAPI(title="Centinela gateway", description="Decides on card transactions; every verdict is in the log before it is answered.",
                   version="1", redoc_url=None)
@@ -47,15 +50,20 @@ def build_app(gateway: Gateway, slot: ModelSlot, health: Health, clock: Clock, a
         except TimeoutError:
             raise DependencyUnavailable("no answer in time") from None
 
+    def admit(request: Request) -> None:
+        keys.require(request.headers.get("authorization"), "scorer")
+
     @app.post("/predict", summary="Decide on one transaction", **openapi.PREDICT)
     async def predict(request: Request) -> Response:
         started = clock.monotonic()
+        admit(request)
         [given] = await answer(request, [parse_one(await _body(request), clock.now())])
         metrics.PREDICTION_LATENCY.observe(clock.monotonic() - started)
         return _json(given)
 
     @app.post("/predict/batch", summary="Decide on up to 1,000 transactions", **openapi.PREDICT_BATCH)
     async def predict_batch(request: Request) -> Response:
+        admit(request)
         given = await answer(request, parse_many(await _body(request), clock.now()))
         return _json({"predictions": given})
 
@@ -76,6 +84,11 @@ def build_app(gateway: Gateway, slot: ModelSlot, health: Health, clock: Clock, a
     @app.get("/metrics", summary="Metrics in Prometheus' text form")
     async def metrics_() -> Response:
         return Response(generate_latest(REGISTRY), media_type=CONTENT_TYPE_LATEST)
+
+    @app.exception_handler(Denied)
+    async def denied(_request: Request, error: Denied) -> Response:
+        _log.warning("request.denied", status=error.status, error=error.error)
+        return _refusal(error.status, error.error, None, error.detail, error.headers)
 
     @app.exception_handler(RefusedRequest)
     async def refused(_request: Request, error: RefusedRequest) -> Response:
@@ -99,7 +112,9 @@ def build_app(gateway: Gateway, slot: ModelSlot, health: Health, clock: Clock, a
 
     def with_schemas() -> dict[str, Any]:
         schema = generate()
-        schema.setdefault("components", {}).setdefault("schemas", {}).update(openapi.components())
+        components = schema.setdefault("components", {})
+        components.setdefault("schemas", {}).update(openapi.components())
+        components["securitySchemes"] = SCHEMES
         return schema
 
     app.openapi = with_schemas  # type: ignore[method-assign]

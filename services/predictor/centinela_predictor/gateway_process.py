@@ -10,6 +10,7 @@ import structlog
 
 from centinela.clock import SystemClock
 from centinela.kafka.connect import producer
+from centinela.security.access import api_keys
 from centinela.telemetry.health import Health
 from centinela_predictor.api import build_app
 from centinela_predictor.bootstrap import build_models
@@ -45,7 +46,8 @@ class GatewayProcess:
         self._producer = producer(settings, linger_ms=1)
         self._gateway = Gateway(self._models.core, self.state, self._producer, book, clock, settings.ack_timeout_s,
                                 settings.gateway_queue)
-        app = build_app(self._gateway, self._models.slot, self.health, clock, settings.ack_timeout_s + 1.0)
+        app = build_app(self._gateway, self._models.slot, self.health, clock, settings.ack_timeout_s + 1.0,
+                        keys=api_keys(settings))
         self._server = HttpServer(app, listening, settings.drain_timeout_s)
         self.port = self._server.port
         self._core_threads = [GuardedThread(name, target, self.health, stop.set)

@@ -8,6 +8,7 @@ from centinela.clock import SystemClock
 from centinela.kafka.connect import producer
 from centinela.kafka.reader import open_table
 from centinela.model.registry import Registry
+from centinela.security.access import api_keys
 from centinela.telemetry.health import Health
 from centinela.telemetry.ops import OpsServer
 from centinela.topics import MODEL_EVENTS
@@ -30,7 +31,7 @@ def run(settings: WatcherSettings, stop: threading.Event, *, topic: str = MODEL_
         watcher.hint()
         return {"status": "looking"}
 
-    ops = OpsServer(health, settings.ops_host, settings.watcher_port, {"/hint": hint})
+    ops = OpsServer(health, settings.ops_host, settings.watcher_port, {"/hint": hint}, keys=api_keys(settings), roles={"/hint": "operator"})
     try:
         watcher.run()
     finally:

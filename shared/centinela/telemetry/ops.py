@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from http import HTTPStatus
 from socketserver import ThreadingMixIn
 from typing import Any
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
+import structlog
 from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, generate_latest
 
+from centinela.security.keys import ApiKeys, Denied, Role
 from centinela.telemetry.health import Health
+from centinela.telemetry.metrics import REQUESTS_DENIED
 
+_log = structlog.get_logger(__name__)
 StartResponse = Callable[..., Any]
 
 
@@ -46,11 +51,14 @@ class OpsServer:
     Args:
         port: TCP port; 0 takes a free one (see ``port``).
         extra: Further paths, each to a function that gives a JSON body.
+        keys: Who may ask for the paths of *roles*.
+        roles: The role that each of these paths needs; the others are open.
     """
 
     def __init__(self, health: Health, host: str, port: int, extra: dict[str, Callable[[], dict[str, object]]] | None = None,
-                 model_loaded: Callable[[], bool] | None = None) -> None:
+                 model_loaded: Callable[[], bool] | None = None, *, keys: ApiKeys | None = None, roles: Mapping[str, Role] | None = None) -> None:
         self._health, self._extra, self._model_loaded = health, extra or {}, model_loaded
+        self._keys, self._roles = keys or ApiKeys(None), roles or {}
         self._server = make_server(host, port, self._app, server_class=_Server, handler_class=_Quiet)
         self.port: int = self._server.server_port
         threading.Thread(target=self._server.serve_forever, name="ops", daemon=True).start()
@@ -61,6 +69,7 @@ class OpsServer:
 
     def _app(self, environ: dict[str, Any], start_response: StartResponse) -> Iterable[bytes]:
         path = environ["PATH_INFO"]
+        headers: dict[str, str] = {}
         if path == "/metrics":
             start_response("200 OK", [("Content-Type", CONTENT_TYPE_LATEST)])
             return [generate_latest(REGISTRY)]
@@ -69,9 +78,15 @@ class OpsServer:
         elif path == "/ready":
             status, body = ready_payload(self._health)
         elif path in self._extra:
-            status, body = 200, self._extra[path]()
+            try:
+                if path in self._roles:
+                    self._keys.require(environ.get("HTTP_AUTHORIZATION"), self._roles[path])
+                status, body = 200, self._extra[path]()
+            except Denied as denied:
+                REQUESTS_DENIED.labels(denied.error).inc()
+                _log.warning("request.denied", path=path, status=denied.status, error=denied.error)
+                status, body, headers = denied.status, {"error": denied.error, "detail": denied.detail}, denied.headers
         else:
             status, body = 404, {"error": f"no {path} here", "paths": ["/health", "/ready", "/metrics", *self._extra]}
-        reason = {200: "OK", 404: "Not Found", 503: "Service Unavailable"}[status]
-        start_response(f"{status} {reason}", [("Content-Type", "application/json")])
+        start_response(f"{status} {HTTPStatus(status).phrase}", [("Content-Type", "application/json"), *headers.items()])
         return [json.dumps(body).encode()]

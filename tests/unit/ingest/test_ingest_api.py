@@ -18,6 +18,7 @@ from centinela.errors import DependencyUnavailable
 from centinela.events import LabelReported, TransactionReceived
 from centinela.kafka.fake import FakeBroker, FakeConsumer, FakeProducer
 from centinela.kafka.port import Delivery, Outgoing
+from centinela.security.keys import new_key
 from centinela.telemetry.correlation import header
 from centinela_ingest.bootstrap import Service
 from centinela_ingest.settings import IngestSettings
@@ -322,3 +323,18 @@ def test_the_docs_describe_the_bodies(client: TestClient) -> None:
     assert "amount" in schemas["TransactionIn"]["required"]
     assert "verdict" not in schemas["TransactionIn"]["properties"]
     assert client.get("/docs").status_code == 200
+
+
+@pytest.mark.parametrize(("path", "body"), [("/transactions", GOOD), ("/labels", LABEL)])
+def test_where_keys_are_set_only_a_producer_may_write(broker: FakeBroker, path: str, body: dict[str, Any]) -> None:
+    producer, scorer = new_key("shop", "producer"), new_key("gate", "scorer")
+    client, _ = build(broker, api_keys=f"{producer.entry} {scorer.entry}")
+    with structlog.testing.capture_logs() as logged:
+        answers = [client.post(path, json=body, headers={"Authorization": f"Bearer {key}"} if key else {}) for key in (None, scorer.key, producer.key)]
+
+    assert [answer.status_code for answer in answers] == [401, 403, 202]
+    assert answers[0].json() == {"error": "key_missing", "detail": "send an API key: `Authorization: Bearer ...`"}
+    assert answers[0].headers["www-authenticate"] == 'Bearer realm="centinela"'
+    assert len(broker.records(path[1:])) == 1
+    assert logged[-1]["client"] == "shop"
+    assert not any(key.key in str(logged) or str(key.entry) in str(logged) for key in (producer, scorer))

@@ -16,6 +16,7 @@ from centinela.codec import Decoder
 from centinela.events import TransactionReceived
 from centinela.features.layout import FeatureLayout
 from centinela.kafka.fake import FakeBroker, FakeProducer
+from centinela.security.keys import ApiKeys, new_key, parse
 from centinela.telemetry.correlation import header
 from centinela.telemetry.health import Health
 from centinela_predictor.api import build_app
@@ -46,13 +47,13 @@ class AmountOnly:
 
 
 class World:
-    def __init__(self) -> None:
+    def __init__(self, keys: ApiKeys | None = None) -> None:
         self.broker, self.slot, self.health = FakeBroker(), ModelSlot(), Health("model", "state")
         clock = FixedClock(NOW)
         gateway = Gateway(ScoringCore(self.slot, Router("s", 0.0)), AmountOnly(), FakeProducer(self.broker), VerdictBook(100), clock, 5.0, 100)
         self.threads = [threading.Thread(target=gateway.work), threading.Thread(target=gateway.settle)]
         self.gateway = gateway
-        self.client = TestClient(build_app(gateway, self.slot, self.health, clock, 10.0), raise_server_exceptions=False)
+        self.client = TestClient(build_app(gateway, self.slot, self.health, clock, 10.0, keys=keys or ApiKeys(None)), raise_server_exceptions=False)
 
     def serve(self) -> None:
         self.slot.swap("champion", served("3"))
@@ -196,3 +197,18 @@ def test_the_docs_show_the_bodies_with_examples(client: TestClient) -> None:
     assert body["examples"]["plain"]["value"] == {"amount": 100.5, "time": 42, "v1": 0.5, "v2": -1.2}
     assert schema["components"]["schemas"]["PredictRequest"]["required"] == ["amount"]
     assert "fraud_probability" in schema["components"]["schemas"]["Answer"]["properties"]
+
+
+@pytest.mark.parametrize("path", ["/predict", "/predict/batch"])
+def test_where_keys_are_set_only_a_scorer_gets_a_verdict(path: str) -> None:
+    scorer, producer = new_key("shop", "scorer"), new_key("till", "producer")
+    world = World(ApiKeys(parse([str(scorer.entry), str(producer.entry)])))
+
+    none, wrong, right = (
+        world.client.post(path, content=b"{", headers={"Authorization": f"Bearer {key}"} if key else {}) for key in (None, producer.key, scorer.key))
+
+    assert [answer.status_code for answer in (none, wrong, right)] == [401, 403, 400]
+    assert none.headers["www-authenticate"] == 'Bearer realm="centinela"'
+    assert wrong.json() == {"error": "role_missing", "field": None, "detail": "this needs a key of the role scorer"}
+    assert world.client.get("/health").status_code == 200
+    world.gateway.stop()

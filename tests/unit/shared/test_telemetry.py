@@ -9,9 +9,11 @@ import urllib.request
 from collections.abc import Iterator
 from datetime import UTC, datetime
 
+import httpx
 import pytest
 import structlog
 
+from centinela.security.keys import ApiKeys, new_key, parse
 from centinela.settings import Settings
 from centinela.telemetry.correlation import event_headers, header, trace_id, traceparent_or_new
 from centinela.telemetry.health import Health
@@ -110,6 +112,22 @@ def _get(port: int, path: str) -> tuple[int, dict[str, object]]:
             return answer.status, json.load(answer)
     except urllib.error.HTTPError as error:
         return error.code, json.load(error)
+
+
+def test_the_ops_server_asks_for_a_key_where_a_path_needs_one() -> None:
+    operator, producer = new_key("ana", "operator"), new_key("shop", "producer")
+    server = OpsServer(Health(), "127.0.0.1", 0, {"/hint": lambda: {"status": "looking"}}, keys=ApiKeys(parse([str(operator.entry), str(producer.entry)])),
+                       roles={"/hint": "operator"})
+    try:
+        none, wrong, right = (
+            httpx.post(f"http://127.0.0.1:{server.port}/hint", headers={"Authorization": f"Bearer {key}"} if key else {})
+            for key in (None, producer.key, operator.key))
+        assert [answer.status_code for answer in (none, wrong, right)] == [401, 403, 200]
+        assert none.headers["www-authenticate"] == 'Bearer realm="centinela"'
+        assert wrong.json() == {"error": "role_missing", "detail": "this needs a key of the role operator"}
+        assert _get(server.port, "/health")[0] == 200
+    finally:
+        server.close()
 
 
 def test_the_ops_server_answers_health_readiness_and_what_is_not_there() -> None:

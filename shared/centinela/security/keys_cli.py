@@ -1,0 +1,36 @@
+"""``centinela keys``: make an API key, look at a list of them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from centinela.security.keys import Role, new_key, parse
+
+app = typer.Typer(help="API keys of the HTTP services.", no_args_is_help=True)
+
+
+@app.command()
+def new(
+    name: Annotated[str, typer.Argument(help="Whose key it is: 1 to 40 of a-z, 0-9 and -.")],
+    role: Annotated[Role, typer.Option(help="What it may do: producer (transactions, labels), scorer (verdicts), operator.")],
+) -> None:
+    """Print a new key, this once, and the line for the list of keys, which does not give the key away."""
+    made = new_key(name, role)
+    typer.echo("The key, for its owner (it is kept nowhere and cannot be shown again):", err=True)
+    typer.echo(made.key)
+    typer.echo("\nThe line for the file that CENTINELA_API_KEYS_FILE names; restart the services after it:", err=True)
+    typer.echo(str(made.entry))
+
+
+@app.command()
+def check(file: Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="A list of keys.")]) -> None:
+    """Read a list of keys as the services do, and show names and roles."""
+    table = Table("name", "role")
+    for entry in parse(file.read_text("utf-8").splitlines()).values():
+        table.add_row(entry.name, entry.role)
+    Console().print(table)
