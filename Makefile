@@ -58,6 +58,14 @@ benchmark-features: env ## what exact features cost, in batch and in the stream 
 benchmark-model: env ## how good the default training is on the Handbook's stream (HANDBOOK=its transactions, a Parquet file)
 	@OMP_NUM_THREADS=1 $(PY) benchmarks/model.py $(HANDBOOK) $(ARGS)
 
+benchmark-stream: env .local/benchmark-venv/.installed ## transactions a CPU-second of one predictor, beside Quix Streams and Faust (HANDBOOK=its transactions, else simulated)
+	@$(PY) benchmarks/stream.py $(HANDBOOK) $(ARGS)
+
+.local/benchmark-venv/.installed: $(STAMP) requirements/benchmarks.txt
+	@$(PY) -m uv venv -q --clear --python $(PY) .local/benchmark-venv
+	@$(PY) -m uv pip install -q --python .local/benchmark-venv/bin/python --require-hashes -r requirements/benchmarks.txt
+	@touch $@
+
 exactness: env ## every window of the Handbook's stream through Kafka against an independent computation (HANDBOOK=its file, ARGS="--kills 2")
 	@PYTHONPATH=tests/support $(PY) tests/support/exactness.py $(HANDBOOK) $(ARGS)
 

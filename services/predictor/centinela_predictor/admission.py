@@ -52,7 +52,7 @@ def admit(records: Sequence[Record], now: datetime, layout: FeatureLayout = BASE
     good: list[Record] = []
     events: list[TransactionReceived] = []
     for record, event in zip(records, _decoder.decode_many([r.value for r in records]), strict=True):
-        fault = event if isinstance(event, InvalidRecord) else verdict_fault(event.verdict)
+        fault = event if isinstance(event, InvalidRecord) else None if event.verdict is None else verdict_fault(event.verdict)
         if fault is None:
             good.append(record)
             events.append(event)  # type: ignore[arg-type]

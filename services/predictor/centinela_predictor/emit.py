@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from centinela.events import Decision, TransactionReceived, TransactionScored, Variant, encode
 from centinela.features.assemble import Columns
 from centinela.features.layout import FeatureLayout, pack_rows, unpack_rows
-from centinela.kafka.port import Outgoing, Record
+from centinela.kafka.port import Headers, Outgoing, Record
 from centinela.model.panes import PaneModel, build_panes, pane_rows
 from centinela.telemetry.correlation import TRACEPARENT, event_headers
 from centinela.topics import FEATURE_PANES, PREDICTIONS, TERMINAL_ACTIVITY
@@ -57,26 +57,30 @@ class Emitter:
         self._panes: dict[tuple[int, str], tuple[ServedModel, PaneModel]] = {}
 
     def predictions(self, batch: Batch, scored: ScoredBatch | None, first: int, now: datetime) -> list[TransactionScored]:
-        """The verdict on each row of *batch*: its own, or that of *scored*, whose rows from *first* on are the batch's ``to_score``."""
+        """The verdict on each row of *batch*: its own, or that of *scored*, whose rows from *first* on are those without one."""
         vectors = pack_rows(batch.matrix)
-        scores = scored.scores.tolist() if scored is not None else []
-        position = {row: first + n for n, row in enumerate(batch.to_score.tolist())}
+        of_batch = slice(first, first + len(batch.to_score))
+        ours = iter(()) if scored is None else zip(
+            scored.decisions[of_batch], scored.variants[of_batch], scored.scores[of_batch].tolist(), scored.is_fraud[of_batch],
+            scored.thresholds[of_batch], scored.model_versions[of_batch], scored.reasons[of_batch], strict=True,
+        )
+        feature_set = self._layout.id
         found = []
-        for row, (event, vector) in enumerate(zip(batch.events, vectors, strict=True)):
+        for event, vector in zip(batch.events, vectors, strict=True):
             verdict = event.verdict
-            if scored is not None and row in position:
-                at = position[row]
-                found.append(self._prediction(
-                    event, vector, self._layout.id, now, origin="stream", decision=scored.decisions[at], variant=scored.variants[at],
-                    score=scores[at], is_fraud=scored.is_fraud[at], threshold=scored.thresholds[at],
-                    model_version=scored.model_versions[at], reasons=scored.reasons[at],
+            if verdict is None:
+                decision, variant, score, is_fraud, threshold, model_version, reasons = next(ours)
+                found.append(TransactionScored(
+                    transaction_id=event.transaction_id, occurred_at=event.occurred_at, amount=event.amount, decision=decision, variant=variant,
+                    origin="stream", feature_set=feature_set, features=vector, scored_at=now, user_id=event.user_id, terminal_id=event.terminal_id,
+                    currency=event.currency, score=score, is_fraud=is_fraud, threshold=threshold, model_version=model_version, reasons=reasons,
                 ))
-            elif verdict is not None and verdict.origin == "history":
+            elif verdict.origin == "history":
                 found.append(self._prediction(
                     event, vector, self._layout.id, verdict.scored_at or now, origin="history", decision=verdict.decision, variant="none",
                     is_fraud=verdict.decision == "decline", reasons=verdict.reasons,
                 ))
-            elif verdict is not None:
+            else:
                 served, layout = (vector, self._layout.id) if verdict.features is None else (verdict.features, verdict.feature_set or "")
                 found.append(self._prediction(
                     event, served, layout, verdict.scored_at or now, origin="gateway", decision=verdict.decision, variant=verdict.variant,
@@ -92,7 +96,7 @@ class Emitter:
         return [
             Outgoing(
                 PREDICTIONS.name, encode(prediction), record.key or (event.user_id or event.transaction_id).encode(),
-                (*of_batch, ("ce_id", event.transaction_id.encode()), *[item for item in record.headers if item[0] == TRACEPARENT][:1]),
+                (*of_batch, ("ce_id", event.transaction_id.encode()), *_trace(record.headers)),
             )
             for record, event, prediction in zip(batch.records, batch.events, predictions, strict=True)
         ]
@@ -132,7 +136,7 @@ class Emitter:
         return [Outgoing(FEATURE_PANES.name, encode(event), key, partition=batch.partition) for event in events]
 
     def _prediction(self, event: TransactionReceived, features: bytes, feature_set: str, scored_at: datetime, *,
-                    origin: Literal["stream", "gateway", "history"], decision: Decision, variant: Variant, is_fraud: bool,
+                    origin: Literal["gateway", "history"], decision: Decision, variant: Variant, is_fraud: bool,
                     reasons: tuple[str, ...], score: float | None = None, threshold: float | None = None,
                     model_version: str | None = None) -> TransactionScored:
         return TransactionScored(
@@ -159,6 +163,14 @@ class Emitter:
             known = model, PaneModel(model.version, variant, columns, manifest.reference.edge_matrix())
             self._panes = {(id(model), variant): known} | dict(list(self._panes.items())[:3])
         return known[1]
+
+
+def _trace(headers: Headers) -> Headers:
+    """The first trace context among *headers*."""
+    for item in headers:
+        if item[0] == TRACEPARENT:
+            return (item,)
+    return ()
 
 
 def block_record(partition: int, block: Block) -> Outgoing:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import threading
+from collections import Counter as Counts
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Collection
 
 from prometheus_client import Counter, Gauge, Histogram
 
@@ -30,18 +31,13 @@ class FraudRate:
 
     def __init__(self, size: int = 1_000) -> None:
         self._recent: deque[bool] = deque(maxlen=size)
-        self._frauds = 0
         self._lock = threading.Lock()
 
-    def add(self, is_fraud: Iterable[bool]) -> float:
+    def add(self, is_fraud: Collection[bool]) -> float:
         """Take in decisions; the share afterwards, 0.0 without any."""
         with self._lock:
-            for fraud in is_fraud:
-                if len(self._recent) == self._recent.maxlen:
-                    self._frauds -= self._recent[0]
-                self._recent.append(fraud)
-                self._frauds += fraud
-            return self._frauds / len(self._recent) if self._recent else 0.0
+            self._recent.extend(is_fraud)
+            return sum(self._recent) / len(self._recent) if self._recent else 0.0
 
 
 _fraud_rate = FraudRate()
@@ -49,9 +45,8 @@ _fraud_rate = FraudRate()
 
 def count_decisions(batch: ScoredBatch) -> None:
     """Export what *batch* decided."""
-    pairs = list(zip(batch.decisions, batch.variants, strict=True))
-    for decision, variant in sorted(set(pairs)):
-        PREDICTIONS.labels(decision, variant).inc(pairs.count((decision, variant)))
+    for (decision, variant), count in Counts(zip(batch.decisions, batch.variants, strict=True)).items():
+        PREDICTIONS.labels(decision, variant).inc(count)
     FRAUD_RATE.set(_fraud_rate.add(batch.is_fraud))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import threading
 
 import structlog
@@ -18,6 +19,8 @@ from centinela_predictor.settings import PredictorSettings
 from centinela_predictor.stream_bootstrap import build_stream
 
 _log = structlog.get_logger()
+_COLLECT_EVERY = 50_000
+"""Objects between two looks for garbage in cycles: a batch makes tens of thousands, and none of them in cycles."""
 
 
 class StreamProcess:
@@ -43,6 +46,7 @@ class StreamProcess:
 
     def run(self) -> int:
         """Score until the stop event; the batch in hand is committed first. The exit code."""
+        gc.set_threshold(_COLLECT_EVERY, 20, 20)
         _log.info("stream.started", port=self.port)
         self._models.thread.start()
         try:

@@ -16,6 +16,11 @@ from centinela.kafka.guard import DeadlineExceeded, Guard
 from centinela.kafka.limits import LIMITS, Limits
 from centinela.kafka.port import Rebalance, Record, TopicPartition
 
+_new = tuple.__new__
+"""Makes a ``Record`` at half the price of calling it; here that is a hundred thousand times a second."""
+_FETCH_BYTES = 128 * 1024
+"""Of one partition at a time: compressed, the default of 1 MB is days of event time, and a backlog is to be read evenly."""
+
 
 class ConfluentConsumer:
     """``Consumer`` of the port; see there for what each call promises.
@@ -33,6 +38,7 @@ class ConfluentConsumer:
             "group.id": group or "centinela-reader", "enable.auto.commit": False, "enable.auto.offset.store": False,
             "auto.offset.reset": start, "isolation.level": "read_committed", "enable.partition.eof": True,
             "partition.assignment.strategy": "cooperative-sticky", "allow.auto.create.topics": False, "fetch.wait.max.ms": 200,
+            "max.partition.fetch.bytes": _FETCH_BYTES,
             "fetch.error.backoff.ms": 20, "session.timeout.ms": int(limits.session_s * 1000),
             "heartbeat.interval.ms": int(limits.heartbeat_s * 1000), "max.poll.interval.ms": int(limits.max_poll_s * 1000),
             "error_cb": self._on_error,
@@ -182,14 +188,16 @@ class ConfluentConsumer:
 
     def _take_messages(self, messages: list[Any], into: list[Record]) -> None:
         """An error is kept for the next poll: librdkafka will not give the records beside it again."""
+        ends: dict[tuple[str, int], int] = {}
         for message in messages:
             if (error := message.error()) is None:
                 topic, number, offset = message.topic(), message.partition(), message.offset()
-                into.append(Record(topic, number, offset, message.key(), message.value(), tuple(message.headers() or ()),
-                                   message.timestamp()[1]))
-                self._positions[TopicPartition(topic, number)] = offset + 1
+                headers = message.headers()
+                record = (topic, number, offset, message.key(), message.value(), tuple(headers) if headers else (), message.timestamp()[1])
+                into.append(_new(Record, record))
+                ends[topic, number] = offset + 1
             elif error.code() == KafkaError._PARTITION_EOF:
-                self._positions[TopicPartition(message.topic(), message.partition())] = message.offset()
+                ends[message.topic(), message.partition()] = message.offset()
                 self._heard_at, self._silent = time.monotonic(), False
             elif error.code() == KafkaError._MAX_POLL_EXCEEDED:
                 LOG.warning("the consumer did not poll in time and left its group: %s", error)
@@ -197,6 +205,8 @@ class ConfluentConsumer:
                 self._failure = self._failure or port_error(error)
             else:
                 self._silent = True
+        for place, end in ends.items():
+            self._positions[TopicPartition(*place)] = end
 
     def _put_back(self, records: list[Record]) -> None:
         """Records that came together with a change of assignment are read again once it was taken."""

@@ -28,14 +28,12 @@ def _config(bootstrap_servers: str, linger_ms: int, limits: Limits) -> dict[str,
     }
 
 
-def _queue(client: RdProducer, record: Outgoing, wait_s: float, on_delivery: Callable[..., None] | None = None) -> None:
-    """Hand *record* to librdkafka, waiting for room at most *wait_s*."""
-    partition = _ANY_PARTITION if record.partition is None else record.partition
-    optional: dict[str, Any] = {} if on_delivery is None else {"on_delivery": on_delivery}
-    deadline = time.monotonic() + wait_s
+def _queue(client: RdProducer, record: Outgoing, deadline: float, on_delivery: Callable[..., None] | None = None) -> None:
+    """Hand *record* to librdkafka, waiting for room until *deadline* (monotonic) at most."""
+    topic, value, key, headers, partition = record
     while True:
         try:
-            client.produce(record.topic, record.value, record.key, partition, headers=list(record.headers) or None, **optional)
+            client.produce(topic, value, key, _ANY_PARTITION if partition is None else partition, on_delivery, headers=list(headers) or None)
             return
         except BufferError:
             if time.monotonic() >= deadline:
@@ -78,7 +76,7 @@ class ConfluentProducer:
             self._failure = error or self._failure
 
         with mapped_errors():
-            _queue(client, record, self._limits.queue_s, settle)
+            _queue(client, record, time.monotonic() + self._limits.queue_s, settle)
         client.poll(0)
         return delivery
 
@@ -135,8 +133,9 @@ class ConfluentTransactionalProducer:
         client = self._ready()
         try:
             with mapped_errors():
+                deadline = time.monotonic() + self._left()
                 for record in records:
-                    _queue(client, record, self._left())
+                    _queue(client, record, deadline)
             client.poll(0)
         except DependencyUnavailable as error:
             self._give_up(error)
