@@ -49,6 +49,7 @@ SETTINGS: dict[ModelKind, tuple[dict[str, Any], ...]] = {
         *({"max_depth": None, "max_samples": 0.25, **more} for more in (
             {"max_features": 0.5}, {"class_weight": None}, {"min_samples_leaf": 5})),
         {"max_depth": None, "max_samples": 0.5},
+        *({"max_depth": depth, "max_samples": 0.25, "class_weight": None} for depth in (12, 16)),
     ),
     "lr": tuple({"C": c, "class_weight": weight} for c in (0.01, 0.1, 1.0, 10.0) for weight in (None, "balanced")),
 }
