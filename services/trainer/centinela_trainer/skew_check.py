@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
 import duckdb
@@ -54,7 +55,7 @@ class SkewCheck:
             return None
         with duckdb.connect() as database:
             try:
-                report = self._report(_Archive(database, self._store, files), as_of)
+                report = self._report(_Archive(database, self._store, files, self._params.recent_days), as_of)
             except duckdb.IOException as error:
                 raise DependencyUnavailable(f"the archive changed while it was read: {error}", dependency="archive") from error
         if report is not None and self._report_path is not None:
@@ -65,17 +66,19 @@ class SkewCheck:
         sample = archive.sample(self._params, as_of)
         if sample.empty:
             return None
-        begins = archive.begins()
-        reasons = reasons_not_to_judge(_ms(sample["occurred_at"]), archive.moved(sample), begins)
-        not_judged = Counter(reason for reason in reasons if reason is not None)
-        parts = []
-        for feature_set, rows in sample[pd.isna(reasons)].groupby("feature_set", sort=False):
+        begins, not_judged, parts = archive.begins(), Counter[str](), []
+        for feature_set, drawn in sample.groupby("feature_set", sort=False):
             try:
                 layout = FeatureLayout.parse(str(feature_set))
             except ValueError:
-                not_judged[OTHER_LAYOUT] += len(rows)
+                not_judged[OTHER_LAYOUT] += len(drawn)
                 continue
-            history = archive.history(rows, layout)
+            history = archive.history(drawn, layout)
+            reasons = reasons_not_to_judge(_ms(drawn["occurred_at"]), _moved(drawn, history), begins)
+            not_judged.update(reason for reason in reasons if reason is not None)
+            rows = drawn[pd.isna(reasons)]
+            if rows.empty:
+                continue
             ids = rows["transaction_id"].tolist()
             recomputed = recompute(history, archive.labels(history), layout, ids)
             parts.append(compare(ids, rows["origin"].to_numpy(dtype=object), archive.served(ids, layout), recomputed, layout, whole_log=begins is None))
@@ -85,17 +88,18 @@ class SkewCheck:
 class _Archive:
     """What the check asks of the verdicts in *files* and the labels beside them."""
 
-    def __init__(self, database: duckdb.DuckDBPyConnection, store: ArchiveStore, files: list[Path]) -> None:
-        self._database, self._store = database, store
+    def __init__(self, database: duckdb.DuckDBPyConnection, store: ArchiveStore, files: list[Path], recent_days: float) -> None:
+        self._database, self._store, self._files = database, store, files
         database.execute("SET TimeZone = 'UTC'")
-        self._verdicts = _relation(database, files)
-        self._verdicts.create_view("verdicts")
+        since = date.fromisoformat(files[-1].parent.name.removeprefix("day=")) - timedelta(days=math.ceil(recent_days))
+        self._recent = _relation(database, [path for path in files if path.parent.name >= f"day={since.isoformat()}"])
+        self._recent.create_view("recent")
 
     def sample(self, params: SkewParams, as_of: datetime | None) -> pd.DataFrame:
         """Rows of the newest days: of each origin as many as *params* say, the same ones each time."""
         last = _us(as_of) if as_of else None
         return self._frame("""
-            WITH due AS (SELECT * FROM verdicts WHERE $1 IS NULL OR epoch_us(occurred_at) <= $1)
+            WITH due AS (SELECT * FROM recent WHERE $1 IS NULL OR epoch_us(occurred_at) <= $1)
             SELECT transaction_id, user_id, terminal_id, occurred_at, origin, feature_set FROM due
             WHERE epoch_us(occurred_at) > (SELECT max(epoch_us(occurred_at)) FROM due) - $2
             QUALIFY row_number() OVER (PARTITION BY transaction_id ORDER BY "partition", "offset") = 1
@@ -104,26 +108,26 @@ class _Archive:
 
     def begins(self) -> int | None:
         """Event time, ms, at which the archive begins; None where it holds every partition from its first record on."""
-        [(first, time)] = self._database.execute("""
+        oldest: dict[str, Path] = {}
+        for path in self._files:
+            partition, first, _ = path.stem.rsplit("-", 2)
+            if partition not in oldest or first < oldest[partition].stem.rsplit("-", 2)[1]:
+                oldest[partition] = path
+        _relation(self._database, list(oldest.values())).create_view("oldest")
+        [(first_offset, time)] = self._database.execute("""
             SELECT max("offset"), epoch_ms(max(occurred_at)) FROM (
-                SELECT "offset", occurred_at FROM verdicts QUALIFY row_number() OVER (PARTITION BY topic, "partition" ORDER BY "offset") = 1)
+                SELECT "offset", occurred_at FROM oldest QUALIFY row_number() OVER (PARTITION BY topic, "partition" ORDER BY "offset") = 1)
             """).fetchall()
-        return None if first == 0 else int(time)
-
-    def moved(self, sample: pd.DataFrame) -> NDArray[np.bool_]:
-        """Which rows' users stand in several partitions."""
-        self._register("sampled", "user_id", sample["user_id"])
-        users = self._frame("""SELECT user_id FROM verdicts SEMI JOIN sampled USING (user_id)
-                               GROUP BY user_id HAVING count(DISTINCT "partition") > 1""")
-        return np.asarray(sample["user_id"].isin(users["user_id"]).to_numpy(dtype=np.bool_))
+        return None if first_offset == 0 else int(time)
 
     def history(self, rows: pd.DataFrame, layout: FeatureLayout) -> pd.DataFrame:
-        """All transactions of the users of *rows*, and of their terminals what windows reach, each once, in log order."""
+        """All transactions of the users of *rows*, and of their terminals what windows reach, each once, in log order; with ``partition``."""
         for name in ("user_id", "terminal_id", "transaction_id"):
             self._register(f"sampled_{name}", name, rows[name])
-        self._narrowed((*_PLACE, "user_id", "terminal_id", "occurred_at", "amount", *layout.attributes)).create_view("heard", replace=True)
+        verdicts = _relation(self._database, self._files)
+        _narrowed(verdicts, (*_PLACE, "user_id", "terminal_id", "occurred_at", "amount", *layout.attributes)).create_view("heard", replace=True)
         return self._frame("""
-            SELECT * EXCLUDE ("partition", "offset") FROM heard
+            SELECT * EXCLUDE ("offset") FROM heard
             WHERE user_id IN (SELECT user_id FROM sampled_user_id) OR transaction_id IN (SELECT transaction_id FROM sampled_transaction_id)
                 OR (terminal_id IN (SELECT terminal_id FROM sampled_terminal_id) AND epoch_us(occurred_at) BETWEEN $1 AND $2)
             QUALIFY row_number() OVER (PARTITION BY transaction_id ORDER BY "partition", "offset") = 1
@@ -146,14 +150,11 @@ class _Archive:
     def served(self, ids: list[str], layout: FeatureLayout) -> NDArray[np.float64]:
         """The vectors of *ids*, in that order, columns as ``layout.names``."""
         self._register("wanted", "transaction_id", pd.Series(ids, dtype="object"))
-        self._narrowed((*_PLACE, *layout.names)).create_view("vectors", replace=True)
+        _narrowed(self._recent, (*_PLACE, *layout.names)).create_view("vectors", replace=True)
         frame = self._frame("""SELECT * FROM vectors SEMI JOIN wanted USING (transaction_id)
             QUALIFY row_number() OVER (PARTITION BY transaction_id ORDER BY "partition", "offset") = 1""").set_index("transaction_id")
         matrix: NDArray[np.float64] = frame.loc[ids].reindex(columns=list(layout.names)).to_numpy(np.float64)
         return matrix
-
-    def _narrowed(self, columns: tuple[str, ...]) -> duckdb.DuckDBPyRelation:
-        return self._verdicts.select(*(duckdb.ColumnExpression(name) for name in columns if name in self._verdicts.columns))
 
     def _register(self, view: str, column: str, values: pd.Series) -> None:
         self._database.register(view, pa.table({column: pa.array(values.dropna().unique().tolist(), pa.string())}))
@@ -169,6 +170,16 @@ def _of_this_log(files: list[Path]) -> list[Path]:
 
 def _relation(database: duckdb.DuckDBPyConnection, files: list[Path]) -> duckdb.DuckDBPyRelation:
     return database.read_parquet([str(path) for path in files], union_by_name=True, hive_partitioning=False)
+
+
+def _narrowed(relation: duckdb.DuckDBPyRelation, columns: tuple[str, ...]) -> duckdb.DuckDBPyRelation:
+    return relation.select(*(duckdb.ColumnExpression(name) for name in columns if name in relation.columns))
+
+
+def _moved(rows: pd.DataFrame, history: pd.DataFrame) -> NDArray[np.bool_]:
+    """Which rows' users stand in several partitions of *history*."""
+    partitions = history.groupby("user_id")["partition"].nunique()
+    return np.asarray(rows["user_id"].isin(partitions[partitions > 1].index).to_numpy(dtype=np.bool_))
 
 
 def _us(instant: datetime) -> int:
