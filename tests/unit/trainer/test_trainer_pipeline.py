@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import yaml
 
@@ -55,6 +56,16 @@ def test_two_runs_give_the_same_bytes_and_the_bundle_names_its_training_set(chec
     digest = verify(PATHS.model).dataset_digest
     assert digest == folder_digest(PATHS.training_set)
     assert SnapshotStore(tmp_path / "snapshots").write(read_folder(PATHS.training_set)).digest == digest
+
+
+def test_what_preprocess_writes_has_no_nulls_and_each_transaction_once(checkout: Path) -> None:
+    pipeline_stages.preprocess(SMALL, CLOCK)
+    transactions, labels = pd.read_parquet(PATHS.transactions), pd.read_parquet(PATHS.labels)
+    assert len(transactions) > 1_000
+    assert not transactions.isna().any(axis=None)
+    assert not labels.isna().any(axis=None)
+    assert transactions["transaction_id"].is_unique
+    assert set(labels["transaction_id"]) <= set(transactions["transaction_id"])
 
 
 def test_metrics_and_plots_say_what_the_scores_do(checkout: Path) -> None:
