@@ -60,12 +60,12 @@ class RfParams(_Strict, frozen=True):
     """RandomForestClassifier behind a median imputer."""
 
     n_estimators: Count = 100
-    max_depth: Count | None = 12
+    max_depth: Count | None = 16
     min_samples_split: Annotated[int, Meta(ge=2)] = 10
     min_samples_leaf: Count = 2
     max_samples: Annotated[float, Meta(gt=0, le=1)] = 0.25
     max_features: Literal["sqrt", "log2"] | float | None = "sqrt"
-    class_weight: Literal["balanced", "balanced_subsample"] | None = "balanced_subsample"
+    class_weight: Literal["balanced", "balanced_subsample"] | None = None
     n_jobs: Count = 2
 
 
@@ -74,7 +74,7 @@ class LrParams(_Strict, frozen=True):
 
     C: Positive = 1.0
     max_iter: Count = 1000
-    class_weight: Literal["balanced"] | None = "balanced"
+    class_weight: Literal["balanced"] | None = None
 
 
 class TrainParams(_Strict, frozen=True):
@@ -82,7 +82,7 @@ class TrainParams(_Strict, frozen=True):
 
     model_kind: ModelKind = "hgb"
     features: Literal["served", "recomputed"] = "served"
-    window_days: Positive = 120
+    window_days: Positive = 21
     min_rows: Count = 500
     min_frauds: Count = 20
     refit: bool = True
