@@ -18,7 +18,7 @@ from centinela.events import (
     TrainingCompleted,
 )
 from centinela_local.demo.story import Performance, Story
-from centinela_local.demo.summary import LogCounts, Summary, summarize
+from centinela_local.demo.summary import LogCounts, SkewCounts, Summary, summarize
 
 ATTACK = datetime(2025, 3, 1, tzinfo=UTC)
 WALL = datetime(2026, 11, 24, 12, tzinfo=UTC)
@@ -66,10 +66,11 @@ def told(*events: Event) -> Story:
 
 
 LOG = LogCounts(transactions=100, duplicates=0, verdicts=99, dead_letters=1, missing=0, repeated=0, reconciled=True)
+EQUAL = SkewCounts(judged=900, mismatches=0)
 
 
-def summary(story: Story, log: LogCounts = LOG, requests: int = 50, failed_requests: int = 0) -> Summary:
-    return summarize(story, log, requests=requests, failed_requests=failed_requests, seconds=200.0)
+def summary(story: Story, log: LogCounts = LOG, requests: int = 50, failed_requests: int = 0, skew: SkewCounts = EQUAL) -> Summary:
+    return summarize(story, log, skew, requests=requests, failed_requests=failed_requests, seconds=200.0)
 
 
 def test_the_whole_story_closes_the_loop() -> None:
@@ -112,6 +113,14 @@ def test_what_is_missing_is_named(events: list[Event], shortfall: str) -> None:
 def test_counts_that_do_not_add_up_keep_the_loop_open(log: LogCounts, requests: int, failed: int, shortfall: str) -> None:
     [line] = summary(told(*FIRST, *FALL, *RETRAIN, *SWAP, *RECOVERY), log, requests, failed).shortfalls
     assert shortfall in line
+
+
+def test_features_that_differ_from_the_batch_form_keep_the_loop_open_and_an_unmade_check_is_said() -> None:
+    story = told(*FIRST, *FALL, *RETRAIN, *SWAP, *RECOVERY)
+    [line] = summary(story, skew=SkewCounts(900, 3)).shortfalls
+    assert "3 served values differ" in line
+    assert ("skew", "0 mismatches in 900 served vectors") in summary(story).rows()
+    assert ("skew", "not checked") in summary(story, skew=SkewCounts()).rows()
 
 
 def test_a_second_request_may_succeed_where_the_first_was_refused() -> None:

@@ -20,12 +20,15 @@ from centinela_local.demo.picture import draw
 from centinela_local.demo.plan import Plan
 from centinela_local.demo.probe import Probe
 from centinela_local.demo.story import Story
-from centinela_local.demo.summary import LogCounts, Summary, summarize
+from centinela_local.demo.summary import LogCounts, SkewCounts, Summary, summarize
 from centinela_local.demo.view import LiveView
 from centinela_local.paths import Paths
 from centinela_local.readiness import ask
+from centinela_trainer.bootstrap import await_archive
+from centinela_trainer.params import SkewParams
 from centinela_trainer.retrain import publish, request_for
 from centinela_trainer.settings import TrainerSettings
+from centinela_trainer.skew_check import SkewCheck
 
 _TICK_S = 0.25
 _HISTORY_TIMEOUT_S = 300.0
@@ -124,7 +127,7 @@ class Demo:
 
     def _conclude(self) -> Summary:
         self._console.print("counting every record ...", style="dim")
-        summary = summarize(self.story, self._count(), requests=self._probe.requests, failed_requests=len(self._probe.failures),
+        summary = summarize(self.story, self._count(), self._skew(), requests=self._probe.requests, failed_requests=len(self._probe.failures),
                             seconds=self._clock.monotonic() - self._began)
         self._paths.demo.mkdir(parents=True, exist_ok=True)
         draw(self.story, self._feeder.event_time or self._plan.attack_at, self._paths.demo / "loop.png")
@@ -141,6 +144,16 @@ class Demo:
             reader.close()
         return LogCounts(transactions=found.records, duplicates=found.duplicates, verdicts=found.verdicts, dead_letters=found.dead_letters,
                          missing=len(found.missing), repeated=len(found.repeated), reconciled=found.reconciled)
+
+    def _skew(self) -> SkewCounts:
+        trainer = TrainerSettings(kafka_bootstrap_servers=self._settings.kafka_bootstrap_servers, data_dir=self._settings.data_dir)
+        try:
+            await_archive(trainer)
+            report = SkewCheck(trainer.archive_dir, SkewParams(), trainer.skew_path)()
+        except CentinelaError as error:
+            self._console.print(f"skew was not checked: {error}", style="red", markup=False)
+            return SkewCounts()
+        return SkewCounts(sum(report.judged.values()), report.mismatches) if report is not None else SkewCounts()
 
     def _step(self) -> None:
         """One turn of the display: figures, events, moments."""

@@ -21,10 +21,19 @@ class LogCounts:
 
 
 @dataclass(frozen=True)
+class SkewCounts:
+    """Served vectors held against the batch form, and values that differ; ``judged`` None: the check could not be made."""
+
+    judged: int | None = None
+    mismatches: int = 0
+
+
+@dataclass(frozen=True)
 class Summary:
     """What a run came to. ``shortfalls`` names what did not happen; the loop closed where it is empty."""
 
     log: LogCounts
+    skew: SkewCounts
     performance: Performance
     retrains: int
     swaps: int
@@ -45,6 +54,7 @@ class Summary:
             ("verdicts out", f"{self.log.verdicts:,}"),
             ("dead letters", f"{self.log.dead_letters:,}"),
             ("missing / repeated verdicts", f"{self.log.missing:,} / {self.log.repeated:,}"),
+            ("skew", "not checked" if self.skew.judged is None else f"{self.skew.mismatches:,} mismatches in {self.skew.judged:,} served vectors"),
             ("average precision before / during / after", f"{before} / {during} / {after}"),
             ("retrains", str(self.retrains)),
             ("swaps", str(self.swaps)),
@@ -58,17 +68,19 @@ class Summary:
         return {**asdict(self), "closed": self.closed}
 
 
-def summarize(story: Story, log: LogCounts, *, requests: int, failed_requests: int, seconds: float) -> Summary:
+def summarize(story: Story, log: LogCounts, skew: SkewCounts, *, requests: int, failed_requests: int, seconds: float) -> Summary:
     """The result of a run, with everything that keeps it from being a closed loop."""
     shortfalls = _loop_shortfalls(story)
     if not log.reconciled:
         shortfalls.append(f"the audit does not reconcile: {log.transactions} transactions, {log.verdicts} verdicts, {log.dead_letters} dead letters, "
                           f"{log.missing} missing, {log.repeated} repeated")
+    if skew.mismatches:
+        shortfalls.append(f"{skew.mismatches} served values differ from the batch form's: see `centinela skew`")
     if not requests:
         shortfalls.append("no request was made to the gateway")
     if failed_requests:
         shortfalls.append(f"{failed_requests} of {requests} requests to the gateway failed")
-    return Summary(log=log, performance=story.performance, retrains=len(story.retrainings), swaps=story.swaps,
+    return Summary(log=log, skew=skew, performance=story.performance, retrains=len(story.retrainings), swaps=story.swaps,
                    requests=requests, failed_requests=failed_requests, seconds=seconds, shortfalls=tuple(shortfalls))
 
 
