@@ -20,6 +20,7 @@ from centinela.kafka.port import Outgoing
 from centinela.kafka.reader import open_table
 from centinela.service import load_settings
 from centinela.telemetry.correlation import event_headers, new_traceparent
+from centinela_trainer.as_of import parse_instant
 from centinela_trainer.horizon import await_stream, event_time_reached
 from centinela_trainer.params import MODEL_KINDS
 from centinela_trainer.reader import ArchiveReader
@@ -73,7 +74,7 @@ def retrain(
     settings = load_settings(TrainerSettings)
     if kind is not None and kind not in MODEL_KINDS:
         raise CentinelaError(f"--kind {kind}: choose one of {', '.join(MODEL_KINDS)}")
-    request = request_for(settings.model_name, _instant(settings, as_of), reason, kind)
+    request = request_for(settings.model_name, parse_instant(as_of) or _reached(settings), reason, kind)
     publish(settings, request)
     console.print(f"[bold]{request.request_id}[/] as of {request.as_of.isoformat()}: requested")
     if not wait:
@@ -88,18 +89,6 @@ def retrain(
     typer.echo(encode(answer).decode())
     if answer.outcome in ("refused", "failed"):
         raise typer.Exit(1)
-
-
-def _instant(settings: TrainerSettings, text: str | None) -> datetime:
-    if text is None:
-        return _reached(settings)
-    try:
-        instant = datetime.fromisoformat(text)
-    except ValueError as error:
-        raise CentinelaError(f"--as-of {text}: not an ISO 8601 instant") from error
-    if instant.tzinfo is None:
-        raise CentinelaError(f"--as-of {text}: has no zone; write {text}Z or {text}+00:00")
-    return instant
 
 
 def _reached(settings: TrainerSettings) -> datetime:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import datetime
 from pathlib import Path
 from typing import Annotated
 
@@ -12,6 +11,7 @@ from rich.table import Table
 
 from centinela.errors import CentinelaError
 from centinela.service import load_settings
+from centinela_trainer.as_of import parse_instant
 from centinela_trainer.params import load_params
 from centinela_trainer.settings import TrainerSettings
 from centinela_trainer.skew_check import SkewCheck
@@ -26,7 +26,7 @@ def skew(
     """Hold served features against the batch form. Exit code 1 where more differ than `skew.max_mismatch_rate` allows."""
     settings = load_settings(TrainerSettings)
     params = load_params(settings.params_path).skew.sampling(sample)
-    report = SkewCheck(settings.archive_dir, params, settings.skew_path)(_instant(as_of))
+    report = SkewCheck(settings.archive_dir, params, settings.skew_path)(parse_instant(as_of))
     if report is None:
         raise CentinelaError(f"there is nothing to check: {settings.archive_dir} holds no verdict" + (f" up to {as_of}" if as_of else ""))
     if output is not None:
@@ -60,15 +60,3 @@ def table(report: SkewReport) -> Table:
     if equal:
         shown.add_row(f"{equal} {'other ' if differing else ''}features", *("0" for _ in origins), "")
     return shown
-
-
-def _instant(text: str | None) -> datetime | None:
-    if text is None:
-        return None
-    try:
-        instant = datetime.fromisoformat(text)
-    except ValueError as error:
-        raise CentinelaError(f"--as-of {text}: not an ISO 8601 instant") from error
-    if instant.tzinfo is None:
-        raise CentinelaError(f"--as-of {text}: has no zone; write {text}Z or {text}+00:00")
-    return instant

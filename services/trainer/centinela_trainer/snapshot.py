@@ -33,6 +33,7 @@ from centinela_trainer.snapshot_format import (
     partitions,
     read_folder,
 )
+from centinela_trainer.store import sync_folder
 
 OBJECTS = "files/md5"
 DIRECTORY = ".dir"
@@ -118,7 +119,7 @@ class SnapshotStore:
             os.fsync(file.fileno())
         aside.chmod(_READ_ONLY)
         aside.replace(target)
-        _sync(target.parent)
+        sync_folder(target.parent)
 
     def _expose(self, name: str, entries: list[Entry]) -> Path:
         folder = self._folder(name)
@@ -130,9 +131,9 @@ class SnapshotStore:
                 target = aside / entry.path
                 target.parent.mkdir(parents=True)
                 _link(self.object_path(entry.md5), target)
-                _sync(target.parent)
+                sync_folder(target.parent)
             aside.rename(folder)
-            _sync(self.root)
+            sync_folder(self.root)
         except OSError:
             if not folder.exists():
                 raise
@@ -159,11 +160,3 @@ def _link(source: Path, target: Path) -> None:
         target.hardlink_to(source)
     except OSError:
         shutil.copy2(source, target)
-
-
-def _sync(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

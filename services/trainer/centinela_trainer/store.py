@@ -95,7 +95,7 @@ class ArchiveStore:
                     extent.path.unlink(missing_ok=True)
             self._leftovers[stream, partition] = [extent for extent in leftovers if extent not in stale]
             for folder in {path.parent for path in (*written, *(extent.path for extent in stale))}:
-                _sync_folder(folder)
+                sync_folder(folder)
         except OSError as error:
             raise DependencyUnavailable(f"cannot write to {self.root}: {error.strerror}", dependency="disk") from error
         return size
@@ -112,7 +112,7 @@ class ArchiveStore:
                 file.flush()
                 os.fsync(file.fileno())
             aside.replace(self.root / "offsets.json")
-            _sync_folder(self.root)
+            sync_folder(self.root)
         except OSError as error:
             raise DependencyUnavailable(f"cannot write to {self.root}: {error.strerror}", dependency="disk") from error
 
@@ -166,7 +166,8 @@ def _split_name(name: str) -> tuple[str, int]:
     return topic, int(number)
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
+    """Make the names in *folder* stand on the disk."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -10,16 +10,14 @@ from pathlib import Path
 import msgspec
 import numpy as np
 import pytest
-from prometheus_client import REGISTRY
 
 from centinela.events import LabelReported, Verdict
 from centinela.features.keys import epoch_ms
 from centinela.features.layout import pack_rows, unpack_rows
 from centinela.model.panes import read_pane
 from centinela.telemetry.correlation import new_traceparent
-from centinela_predictor.activity import IDLE, unpack_block
+from centinela_predictor.activity import unpack_block
 from centinela_predictor.fakes import served
-from centinela_predictor.stream import StreamLimits
 from centinela_predictor.stream_fakes import LAYOUT, NOW, START, World, transaction
 
 DAY = timedelta(days=1)
@@ -223,88 +221,6 @@ def test_both_models_score_their_shares_and_say_so(tmp_path: Path) -> None:
     variants = {(v.variant, v.model_version) for v in world.predictions()}
     assert variants == {("champion", "1"), ("challenger", "2")}
     assert sum(pane.count for pane in world.panes()) == 60
-
-
-def test_a_partition_far_ahead_waits_until_the_others_have_caught_up(tmp_path: Path) -> None:
-    world = World(tmp_path, partitions=2)
-    process = world.stream(limits=StreamLimits(idle_after_s=1e6, gate_patience_s=1e6))
-    world.send(transaction(1, user="a", terminal="m"), partition=0)
-    world.send(transaction(2, user="b", terminal="m"), partition=1)
-    process.run_until_verdicts(2)
-    world.send(transaction(3, user="a", terminal="m", at=START + 8 * DAY), partition=0)
-    for _ in range(50):
-        process.step()
-    held = len(world.predictions())
-
-    world.send(transaction(4, user="b", terminal="m", at=START + 3 * DAY), partition=1)
-    process.run_until_verdicts(4)
-
-    assert held == 2
-    third = unpack_rows([world.verdicts()["t00003"].features], len(LAYOUT.names))[0]
-    assert third[LAYOUT.names.index("terminal_count_7d")] == 2
-
-
-def test_a_late_event_of_a_partition_behind_counts_in_the_windows_of_one_that_is_days_ahead(tmp_path: Path) -> None:
-    world = World(tmp_path, partitions=2)
-    process = world.stream(limits=StreamLimits(idle_after_s=1e6, gate_patience_s=1e6))
-    world.send(transaction(1, user="a", terminal="m"), partition=0)
-    world.send(transaction(2, user="b", terminal="m", at=START + 2 * DAY), partition=1)
-    process.run_until_verdicts(2)
-    world.send(transaction(3, user="a", terminal="m", at=START + 8 * DAY), partition=0)
-    for _ in range(50):
-        process.step()
-
-    world.send(transaction(4, user="c", terminal="m", at=START + DAY), transaction(5, user="b", terminal="m", at=START + 3 * DAY), partition=1)
-    process.run_until_verdicts(5)
-
-    third = unpack_rows([world.verdicts()["t00003"].features], len(LAYOUT.names))[0]
-    assert third[LAYOUT.names.index("terminal_count_7d")] == 2
-
-
-def test_late_transactions_are_counted(tmp_path: Path) -> None:
-    world = World(tmp_path, partitions=1)
-    before = [_late(outcome) for outcome in ("accepted", "too_late")]
-
-    world.send(*(transaction(n, at=START + days * DAY) for n, days in enumerate((9, 8, 6, 10))))
-    world.stream().run_until_verdicts(4)
-
-    assert [_late(outcome) for outcome in ("accepted", "too_late")] == [before[0] + 1, before[1] + 1]
-
-
-def _late(outcome: str) -> float:
-    return REGISTRY.get_sample_value("centinela_stream_late_total", {"outcome": outcome}) or 0.0
-
-
-def test_a_transaction_without_terminal_waits_for_nobody(tmp_path: Path) -> None:
-    world = World(tmp_path, partitions=2)
-    process = world.stream(limits=StreamLimits(idle_after_s=1e6))
-
-    world.send(transaction(1), transaction(2, at=START + 100 * DAY), partition=0)
-
-    process.run_until_verdicts(2)
-
-
-def test_an_idle_partition_holds_up_nobody_and_says_so_once(tmp_path: Path) -> None:
-    world = World(tmp_path, partitions=2)
-    world.send(transaction(1, terminal="m"), transaction(2, terminal="m", at=START + 100 * DAY), partition=0)
-    process = world.stream(limits=StreamLimits(idle_after_s=1.0))
-
-    process.run_until_verdicts(2)
-    for _ in range(500):
-        process.step()
-
-    marks = [unpack_block(r.value).watermark for r in world.broker.records("terminal-activity") if r.partition == 1]
-    assert marks == [IDLE]
-
-
-def test_a_transaction_that_waited_too_long_is_scored_all_the_same(tmp_path: Path) -> None:
-    world = World(tmp_path, partitions=2)
-    process = world.stream(limits=StreamLimits(idle_after_s=1e6, gate_patience_s=30.0))
-    world.send(transaction(1, terminal="m"), transaction(2, terminal="m", at=START + DAY), partition=0)
-
-    process.run_until_verdicts(2, pace_s=0.5)
-
-    assert world.clock.now() - NOW > timedelta(seconds=30)
 
 
 def test_a_block_has_each_terminal_s_transaction_once_and_the_watermark(tmp_path: Path) -> None:
