@@ -10,8 +10,9 @@ STAMP := $(VENV)/.installed
 PACKAGES := shared services/ingest services/predictor services/drift services/trainer services/registry-watcher deploy/local
 SOURCES := shared/centinela services/*/centinela_* deploy/local/centinela_local
 ARGS ?=
+MINUTES ?= 120
 
-.PHONY: help env demo up pipeline down status test check types clean
+.PHONY: help env demo soak up pipeline down status test check types clean
 
 help: ## what there is to run
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-19s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -32,6 +33,9 @@ demo: env ## show the whole loop: a new fraud pattern, drift, retraining, a hot 
 
 up: env ## start Kafka, MLflow and the services, and wait until they are ready
 	@$(PY) -m centinela up $(ARGS)
+
+soak: env ## the demo's load for hours: what grows, and how fast (MINUTES=120)
+	@$(PY) -m centinela soak --minutes $(MINUTES) $(ARGS)
 
 pipeline: env ## train on simulated days or your file, by dvc.yaml and params.yaml; no service runs
 	@$(VENV)/bin/dvc repro $(ARGS)

@@ -19,6 +19,7 @@ from centinela_local.settings import LocalSettings
 from centinela_local.stack import Stack
 
 _PAGES = {"mlflow": "MLflow UI", "ingest": "ingest API docs", "gateway": "gateway docs"}
+_APART = ("demo", "soak")
 
 
 def make_stack(settings: LocalSettings, console: Console, environment: Mapping[str, str] | None = None) -> Stack:
@@ -52,10 +53,10 @@ def up(timeout: Annotated[float, typer.Option(help="Seconds until all must be re
 
 
 def down(wipe: Annotated[bool, typer.Option("--wipe", help="Remove Kafka's, MLflow's and the services' data too.")] = False) -> None:
-    """Stop everything that `up` or `demo` started. Data stay, under .local and where Docker keeps the broker's."""
+    """Stop everything that `up`, `demo` or `soak` started. Data stay, under .local and where Docker keeps the broker's."""
     console = Console()
     settings = load_settings(LocalSettings)
-    stacks = [make_stack(each, console) for each in (settings, settings.for_demo())]
+    stacks = [make_stack(each, console) for each in (settings, *map(settings.apart, _APART))]
     stopped = [stack.down() for stack in stacks]
     if wipe:
         for stack in stacks:
@@ -67,7 +68,7 @@ def status() -> None:
     """What runs, and what it waits for. Exit code 1 where nothing runs, or something is not ready."""
     console = Console()
     settings = load_settings(LocalSettings)
-    states = make_stack(settings, console).states() or make_stack(settings.for_demo(), console).states()
+    states = next(filter(None, (make_stack(each, console).states() for each in (settings, *map(settings.apart, _APART)))), {})
     if not states:
         console.print("Nothing is running. `centinela up` starts it.")
         raise typer.Exit(1)

@@ -31,7 +31,7 @@ class LocalSettings(Settings):
         """Whether the environment names brokers that run already."""
         return "kafka_bootstrap_servers" in self.model_fields_set
 
-    def for_demo(self) -> LocalSettings:
-        """The demo keeps data of its own, below the stack's folder."""
-        root = self.local_dir.expanduser().resolve() / "demo" / "stack"
+    def apart(self, name: str) -> LocalSettings:
+        """The stack of the demo, or of the soak, which keeps data of its own below this stack's folder."""
+        root = self.local_dir.expanduser().resolve() / name / "stack"
         return self.model_copy(update={"local_dir": root, "data_dir": root / "data"})

@@ -22,7 +22,7 @@ from centinela_local.paths import Paths
 from centinela_local.settings import LocalSettings
 from centinela_local.stack import Stack
 
-_FAST_TIME = {
+FAST_TIME = {
     "CENTINELA_ARCHIVE_FLUSH_S": "2",
     "CENTINELA_DRIFT_REQUEST_TIMEOUT_DAYS": "60",
 }
@@ -39,7 +39,7 @@ def demo(
     console = Console(highlight=False)
     settings = load_settings(LocalSettings)
     everyday = make_stack(settings, console)
-    stack = make_stack(settings.for_demo(), console, _FAST_TIME)
+    stack = make_stack(settings.apart("demo"), console, FAST_TIME)
     plan = Plan(seed=seed, day_seconds=day_seconds)
     with interruptible():
         if everyday.down():

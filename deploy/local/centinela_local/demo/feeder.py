@@ -22,12 +22,14 @@ class Feeder:
     Args:
         may_send: Asked before each slice of a live day; the feed waits while it is False.
         day_seconds: Wall time of a live day, asked before each slice.
+        drifts: What changes in the stream; card testing from the plan's day on where None.
     """
 
-    def __init__(self, settings: Settings, plan: Plan, may_send: Callable[[], bool], day_seconds: Callable[[], float]) -> None:
+    def __init__(self, settings: Settings, plan: Plan, may_send: Callable[[], bool], day_seconds: Callable[[], float], *,
+                 drifts: tuple[Drift, ...] | None = None) -> None:
         self._plan, self._may_send, self._day_seconds = plan, may_send, day_seconds
         profile = Profile(seed=plan.seed, customers=plan.customers, terminals=plan.terminals, start=plan.start,
-                          drifts=(Drift("card_testing", plan.attack_day),))
+                          drifts=(Drift("card_testing", plan.attack_day),) if drifts is None else drifts)
         self._simulation = Simulation(profile)
         self._stop = threading.Event()
         self._producer = producer(settings, client="confluent", linger_ms=10)

@@ -1,4 +1,4 @@
-"""A light client of the gateway: asks for verdicts a few times a second, over the swap too, and counts what fails."""
+"""A light client: posts payments a few times a second, over the swap too, and counts what fails."""
 
 from __future__ import annotations
 
@@ -13,22 +13,23 @@ _TIMEOUT_S = 5.0
 
 
 class Probe:
-    """Posts small payments of its own cards to ``/predict``, at the event time that the stream has reached.
+    """Posts small payments of its own cards, at the event time that the stream has reached.
 
     Args:
-        url: The gateway's address.
+        url: Where it posts them: the gateway's ``/predict``, or the ingest API's ``/transactions``.
         event_time: Gives the stream's event time; nothing is sent while it is None.
         interval_s: Pause between requests.
+        name: Begins its transactions' and cards' ids.
     """
 
-    def __init__(self, url: str, event_time: Callable[[], datetime | None], *, interval_s: float = 0.25) -> None:
-        self._url, self._event_time, self._interval_s = f"{url}/predict", event_time, interval_s
+    def __init__(self, url: str, event_time: Callable[[], datetime | None], *, interval_s: float = 0.25, name: str = "probe") -> None:
+        self._url, self._event_time, self._interval_s, self._name = url, event_time, interval_s, name
         self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="probe", daemon=True)
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self.requests = 0
         self.failures: list[str] = []
         self.version: str | None = None
-        """The model version that the last answer named."""
+        """The model version that the last verdict named."""
 
     def start(self) -> None:
         self._thread.start()
@@ -48,13 +49,13 @@ class Probe:
     def _ask(self, at: datetime) -> None:
         number = self.requests
         self.requests += 1
-        body = {"transaction_id": f"probe-{number}", "user_id": f"probe-{number % 20}", "amount": 10 + number % 50, "occurred_at": at.isoformat()}
+        body = {"transaction_id": f"{self._name}-{number}", "user_id": f"{self._name}-{number % 20}", "amount": 10 + number % 50, "occurred_at": at.isoformat()}
         request = urllib.request.Request(self._url, json.dumps(body).encode(), {"Content-Type": "application/json"})
         try:
             with urllib.request.urlopen(request, timeout=_TIMEOUT_S) as response:
-                self.version = json.load(response)["model_version"]
+                self.version = json.load(response).get("model_version", self.version)
         except urllib.error.HTTPError as error:
             with error:
                 self.failures.append(f"{error.code}: {error.read(300).decode(errors='replace')}")
-        except (OSError, ValueError, KeyError) as error:
+        except (OSError, ValueError) as error:
             self.failures.append(f"{type(error).__name__}: {error}")

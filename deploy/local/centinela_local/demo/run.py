@@ -59,7 +59,7 @@ class Demo:
         self._meter, self._observer = Meter(urls["stream"]), Observer(settings)
         self._feeder = Feeder(settings, plan, lambda: self._view.figures.lag < plan.lag_limit,
                               lambda: max(plan.day_seconds, plan.answering_day_seconds if self.story.answering else 0.0))
-        self._probe = Probe(urls["gateway"], lambda: self._feeder.event_time)
+        self._probe = Probe(f"{urls['gateway']}/predict", lambda: self._feeder.event_time)
         self._idle_since: float | None = None
         self._began, self._pause = self._clock.monotonic(), threading.Event()
 
