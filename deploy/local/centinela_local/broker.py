@@ -1,12 +1,14 @@
-"""One Kafka node in KRaft mode (broker and controller in one process), from the cached jars."""
+"""Kafka nodes in KRaft mode (broker and controller in one process), from the cached jars."""
 
 from __future__ import annotations
 
 import base64
+import signal
 import socket
 import struct
 import subprocess
 import uuid
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,12 +28,20 @@ class Node:
         folder: Holds ``server.properties`` and the log segments.
         port: Clients' listener, on the loopback interface.
         controller_port: The KRaft controller's listener, likewise.
+        number: Tells the nodes of a cluster apart.
+        controllers: The controllers' ports of all nodes, by number from 1 on; none: it is alone.
+        cluster: Id of the cluster, the same for all its nodes.
+        session_ms: After so long without a sign of life its partitions get other leaders, and only then may it come back after a kill.
     """
 
     folder: Path
     port: int
     controller_port: int
     heap_mb: int = 512
+    number: int = 1
+    controllers: tuple[int, ...] = ()
+    cluster: str | None = None
+    session_ms: int = 9_000
 
     @property
     def bootstrap_servers(self) -> str:
@@ -39,28 +49,34 @@ class Node:
 
 
 def server_properties(node: Node) -> str:
-    """The node's configuration: one replica of everything, few internal partitions, no topic created by accident."""
+    """The node's configuration: as many replicas of what is internal as there are nodes, few internal partitions, no topic created by accident."""
+    controllers = node.controllers or (node.controller_port,)
+    replicas = len(controllers)
+    in_sync = 2 if replicas >= 3 else 1
     return "\n".join(f"{key}={value}" for key, value in {
         "process.roles": "broker,controller",
-        "node.id": 1,
-        "controller.quorum.voters": f"1@{LOOPBACK}:{node.controller_port}",
+        "node.id": node.number,
+        "controller.quorum.voters": ",".join(f"{n}@{LOOPBACK}:{port}" for n, port in enumerate(controllers, 1)),
         "controller.listener.names": "CONTROLLER",
         "listeners": f"PLAINTEXT://{LOOPBACK}:{node.port},CONTROLLER://{LOOPBACK}:{node.controller_port}",
         "advertised.listeners": f"PLAINTEXT://{LOOPBACK}:{node.port}",
         "inter.broker.listener.name": "PLAINTEXT",
         "log.dirs": (node.folder / "data").resolve(),
         "auto.create.topics.enable": "false",
-        "default.replication.factor": 1,
-        "offsets.topic.replication.factor": 1,
+        "default.replication.factor": replicas,
+        "min.insync.replicas": in_sync,
+        "offsets.topic.replication.factor": replicas,
         "offsets.topic.num.partitions": 4,
-        "transaction.state.log.replication.factor": 1,
-        "transaction.state.log.min.isr": 1,
+        "transaction.state.log.replication.factor": replicas,
+        "transaction.state.log.min.isr": in_sync,
         "transaction.state.log.num.partitions": 4,
-        "share.coordinator.state.topic.replication.factor": 1,
-        "share.coordinator.state.topic.min.isr": 1,
+        "share.coordinator.state.topic.replication.factor": replicas,
+        "share.coordinator.state.topic.min.isr": in_sync,
         "group.initial.rebalance.delay.ms": 0,
         "group.min.session.timeout.ms": 1000,
         "controlled.shutdown.enable": "false",
+        "broker.session.timeout.ms": node.session_ms,
+        "broker.heartbeat.interval.ms": min(2_000, node.session_ms // 6),
         "log.cleaner.dedupe.buffer.size": 16 * 1024 * 1024,
         "num.network.threads": 2,
         "num.io.threads": 4,
@@ -84,7 +100,7 @@ def broker_command(node: Node) -> list[str]:
     properties.write_text(server_properties(node))
     if not (node.folder / "data" / "meta.properties").exists():
         format_ = [java, "-Xmx128m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", *_LOGGING, "-cp", classpath, "kafka.tools.StorageTool",
-                   "format", f"--cluster-id={_cluster_id()}", "--config", str(properties)]
+                   "format", f"--cluster-id={node.cluster or _cluster_id()}", "--config", str(properties)]
         done = subprocess.run(format_, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
         if done.returncode != 0:
             raise StartFailed(f"Kafka's storage could not be formatted:\n{(done.stdout + done.stderr).strip()[-2000:]}")
@@ -112,27 +128,85 @@ class TemporaryBroker:
 
     Args:
         folder: An empty folder, which the caller removes.
+        node: Which node it is, where that is not left to chance.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self._node = Node(folder, free_port(), free_port(), heap_mb=384)
+    def __init__(self, folder: Path, node: Node | None = None) -> None:
+        self._node = node or Node(folder, free_port(), free_port(), heap_mb=384)
         self._process: BackgroundProcess | None = None
 
     @property
     def bootstrap_servers(self) -> str:
         return self._node.bootstrap_servers
 
+    def launch(self) -> None:
+        """Start, or start again on the same data, without waiting."""
+        command = broker_command(self._node)
+        self._process = BackgroundProcess(f"Kafka {self._node.number}", command, log=self._node.folder / "kafka.log",
+                                          answers=lambda: answers(self.bootstrap_servers))
+        self._process.launch()
+
+    def await_answer(self) -> None:
+        """Wait until it answers.
+
+        Raises:
+            StartFailed: It ended, or did not in time.
+        """
+        if self._process is not None:
+            self._process.await_answer()
+
     def start(self) -> None:
         """Start, or start again on the same data, and wait until it answers."""
-        command = broker_command(self._node)
-        self._process = BackgroundProcess("Kafka", command, log=self._node.folder / "kafka.log",
-                                          answers=lambda: answers(self.bootstrap_servers))
-        self._process.start()
+        self.launch()
+        self.await_answer()
+
+    def pause(self) -> None:
+        """Freeze it: its connections stay open and nothing answers."""
+        self._signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """Undo ``pause``."""
+        self._signal(signal.SIGCONT)
 
     def stop(self, grace_s: float = 0.0) -> None:
         """End it, at once by default. Idempotent."""
         if self._process is not None:
             self._process.stop(grace_s)
+
+    def _signal(self, number: signal.Signals) -> None:
+        if self._process is not None:
+            self._process.signal(number)
+
+
+class TemporaryCluster:
+    """Brokers that replicate each other, for tests. Three of them lose one without losing a record.
+
+    Args:
+        folder: An empty folder, which the caller removes.
+        ports: Two for each broker, which nothing else takes while a broker is away.
+    """
+
+    def __init__(self, folder: Path, ports: Sequence[int], *, heap_mb: int = 320) -> None:
+        clients, controllers, cluster = ports[::2], tuple(ports[1::2]), _cluster_id()
+        nodes = [Node(folder / f"kafka-{n}", port, controllers[n - 1], heap_mb, n, controllers, cluster, session_ms=3_000)
+                 for n, port in enumerate(clients, 1)]
+        self.brokers = [TemporaryBroker(node.folder, node) for node in nodes]
+
+    @property
+    def bootstrap_servers(self) -> str:
+        return ",".join(broker.bootstrap_servers for broker in self.brokers)
+
+    def start(self) -> None:
+        """Start all, and wait until each answers."""
+        for broker in self.brokers:
+            broker.launch()
+        for broker in self.brokers:
+            broker.await_answer()
+
+    def stop(self) -> None:
+        """End all at once. Idempotent."""
+        for broker in self.brokers:
+            broker.stop()
 
 
 _LOGGING = ("-Dorg.slf4j.simpleLogger.defaultLogLevel=warn", "-Dorg.slf4j.simpleLogger.showDateTime=true",

@@ -43,22 +43,42 @@ class BackgroundProcess:
         Raises:
             StartFailed: It ended, or did not answer in time; it is stopped then.
         """
+        self.launch()
+        self.await_answer()
+
+    def launch(self) -> None:
+        """Start without waiting."""
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
                 self._command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, env=self._env,
                 start_new_session=True, preexec_fn=_die_with_parent,
             )
+
+    def await_answer(self) -> None:
+        """Wait until what was launched answers.
+
+        Raises:
+            StartFailed: It ended, or did not answer in time; it is stopped then.
+        """
+        process = self._process
+        assert process is not None, f"{self._name} was not launched"
         deadline = time.monotonic() + self._start_timeout_s
         try:
             while not self._answers():
-                if self._process.poll() is not None:
-                    raise StartFailed(f"{self._name} ended with code {self._process.returncode}:\n{self._tail()}")
+                if process.poll() is not None:
+                    raise StartFailed(f"{self._name} ended with code {process.returncode}:\n{self._tail()}")
                 if time.monotonic() > deadline:
                     raise StartFailed(f"{self._name} did not answer within {self._start_timeout_s:.0f} s:\n{self._tail()}")
                 time.sleep(0.05)
         except BaseException:
             self.stop(grace_s=0)
             raise
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send *number* to the whole process group; nothing where it does not run."""
+        if self._process is not None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self._process.pid, number)
 
     def stop(self, grace_s: float = 15.0) -> None:
         """End the whole process group: SIGTERM, and SIGKILL after *grace_s*. Idempotent."""

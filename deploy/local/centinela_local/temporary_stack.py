@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import random
 import signal
 import subprocess
 import sys
@@ -13,14 +12,12 @@ from pathlib import Path
 
 from centinela_local.errors import StartFailed
 from centinela_local.paths import CHECKOUT, Paths
-from centinela_local.ports import LOOPBACK, is_taken
+from centinela_local.ports import LOOPBACK, is_taken, steady_ports
 from centinela_local.readiness import ask
 from centinela_local.settings import LocalSettings
 from centinela_local.supervisor import Supervisor
 
 _STARTS_AND_STOPS = ("up", "demo", "down", "status")
-_BELOW_EPHEMERAL = range(20_000, 32_000)
-"""A process that is restarted must find its port free, so none that the kernel gives to clients is taken."""
 _PORT_OF = {"stream": "predictor_port", "registry-watcher": "watcher_port"}
 
 
@@ -119,8 +116,7 @@ class TemporaryStack:
 
 def _free_ports() -> dict[str, int]:
     names = [name for name in LocalSettings.model_fields if name.endswith("_port")]
-    candidates = (port for port in random.sample(_BELOW_EPHEMERAL, len(_BELOW_EPHEMERAL)) if not is_taken(port))
-    return dict(zip(names, candidates, strict=False))
+    return dict(zip(names, steady_ports(len(names)), strict=True))
 
 
 def _end(process: subprocess.Popen[str]) -> None:
