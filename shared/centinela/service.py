@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import faulthandler
 import signal
 import sys
 import threading
 from collections.abc import Callable
+from types import TracebackType
 from typing import TypeVar
 
 import structlog
@@ -18,6 +20,8 @@ from centinela.settings_table import variables
 from centinela.telemetry.logging import configure_logging
 
 S = TypeVar("S", bound=Settings)
+END_WITHIN_S = 10.0
+"""A process that has failed is gone after so long, whatever a client of it still waits for."""
 
 
 def load_settings(settings_class: type[S]) -> S:
@@ -36,6 +40,8 @@ def load_settings(settings_class: type[S]) -> S:
 def start(settings_class: type[S], service: str) -> tuple[S, threading.Event]:
     """Read the settings, configure logging, and return both the settings and an event that SIGTERM and SIGINT set.
 
+    From here on an exception that nobody catches is logged like everything else, as the last line.
+
     Raises:
         SystemExit: A setting does not hold, or the process would be open to others without API keys (exit 2, one clear line).
     """
@@ -46,6 +52,7 @@ def start(settings_class: type[S], service: str) -> tuple[S, threading.Event]:
     except CentinelaError as error:
         print(f"centinela: {error}", file=sys.stderr)
         raise SystemExit(2) from error
+    sys.excepthook = _crashed
     stop = threading.Event()
 
     def request_stop(number: int, _frame: object) -> None:
@@ -64,5 +71,25 @@ def serve(settings_class: type[S], service: str, run: Callable[[S, threading.Eve
     try:
         run(settings, stop)
     except CentinelaError as error:
-        structlog.get_logger().error("process.failed", error=str(error))
-        raise SystemExit(1) from error
+        raise SystemExit(failed(error)) from error
+
+
+def failed(error: CentinelaError | str) -> int:
+    """Say why the process ends, as its last line, and see to it that it does end. The exit code, 1."""
+    kind = type(error).__name__ if isinstance(error, CentinelaError) else "Died"
+    structlog.get_logger().error("process.failed", error=kind, detail=str(error))
+    _end_soon()
+    return 1
+
+
+def _crashed(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    if issubclass(kind, CentinelaError):
+        failed(error)  # type: ignore[arg-type]
+        return
+    structlog.get_logger().critical("process.crashed", error=kind.__name__, detail=str(error), exc_info=(kind, error, trace))
+    _end_soon()
+
+
+def _end_soon() -> None:
+    """Cut off what hangs at the end, clients that wait for a broker for one: with all stacks, by exit code 1."""
+    faulthandler.dump_traceback_later(END_WITHIN_S, exit=True)

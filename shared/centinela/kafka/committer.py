@@ -5,9 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
+from centinela.errors import CentinelaError
 from centinela.kafka.limits import LIMITS
 from centinela.kafka.port import Consumer, Outgoing, Producer, TopicPartition, TransactionalProducer
 from centinela.telemetry.metrics import CONSUMER_TRANSACTIONS
+
+
+class ProducerStuck(CentinelaError):
+    """Commits fail again and again although the brokers answer: the process must end, and may start anew."""
 
 
 class Committer(Protocol):

@@ -16,7 +16,7 @@ import structlog
 
 from centinela.clock import Clock, SystemClock
 from centinela.errors import CentinelaError, DependencyUnavailable, TransactionAborted
-from centinela.kafka.committer import Committer, PlainCommitter, TransactionalCommitter
+from centinela.kafka.committer import Committer, PlainCommitter, ProducerStuck, TransactionalCommitter
 from centinela.kafka.dlq import DeadLetterCap, dead_letter
 from centinela.kafka.handler import Handler, Outcome, stateful
 from centinela.kafka.outage import Backoff, Outage
@@ -24,6 +24,8 @@ from centinela.kafka.partitions import Partitions
 from centinela.kafka.port import Consumer, Producer, Record, TransactionalProducer
 from centinela.telemetry.health import Health
 from centinela.telemetry.metrics import BATCH_DURATION, CONSUMER_LAG, CONSUMER_RECORDS
+from centinela.telemetry.progress import PATIENCE, Patience, Progress
+from centinela.telemetry.watchdog import Watchdog
 
 _log = structlog.get_logger(__name__)
 
@@ -34,6 +36,7 @@ class LoopOptions(TypedDict, total=False):
     ``batch``: most records delivered at once (1,000). ``poll_timeout_s``: longest wait for records (0.2). ``idle_s``: while no
     records come, the handler's ``idle`` is called so often (1). ``hold_s``: rest of a partition that the handler held back (0.1).
     ``lag_s``: how often the lag is measured (5). ``cap``: limit on the share of dead letters. ``service``: label of the metrics.
+    ``patience``: how long the loop may stand still, or its commits fail on brokers that answer.
     """
 
     batch: int
@@ -44,6 +47,7 @@ class LoopOptions(TypedDict, total=False):
     cap: DeadLetterCap
     clock: Clock
     service: str
+    patience: Patience
 
 
 class _Loop:
@@ -57,7 +61,8 @@ class _Loop:
 
     def __init__(self, consumer: Consumer, committer: Committer, handler: Handler, topics: Collection[str], health: Health,
                  stop: threading.Event, *, batch: int = 1_000, poll_timeout_s: float = 0.2, idle_s: float = 1.0, hold_s: float = 0.1,
-                 lag_s: float = 5.0, cap: DeadLetterCap | None = None, clock: Clock | None = None, service: str = "") -> None:
+                 lag_s: float = 5.0, cap: DeadLetterCap | None = None, clock: Clock | None = None, service: str = "",
+                 patience: Patience = PATIENCE) -> None:
         self._consumer, self._committer, self._handler = consumer, committer, stateful(handler)
         self._topics, self._health, self._stop = list(topics), health, stop
         self._batch, self._poll_timeout_s, self._idle_s, self._hold_s = batch, poll_timeout_s, idle_s, hold_s
@@ -69,18 +74,23 @@ class _Loop:
         self._started = self._dirty = False
         self._waiting = self._unfinished = False
         self._active_at = self._lag_at = self._clock.monotonic()
+        self._patience, self._progress = patience, Progress(patience.stuck_s, self._active_at)
+        self._uncommitted_since: float | None = None
 
     def run(self) -> None:
         """Work until the stop event; then leave the group in good order.
 
         Raises:
             ProducerFenced: Another process took over; end with a non-zero code.
+            ProducerStuck: Nothing can be committed although the brokers answer; likewise.
             DeadLetterFlood: Too many records are refused.
             Exception: Whatever the handler raised that is none of ours.
         """
+        self._progress.own()
         try:
-            while not self._stop.is_set():
-                self.run_once()
+            with Watchdog(self._service or "consumer", self._progress, self._health, self._patience, clock=self._clock):
+                while not self._stop.is_set():
+                    self.run_once()
             if not self._dirty:
                 self._partitions.release()
         except CentinelaError as error:
@@ -91,6 +101,7 @@ class _Loop:
 
     def run_once(self) -> bool:
         """One step: True where records were delivered. Waits out a dependency that is away, and rebuilds after an abort."""
+        self._progress.beat(self._clock.monotonic())
         try:
             self._start()
             if self._dirty:
@@ -101,11 +112,13 @@ class _Loop:
         except DependencyUnavailable as error:
             self._unfinished = self._unfinished or self._dirty
             self._outage.failed(error)
+            self._give_up_where_stuck(error)
             self._outage.back_off()
             self._active_at = self._clock.monotonic()
         except TransactionAborted as error:
             self._dirty = True
             _log.warning("transaction.aborted", detail=str(error))
+            self._give_up_where_stuck(error)
             self._aborts.wait()
         return False
 
@@ -199,7 +212,9 @@ class _Loop:
         now = self._clock.now()
         letters = [dead_letter(letter.record, letter.reason, letter.detail, at=now) for letter in outcome.dead_letters]
         if offsets or outcome.events or letters:
+            self._uncommitted_since = self._clock.monotonic() if self._uncommitted_since is None else self._uncommitted_since
             self._committer.commit([*outcome.events, *letters], offsets)
+            self._uncommitted_since = None
             self._handler.on_committed(offsets)
         self._partitions.hold(held)
         if held and not self._consumer.supports_pause:
@@ -223,13 +238,26 @@ class _Loop:
         for name, count in processed.items():
             CONSUMER_RECORDS.labels(name, "processed").inc(max(0, count))
 
+    def _give_up_where_stuck(self, error: CentinelaError) -> None:
+        """A producer that cannot commit for so long, on brokers that answer the consumer, is not waited for any more."""
+        since = self._uncommitted_since
+        if since is None or self._clock.monotonic() - since <= self._patience.stuck_s:
+            return
+        try:
+            self._consumer.end_offsets(list(self._partitions.owned or self._consumer.partitions_of(self._topics[0])))
+        except DependencyUnavailable:
+            self._uncommitted_since = None
+            return
+        raise ProducerStuck(f"no commit for {self._clock.monotonic() - since:.0f} s although the brokers answer: {error}") from error
+
     def _measure_lag(self) -> None:
         if (now := self._clock.monotonic()) - self._lag_at < self._lag_s:
             return
         self._lag_at = now
-        places = self._partitions.next_offsets()
-        for partition, end in self._consumer.end_offsets(list(places)).items():
-            CONSUMER_LAG.labels(partition.topic, str(partition.partition)).set(max(0, end - places[partition]))
+        standings = self._partitions.standings()
+        for partition, standing in standings.items():
+            CONSUMER_LAG.labels(partition.topic, str(partition.partition)).set(standing.lag)
+        self._progress.observe(standings, now)
 
 
 class ConsumerLoop(_Loop):

@@ -10,6 +10,7 @@ import structlog
 from centinela.clock import Clock
 from centinela.kafka.handler import StatefulHandler
 from centinela.kafka.port import Consumer, Rebalance, Record, TopicPartition
+from centinela.telemetry.progress import Standing
 
 _log = structlog.get_logger(__name__)
 
@@ -22,6 +23,7 @@ class _Place:
     origin: int | None
     replay_until: int = 0
     held_until: float | None = None
+    holds: int = 0
 
 
 class Partitions:
@@ -42,9 +44,16 @@ class Partitions:
         """The partitions taken over."""
         return frozenset(self._places)
 
-    def next_offsets(self) -> dict[TopicPartition, int]:
-        """The next offset to deliver of each partition, where known."""
-        return {p: place.next_offset for p, place in self._places.items() if place.next_offset is not None}
+    def standings(self) -> dict[TopicPartition, Standing]:
+        """Where each partition stands. What follows the last record (transaction markers) is no lag."""
+        found = {}
+        for partition, end in self._consumer.end_offsets(list(self._places)).items():
+            place = self._places[partition]
+            standing = Standing(place.next_offset or 0, end, place.holds)
+            if standing.lag and place.held_until is None:
+                standing = standing._replace(offset=max(standing.offset, self._consumer.position(partition)))
+            found[partition] = standing
+        return found
 
     def apply(self, change: Rebalance) -> None:
         """Drop what went away; what came is taken over by the next ``adopt``."""
@@ -118,7 +127,7 @@ class Partitions:
         for partition, offset in held.items():
             self._consumer.seek(partition, offset)
             place = self._places[partition]
-            place.next_offset, place.held_until = offset, self._clock.monotonic() + self._hold_s
+            place.next_offset, place.held_until, place.holds = offset, self._clock.monotonic() + self._hold_s, place.holds + 1
             if self._consumer.supports_pause:
                 self._consumer.pause([partition])
 

@@ -16,6 +16,7 @@ class Health:
         self._lock = threading.Lock()
         self._unmet: dict[str, str] = dict.fromkeys(conditions, "not there yet")
         self._dead: str | None = None
+        self._stuck: dict[str, str] = {}
 
     def wait_for(self, condition: str, detail: str) -> None:
         """*condition* is unmet, because of *detail*."""
@@ -32,14 +33,31 @@ class Health:
         with self._lock:
             self._dead = detail
 
+    def stuck(self, part: str, detail: str) -> None:
+        """*part* of the process does not get on: not live until it does."""
+        with self._lock:
+            self._stuck[part] = detail
+
+    def moves(self, part: str) -> None:
+        """*part* gets on."""
+        with self._lock:
+            self._stuck.pop(part, None)
+
+    @property
+    def reason(self) -> str | None:
+        """Why the process is not live; None while it is."""
+        with self._lock:
+            if self._dead is not None:
+                return self._dead
+            return "; ".join(f"{part} is stuck: {detail}" for part, detail in self._stuck.items()) or None
+
     @property
     def live(self) -> bool:
-        return self._dead is None
+        return self.reason is None
 
     @property
     def ready(self) -> bool:
-        with self._lock:
-            return self._dead is None and not self._unmet
+        return self.live and not self.unmet()
 
     def unmet(self) -> dict[str, str]:
         """Condition to the reason why it is unmet."""

@@ -22,13 +22,17 @@ StartResponse = Callable[..., Any]
 
 
 def health_payload(health: Health, model_loaded: bool | None = None) -> tuple[int, dict[str, object]]:
-    """HTTP status and body of ``/health``: 200 while live. ``model_loaded`` appears where a process serves a model."""
-    body: dict[str, object] = {"status": "healthy" if health.live else "unhealthy"}
+    """HTTP status and body of ``/health``: 200 while live. ``model_loaded`` appears where a process serves a model.
+
+    A process that is not live says why, and should be started anew.
+    """
+    reason = health.reason
+    body: dict[str, object] = {"status": "healthy"} if reason is None else {"status": "unhealthy", "live": False, "reason": reason}
     if model_loaded is not None:
         body["model_loaded"] = model_loaded
     if waiting := health.unmet():
         body["waiting_for"] = waiting
-    return (200 if health.live else 503), body
+    return (200 if reason is None else 503), body
 
 
 def ready_payload(health: Health) -> tuple[int, dict[str, object]]:
