@@ -11,6 +11,7 @@ import structlog
 from fastapi import FastAPI, Request, Response
 from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, generate_latest
 
+from centinela.backpressure import TIMEOUT_HEADER, Deadline, InFlight, RequestUnserved
 from centinela.clock import Clock
 from centinela.errors import DependencyUnavailable, InvalidRecord
 from centinela.security.access import api_keys
@@ -49,15 +50,21 @@ def build_app(handler: IngestHandler, publisher: Publisher, health: Health, cloc
     app = FastAPI(title="Centinela ingest", version="1", description="Takes card transactions and labels into Kafka.", redoc_url=None)
     app.add_middleware(CorrelationMiddleware)
 
+    in_flight = InFlight(settings.ingest_in_flight, "ingest")
+
     async def take(request: Request, kind: str, accept: Accept) -> Response:
         try:
             client = keys.require(request.headers.get("authorization"), "producer")
-            body = await read_body(request, settings.ingest_max_body_bytes)
-            began = clock.monotonic()
-            accepted = accept(body, clock.now(), request.state.traceparent)
-            await publisher.publish(accepted.records)
+            with in_flight.one():
+                deadline = Deadline(clock, request.headers.get(TIMEOUT_HEADER), settings.ingest_deadline_s)
+                body = await deadline.body(read_body(request, settings.ingest_max_body_bytes))
+                began = clock.monotonic()
+                accepted = accept(body, clock.now(), request.state.traceparent)
+                await publisher.publish(accepted.records, deadline)
         except Denied as denied:
             return _refuse(kind, denied.status, Refusal(error=denied.error, detail=denied.detail), denied.headers)
+        except RequestUnserved as unserved:
+            return _refuse(kind, unserved.status, Refusal(error=unserved.error, detail=unserved.detail), unserved.headers)
         except BodyTooLarge:
             return _refuse(kind, 413, Refusal(error="too_large", detail=f"a body has at most {settings.ingest_max_body_bytes} bytes"))
         except RequestRefused as refused:

@@ -13,6 +13,7 @@ from fastapi import FastAPI
 
 from centinela import topics
 from centinela.clock import Clock, SystemClock
+from centinela.drain import Drain
 from centinela.kafka import connect
 from centinela.kafka.port import Consumer, Producer
 from centinela.telemetry.health import Health
@@ -21,7 +22,8 @@ from centinela_ingest.handler import IngestHandler
 from centinela_ingest.publisher import KAFKA, KafkaState, KafkaWatch, Publisher
 from centinela_ingest.settings import IngestSettings
 
-DRAIN_S = 10
+PATIENCE = 0.8
+"""Share of a request's time after which Kafka, without an acknowledgement, counts as away: early enough to say so."""
 _log = structlog.get_logger()
 
 
@@ -40,8 +42,8 @@ class Service:
         state = KafkaState(self.health)
         self.watch = KafkaWatch(consumer or connect.consumer(settings, group=None), (transactions_topic, labels_topic), state, stop)
         self.publisher = Publisher(
-            producer or connect.producer(settings), state, clock, ack_timeout_s=settings.ingest_ack_timeout_s,
-            max_waiting=settings.ingest_max_waiting, on_fatal=self._fail,
+            producer or connect.producer(settings), state, clock, patience_s=settings.ingest_deadline_s * PATIENCE,
+            most=settings.ingest_in_flight, on_fatal=self._fail,
         )
         handler = IngestHandler(settings.ingest_max_batch, transactions_topic=transactions_topic, labels_topic=labels_topic)
         self.app: FastAPI = build_app(handler, self.publisher, self.health, clock, settings)
@@ -74,13 +76,16 @@ def serve(settings: IngestSettings, stop: threading.Event) -> None:
     watch = threading.Thread(target=service.watch_kafka, name="kafka-watch", daemon=True)
     config = uvicorn.Config(
         service.app, host=settings.ops_host, port=settings.ingest_port, loop="uvloop", log_config=None, access_log=False,
-        timeout_graceful_shutdown=DRAIN_S,
+        timeout_graceful_shutdown=max(1, int(settings.ingest_drain_s * 2 / 3)),
     )
     listener = _listen(settings.ops_host, settings.ingest_port)
     server = _Server(config)
 
+    drains: list[Drain] = []
+
     def end_on_stop() -> None:
         stop.wait()
+        drains.append(Drain(SystemClock(), settings.ingest_drain_s))
         server.should_exit = True
 
     threading.Thread(target=end_on_stop, name="stop", daemon=True).start()
@@ -90,8 +95,9 @@ def serve(settings: IngestSettings, stop: threading.Event) -> None:
         server.run(sockets=[listener])
     finally:
         stop.set()
-        service.publisher.close()
-        watch.join(DRAIN_S)
+        drain = drains[0] if drains else Drain(SystemClock(), settings.ingest_drain_s)
+        drain.join(watch)
+        drain.close("producer", service.publisher.close)
     _log.info("process.stopped")
     if service.failed:
         raise SystemExit(1)

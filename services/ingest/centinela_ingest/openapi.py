@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 from fastapi import FastAPI
 
+from centinela.backpressure import REFUSALS, TIMEOUT_PARAMETER
 from centinela.security.described import DENIALS, OPTIONAL, SCHEMES
 from centinela_ingest.requests import LabelIn, TransactionIn
 
@@ -33,10 +34,11 @@ def _operation(schema: dict[str, Any], example: dict[str, Any]) -> dict[str, Any
     return {
         "responses": {
             202: {"description": "Kafka has all of it.", "content": {"application/json": {"schema": accepted}}},
-            400: answer("No JSON."), **{status: answer(text) for status, text in DENIALS.items()}, 413: answer("Too large, or too many."), 422: answer("A field does not hold; nothing was taken."),
-            503: answer("Kafka does not answer; send the same again after Retry-After."),
+            400: answer("No JSON, or a header that does not hold."), **{status: answer(text) for status, text in (DENIALS | REFUSALS).items()},
+            413: answer("Too large, or too many."), 422: answer("A field does not hold; nothing was taken."),
+            503: answer("Kafka does not answer; send the same again after `Retry-After`."),
         },
-        "openapi_extra": {"security": OPTIONAL, "requestBody": {"required": True, "content": {"application/json": {
+        "openapi_extra": {"security": OPTIONAL, "parameters": [TIMEOUT_PARAMETER], "requestBody": {"required": True, "content": {"application/json": {
             "schema": body, "examples": {"one": {"value": example}, "batch": {"value": [example]}},
         }}}},
     }

@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import structlog
 
+from centinela.backpressure import Deadline
 from centinela.clock import Clock
 from centinela.errors import DependencyUnavailable, InvalidRecord
 from centinela.kafka.port import Consumer, Outgoing, Producer
@@ -88,44 +89,40 @@ class Publisher:
     """Sends the records of a request and waits for all acknowledgements.
 
     Args:
-        ack_timeout_s: How long one request waits.
-        max_waiting: Requests that wait at once; one more is refused rather than queued.
+        patience_s: Kafka counts as away where it has not acknowledged for so long.
+        most: Requests that wait at once; the caller sees to it that there are no more.
         on_fatal: Called where the client fails in a way that trying again does not mend; the error goes to the request too.
     """
 
     def __init__(
-        self, producer: Producer, state: KafkaState, clock: Clock, *, ack_timeout_s: float, max_waiting: int,
-        on_fatal: Callable[[Exception], None],
+        self, producer: Producer, state: KafkaState, clock: Clock, *, patience_s: float, most: int, on_fatal: Callable[[Exception], None],
     ) -> None:
-        self._producer, self._state, self._clock, self._timeout, self._on_fatal = producer, state, clock, ack_timeout_s, on_fatal
-        self._room = threading.BoundedSemaphore(max_waiting)
-        self._threads = ThreadPoolExecutor(max_waiting, thread_name_prefix="publish")
+        self._producer, self._state, self._clock, self._patience, self._on_fatal = producer, state, clock, patience_s, on_fatal
+        self._threads = ThreadPoolExecutor(most, thread_name_prefix="publish")
 
-    async def publish(self, records: Sequence[Outgoing]) -> None:
+    async def publish(self, records: Sequence[Outgoing], deadline: Deadline) -> None:
         """Return once Kafka has all *records*.
 
         Raises:
             DependencyUnavailable: It has not, or not all: sending the same again is safe, repeated ids are suppressed.
+            RequestUnserved: 504, likewise, at *deadline*.
         """
         self._state.require()
-        if not self._room.acquire(blocking=False):
-            raise DependencyUnavailable("too many requests wait for Kafka", dependency=KAFKA)
-        try:
-            await asyncio.get_running_loop().run_in_executor(self._threads, self._send, records)
-        finally:
-            self._room.release()
+        await deadline.answer(asyncio.get_running_loop().run_in_executor(self._threads, self._send, records, deadline))
 
     def close(self) -> None:
         """Finish what is in flight and release the producer."""
         self._threads.shutdown(wait=True)
         self._producer.close()
 
-    def _send(self, records: Sequence[Outgoing]) -> None:
-        deadline = self._clock.monotonic() + self._timeout
+    def _send(self, records: Sequence[Outgoing], deadline: Deadline) -> None:
+        patience_ends = self._clock.monotonic() + self._patience
         try:
             for delivery in [self._producer.send(record) for record in records]:
-                delivery.wait(max(0.0, deadline - self._clock.monotonic()))
+                delivery.wait(max(0.0, min(deadline.at, patience_ends) - self._clock.monotonic()))
         except DependencyUnavailable as error:
+            if deadline.at < patience_ends and deadline.left() == 0.0:
+                raise deadline.exceeded() from error
             self._state.down(str(error))
             raise
         except InvalidRecord:

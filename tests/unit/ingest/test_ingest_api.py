@@ -12,7 +12,7 @@ import pytest
 import structlog
 from fastapi.testclient import TestClient
 
-from centinela.clock import FixedClock
+from centinela.clock import Clock, FixedClock, SystemClock
 from centinela.codec import Decoder
 from centinela.errors import DependencyUnavailable
 from centinela.events import LabelReported, TransactionReceived
@@ -34,10 +34,10 @@ LABEL: dict[str, Any] = {
 }
 
 
-def build(broker: FakeBroker, producer: Any = None, **settings: Any) -> tuple[TestClient, Service]:
+def build(broker: FakeBroker, producer: Any = None, clock: Clock | None = None, **settings: Any) -> tuple[TestClient, Service]:
     service = Service(
         IngestSettings(**settings), threading.Event(), producer=producer or FakeProducer(broker), consumer=FakeConsumer(broker),
-        clock=FixedClock(NOW),
+        clock=clock or FixedClock(NOW),
     )
     service.watch.look()
     return TestClient(service.app), service
@@ -272,14 +272,14 @@ class Unacknowledged:
 
 
 def test_without_an_acknowledgement_in_time_the_answer_is_503(broker: FakeBroker) -> None:
-    client, _ = build(broker, Unacknowledged(), ingest_ack_timeout_s=0.05)
+    client, _ = build(broker, Unacknowledged(), ingest_deadline_s=0.05)
     answer = client.post("/transactions", json=GOOD)
     assert (answer.status_code, answer.json()["error"]) == (503, "kafka_unavailable")
 
 
 def test_more_waiting_requests_than_allowed_are_refused_rather_than_queued(broker: FakeBroker) -> None:
     producer = Unacknowledged()
-    client, _ = build(broker, producer, ingest_max_waiting=1)
+    client, _ = build(broker, producer, ingest_in_flight=1)
     first: list[int] = []
     sender = threading.Thread(target=lambda: first.append(client.post("/transactions", json=GOOD).status_code))
     sender.start()
@@ -287,7 +287,21 @@ def test_more_waiting_requests_than_allowed_are_refused_rather_than_queued(broke
     second = client.post("/transactions", json=GOOD)
     producer.release.set()
     sender.join(10)
-    assert (second.status_code, first) == (503, [202])
+    assert (second.status_code, second.json()["error"], second.headers["retry-after"], first) == (429, "overloaded", "1", [202])
+
+
+def test_the_time_that_a_client_allows_is_kept_and_says_nothing_about_kafka(broker: FakeBroker) -> None:
+    client, _ = build(broker, Unacknowledged(), SystemClock())
+    answer = client.post("/transactions", json=GOOD, headers={"X-Request-Timeout-Ms": "30"})
+    assert (answer.status_code, answer.json()["error"], answer.headers["retry-after"]) == (504, "deadline_exceeded", "1")
+    assert client.get("/ready").status_code == 200
+
+
+@pytest.mark.parametrize("milliseconds", ["0", "-1", "soon", "1.5", "", "\u0661"])
+def test_a_time_that_is_none_is_refused_before_anything_is_sent(client: TestClient, broker: FakeBroker, milliseconds: str) -> None:
+    answer = client.post("/transactions", json=GOOD, headers={"X-Request-Timeout-Ms": milliseconds.encode()})
+    assert (answer.status_code, answer.json()["error"]) == (400, "invalid_header")
+    assert broker.records("transactions") == []
 
 
 class Broken(Unacknowledged):
@@ -323,6 +337,9 @@ def test_the_docs_describe_the_bodies(client: TestClient) -> None:
     assert "amount" in schemas["TransactionIn"]["required"]
     assert "verdict" not in schemas["TransactionIn"]["properties"]
     assert client.get("/docs").status_code == 200
+    post = description()["paths"]["/transactions"]["post"]
+    assert {"408", "429", "503", "504"} <= post["responses"].keys()
+    assert [parameter["name"] for parameter in post["parameters"]] == ["X-Request-Timeout-Ms"]
 
 
 @pytest.mark.parametrize(("path", "body"), [("/transactions", GOOD), ("/labels", LABEL)])
