@@ -27,6 +27,7 @@ from centinela.features.backfill import build_features
 from centinela.features.idtable import SeenIds
 from centinela.features.keys import DAY_MS, HOUR_MS, hash_ids, minor_units
 from centinela.features.layout import BASE_LAYOUT, FeatureLayout
+from centinela.features.payload import UNKNOWN
 from centinela.features.snapshot import pack, unpack
 from centinela.features.spec import Feature
 from centinela.features.terminals import TerminalState
@@ -80,7 +81,7 @@ def columns_of(table: pd.DataFrame, layout: FeatureLayout) -> Columns:
     return Columns(
         hash_ids(ordered["transaction_id"].tolist()), hash_ids(ordered["user_id"].tolist()), terminals,
         _ms(ordered["occurred_at"]), amounts, minor_units(amounts),
-        terminals.view(np.int64)[None, :] if layout.stored else np.empty((0, len(table)), np.int64),
+        terminals.view(np.int64)[None, :] if layout.stored else np.empty((0, len(table)), np.int64), np.full(len(table), UNKNOWN, np.int64),
     )
 
 

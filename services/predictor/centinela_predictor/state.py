@@ -8,10 +8,11 @@ from numpy.typing import NDArray
 from centinela.features.assemble import Columns
 from centinela.features.idtable import SeenIds
 from centinela.features.layout import BASE_LAYOUT, FeatureLayout
+from centinela.features.payload import contradict
 from centinela.features.snapshot import pack, unpack
 from centinela.features.users import UserState
 
-_KIND = "partition:2"
+_KIND = "partition:3"
 _NEVER = -(1 << 62)
 _NOT_REGROUPED = -1
 Matrix = NDArray[np.float64]
@@ -34,12 +35,21 @@ class PartitionState:
         self.regrouped_at: int | None = None
 
     def apply(self, columns: Columns) -> tuple[NDArray[np.intp], Matrix]:
-        """Take transactions in log order: the rows that are no copies, shape (m,), and their user features, shape (m, k)."""
-        rows = np.flatnonzero(self.seen.admit(columns.ids))
+        """Take transactions in log order: the rows with new ids, shape (m,), and their user features, shape (m, k)."""
+        rows = np.flatnonzero(self.seen.admit(columns.ids, columns.payloads))
         new = columns if len(rows) == len(columns) else columns.take(rows)
         if len(new):
             self.newest = max(self.newest, int(new.times.max()))
         return rows, self.users.apply(new.users, new.times, new.minor, new.stored)
+
+    def conflicting(self, columns: Columns, rows: NDArray[np.intp]) -> NDArray[np.intp]:
+        """Of *columns*, just applied, the rows that are no copies although their ids were seen: they say something else than the first.
+
+        Args:
+            rows: What ``apply`` took.
+        """
+        again = np.setdiff1d(np.arange(len(columns)), rows, assume_unique=True)
+        return again[contradict(self.seen.payloads(columns.ids[again]), columns.payloads[again])]
 
     def inherit(self, columns: Columns) -> None:
         """Take transactions that came through another partition: all but this one's greatest event time is as after ``apply``."""
@@ -64,7 +74,7 @@ class PartitionState:
         state.newest = facts["newest"]
         state.regrouped_at = None if facts["regrouped_at"] == _NOT_REGROUPED else facts["regrouped_at"]
         state.users = UserState.from_arrays(arrays, layout)
-        state.seen.load({name: arrays[name].astype(np.uint64) for name in ("seen_current", "seen_previous")})
+        state.seen.load(arrays)
         return state
 
 

@@ -8,11 +8,13 @@ from datetime import datetime
 
 import numpy as np
 import structlog
+from numpy.typing import NDArray
 
 from centinela.clock import Clock
 from centinela.features.assemble import assemble, attribute_matrix
 from centinela.features.keys import NOBODY
 from centinela.features.layout import FeatureLayout
+from centinela.kafka.dlq import DeadLetter
 from centinela.kafka.handler import Outcome, StatefulHandler
 from centinela.kafka.port import Consumer, Record, TopicPartition
 from centinela.telemetry.health import Health
@@ -67,7 +69,8 @@ class StreamHandler(StatefulHandler):
 
     A transaction with a verdict (of a gateway, or history) keeps it; the others are scored in one call per batch. The first
     that needs a model while none serves, or that is too far ahead of other partitions (see ``Gate``), is held with what
-    follows in its partition. A copy of a transaction seen before leaves no trace but a count.
+    follows in its partition. A copy of a transaction seen before leaves no trace but a count; another transaction under its id is a
+    dead letter.
 
     Args:
         reader: The loop's consumer, here only asked where things stand.
@@ -156,14 +159,16 @@ class StreamHandler(StatefulHandler):
         rows, users = owned.state.apply(admitted.columns)
         for name, count in zip(("accepted", "too_late"), owned.state.users.taken_late(), strict=True):
             LATE.labels(name).inc(count)
-        copies = len(admitted.events) - len(rows)
-        columns = admitted.columns.take(rows) if copies else admitted.columns
-        events = [admitted.events[n] for n in rows.tolist()] if copies else admitted.events
-        kept = [admitted.records[n] for n in rows.tolist()] if copies else admitted.records
+        known = len(admitted.events) - len(rows)
+        conflicts = _conflicts(admitted, owned.state.conflicting(admitted.columns, rows)) if known else []
+        outcome.dead_letters += conflicts
+        columns = admitted.columns.take(rows) if known else admitted.columns
+        events = [admitted.events[n] for n in rows.tolist()] if known else admitted.events
+        kept = [admitted.records[n] for n in rows.tolist()] if known else admitted.records
         terminals = self._feed.table.state.read(columns.terminals, columns.times)
         matrix = assemble(columns, users, terminals, attribute_matrix(events, self._layout))
         to_score = np.array([n for n, event in enumerate(events) if event.verdict is None], dtype=np.intp)
-        for name, count in (("duplicate", copies), ("adopted", len(events) - len(to_score))):
+        for name, count in (("duplicate", known - len(conflicts)), ("adopted", len(events) - len(to_score))):
             if count:
                 outcome.counts[name] = outcome.counts.get(name, 0) + count
         watermark = owned.state.newest if held_time is None else max(owned.state.newest, held_time)
@@ -232,3 +237,10 @@ class StreamHandler(StatefulHandler):
         outcome.events.append(block_record(number, block))
         self._feed.committing(number, block)
         self._owned[number].announced = block.watermark
+
+
+def _conflicts(admitted: Admitted, rows: NDArray[np.intp]) -> list[DeadLetter]:
+    return [
+        DeadLetter(admitted.records[n], "conflict", f"transaction {admitted.events[n].transaction_id} was given before with another payload; its first verdict stands")
+        for n in rows.tolist()
+    ]

@@ -19,6 +19,7 @@ from centinela.features.layout import (
     USER_FEATURES,
     FeatureLayout,
 )
+from centinela.features.payload import payloads_of
 from centinela.features.spec import TERMINAL
 
 Matrix = NDArray[np.float64]
@@ -34,7 +35,7 @@ class Columns:
     """Transactions by column, each of shape (n,); identifiers hashed (``NOBODY`` where missing).
 
     ``times``: ms since 1970. ``amounts``: major units. ``minor``: hundredths. ``stored``: the bits of what ``layout.stored``
-    names, shape (len(layout.stored), n).
+    names, shape (len(layout.stored), n). ``payloads``: see ``centinela.features.payload``.
     """
 
     ids: Hashes
@@ -44,16 +45,18 @@ class Columns:
     amounts: Matrix
     minor: Int64s
     stored: Int64s
+    payloads: Int64s
 
     @classmethod
     def of(cls, transactions: Sequence[TransactionReceived], layout: FeatureLayout = BASE_LAYOUT) -> Columns:
         """The columns of *transactions*, in their order."""
         amounts = np.array([t.amount for t in transactions], dtype=np.float64)
-        terminals = hash_ids([t.terminal_id for t in transactions])
+        users, terminals = hash_ids([t.user_id for t in transactions]), hash_ids([t.terminal_id for t in transactions])
+        times = epoch_ms([t.occurred_at for t in transactions])
         numbers = _numbers(transactions, [name for name in layout.stored if name != TERMINAL])
         return cls(
-            hash_ids([t.transaction_id for t in transactions]), hash_ids([t.user_id for t in transactions]),
-            terminals, epoch_ms([t.occurred_at for t in transactions]), amounts, minor_units(amounts), stored_bits(layout, terminals, numbers),
+            hash_ids([t.transaction_id for t in transactions]), users, terminals, times, amounts, minor_units(amounts),
+            stored_bits(layout, terminals, numbers), payloads_of(transactions, users, terminals, times, amounts),
         )
 
     def __len__(self) -> int:
@@ -63,6 +66,7 @@ class Columns:
         """The columns of *rows* (indices or a mask)."""
         return Columns(
             self.ids[rows], self.users[rows], self.terminals[rows], self.times[rows], self.amounts[rows], self.minor[rows], self.stored[:, rows],
+            self.payloads[rows],
         )
 
 

@@ -12,6 +12,7 @@ from centinela.features.assemble import Columns, Matrix, assemble, stored_bits
 from centinela.features.idtable import IdTable, first_of_each
 from centinela.features.keys import DAY_MS, NOBODY, Hashes, Int64s, hash_ids, minor_units
 from centinela.features.layout import FeatureLayout
+from centinela.features.payload import UNKNOWN
 from centinela.features.spec import TERMINAL
 from centinela.features.terminals import DELAY_MS, TerminalState
 from centinela.features.users import UserState
@@ -49,13 +50,13 @@ def build_features(transactions: pd.DataFrame, labels: pd.DataFrame, layout: Fea
 
 
 def to_columns(table: pd.DataFrame, layout: FeatureLayout) -> Columns:
-    """The columns of transactions as ``build_features`` takes them, in their order."""
+    """The columns of transactions as ``build_features`` takes them, in their order; their payloads are unknown."""
     amounts = table["amount"].to_numpy(np.float64)
     terminals = _hashes(table, "terminal_id")
     numbers = table.reindex(columns=[name for name in layout.stored if name != TERMINAL]).to_numpy(np.float64)
     return Columns(
         _hashes(table, "transaction_id"), _hashes(table, "user_id"), terminals, _ms(table["occurred_at"]), amounts, minor_units(amounts),
-        stored_bits(layout, terminals, numbers),
+        stored_bits(layout, terminals, numbers), np.full(len(table), UNKNOWN, np.int64),
     )
 
 

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from centinela.features.keys import Hashes, Int64s
+from centinela.features.payload import UNKNOWN
 
 _LEAST = 1024
 _OLD = 1 << 40
@@ -180,26 +181,28 @@ def first_of_each(ids: Hashes) -> NDArray[np.bool_]:
 class SeenIds:
     """Recognises ids seen before: at least the last *generation* ids, at most twice as many, in order of arrival.
 
-    Event time has no part in it: a copy is recognised however late it comes.
+    Event time has no part in it: a copy is recognised however late it comes. Of each id the payload that it came with first is kept.
     """
 
     def __init__(self, generation: int = 1_000_000) -> None:
         if generation < 1:
             raise ValueError(f"a generation of {generation} ids cannot hold one")
         self._generation = generation
-        self._current, self._previous = IdTable(), IdTable()
+        self._current, self._previous = IdTable(columns=1), IdTable(columns=1)
 
-    def admit(self, ids: Hashes) -> NDArray[np.bool_]:
-        """Which of *ids*, shape (n,), are new; of equal ones the first. They count as seen from now on."""
+    def admit(self, ids: Hashes, payloads: Int64s | None = None) -> NDArray[np.bool_]:
+        """Which of *ids*, shape (n,), are new; of equal ones the first. They count as seen from now on, with *payloads* (unknown if None)."""
         parts = []
+        payloads = np.full(len(ids), UNKNOWN, np.int64) if payloads is None else payloads
         while len(ids):
             room = self._generation - len(self._current)
             part, ids = ids[:room], ids[room:]
+            said, payloads = payloads[:room], payloads[room:]
             fresh = self.unseen(part)
-            self._current.add(part[fresh])
+            self._current.add(part[fresh], said[fresh])
             parts.append(fresh)
             if len(self._current) == self._generation:
-                self._current, self._previous = IdTable(), self._current
+                self._current, self._previous = IdTable(columns=1), self._current
         return np.concatenate(parts) if parts else np.zeros(0, bool)
 
     def unseen(self, ids: Hashes) -> NDArray[np.bool_]:
@@ -209,11 +212,22 @@ class SeenIds:
             fresh &= self._previous.find(ids) < 0
         return fresh & first_of_each(ids)
 
-    def arrays(self) -> dict[str, Hashes]:
-        """What ``load`` needs."""
-        return {"seen_current": self._current.ids.copy(), "seen_previous": self._previous.ids.copy()}
+    def payloads(self, ids: Hashes) -> Int64s:
+        """What each of *ids*, shape (n,), came with first; ``UNKNOWN`` where that is forgotten."""
+        found = np.full(len(ids), UNKNOWN, np.int64)
+        for table in (self._previous, self._current):
+            index = table.find(ids)
+            found[index >= 0] = table.column(0)[index[index >= 0]]
+        return found
 
-    def load(self, arrays: dict[str, Hashes]) -> None:
+    def arrays(self) -> dict[str, NDArray[np.generic]]:
+        """What ``load`` needs."""
+        return {
+            name: array.copy() for when, table in (("current", self._current), ("previous", self._previous))
+            for name, array in ((f"seen_{when}", table.ids), (f"payloads_{when}", table.column(0)))
+        }
+
+    def load(self, arrays: dict[str, NDArray[np.generic]]) -> None:
         """Fill this fresh object."""
-        self._current.add(arrays["seen_current"])
-        self._previous.add(arrays["seen_previous"])
+        for when, table in (("current", self._current), ("previous", self._previous)):
+            table.add(arrays[f"seen_{when}"].astype(np.uint64), arrays[f"payloads_{when}"].astype(np.int64))

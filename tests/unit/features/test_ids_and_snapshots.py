@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from centinela.errors import DependencyUnavailable
 from centinela.features.idtable import IdTable, SeenIds
 from centinela.features.keys import NOBODY, epoch_ms, hash_id, hash_ids, minor_units
+from centinela.features.payload import UNKNOWN
 from centinela.features.snapshot import SnapshotDamaged, pack, unpack
 from centinela.features.store import SnapshotStore
 
@@ -50,6 +51,19 @@ def test_asking_does_not_admit() -> None:
     assert seen.unseen(np.array([1, 1], np.uint64)).tolist() == [True, False]
     assert seen.admit(np.array([1], np.uint64)).tolist() == [True]
     assert seen.unseen(np.array([1, 2], np.uint64)).tolist() == [False, True]
+
+
+def test_the_first_payload_of_an_id_is_remembered_until_the_id_is_forgotten() -> None:
+    seen = SeenIds(generation=2)
+    ids = np.array([1, 2, 1, 3], np.uint64)
+
+    seen.admit(ids, np.array([10, 20, 11, 30]))
+
+    assert seen.payloads(ids).tolist() == [10, 20, 10, 30]
+    seen.admit(np.array([4, 5], np.uint64), np.array([40, 50]))
+    restored = SeenIds(generation=2)
+    restored.load(seen.arrays())
+    assert restored.payloads(np.array([1, 2, 3, 4, 5], np.uint64)).tolist() == [UNKNOWN, UNKNOWN, 30, 40, 50]
 
 
 def test_a_restored_memory_recognises_what_the_first_did() -> None:

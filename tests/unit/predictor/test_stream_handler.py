@@ -6,6 +6,7 @@ import re
 import shutil
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -56,15 +57,42 @@ def test_a_transaction_gets_its_verdict_under_its_own_key_and_trace(tmp_path: Pa
 
 def test_a_copy_gets_no_second_verdict_and_leaves_no_trace(tmp_path: Path) -> None:
     world = World(tmp_path)
-    world.send(transaction(1), transaction(1), transaction(2, at=START + DAY), transaction(1, amount=5.0))
+    world.send(transaction(1), transaction(1), transaction(2, at=START + DAY), transaction(1))
     process = world.stream()
 
     process.run_until_verdicts(2)
-    world.send(transaction(2), transaction(3, at=START + 2 * DAY))
+    world.send(transaction(2, at=START + DAY), transaction(3, at=START + 2 * DAY))
     process.run_until_verdicts(3)
 
     last = unpack_rows([world.verdicts()["t00003"].features], len(LAYOUT.names))[0]
     assert last[LAYOUT.names.index("user_count_30d")] == 3
+    assert world.dead() == []
+
+
+@pytest.mark.parametrize("other", [
+    {"amount": 5.0}, {"terminal": "m9"}, {"at": START + timedelta(hours=1)}, {"attributes": {"v1": 0.5}}, {"currency": "USD"},
+])
+def test_another_transaction_under_a_known_id_is_a_conflict_also_after_a_crash(tmp_path: Path, other: dict[str, Any]) -> None:
+    world = World(tmp_path, partitions=1)
+    first = world.stream(snapshot_interval_s=0.0)
+    world.send(transaction(1), transaction(1, **other))
+    first.run_until_verdicts(1)
+    first.kill()
+    world.send(transaction(1, **other), transaction(2, user="u2"))
+
+    world.stream().run_until_verdicts(2)
+
+    conflict = msgspec.json.encode(transaction(1, **other))
+    assert world.dead() == [("conflict", conflict)] * 2
+    assert world.verdicts()["t00001"].amount == transaction(1).amount
+
+
+def test_a_gateway_s_second_attempt_at_another_time_is_a_copy(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    world.send(transaction(1, verdict=gateway_verdict()), transaction(1, at=START + DAY, verdict=gateway_verdict()), transaction(2))
+
+    world.stream().run_until_verdicts(2)
+
     assert world.dead() == []
 
 
