@@ -235,3 +235,23 @@ def test_an_aborted_pane_is_not_counted_a_bad_one_is_dead_lettered_and_training_
         assert service.get("/ready")["ready"] is True
         assert service.get("/drift")["transactions"] == 1200
     assert service.stop() == 0
+
+
+def test_the_group_commits_all_that_was_taken_however_many_transactions_it_came_in(make_service: Callable[[str], Service]) -> None:
+    service = make_service("lag")
+    for day in range(8):
+        send(service, range(day, day + 1))
+    service.start()
+    group = consumer(service.settings, group=service.settings.drift_group)
+    try:
+        with reading(service, service.topics.reports) as until:
+            until(lambda records: len(records) >= 7)
+            panes = group.partitions_of(service.topics.panes)
+            ends = group.end_offsets(panes)
+            deadline = time.monotonic() + 40
+            while any((offset or 0) < ends[partition] - 1 for partition, offset in group.committed(panes).items()):
+                assert time.monotonic() < deadline, (ends, group.committed(panes))
+                until(lambda _: True)
+    finally:
+        group.close()
+    assert service.stop() == 0

@@ -79,6 +79,16 @@ class _Consumer(driver.Consumer):
     def _new_consumer_thread(self) -> _ConsumerThread:
         return _ConsumerThread(self, loop=self.loop, beacon=self.beacon)
 
+    def _new_offset(self, tp: TP) -> int | None:
+        """What the group commits: what the service has taken.
+
+        Faust's own count goes past one transaction marker a commit: it falls behind, and remembers all that it is behind by.
+        """
+        self._acked[tp].clear()
+        self._acked_index[tp].clear()
+        self._gap.pop(tp, None)
+        return cast(Transport, self.transport).service.handler.offsets.get(TopicPartition(tp.topic, tp.partition))
+
     def last_answer_s(self) -> float | None:
         """When a fetch was last answered, seconds since 1970; None before the first, and while nothing is assigned."""
         return cast(_ConsumerThread, self._thread).last_answer_s()
