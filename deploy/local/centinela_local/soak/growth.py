@@ -20,6 +20,11 @@ SHARE = 0.02
 BY_DESIGN: Mapping[tuple[str, str], str] = {
     ("data/archive", "disk_mb"): "every verdict and label is kept",
     ("data/archive", "disk_files"): "every verdict and label is kept",
+    ("data/snapshots", "disk_mb"): "the set of every training is kept",
+    ("data/snapshots", "disk_files"): "the set of every training is kept",
+    ("data/reports", "disk_mb"): "the report of every alarm is kept",
+    ("data/models", "disk_mb"): "every version that was served is kept",
+    ("data/models", "disk_files"): "every version that was served is kept",
     ("kafka log", "disk_mb"): "kept until the topics' retention, 7 days at least",
     ("kafka log", "disk_files"): "kept until the topics' retention, 7 days at least",
     ("mlflow", "disk_mb"): "every training run is kept",

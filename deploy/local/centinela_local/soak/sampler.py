@@ -91,6 +91,6 @@ def _measure(folder: Path) -> tuple[int, int]:
     for place, _, names in os.walk(folder):
         for name in names:
             with contextlib.suppress(OSError):
-                size += os.lstat(os.path.join(place, name)).st_size
+                size += os.lstat(os.path.join(place, name)).st_blocks * 512
                 files += 1
     return files, size
