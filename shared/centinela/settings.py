@@ -11,6 +11,8 @@ from typing import Literal
 from pydantic import AliasChoices, Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from centinela.telemetry.progress import Patience
+
 
 class Settings(BaseSettings):
     """Where the dependencies are and how the process speaks."""
@@ -48,3 +50,13 @@ class Settings(BaseSettings):
         "cannot be processed: the fault is then likely its own. 1 never stops.",
     )
     label_maturity_days: float = Field(7.0, gt=0, description="Days after which a transaction without a fraud label counts as genuine.")
+    watchdog_s: float = Field(
+        120.0, gt=0, description="A consumer that does not get on for so long, though records wait, is stuck: `/health` answers 503, and the stacks of all "
+        "threads are logged. A producer whose commits fail for so long, on brokers that answer, ends its process.",
+    )
+    watchdog_exit_s: float = Field(30.0, ge=0, description="A process that is stuck for so long ends (exit code 1), for its supervisor to start it anew.")
+
+    @property
+    def patience(self) -> Patience:
+        """How long a consumer may stand still."""
+        return Patience(self.watchdog_s, self.watchdog_exit_s)

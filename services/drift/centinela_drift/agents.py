@@ -8,6 +8,7 @@ snapshotted nor a snapshot without its commit loses or repeats anything.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import AsyncIterator, Collection, Mapping
 from typing import Any, ClassVar, cast
@@ -22,7 +23,9 @@ from centinela.clock import Clock
 from centinela.errors import DependencyUnavailable
 from centinela.kafka.port import Outgoing, Record, TopicPartition
 from centinela.telemetry.health import Health
-from centinela.telemetry.metrics import DEPENDENCY_UP
+from centinela.telemetry.metrics import CONSUMER_LAG, DEPENDENCY_UP
+from centinela.telemetry.progress import Patience, Progress, Standing
+from centinela.telemetry.watchdog import Watchdog
 from centinela_drift.handler import Topics
 from centinela_drift.service import DriftService
 from centinela_drift.settings import DriftSettings
@@ -33,6 +36,7 @@ SESSION_TIMEOUT_S = 30.0
 SEND_TIMEOUT_S = 30.0
 START_TIMEOUT_S = 60.0
 STOP_TIMEOUT_S = 5.0
+POSITION_TIMEOUT_S = 5.0
 SILENCE_S = 6.0
 """A fetch is answered within 1.5 s, records or not: after this long the brokers count as away."""
 
@@ -89,6 +93,10 @@ class _Consumer(driver.Consumer):
         self._gap.pop(tp, None)
         return cast(Transport, self.transport).service.handler.offsets.get(TopicPartition(tp.topic, tp.partition))
 
+    def last_read(self, tp: TP) -> int:
+        """The offset of the last record that was handed to the agent, which may not have taken it yet."""
+        return self._read_offset.get(tp) or 0
+
     def last_answer_s(self) -> float | None:
         """When a fetch was last answered, seconds since 1970; None before the first, and while nothing is assigned."""
         return cast(_ConsumerThread, self._thread).last_answer_s()
@@ -142,6 +150,7 @@ class FaustLog:
 
     def __init__(self, settings: DriftSettings, topics: Topics, service: DriftService, health: Health, clock: Clock) -> None:
         self._topics, self._service, self._health, self._clock = topics, service, health, clock
+        self._patience: Patience = settings.patience
         for name, level in (("faust", "WARNING"), ("mode", "WARNING"), ("aiokafka", "CRITICAL")):
             logging.getLogger(name).setLevel(level)
         brokers = [f"aiokafka://{broker.strip()}" for broker in settings.kafka_bootstrap_servers.split(",")]
@@ -174,8 +183,12 @@ class FaustLog:
             await asyncio.wait_for(self._app.start(), START_TIMEOUT_S)
             worker = asyncio.create_task(self._service.run(self, stop), name="reports")
             crashed = asyncio.create_task(self._app.wait_until_stopped(), name="crash-watch")
-            watch = asyncio.create_task(self._watch(), name="outage-watch")
-            await asyncio.wait({worker, crashed, self._failure}, return_when=asyncio.FIRST_COMPLETED)
+            progress = Progress(self._patience.stuck_s, self._clock.monotonic())
+            watch = asyncio.create_task(self._watch(progress), name="watch")
+            with Watchdog("drift", progress, self._health, self._patience, clock=self._clock):
+                await asyncio.wait({worker, crashed, watch, self._failure}, return_when=asyncio.FIRST_COMPLETED)
+            if watch.done():
+                watch.result()
             if self._failure.done():
                 worker.cancel()
                 self._failure.result()
@@ -201,24 +214,38 @@ class FaustLog:
             self.abandoned = True
             log.warning("kafka.left_unanswered")
 
-    async def _watch(self) -> None:
-        """Say when the brokers stop answering fetches, and when they answer again."""
+    async def _watch(self, progress: Progress) -> None:
+        """Say when the brokers stop answering fetches, and when they answer again; while they do, where the partitions stand."""
         away = False
         while True:
             await asyncio.sleep(1.0)
+            progress.beat(self._clock.monotonic())
             consumer = cast(_Consumer, self._app.consumer)
             answered = consumer.last_answer_s()
             silent = None if answered is None else self._clock.now().timestamp() - answered
-            if silent is None or (silent > SILENCE_S) == away:
-                continue
-            away = not away
-            DEPENDENCY_UP.labels("kafka").set(not away)
-            if away:
-                self._health.wait_for("kafka", "the brokers do not answer")
-                log.warning("kafka.awaited", silent_s=round(silent, 1))
-            else:
-                self._health.met("kafka")
-                log.info("kafka.returned")
+            if silent is not None and (silent > SILENCE_S) != away:
+                away = not away
+                DEPENDENCY_UP.labels("kafka").set(not away)
+                if away:
+                    self._health.wait_for("kafka", "the brokers do not answer")
+                    log.warning("kafka.awaited", silent_s=round(silent, 1))
+                else:
+                    self._health.met("kafka")
+                    log.info("kafka.returned")
+            if not away:
+                progress.observe(await self._standings(), self._clock.monotonic())
+
+    async def _standings(self) -> dict[TopicPartition, Standing]:
+        """Where each partition stands: what was taken, or the fetches' position where all that was fetched is taken."""
+        found = {}
+        for partition, end in (await self.ends()).items():
+            taken = self._service.handler.offsets.get(partition, 0)
+            if taken < end and cast(_Consumer, self._app.consumer).last_read(TP(*partition)) <= taken:
+                with contextlib.suppress(TimeoutError):
+                    taken = max(taken, await asyncio.wait_for(self.position(partition), POSITION_TIMEOUT_S))
+            found[partition] = Standing(taken, end)
+            CONSUMER_LAG.labels(partition.topic, str(partition.partition)).set(found[partition].lag)
+        return found
 
     async def send(self, record: Outgoing) -> None:
         producer = await self._app.maybe_start_producer()

@@ -29,7 +29,7 @@ def build_loop(settings: FeastSettings, pusher: Pusher, health: Health, stop: th
     return SinkLoop(
         connect.consumer(settings, group=group, instance_id=f"{group}-{settings.slot}"), connect.producer(settings), FeastSink(pusher),
         topics=[topic], health=health, stop=stop, batch=settings.feast_batch, clock=SystemClock(), service=GROUP,
-        cap=DeadLetterCap(settings.dead_letter_max_share))
+        cap=DeadLetterCap(settings.dead_letter_max_share), patience=settings.patience)
 
 
 def prepare(settings: FeastSettings, health: Health, stop: threading.Event) -> Pusher | None:

@@ -13,6 +13,7 @@ from centinela.features.layout import FeatureLayout
 from centinela.kafka.dlq import DeadLetter
 from centinela.kafka.partitioner import partition_of
 from centinela.kafka.port import Consumer, Record, TopicPartition
+from centinela.telemetry.progress import sign_of_life
 from centinela_predictor.admission import Admitted, admit
 from centinela_predictor.emit import by_partition
 from centinela_predictor.state import PartitionState
@@ -45,6 +46,7 @@ def regroup(reader: Consumer, topic: str, until: Mapping[int, int], now: datetim
     reader.assign(partitions)
     reading = {partition for partition in partitions if first[partition] < end[partition]}
     while reading:
+        sign_of_life()
         records = [record for record in reader.poll(0.2, _BATCH) if record.offset < end[TopicPartition(topic, record.partition)]]
         for number, part in by_partition(records).items():
             _take(states, number, admit(part, now, layout), until[number])

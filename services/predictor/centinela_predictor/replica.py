@@ -211,7 +211,7 @@ def build_replica(settings: PredictorSettings, book: VerdictBook, clock: Clock, 
     def terminals() -> TableReader:
         return open_table(settings, [TERMINAL_ACTIVITY.name, LABELS.name], client="confluent")
 
-    follow = partial(TableFollower, health=health, stop=stop)
+    follow = partial(TableFollower, health=health, stop=stop, patience=settings.patience)
     followers = {
         "transactions": follow(partial(reader, TRANSACTIONS.name, state.place), state.apply_transactions, condition="transactions"),
         "terminals": follow(terminals, state.apply_terminals, condition="terminals"),

@@ -54,6 +54,6 @@ def build_stream(settings: PredictorSettings, core: ScoringCore, slot: ModelSlot
     loop = ConsumerLoop(
         reader, transactional_producer(settings, transactional_id=replica, client="confluent"), handler, topics=[TRANSACTIONS.name], health=health,
         stop=stop, batch=settings.stream_batch, poll_timeout_s=0.1, clock=clock, service="predictor-stream",
-        cap=DeadLetterCap(settings.dead_letter_max_share),
+        cap=DeadLetterCap(settings.dead_letter_max_share), patience=settings.patience,
     )
     return Stream(loop, handler, feed, homes)

@@ -25,7 +25,7 @@ def run(settings: WatcherSettings, stop: threading.Event, *, topic: str = MODEL_
     health = Health()
     table, out = open_table(settings, [topic]), producer(settings)
     watcher = Watcher(Registry(settings), table, out, model_name=settings.model_name, poll_s=settings.watcher_poll_s, health=health,
-                      clock=SystemClock(), stop=stop, topic=topic)
+                      clock=SystemClock(), stop=stop, topic=topic, patience=settings.patience)
 
     def hint() -> dict[str, object]:
         watcher.hint()

@@ -16,6 +16,8 @@ from centinela.kafka.outage import Outage
 from centinela.kafka.port import Outgoing, Producer, Record
 from centinela.telemetry.correlation import event_headers, new_traceparent
 from centinela.telemetry.health import Health
+from centinela.telemetry.progress import PATIENCE, Patience, Progress
+from centinela.telemetry.watchdog import Watchdog
 from centinela.topics import MODEL_EVENTS
 from centinela_registry_watcher import metrics
 from centinela_registry_watcher.diff import Announced, diff, key_of, with_event
@@ -54,10 +56,11 @@ class Watcher:
         health: Waits for ``kafka`` and ``mlflow``.
         stop: Ends ``run``.
         topic: Where events go.
+        patience: How long a look may take.
     """
 
     def __init__(self, registry: Aliases, table: Table, producer: Producer, *, model_name: str, poll_s: float, health: Health,
-                 clock: Clock, stop: threading.Event, topic: str = MODEL_EVENTS.name) -> None:
+                 clock: Clock, stop: threading.Event, topic: str = MODEL_EVENTS.name, patience: Patience = PATIENCE) -> None:
         self._registry, self._table, self._producer = registry, table, producer
         self._model_name, self._poll_s, self._clock, self._stop, self._topic = model_name, poll_s, clock, stop, topic
         self._health = health
@@ -65,6 +68,7 @@ class Watcher:
         self._promotions = Promotions(model_name)
         self._outage = Outage(health, stop, clock=clock)
         self._wake = threading.Event()
+        self._patience, self._progress = patience, Progress(patience.stuck_s, clock.monotonic())
         for dependency in (KAFKA, MLFLOW):
             health.wait_for(dependency, "not asked yet")
 
@@ -74,14 +78,15 @@ class Watcher:
 
     def run(self) -> None:
         """Look every ``poll_s`` seconds, and on every hint, until stopped. Waits out what is away."""
-        while not self._stop.is_set():
-            try:
-                self.step()
-            except DependencyUnavailable as error:
-                self._outage.failed(error)
-                self._outage.back_off()
-            else:
-                self._pause()
+        with Watchdog("registry-watcher", self._progress, self._health, self._patience, clock=self._clock):
+            while not self._stop.is_set():
+                try:
+                    self.step()
+                except DependencyUnavailable as error:
+                    self._outage.failed(error)
+                    self._outage.back_off()
+                else:
+                    self._pause()
 
     def step(self) -> list[ModelPromoted]:
         """Read what was announced, look once, announce what differs; the events written.
@@ -89,6 +94,7 @@ class Watcher:
         Raises:
             DependencyUnavailable: Kafka or MLflow does not answer; nothing is lost, the next step makes up for it.
         """
+        self._progress.beat(self._clock.monotonic())
         self._take(self._table.read_to_end(READ_TIMEOUT_S))
         self._outage.answered(KAFKA)
         with metrics.POLL_DURATION.time():
@@ -105,6 +111,7 @@ class Watcher:
         self._stop.wait(LEAST_GAP_S)
         while remaining > 0 and not self._stop.is_set() and not self._wake.wait(min(remaining, STOP_CHECK_S)):
             remaining -= STOP_CHECK_S
+            self._progress.beat(self._clock.monotonic())
         self._wake.clear()
 
     def _take(self, records: Sequence[Record]) -> None:

@@ -49,7 +49,7 @@ def trainer_loop(settings: TrainerSettings, health: Health, stop: threading.Even
     return ConsumerLoop(
         connect.consumer(settings, group=name, instance_id=name), connect.transactional_producer(settings, transactional_id=name),
         RetrainHandler(runner, settings.model_name, events, answered), topics=[requests], health=health, stop=stop, batch=10, service=TRAINER,
-        cap=DeadLetterCap(settings.dead_letter_max_share))
+        cap=DeadLetterCap(settings.dead_letter_max_share), patience=settings.patience)
 
 
 def snapshot_pusher(settings: TrainerSettings) -> SnapshotPusher | None:
@@ -71,7 +71,7 @@ def archive_loop(settings: TrainerSettings, store: ArchiveStore, health: Health,
     streams = {predictions: PREDICTIONS, labels: LABELS}
     archive = Archive(store, streams, SystemClock(), flush_rows=settings.archive_flush_rows, flush_s=settings.archive_flush_s)
     return SinkLoop(connect.consumer(settings, group=name, instance_id=name), connect.producer(settings), archive,
-                    topics=list(streams), health=health, stop=stop, batch=5_000, service=ARCHIVE, cap=DeadLetterCap(settings.dead_letter_max_share))
+                    topics=list(streams), health=health, stop=stop, batch=5_000, service=ARCHIVE, cap=DeadLetterCap(settings.dead_letter_max_share), patience=settings.patience)
 
 
 def training_job(settings: TrainerSettings, work: Path, *, registry: Registry | None = None) -> TrainingJob:

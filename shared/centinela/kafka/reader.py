@@ -8,14 +8,18 @@ from collections.abc import Callable, Sequence
 
 import structlog
 
+from centinela.clock import Clock, SystemClock
 from centinela.errors import DependencyUnavailable
 from centinela.kafka.connect import Client, consumer
 from centinela.kafka.outage import Outage
 from centinela.kafka.port import Consumer, Record, TopicPartition
 from centinela.settings import Settings
 from centinela.telemetry.health import Health
+from centinela.telemetry.progress import PATIENCE, Patience, Progress, Standing
+from centinela.telemetry.watchdog import Watchdog
 
 _log = structlog.get_logger(__name__)
+_STANDING_S = 5.0
 
 
 class TableReader:
@@ -53,6 +57,10 @@ class TableReader:
         for partition in done:
             del self._targets[partition]
         return not self._targets
+
+    def standings(self) -> dict[TopicPartition, Standing]:
+        """Where each partition stands."""
+        return {p: Standing(self._consumer.position(p), end) for p, end in self._consumer.end_offsets(self._partitions).items()}
 
     def read_to_end(self, timeout_s: float = 60.0) -> list[Record]:
         """All records up to the end as it is now. Meant for small topics; for large ones use ``poll`` and ``at_end``.
@@ -104,32 +112,49 @@ class TableFollower:
         make: Builds the reader.
         apply: Called with each batch; what it raises ends ``run``.
         condition: Name under which *health* waits until the table was read to its end once.
+        patience: How long reading may stand still.
     """
 
     def __init__(self, make: Callable[[], TableReader], apply: Callable[[Sequence[Record]], None], *, health: Health,
-                 stop: threading.Event, condition: str, poll_timeout_s: float = 0.2) -> None:
+                 stop: threading.Event, condition: str, poll_timeout_s: float = 0.2, patience: Patience = PATIENCE,
+                 clock: Clock | None = None) -> None:
         self._make, self._apply, self._health, self._stop = make, apply, health, stop
         self._condition, self._poll_timeout_s = condition, poll_timeout_s
+        self._clock = clock or SystemClock()
+        self._patience, self._progress = patience, Progress(patience.stuck_s, self._clock.monotonic())
+        self._standing_at = float("-inf")
         self._outage = Outage(health, stop)
         health.wait_for(condition, "being read from the beginning")
 
     def run(self) -> None:
         """Read and follow until the stop event, waiting out a broker that is away."""
+        self._progress.own()
         reader = self._make()
-        caught_up = False
         try:
-            while not self._stop.is_set():
-                try:
-                    records = reader.poll(self._poll_timeout_s)
-                    if records:
-                        self._apply(records)
-                    if not caught_up and reader.at_end():
-                        caught_up = True
-                        self._health.met(self._condition)
-                        _log.info("table.caught_up", table=self._condition)
-                    self._outage.answered("kafka")
-                except DependencyUnavailable as error:
-                    self._outage.failed(error)
-                    self._outage.back_off()
+            with Watchdog(f"follow-{self._condition}", self._progress, self._health, self._patience, clock=self._clock):
+                self._follow(reader)
         finally:
             reader.close()
+
+    def _follow(self, reader: TableReader) -> None:
+        caught_up = False
+        while not self._stop.is_set():
+            self._progress.beat(self._clock.monotonic())
+            try:
+                records = reader.poll(self._poll_timeout_s)
+                if records:
+                    self._apply(records)
+                if not caught_up and reader.at_end():
+                    caught_up = True
+                    self._health.met(self._condition)
+                    _log.info("table.caught_up", table=self._condition)
+                self._observe(reader)
+                self._outage.answered("kafka")
+            except DependencyUnavailable as error:
+                self._outage.failed(error)
+                self._outage.back_off()
+
+    def _observe(self, reader: TableReader) -> None:
+        if (now := self._clock.monotonic()) - self._standing_at >= _STANDING_S:
+            self._standing_at = now
+            self._progress.observe(reader.standings(), now)

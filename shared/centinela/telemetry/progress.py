@@ -1,8 +1,8 @@
 """Whether a consumer gets on [P]: fed with where it stands, asked whether it is stuck. No clock, no thread, no Kafka.
 
 A consumer is stuck where its thread has not come round for a while, whatever it waits for: every wait of ours is bounded. It
-is stuck as well where it comes round and records wait in a partition whose offset does not move. Neither is so while it says what it
-waits for (``wait``), nor for a partition that its handler holds back anew each time it is asked (``Standing.holds``).
+is stuck as well where it comes round and records wait in a partition whose offset does not move: unless it says what it waits for
+(``wait``), or its handler holds the partition back anew each time it is asked (``Standing.holds``).
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ from collections.abc import Hashable, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any, NamedTuple
+
+from centinela.clock import Clock, SystemClock
 
 _OWN: ContextVar[Progress | None] = ContextVar("progress", default=None)
 
@@ -98,10 +100,10 @@ class Progress:
         _OWN.set(self)
 
 
-def sign_of_life(now: float) -> None:
+def sign_of_life(clock: Clock | None = None) -> None:
     """For work that takes long by nature: called between its steps, it tells that the thread is not stuck."""
     if (progress := _OWN.get()) is not None:
-        progress.beat(now)
+        progress.beat((clock or SystemClock()).monotonic())
 
 
 def _name(partition: Hashable) -> str:

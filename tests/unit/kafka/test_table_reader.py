@@ -13,6 +13,7 @@ from centinela.kafka.fake import FakeBroker, FakeConsumer, FakeTransactionalProd
 from centinela.kafka.port import Outgoing, Record, TopicPartition
 from centinela.kafka.reader import TableFollower, TableReader
 from centinela.telemetry.health import Health
+from centinela.telemetry.progress import Patience
 
 TOPIC = "model-events"
 
@@ -106,4 +107,22 @@ def test_a_follower_is_ready_once_it_caught_up_and_waits_out_an_outage() -> None
 
     assert waiting == {"kafka", "models"}
     assert seen == [b"old", b"new"]
+    assert not thread.is_alive()
+
+
+def test_a_follower_that_hangs_is_not_live_until_it_goes_on() -> None:
+    broker, health, stop, release = FakeBroker(), Health(), threading.Event(), threading.Event()
+    broker.append(TOPIC, b"old")
+    follower = TableFollower(lambda: reader(broker), lambda _: bool(release.wait(30)), health=health, stop=stop, condition="models",
+                             poll_timeout_s=0, patience=Patience(0.2))
+    thread = threading.Thread(target=follower.run)
+    thread.start()
+    until(lambda: not health.live)
+    reason = health.reason or ""
+    release.set()
+    until(lambda: health.live and health.ready)
+    stop.set()
+    thread.join(10)
+
+    assert reason.startswith("follow-models is stuck: its thread has not come round")
     assert not thread.is_alive()

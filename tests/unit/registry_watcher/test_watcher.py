@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from centinela.clock import FixedClock
+from centinela.clock import FixedClock, SystemClock
 from centinela.codec import ModelEventDecoder
 from centinela.errors import DependencyUnavailable
 from centinela.events import Event, ModelLoaded, ModelPromoted, encode
@@ -20,6 +20,7 @@ from centinela.model.registry import CHALLENGER, CHAMPION, Registry
 from centinela.settings import Settings
 from centinela.telemetry.correlation import TRACEPARENT, header
 from centinela.telemetry.health import Health
+from centinela.telemetry.progress import Patience
 from centinela.topics import MODEL_EVENTS
 from centinela_registry_watcher.watcher import Watcher
 
@@ -190,3 +191,28 @@ def _eventually(condition: Callable[[], bool], timeout_s: float = 10.0) -> bool:
             return False
         tick.wait(0.005)
     return True
+
+
+def test_a_watcher_whose_registry_never_answers_is_not_live(world: World) -> None:
+    release = threading.Event()
+
+    class Hangs:
+        def aliases(self) -> Mapping[str, str]:
+            release.wait(30)
+            return {}
+
+    watcher = Watcher(Hangs(), TableReader(FakeConsumer(world.broker), [TOPIC]), FakeProducer(world.broker), model_name="FraudDetector", poll_s=0.01,
+                      health=world.health, clock=SystemClock(), stop=world.stop, patience=Patience(0.2))
+    thread = threading.Thread(target=watcher.run)
+    thread.start()
+    deadline = time.monotonic() + 20
+    while world.health.live:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    reason = world.health.reason or ""
+    world.stop.set()
+    release.set()
+    thread.join(20)
+
+    assert reason.startswith("registry-watcher is stuck: its thread has not come round")
+    assert not thread.is_alive()

@@ -79,10 +79,12 @@ def test_waiting_excuses_offsets_but_not_a_thread_that_hangs() -> None:
 
 
 def test_long_work_gives_signs_of_life() -> None:
-    progress = Progress(60, 0)
-    sign_of_life(50)
+    progress, clock = Progress(60, 0), FixedClock(NOW)
+    clock.set(NOW + timedelta(seconds=50))
+    sign_of_life(clock)
+    assert progress.stuck(61) is not None
     progress.own()
-    sign_of_life(50)
+    sign_of_life(clock)
     assert progress.stuck(110) is None
     assert progress.stuck(111) is not None
 
