@@ -12,6 +12,7 @@ from centinela.kafka import connect
 from centinela.kafka.dlq import DeadLetterCap
 from centinela.kafka.loop import SinkLoop
 from centinela.kafka.outage import Outage
+from centinela.service import failed
 from centinela.telemetry.health import Health
 from centinela.telemetry.ops import OpsServer
 from centinela.topics import PREDICTIONS
@@ -71,8 +72,8 @@ def run_feast(settings: FeastSettings, stop: threading.Event) -> int:
             health.met("definitions")
             build_loop(settings, pusher, health, stop).run()
     except CentinelaError as error:
-        health.died(str(error))
+        health.died(f"{type(error).__name__}: {error}")
     finally:
         ops.close()
         _log.info("process.stopped", port=ops.port)
-    return 0 if health.live else 1
+    return 0 if health.live else failed(health.reason or "")

@@ -9,6 +9,7 @@ import structlog
 
 from centinela.clock import SystemClock
 from centinela.errors import CentinelaError
+from centinela.service import failed
 from centinela.telemetry.health import Health
 from centinela.telemetry.ops import OpsServer
 from centinela_predictor.bootstrap import build_models
@@ -52,7 +53,7 @@ class StreamProcess:
         try:
             self._stream.loop.run()
         except CentinelaError as error:
-            self.health.died(str(error))
+            self.health.died(f"{type(error).__name__}: {error}")
         finally:
             self._stop.set()
             self._stream.close()
@@ -65,4 +66,5 @@ class StreamProcess:
 
 def run_stream(settings: PredictorSettings, stop: threading.Event) -> int:
     """Run the stream until *stop*."""
-    return StreamProcess(settings, stop).run()
+    process = StreamProcess(settings, stop)
+    return process.run() and failed(process.health.reason or "")
