@@ -25,6 +25,8 @@ log = structlog.get_logger()
 EX_TEMPFAIL = 75
 """Exit code of a child for which a dependency is away; its last line of standard output names it."""
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S, _END_S = 1.0, 30.0, 5.0
+KILLS = 3
+"""A child that was killed (for its memory, say) is started again so often: what it had logged is taken up, not repeated."""
 _CONDITION = "training"
 
 
@@ -58,7 +60,8 @@ class _Running:
 class ChildRunner:
     """Runs one request at a time in a child process.
 
-    A child that cannot reach a dependency is started again after a pause (1 s, doubling up to 30 s), for as long as it takes.
+    A child that cannot reach a dependency is started again after a pause (1 s, doubling up to 30 s), for as long as it takes; one
+    that a signal ended likewise, ``KILLS`` times at most.
 
     Args:
         folder: For request, answer and output files.
@@ -70,6 +73,7 @@ class ChildRunner:
         self._folder, self._start, self._clock, self._health, self._timeout_s = folder, start, clock, health, timeout_s
         self._running: _Running | None = None
         self._not_before, self._pause_s = float("-inf"), _FIRST_PAUSE_S
+        self._kills = 0
 
     def answer(self, request: RetrainRequested) -> TrainingCompleted | None:
         """The answer to *request*, or None while it is being worked on. Starts the child at the first call."""
@@ -89,13 +93,14 @@ class ChildRunner:
             return self._failed(request, running, f"training took longer than {self._timeout_s:g} s")
         self._finished()
         if code == EX_TEMPFAIL:
-            self._not_before = self._clock.monotonic() + self._pause_s
-            self._pause_s = min(2 * self._pause_s, _LONGEST_PAUSE_S)
-            self._health.wait_for(_CONDITION, self._last_line() or "a dependency is away")
-            log.warning("training.postponed", request_id=request.request_id, waiting_for=self._last_line())
+            self._postpone(request, self._last_line() or "a dependency is away")
+            return None
+        if code < 0 and self._kills < KILLS:
+            self._kills += 1
+            self._postpone(request, f"the training process was killed (signal {-code}), and is started again")
             return None
         self._health.met(_CONDITION)
-        self._pause_s, self._not_before = _FIRST_PAUSE_S, float("-inf")
+        self._pause_s, self._not_before, self._kills = _FIRST_PAUSE_S, float("-inf"), 0
         if code != 0 or not self._answer_path.exists():
             return self._failed(request, running, f"the training process ended with code {code}: {self._last_line()}")
         completed = msgspec.json.decode(self._answer_path.read_bytes(), type=TrainingCompleted)
@@ -104,6 +109,7 @@ class ChildRunner:
 
     def cancel(self) -> None:
         """End the child, if one runs."""
+        self._kills = 0
         if self._running is None:
             return
         process = self._running.process
@@ -134,6 +140,12 @@ class ChildRunner:
         self._running = _Running(request, process, self._clock.monotonic())
         metrics.TRAINING_RUNNING.set(1)
         log.info("training.started", request_id=request.request_id, as_of=request.as_of.isoformat(), reason=request.reason)
+
+    def _postpone(self, request: RetrainRequested, reason: str) -> None:
+        self._not_before = self._clock.monotonic() + self._pause_s
+        self._pause_s = min(2 * self._pause_s, _LONGEST_PAUSE_S)
+        self._health.wait_for(_CONDITION, reason)
+        log.warning("training.postponed", request_id=request.request_id, waiting_for=reason)
 
     def _finished(self) -> None:
         self._running = None

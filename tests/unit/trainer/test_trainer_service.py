@@ -224,7 +224,7 @@ def test_an_old_answer_is_never_taken_for_a_new_one(tmp_path: Path) -> None:
     child.ends(0, answer=answer_to(request("one")))
     child.runner.answer(request("one"))
     child.runner.answer(request("two"))
-    child.ends(-9)
+    child.ends(1)
     completed = child.runner.answer(request("two"))
     assert completed is not None
     assert (completed.request_id, completed.outcome) == ("two", "failed")
@@ -246,6 +246,37 @@ def test_a_dependency_that_is_away_postpones_with_growing_pauses_and_says_so(tmp
     child.ends(0, answer=answer_to(asked))
     assert child.runner.answer(asked) == answer_to(asked)
     assert child.health.ready
+
+
+def test_a_child_that_was_killed_is_started_again_and_given_up_after_three_times(tmp_path: Path) -> None:
+    child, asked = Child(tmp_path), request("one")
+    for kills in range(1, 4):
+        child.runner.answer(asked)
+        child.ends(-9)
+        assert child.runner.answer(asked) is None
+        assert "signal 9" in child.health.unmet()["training"]
+        child.clock.set(child.clock.now() + timedelta(seconds=31))
+        assert len(child.processes) == kills
+    child.runner.answer(asked)
+    child.ends(-9)
+    completed = child.runner.answer(asked)
+    assert completed is not None
+    assert completed.outcome == "failed"
+    assert "code -9" in completed.reason
+    assert child.health.ready
+
+
+def test_kills_of_one_request_do_not_count_for_the_next(tmp_path: Path) -> None:
+    child = Child(tmp_path)
+    for name in ("one", "two"):
+        for _ in range(3):
+            child.runner.answer(request(name))
+            child.ends(-9)
+            assert child.runner.answer(request(name)) is None
+            child.clock.set(child.clock.now() + timedelta(seconds=31))
+        child.runner.answer(request(name))
+        child.ends(0, answer=answer_to(request(name)))
+        assert child.runner.answer(request(name)) == answer_to(request(name))
 
 
 @pytest.mark.parametrize("stubborn", [False, True])
