@@ -11,6 +11,7 @@ from typing import Any
 import fsspec
 import pytest
 from fsspec.implementations.memory import MemoryFileSystem
+from small_s3 import BUCKET, small_s3
 
 from centinela.errors import CentinelaError
 from centinela.features.shared_store import SHARED_SNAPSHOTS, SharedStorage
@@ -51,9 +52,13 @@ def unreliable() -> Iterator[type[Unreliable]]:
     Unreliable.answers.set()
 
 
-@pytest.fixture(params=["memory", "file"])
-def url(request: pytest.FixtureRequest, tmp_path: Path, unique: str) -> str:
-    return f"memory://{unique}" if request.param == "memory" else (tmp_path / "shared").as_uri()
+@pytest.fixture(params=["memory", "file", "s3"])
+def url(request: pytest.FixtureRequest, tmp_path: Path, unique: str) -> Iterator[str]:
+    if request.param == "s3":
+        with small_s3():
+            yield f"s3://{BUCKET}/{unique}"
+    else:
+        yield f"memory://{unique}" if request.param == "memory" else (tmp_path / "shared").as_uri()
 
 
 def eventually(holds: Callable[[], bool]) -> None:
