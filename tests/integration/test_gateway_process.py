@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import socket
@@ -15,9 +16,12 @@ from pathlib import Path
 
 import httpx
 import pytest
+from waiting import until
 
 from centinela.features.layout import FeatureLayout
 from centinela.kafka.admin import TopicAdmin
+from centinela.kafka.reader import open_table
+from centinela.telemetry.correlation import header
 from centinela_predictor.fakes import small_bundle
 from centinela_predictor.settings import PredictorSettings
 
@@ -55,6 +59,14 @@ class Process:
                 assert self.popen.poll() is None, self.output()
             assert time.monotonic() < deadline, self.output()
             threading.Event().wait(0.05)
+
+    def listens(self) -> bool:
+        """Whether a new connection is taken."""
+        try:
+            httpx.get(f"{self.client.base_url}/health", timeout=20)
+        except httpx.TransportError:
+            return False
+        return True
 
     def output(self) -> str:
         self.log.seek(0)
@@ -126,6 +138,51 @@ def test_sigterm_answers_what_is_in_flight_and_ends_with_zero(
     assert set(statuses) == {200}
     assert '"process.stopped"' in process.output()
     assert "Traceback" not in process.output()
+
+
+class HeldOpen:
+    """A request whose body has not come whole yet."""
+
+    def __init__(self, process: Process, transaction_id: str) -> None:
+        body = json.dumps({"transaction_id": transaction_id, "amount": 5}).encode()
+        head = f"POST /predict HTTP/1.1\r\nHost: gateway\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+        self._connection = socket.create_connection(("127.0.0.1", int(process.client.base_url.port or 0)), timeout=30)
+        self._connection.sendall(head.encode() + body[:10])
+        self._rest = body[10:]
+
+    def finish(self) -> str:
+        """Send the rest; the whole answer, once the other side has closed."""
+        self._connection.sendall(self._rest)
+        with self._connection, self._connection.makefile("rb") as answer:
+            return answer.read().decode()
+
+
+def test_thirty_two_requests_held_open_over_a_sigterm_are_answered(
+    start: Callable[..., Process], broker: str, tmp_path: Path, make_settings: Callable[..., PredictorSettings], unique: str
+) -> None:
+    settings = make_settings(PredictorSettings)
+    admin = TopicAdmin(settings)
+    admin.create()
+    admin.close()
+    small_bundle(tmp_path / "models" / "1", FeatureLayout(("v1", "v2")))
+    (tmp_path / "models" / "current").symlink_to("1")
+    process = start(broker, model_name=f"FraudDetector-{unique}")
+    process.answers("/ready", 200)
+    held = [HeldOpen(process, f"held-{n}-{unique}") for n in range(32)]
+    process.answers("/model", 200)
+
+    process.popen.send_signal(signal.SIGTERM)
+    until(lambda: not process.listens(), "no new connection is taken")
+    answers = [request.finish() for request in held]
+
+    assert [answer.split("\r\n", 1)[0] for answer in answers] == ["HTTP/1.1 200 OK"] * 32
+    assert process.popen.wait(10) == 0, process.output()
+    table = open_table(settings, ["transactions"])
+    try:
+        logged = [header(record.headers, "ce_id") for record in table.read_to_end(20)]
+    finally:
+        table.close()
+    assert sorted(i for i in logged if i and i.endswith(unique)) == sorted(f"held-{n}-{unique}" for n in range(32))
 
 
 def test_with_kafka_and_registry_away_it_lives_serves_its_disk_and_says_what_it_waits_for(

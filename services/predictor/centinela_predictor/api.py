@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
+from datetime import datetime
 from typing import Any
 
 import msgspec
@@ -11,6 +13,7 @@ from fastapi import FastAPI, Request, Response
 from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, generate_latest
 from starlette.exceptions import HTTPException
 
+from centinela.backpressure import RETRY_AFTER_S, TIMEOUT_HEADER, Deadline, InFlight, RequestUnserved
 from centinela.clock import Clock
 from centinela.errors import DependencyUnavailable
 from centinela.security.described import SCHEMES
@@ -29,43 +32,45 @@ SCORES_WITHOUT = "kafka"
 """The one condition that may be unmet while requests are still tried: each finds out for itself."""
 
 
-def build_app(gateway: Gateway, slot: ModelSlot, health: Health, clock: Clock, answer_timeout_s: float, *, keys: ApiKeys) -> FastAPI:
+class NotReady(DependencyUnavailable):
+    """The gateway waits for what it cannot decide without."""
+
+
+def build_app(gateway: Gateway, slot: ModelSlot, health: Health, clock: Clock, *, deadline_s: float, in_flight: int, keys: ApiKeys) -> FastAPI:
     """The application; its life does not manage *gateway*'s threads.
 
     Args:
-        answer_timeout_s: Longest wait for the gateway's answer.
+        deadline_s: Longest time of a request.
+        in_flight: Requests at once at most.
         keys: Who may ask for verdicts.
     """
     app = FastAPI(title="Centinela gateway", description="Decides on card transactions; every verdict is in the log before it is answered.",
                   version="1", redoc_url=None)
     app.add_middleware(CorrelationMiddleware)
 
-    async def answer(request: Request, requests: list[PredictRequest]) -> list[Answer]:
-        waiting = {name: detail for name, detail in health.unmet().items() if name != SCORES_WITHOUT}
-        if waiting:
-            raise DependencyUnavailable("; ".join(f"{name}: {detail}" for name, detail in waiting.items()))
-        future = gateway.submit(requests, request.state.traceparent, request.state.request_id)
-        try:
-            return await asyncio.wait_for(asyncio.wrap_future(future), answer_timeout_s)
-        except TimeoutError:
-            raise DependencyUnavailable("no answer in time") from None
+    requests_in_flight = InFlight(in_flight, "gateway")
 
-    def admit(request: Request) -> None:
+    async def answer(request: Request, parse: Callable[[bytes, datetime], list[PredictRequest]]) -> list[Answer]:
         keys.require(request.headers.get("authorization"), "scorer")
+        with requests_in_flight.one():
+            deadline = Deadline(clock, request.headers.get(TIMEOUT_HEADER), deadline_s)
+            requests = parse(await deadline.body(_body(request)), clock.now())
+            waiting = {name: detail for name, detail in health.unmet().items() if name != SCORES_WITHOUT}
+            if waiting:
+                raise NotReady("; ".join(f"{name}: {detail}" for name, detail in waiting.items()))
+            future = gateway.submit(requests, request.state.traceparent, request.state.request_id, deadline)
+            return await deadline.answer(asyncio.wrap_future(future))
 
     @app.post("/predict", summary="Decide on one transaction", **openapi.PREDICT)
     async def predict(request: Request) -> Response:
         started = clock.monotonic()
-        admit(request)
-        [given] = await answer(request, [parse_one(await _body(request), clock.now())])
+        [given] = await answer(request, lambda body, now: [parse_one(body, now)])
         metrics.PREDICTION_LATENCY.observe(clock.monotonic() - started)
         return _json(given)
 
     @app.post("/predict/batch", summary="Decide on up to 1,000 transactions", **openapi.PREDICT_BATCH)
     async def predict_batch(request: Request) -> Response:
-        admit(request)
-        given = await answer(request, parse_many(await _body(request), clock.now()))
-        return _json({"predictions": given})
+        return _json({"predictions": await answer(request, parse_many)})
 
     @app.get("/model", summary="The models in service")
     async def model() -> Response:
@@ -94,10 +99,15 @@ def build_app(gateway: Gateway, slot: ModelSlot, health: Health, clock: Clock, a
     async def refused(_request: Request, error: RefusedRequest) -> Response:
         return _refusal(error.status, error.error, error.field, error.detail)
 
+    @app.exception_handler(RequestUnserved)
+    async def unserved(_request: Request, error: RequestUnserved) -> Response:
+        _log.warning("request.unserved", status=error.status, error=error.error)
+        return _refusal(error.status, error.error, None, error.detail, error.headers)
+
     @app.exception_handler(DependencyUnavailable)
     async def unavailable(_request: Request, error: DependencyUnavailable) -> Response:
         _log.warning("request.unavailable", detail=str(error))
-        return _refusal(503, "unavailable", None, str(error), {"Retry-After": "1"})
+        return _refusal(503, "not_ready" if isinstance(error, NotReady) else "unavailable", None, str(error), {"Retry-After": str(RETRY_AFTER_S)})
 
     @app.exception_handler(HTTPException)
     async def other(_request: Request, error: HTTPException) -> Response:

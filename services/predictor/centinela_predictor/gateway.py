@@ -17,6 +17,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from centinela.backpressure import Deadline, RequestUnserved
 from centinela.clock import Clock
 from centinela.codec import MAX_RECORD_BYTES
 from centinela.errors import DependencyUnavailable, InvalidRecord
@@ -70,7 +71,7 @@ class Call:
     requests: list[PredictRequest]
     traceparent: str
     request_id: str
-    deadline: float
+    deadline: Deadline
     future: Future[list[Answer]] = field(default_factory=Future)
 
 
@@ -85,28 +86,27 @@ class Gateway:
     """Decides on transactions, appends them with their verdict to ``transactions``, and answers after the acknowledgement.
 
     Args:
-        ack_timeout_s: Longest wait of a call for the acknowledgement.
         queue_limit: Calls that may wait; past it ``submit`` refuses.
     """
 
     def __init__(self, core: ScoringCore, features: Features, producer: Producer, book: VerdictBook, clock: Clock,
-                 ack_timeout_s: float, queue_limit: int) -> None:
+                 queue_limit: int) -> None:
         self._core, self._features, self._producer, self._book, self._clock = core, features, producer, book, clock
-        self._ack_timeout_s, self._queue_limit = ack_timeout_s, queue_limit
+        self._queue_limit = queue_limit
         self._waiting: queue.SimpleQueue[Call | None] = queue.SimpleQueue()
         self._sent: queue.SimpleQueue[tuple[_Plan, list[Entry]] | None] = queue.SimpleQueue()
 
-    def submit(self, requests: list[PredictRequest], traceparent: str, request_id: str) -> Future[list[Answer]]:
+    def submit(self, requests: list[PredictRequest], traceparent: str, request_id: str, deadline: Deadline) -> Future[list[Answer]]:
         """Queue *requests*; the answers come in their order, all or none.
 
-        The future raises ``RefusedRequest`` (409, 413) or ``DependencyUnavailable``.
+        The future raises ``RefusedRequest`` (409, 413), ``RequestUnserved`` (504) or ``DependencyUnavailable``.
 
         Raises:
-            DependencyUnavailable: Too much waits already.
+            RequestUnserved: 429, too much waits already.
         """
         if self._waiting.qsize() >= self._queue_limit:
-            raise DependencyUnavailable("the gateway is overloaded")
-        call = Call(requests, traceparent, request_id, self._clock.monotonic() + self._ack_timeout_s)
+            raise RequestUnserved(429, "overloaded", f"{self._queue_limit} requests wait, and no more are taken")
+        call = Call(requests, traceparent, request_id, deadline)
         self._waiting.put(call)
         return call.future
 
@@ -137,7 +137,11 @@ class Gateway:
                 if calls:
                     self._waiting.put(None)
                 break
-            if call.future.set_running_or_notify_cancel():
+            if not call.future.set_running_or_notify_cancel():
+                continue
+            if call.deadline.left() == 0.0:
+                call.future.set_exception(call.deadline.exceeded())
+            else:
                 calls.append(call)
                 rows += len(call.requests)
         return calls
@@ -251,14 +255,14 @@ class Gateway:
                 self._book.forget(transaction_id)
         plan.call.future.set_exception(RefusedRequest(413, invalid.reason, None, invalid.detail))
 
-    def _await(self, entry: Entry, deadline: float) -> None:
+    def _await(self, entry: Entry, deadline: Deadline) -> None:
         delivery = entry.delivery
         if entry.outgoing is None:
             return
         if delivery is None:
             raise DependencyUnavailable("the broker did not acknowledge the transaction")
         try:
-            delivery.wait(max(0.0, deadline - self._clock.monotonic()))
+            delivery.wait(deadline.left())
         except DependencyUnavailable:
             entry.delivery = None
             raise

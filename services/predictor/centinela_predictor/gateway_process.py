@@ -9,6 +9,7 @@ import threading
 import structlog
 
 from centinela.clock import SystemClock
+from centinela.drain import Drain
 from centinela.kafka.connect import producer
 from centinela.security.access import api_keys
 from centinela.telemetry.health import Health
@@ -44,11 +45,10 @@ class GatewayProcess:
         self._replica = replica = build_replica(settings, book, clock, self.health, stop)
         self.state = replica.state
         self._producer = producer(settings, linger_ms=1)
-        self._gateway = Gateway(self._models.core, self.state, self._producer, book, clock, settings.ack_timeout_s,
-                                settings.gateway_queue)
-        app = build_app(self._gateway, self._models.slot, self.health, clock, settings.ack_timeout_s + 1.0,
-                        keys=api_keys(settings))
-        self._server = HttpServer(app, listening, settings.drain_timeout_s)
+        self._gateway = Gateway(self._models.core, self.state, self._producer, book, clock, settings.gateway_in_flight)
+        app = build_app(self._gateway, self._models.slot, self.health, clock, deadline_s=settings.gateway_deadline_s,
+                        in_flight=settings.gateway_in_flight, keys=api_keys(settings))
+        self._server = HttpServer(app, listening, settings.drain_timeout_s * 2 / 3)
         self.port = self._server.port
         self._core_threads = [GuardedThread(name, target, self.health, stop.set)
                               for name, target in (("decide", self._gateway.work), ("settle", self._gateway.settle))]
@@ -80,14 +80,13 @@ class GatewayProcess:
 
     def close(self) -> None:
         """Take no more requests, answer those in flight, flush, release."""
+        drain = Drain(SystemClock(), self._settings.drain_timeout_s)
         self._stop.set()
         self._server.stop()
         self._gateway.stop()
-        for thread in (*self._core_threads, *self._followers):
-            thread.join(self._settings.drain_timeout_s)
-        self._replica.close()
-        self._producer.close()
-        self._models.producer.close()
+        drain.join(*self._core_threads, *self._followers)
+        for part, close in (("producer", self._producer.close), ("models", self._models.producer.close), ("state", self._replica.close)):
+            drain.close(part, close)
         _log.info("process.stopped", port=self.port)
 
 

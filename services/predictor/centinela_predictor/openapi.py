@@ -6,6 +6,7 @@ from typing import Any
 
 import msgspec
 
+from centinela.backpressure import REFUSALS, TIMEOUT_PARAMETER
 from centinela.security.described import DENIALS, OPTIONAL
 from centinela_predictor.gateway import Answer
 from centinela_predictor.requests import BATCH_LIMIT, PredictRequest
@@ -47,18 +48,19 @@ def _responses(schema: dict[str, Any], example: Any) -> dict[int | str, dict[str
     refused = {"application/json": {"schema": {"$ref": "#/components/schemas/Refusal"}, "example": _REFUSED}}
     return {
         200: {"description": "The verdict, after the log has it.", "content": {"application/json": {"schema": schema, "example": example}}},
-        400: {"description": "The body is no JSON.", "content": refused},
+        400: {"description": "The body is no JSON, or a header does not hold.", "content": refused},
+        **{status: {"description": text, "content": refused} for status, text in REFUSALS.items()},
         **{status: {"description": text, "content": refused} for status, text in DENIALS.items()},
         409: {"description": "The transaction id was given before with other values.", "content": refused},
         413: {"description": "The body is too large.", "content": refused},
         422: {"description": "A field does not fit; the answer names it.", "content": refused},
-        503: {"description": "Not ready, overloaded, or Kafka does not answer; nothing is lost by trying again.", "content": refused},
+        503: {"description": "Not ready, or Kafka does not answer; nothing is lost by trying again.", "content": refused},
     }
 
 
 _REQUEST = {"$ref": "#/components/schemas/PredictRequest"}
 PREDICT: dict[str, Any] = {
-    "openapi_extra": {"security": OPTIONAL, "requestBody": _body("One transaction; missing features are missing values, not errors.", _REQUEST,
+    "openapi_extra": {"security": OPTIONAL, "parameters": [TIMEOUT_PARAMETER], "requestBody": _body("One transaction; missing features are missing values, not errors.", _REQUEST,
                                            {"plain": _PLAIN, "full": _FULL})},
     "responses": _responses({"$ref": "#/components/schemas/Answer"}, _ANSWER),
 }
@@ -66,7 +68,7 @@ _ANSWERS = {"type": "object", "properties": {"predictions": {"type": "array", "i
 _BATCH = {"type": "object", "required": ["transactions"],
           "properties": {"transactions": {"type": "array", "items": _REQUEST, "maxItems": BATCH_LIMIT}}}
 PREDICT_BATCH: dict[str, Any] = {
-    "openapi_extra": {"security": OPTIONAL, "requestBody": _body(f"Up to {BATCH_LIMIT} transactions, or a plain array of them; all are decided on, or none.", _BATCH,
+    "openapi_extra": {"security": OPTIONAL, "parameters": [TIMEOUT_PARAMETER], "requestBody": _body(f"Up to {BATCH_LIMIT} transactions, or a plain array of them; all are decided on, or none.", _BATCH,
                                            {"batch": {"transactions": [_PLAIN, _FULL]}})},
     "responses": _responses(_ANSWERS, {"predictions": [_ANSWER]}),
 }

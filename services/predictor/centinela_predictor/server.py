@@ -40,7 +40,7 @@ class HttpServer:
 
     def __init__(self, app: FastAPI, listening: socket.socket, drain_timeout_s: float) -> None:
         config = uvicorn.Config(app, loop="uvloop", http="httptools", ws="none", lifespan="off", access_log=False, log_config=None,
-                                server_header=False, timeout_graceful_shutdown=round(drain_timeout_s))
+                                server_header=False, timeout_graceful_shutdown=max(1, round(drain_timeout_s)))
         self._server = uvicorn.Server(config)
         self._socket = listening
         self._thread = threading.Thread(target=self._server.run, args=([listening],), name="http", daemon=True)

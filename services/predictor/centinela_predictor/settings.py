@@ -19,8 +19,9 @@ class PredictorSettings(Settings):
     ab_salt: str = Field("champion-challenger", min_length=1, max_length=64, description="Names the A/B experiment; another salt, another split.")
     dedupe_ids: int = Field(1_000_000, ge=1, description="Transaction ids remembered per partition, at least: a copy among them gets no second verdict.")
     registry_retry_s: float = Field(1.0, gt=0, description="First pause before a failed model download is tried again; doubles up to 30 s.")
-    ack_timeout_s: float = Field(5.0, gt=0, description="Longest wait of a gateway request for the broker's acknowledgement.")
-    gateway_queue: int = Field(5_000, ge=1, description="Requests that may wait in the gateway; past it requests get 503.")
+    gateway_deadline_s: float = Field(
+        5.0, gt=0, description="Longest time of a gateway request, its body's arrival included; a client may ask for less by `X-Request-Timeout-Ms`.")
+    gateway_in_flight: int = Field(1_000, ge=1, description="Gateway requests in flight at once at most; the next one is answered 429.")
     gateway_verdicts: int = Field(100_000, ge=1, description="Verdicts the gateway remembers, so that a retry gets the first one.")
     stream_batch: int = Field(2_000, ge=1, le=20_000, description="Most transactions in one Kafka transaction of the stream.")
     snapshot_interval_s: float = Field(30.0, gt=0, description="Time between snapshots of feature state; a restart replays what came since.")
@@ -30,7 +31,7 @@ class PredictorSettings(Settings):
     )
     idle_after_s: float = Field(1.0, gt=0, description="A partition without transactions for so long holds up no other in event time.")
     gate_patience_s: float = Field(30.0, gt=0, description="Longest wait of a transaction for partitions over 5 days behind in event time.")
-    drain_timeout_s: float = Field(10.0, gt=0, description="Longest wait for requests in flight at the end.")
+    drain_timeout_s: float = Field(9.0, gt=0, description="Longest time from SIGTERM to the end; requests in flight at the gateway have two thirds of it.")
 
     @property
     def state_dir(self) -> Path:

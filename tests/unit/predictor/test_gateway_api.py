@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 
 import numpy as np
 import pytest
 from fastapi.testclient import TestClient
 from numpy.typing import NDArray
+from waiting import until
 
-from centinela.clock import FixedClock
+from centinela.clock import Clock, FixedClock, SystemClock
 from centinela.codec import Decoder
 from centinela.events import TransactionReceived
 from centinela.features.layout import FeatureLayout
@@ -47,13 +49,13 @@ class AmountOnly:
 
 
 class World:
-    def __init__(self, keys: ApiKeys | None = None) -> None:
+    def __init__(self, keys: ApiKeys | None = None, clock: Clock | None = None) -> None:
         self.broker, self.slot, self.health = FakeBroker(), ModelSlot(), Health("model", "state")
-        clock = FixedClock(NOW)
-        gateway = Gateway(ScoringCore(self.slot, Router("s", 0.0)), AmountOnly(), FakeProducer(self.broker), VerdictBook(100), clock, 5.0, 100)
+        clock = clock or FixedClock(NOW)
+        gateway = Gateway(ScoringCore(self.slot, Router("s", 0.0)), AmountOnly(), FakeProducer(self.broker), VerdictBook(100), clock, 100)
         self.threads = [threading.Thread(target=gateway.work), threading.Thread(target=gateway.settle)]
         self.gateway = gateway
-        self.client = TestClient(build_app(gateway, self.slot, self.health, clock, 10.0, keys=keys or ApiKeys(None)), raise_server_exceptions=False)
+        self.client = TestClient(build_app(gateway, self.slot, self.health, clock, deadline_s=10.0, in_flight=4, keys=keys or ApiKeys(None)), raise_server_exceptions=False)
 
     def serve(self) -> None:
         self.slot.swap("champion", served("3"))
@@ -146,9 +148,49 @@ def test_before_a_model_serves_on_caught_up_state_requests_get_503_that_says_why
     world.health.wait_for("state", "200 records behind")
     response = world.client.post("/predict", content=PLAIN)
     assert (response.status_code, response.headers["retry-after"]) == (503, "1")
+    assert response.json()["error"] == "not_ready"
     assert "state: 200 records behind" in response.json()["detail"]
     assert world.client.get("/ready").status_code == 503
     assert world.client.get("/health").json() | {"waiting_for": ...} == {"status": "healthy", "model_loaded": False, "waiting_for": ...}
+
+
+def test_past_the_limit_in_flight_a_request_is_429_and_those_before_it_are_answered() -> None:
+    world = World()
+    world.serve()
+    with ThreadPoolExecutor(4) as pool:
+        held = [pool.submit(world.client.post, "/predict", content=PLAIN) for _ in range(4)]
+        until(lambda: "\ncentinela_requests_in_flight{service=\"gateway\"} 4.0" in world.client.get("/metrics").text, "four are in flight")
+        one_more = world.client.post("/predict", content=PLAIN)
+        threads = [threading.Thread(target=run) for run in (world.gateway.work, world.gateway.settle)]
+        for thread in threads:
+            thread.start()
+        answers = [request.result(10) for request in held]
+    world.gateway.stop()
+    for thread in threads:
+        thread.join(10)
+    assert (one_more.status_code, one_more.headers["retry-after"]) == (429, "1")
+    assert one_more.json() == {"error": "overloaded", "field": None, "detail": "4 requests are in flight, and no more are taken"}
+    assert [answer.status_code for answer in answers] == [200] * 4
+    assert 'centinela_gateway_refused_total{error="overloaded"}' in world.client.get("/metrics").text
+
+
+def test_past_its_deadline_a_request_is_504_and_its_retry_is_served() -> None:
+    world = World(clock=SystemClock())
+    world.serve()
+    body = {"transaction_id": "tx", "amount": 5}
+    late = world.client.post("/predict", json=body, headers={"X-Request-Timeout-Ms": "20"})
+    for thread in world.threads:
+        thread.start()
+    again = world.client.post("/predict", json=body)
+    world.gateway.stop()
+    assert (late.status_code, late.json()["error"], late.headers["retry-after"]) == (504, "deadline_exceeded", "1")
+    assert (again.status_code, again.json()["repeated"]) == (200, False)
+    assert len(world.broker.records("transactions")) == 1
+
+
+def test_a_time_that_is_none_is_400(client: TestClient) -> None:
+    refused = client.post("/predict", content=PLAIN, headers={"X-Request-Timeout-Ms": "soon"})
+    assert (refused.status_code, refused.json()["error"]) == (400, "invalid_header")
 
 
 def test_health_and_readiness_once_it_serves(client: TestClient) -> None:
@@ -197,6 +239,9 @@ def test_the_docs_show_the_bodies_with_examples(client: TestClient) -> None:
     assert body["examples"]["plain"]["value"] == {"amount": 100.5, "time": 42, "v1": 0.5, "v2": -1.2}
     assert schema["components"]["schemas"]["PredictRequest"]["required"] == ["amount"]
     assert "fraud_probability" in schema["components"]["schemas"]["Answer"]["properties"]
+    for path in ("/predict", "/predict/batch"):
+        assert {"408", "409", "429", "503", "504"} <= schema["paths"][path]["post"]["responses"].keys()
+        assert [parameter["name"] for parameter in schema["paths"][path]["post"]["parameters"]] == ["X-Request-Timeout-Ms"]
 
 
 @pytest.mark.parametrize("path", ["/predict", "/predict/batch"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from concurrent.futures import Future
 from datetime import UTC, datetime, timedelta
 
 import msgspec
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from centinela.backpressure import Deadline, RequestUnserved
 from centinela.clock import FixedClock
 from centinela.codec import Decoder
 from centinela.errors import DependencyUnavailable, InvalidRecord
@@ -80,11 +82,12 @@ class Broker:
 class World:
     """A gateway with its threads, and what surrounds it."""
 
-    def __init__(self, ack_timeout_s: float = 20.0, queue_limit: int = 100) -> None:
+    def __init__(self, allowed_s: float = 20.0, queue_limit: int = 100) -> None:
         self.slot, self.broker, self.book, self.clock = ModelSlot(), Broker(), VerdictBook(1_000), FixedClock(NOW)
         self.slot.swap("champion", served("1"))
         core = ScoringCore(self.slot, Router("salt", 0.0))
-        self.gateway = Gateway(core, AmountOnly(), self.broker, self.book, self.clock, ack_timeout_s, queue_limit)
+        self.gateway = Gateway(core, AmountOnly(), self.broker, self.book, self.clock, queue_limit)
+        self.allowed_s = allowed_s
         self.threads = [threading.Thread(target=self.gateway.work), threading.Thread(target=self.gateway.settle)]
 
     def start(self) -> World:
@@ -100,7 +103,10 @@ class World:
             assert not thread.is_alive()
 
     def ask(self, *requests: PredictRequest) -> list[Answer]:
-        return self.gateway.submit(list(requests), TRACE, "req-1").result(10)
+        return self.submit(*requests).result(10)
+
+    def submit(self, *requests: PredictRequest) -> Future[list[Answer]]:
+        return self.gateway.submit(list(requests), TRACE, "req-1", Deadline(self.clock, None, self.allowed_s))
 
 
 @pytest.fixture
@@ -145,7 +151,7 @@ def test_a_missing_id_is_made_up_and_keys_the_record_where_no_user_is_known(worl
 
 def test_no_answer_comes_before_the_acknowledgement(world: World) -> None:
     world.broker.acknowledges.clear()
-    future = world.gateway.submit([tx()], TRACE, "r")
+    future = world.submit(tx())
     with pytest.raises(TimeoutError):
         future.result(0.05)
     world.broker.acknowledges.set()
@@ -162,7 +168,7 @@ def test_a_retry_gets_the_first_verdict_even_from_a_later_model(world: World) ->
 
 def test_concurrent_twins_get_one_verdict_and_one_record(world: World) -> None:
     world.broker.acknowledges.clear()
-    futures = [world.gateway.submit([tx("twin"), tx(f"own-{n}", 1.0)], TRACE, "r") for n in range(8)]
+    futures = [world.submit(tx("twin"), tx(f"own-{n}", 1.0)) for n in range(8)]
     world.broker.acknowledges.set()
     answers = [future.result(10) for future in futures]
     assert sorted(pair[0].repeated for pair in answers) == [False] + [True] * 7
@@ -207,7 +213,7 @@ def test_kafka_away_is_unavailable_and_the_retry_sends_the_very_same_record(worl
 
 
 def test_an_acknowledgement_that_does_not_come_is_unavailable_and_the_first_verdict_stands() -> None:
-    world = World(ack_timeout_s=0.0).start()
+    world = World(allowed_s=0.05).start()
     world.broker.acknowledges.clear()
     with pytest.raises(DependencyUnavailable):
         world.ask(tx())
@@ -275,7 +281,7 @@ def test_the_book_forgets_the_oldest_first() -> None:
 
 def test_a_call_that_makes_the_deciding_fail_fails_alone() -> None:
     world = World()
-    good, bad = (Call([request], TRACE, "r", 10.0) for request in (tx("good", 1.0), tx("bad", 13.0)))
+    good, bad = (Call([request], TRACE, "r", Deadline(world.clock, None, 10.0)) for request in (tx("good", 1.0), tx("bad", 13.0)))
     world.gateway.serve([good, bad])
     with pytest.raises(ZeroDivisionError):
         bad.future.result(0)
@@ -285,16 +291,17 @@ def test_a_call_that_makes_the_deciding_fail_fails_alone() -> None:
 
 def test_past_the_queue_limit_requests_are_refused() -> None:
     world = World(queue_limit=2)
-    futures = [world.gateway.submit([tx(str(n))], TRACE, "r") for n in range(2)]
-    with pytest.raises(DependencyUnavailable, match="overloaded"):
-        world.gateway.submit([tx("third")], TRACE, "r")
+    futures = [world.submit(tx(str(n))) for n in range(2)]
+    with pytest.raises(RequestUnserved) as refused:
+        world.submit(tx("third"))
+    assert (refused.value.status, refused.value.error) == (429, "overloaded")
     world.start().stop()
     assert [future.result(0)[0].transaction_id for future in futures] == ["0", "1"]
 
 
 def test_what_waits_at_the_stop_is_still_answered(world: World) -> None:
     world.broker.acknowledges.clear()
-    futures = [world.gateway.submit([tx(str(n))], TRACE, "r") for n in range(20)]
+    futures = [world.submit(tx(str(n))) for n in range(20)]
     world.stop()
     assert [future.result(0)[0].transaction_id for future in futures] == [str(n) for n in range(20)]
 
@@ -305,7 +312,7 @@ def test_a_swap_under_concurrent_requests_loses_none(world: World) -> None:
     for n in range(400):
         if n % 40 == 0:
             world.slot.swap("champion", served(str(n), FakeScorer(threshold=0.8 + n / 10_000)))
-        futures.append(world.gateway.submit([tx(f"s-{n}")], TRACE, "r"))
+        futures.append(world.submit(tx(f"s-{n}")))
         if n % 80 == 79:
             futures[-1].result(10)
     answers = [future.result(10)[0] for future in futures]
