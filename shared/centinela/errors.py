@@ -33,6 +33,10 @@ class DependencyUnavailable(CentinelaError):
         self.dependency = dependency
 
 
+class AccessRefused(CentinelaError):
+    """A dependency answers, but does not know us or does not let us: no retry helps, the process must end and say so."""
+
+
 class TransactionAborted(CentinelaError):
     """The Kafka transaction was aborted: state derived from its records must be rebuilt, then the records read again."""
 

@@ -14,9 +14,10 @@ import structlog
 from pydantic import ValidationError
 
 from centinela.errors import CentinelaError
+from centinela.kafka.access import access
 from centinela.security.access import require_guarded
 from centinela.settings import Settings
-from centinela.settings_table import variables
+from centinela.settings_table import is_secret, variables
 from centinela.telemetry.logging import configure_logging
 
 S = TypeVar("S", bound=Settings)
@@ -33,7 +34,8 @@ def load_settings(settings_class: type[S]) -> S:
             name = str(problem["loc"][0]) if problem["loc"] else ""
             field = settings_class.model_fields.get(name)
             variable = variables(name, field)[0] if field else name
-            print(f"centinela: {variable}: {problem['msg']} (it is {problem['input']!r})", file=sys.stderr)
+            given = f" (it is {problem['input']!r})" if field and not is_secret(field) else ""
+            print(f"centinela: {variable}: {problem['msg']}{given}", file=sys.stderr)
         raise SystemExit(2) from error
 
 
@@ -43,12 +45,13 @@ def start(settings_class: type[S], service: str) -> tuple[S, threading.Event]:
     From here on an exception that nobody catches is logged like everything else, as the last line.
 
     Raises:
-        SystemExit: A setting does not hold, or the process would be open to others without API keys (exit 2, one clear line).
+        SystemExit: A setting does not hold, the process would be open to others without API keys, or the access to Kafka is not complete (exit 2, one clear line).
     """
     settings = load_settings(settings_class)
     configure_logging(settings, service)
     try:
         require_guarded(settings)
+        access(settings)
     except CentinelaError as error:
         print(f"centinela: {error}", file=sys.stderr)
         raise SystemExit(2) from error

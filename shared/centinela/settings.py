@@ -17,13 +17,25 @@ from centinela.telemetry.progress import Patience
 class Settings(BaseSettings):
     """Where the dependencies are and how the process speaks."""
 
-    model_config = SettingsConfigDict(env_prefix="CENTINELA_", extra="ignore", frozen=True, populate_by_name=True)
+    model_config = SettingsConfigDict(env_prefix="CENTINELA_", extra="ignore", frozen=True, populate_by_name=True, hide_input_in_errors=True)
 
     kafka_bootstrap_servers: str = Field(
         "127.0.0.1:9092",
         validation_alias=AliasChoices("CENTINELA_KAFKA_BOOTSTRAP_SERVERS", "KAFKA_BOOTSTRAP_SERVERS"),
         description="Kafka brokers, host:port separated by commas.",
     )
+    kafka_security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = Field(
+        "PLAINTEXT", description="How brokers are spoken to: `SSL` encrypts, `SASL_` says who asks (`docs/security.md`).")
+    kafka_sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] = Field(
+        "SCRAM-SHA-512", description="How the password is proven, with a `SASL_` protocol.")
+    kafka_sasl_username: str | None = Field(None, description="Who asks, with a `SASL_` protocol.")
+    kafka_sasl_password: SecretStr | None = Field(None, description="Its password.")
+    kafka_sasl_password_file: Path | None = Field(None, description="File of that password, in place of the value.")
+    kafka_ssl_cafile: Path | None = Field(None, description="Certificates (PEM) of who signs the brokers', with `SSL` or `SASL_SSL`. The system's by default.")
+    kafka_ssl_certfile: Path | None = Field(None, description="This client's own certificate (PEM), where brokers ask for one.")
+    kafka_ssl_keyfile: Path | None = Field(None, description="The key (PEM) of that certificate.")
+    kafka_ssl_key_password: SecretStr | None = Field(None, description="The password of that key, where it has one.")
+    kafka_ssl_check_hostname: bool = Field(True, description="Whether a broker's certificate must name the host that was asked for.")
     partitions: int = Field(4, ge=1, description="Partitions of the data topics, when `centinela topics create` makes them.")
     replication_factor: int = Field(1, ge=1, description="Replicas of each topic, when `centinela topics create` makes them.")
     mlflow_tracking_uri: str = Field(

@@ -26,6 +26,11 @@ def variables(name: str, field: FieldInfo) -> list[str]:
     return [f"CENTINELA_{name.upper()}"]
 
 
+def is_secret(field: FieldInfo) -> bool:
+    """Whether what *field* holds is to be shown to nobody."""
+    return "Secret" in str(field.annotation)
+
+
 def _default(field: FieldInfo) -> str:
     value: Any = field.get_default(call_default_factory=True)
     if value is None or value == "":

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Literal, NamedTuple, TypeVar
+from typing import Any, Literal, NamedTuple, TypeVar
 
 import kafka.errors as kafka_errors
 from kafka.admin import ConfigResource, KafkaAdminClient, NewTopic
 
 from centinela.errors import CentinelaError, DependencyUnavailable
+from centinela.kafka.access import access
 from centinela.kafka.guard import DeadlineExceeded, Guard
 from centinela.kafka.kafka_python_common import common_config, mapped_errors
 from centinela.kafka.limits import LIMITS
@@ -116,7 +117,7 @@ class TopicAdmin:
 
     def describe(self, specs: Sequence[TopicSpec]) -> dict[str, TopicState]:
         """The state of those topics of *specs* that exist, with the configuration that *specs* name."""
-        found = self._run(lambda client: client.describe_topics([s.name for s in specs]))
+        found = self._run(lambda client: _allowed(client.describe_topics([s.name for s in specs])))
         shapes = {
             topic["name"]: (len(topic["partitions"]), min((len(p["replica_nodes"]) for p in topic["partitions"]), default=0))
             for topic in found if topic["error_code"] == 0
@@ -137,7 +138,7 @@ class TopicAdmin:
         Raises:
             DependencyUnavailable: The brokers do not answer, or *topic* does not exist.
         """
-        [found] = self._run(lambda client: client.describe_topics([topic]))
+        [found] = self._run(lambda client: _allowed(client.describe_topics([topic])))
         if found["error_code"] != 0:
             raise DependencyUnavailable(f"topic {topic} does not exist: run `centinela topics create`", dependency="kafka")
         return TopicIdentity(str(found["topic_id"]), len(found["partitions"]))
@@ -153,10 +154,17 @@ class TopicAdmin:
         """The client's own calls wait without end for a broker that went away."""
         with mapped_errors():
             if self._client is None:
-                self._client = KafkaAdminClient(**common_config(self._settings.kafka_bootstrap_servers, LIMITS))
+                self._client = KafkaAdminClient(**common_config(access(self._settings), LIMITS))
             client = self._client
             try:
                 return self._guard.run(lambda: call(client), timeout_s)
             except DeadlineExceeded:
                 self._guard, self._client = Guard("kafka-admin"), None
                 raise
+
+
+def _allowed(found: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Descriptions of topics, where none of them was refused."""
+    if refused := [str(topic["name"]) for topic in found if topic["error_code"] == kafka_errors.TopicAuthorizationFailedError.errno]:
+        raise kafka_errors.TopicAuthorizationFailedError(", ".join(refused))
+    return found

@@ -11,10 +11,21 @@ from confluent_kafka import Consumer as RdConsumer
 from confluent_kafka import TopicPartition as RdPartition
 
 from centinela.errors import DependencyUnavailable, TransactionAborted
-from centinela.kafka.confluent_common import AWAY, LOG, MISSING, common_config, mapped_errors, port_error
+from centinela.kafka.access import Access
+from centinela.kafka.confluent_common import (
+    AWAY,
+    FORBIDDEN,
+    LOG,
+    MISSING,
+    common_config,
+    mapped_errors,
+    note_refusal,
+    port_error,
+)
 from centinela.kafka.guard import DeadlineExceeded, Guard
 from centinela.kafka.limits import LIMITS, Limits
 from centinela.kafka.port import Rebalance, Record, TopicPartition
+from centinela.kafka.refusals import REFUSALS, no_answer
 
 _new = tuple.__new__
 """Makes a ``Record`` at half the price of calling it; here that is a hundred thousand times a second."""
@@ -31,10 +42,10 @@ class ConfluentConsumer:
 
     supports_pause = True
 
-    def __init__(self, bootstrap_servers: str, group: str | None, start: Literal["earliest", "latest"] = "earliest",
+    def __init__(self, brokers: str | Access, group: str | None, start: Literal["earliest", "latest"] = "earliest",
                  instance_id: str | None = None, limits: Limits = LIMITS, client: Callable[[dict[str, Any]], RdConsumer] = RdConsumer) -> None:
         self._group, self._start, self._limits = group, start, limits
-        config = common_config(bootstrap_servers, limits) | {
+        config = common_config(brokers, limits) | {
             "group.id": group or "centinela-reader", "enable.auto.commit": False, "enable.auto.offset.store": False,
             "auto.offset.reset": start, "isolation.level": "read_committed", "enable.partition.eof": True,
             "partition.assignment.strategy": "cooperative-sticky", "allow.auto.create.topics": False, "fetch.wait.max.ms": 200,
@@ -147,8 +158,10 @@ class ConfluentConsumer:
             self._client.resume([RdPartition(*p) for p in partitions])
 
     def partitions_of(self, topic: str) -> frozenset[TopicPartition]:
-        with mapped_errors():
+        with mapped_errors(self._hear):
             metadata = self._client.list_topics(topic, timeout=self._limits.request_s).topics[topic]
+            if metadata.error is not None and metadata.error.code() in FORBIDDEN:
+                raise KafkaException(metadata.error)
         return frozenset(TopicPartition(topic, n) for n in metadata.partitions)
 
     def commit(self, offsets: Mapping[TopicPartition, int]) -> None:
@@ -235,22 +248,30 @@ class ConfluentConsumer:
                 self._client.resume([RdPartition(*key)])
 
     def _watermarks(self, partition: TopicPartition) -> tuple[int, int]:
-        with mapped_errors():
+        with mapped_errors(self._hear):
             found = self._client.get_watermark_offsets(RdPartition(*partition), timeout=self._limits.request_s)
         if found is None:
-            raise DependencyUnavailable("Kafka does not tell its offsets", dependency="kafka")
+            raise no_answer("Kafka does not tell its offsets")
         return found
 
     def _probe(self) -> None:
         """Ask the brokers whether they are there when librdkafka doubts it, or after a while of silence."""
         if self._silent or time.monotonic() - self._heard_at > 10 * self._limits.probe_after_s:
             self._silent = True
+            if (refused := REFUSALS.recent()) is not None:
+                raise refused
             with mapped_errors():
                 self._client.list_topics("__consumer_offsets", timeout=self._limits.request_s)
             self._heard_at, self._silent = time.monotonic(), False
 
+    def _hear(self) -> None:
+        """Let callbacks tell why there was no answer, where no record can come of it."""
+        if not self._owned and (message := self._client.poll(0)) is not None:
+            self._take_messages([message], [])
+
     def _on_error(self, error: KafkaError) -> None:
-        if error.code() in AWAY:
+        note_refusal(error)
+        if error.code() in AWAY or REFUSALS.recent() is not None:
             self._silent = True
         else:
             LOG.warning("librdkafka: %s", error)

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from confluent_kafka import KafkaError, KafkaException
+from confluent_kafka import Producer as RdProducer
 
-from centinela.errors import DependencyUnavailable, InvalidRecord, ProducerFenced, TransactionAborted
-from centinela.kafka.limits import Limits
+from centinela.errors import InvalidRecord, ProducerFenced, TransactionAborted
+from centinela.kafka.access import Access
+from centinela.kafka.limits import LIMITS, Limits
+from centinela.kafka.refusals import REFUSALS, forbidden, no_answer, unknown
 
 LOG = logging.getLogger("centinela.librdkafka")
 LOG.addHandler(logging.NullHandler())  # a command that configures no logs shall not print them raw
@@ -19,6 +22,11 @@ _FENCED = {KafkaError._FENCED, KafkaError._FATAL, KafkaError.PRODUCER_FENCED, Ka
 _STALE = {
     KafkaError.ILLEGAL_GENERATION, KafkaError.UNKNOWN_MEMBER_ID, KafkaError.REBALANCE_IN_PROGRESS,
     KafkaError._ASSIGNMENT_LOST, KafkaError.STALE_MEMBER_EPOCH,
+}
+_UNKNOWN = {KafkaError._AUTHENTICATION, KafkaError.SASL_AUTHENTICATION_FAILED, KafkaError.UNSUPPORTED_SASL_MECHANISM}
+FORBIDDEN = {
+    KafkaError.TOPIC_AUTHORIZATION_FAILED, KafkaError.GROUP_AUTHORIZATION_FAILED, KafkaError.CLUSTER_AUTHORIZATION_FAILED,
+    KafkaError.TRANSACTIONAL_ID_AUTHORIZATION_FAILED,
 }
 MISSING = {KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC, KafkaError._UNKNOWN_PARTITION}
 AWAY = MISSING | {
@@ -30,10 +38,26 @@ AWAY = MISSING | {
 }
 
 
-def common_config(bootstrap_servers: str, limits: Limits) -> dict[str, Any]:
+def note_refusal(error: KafkaError) -> None:
+    """Keep it where *error* says that a broker refuses us: the call that waits for an answer gets a time-out only."""
+    if error.code() in _UNKNOWN or (error.code() == KafkaError._SSL and "certificate" in error.str()):
+        REFUSALS.note(error.str())
+
+
+def ask_why(access: Access, timeout_s: float) -> None:
+    """Connect once, so that a refusal is noted where there is one."""
+    client = RdProducer(common_config(access, LIMITS))
+    with suppress(KafkaException):
+        client.list_topics(timeout=timeout_s)
+        return
+    with suppress(KafkaException):
+        client.poll(0)
+
+
+def common_config(brokers: str | Access, limits: Limits) -> dict[str, Any]:
     """What consumers and producers share."""
-    return {
-        "bootstrap.servers": bootstrap_servers, "socket.timeout.ms": max(10, limits.request_ms),
+    return Access.to(brokers).librdkafka() | {
+        "error_cb": note_refusal, "socket.timeout.ms": max(10, limits.request_ms),
         "reconnect.backoff.ms": 50, "reconnect.backoff.max.ms": int(limits.reconnect_max_s * 1000),
         "retry.backoff.ms": max(1, int(limits.retry_backoff_s * 1000)), "logger": LOG,
     }
@@ -42,6 +66,10 @@ def common_config(bootstrap_servers: str, limits: Limits) -> dict[str, Any]:
 def port_error(error: KafkaError) -> Exception:
     """The port's error for librdkafka's; one that the port does not know stays as it is."""
     code = error.code()
+    if code in FORBIDDEN:
+        return forbidden(error.str())
+    if code in _UNKNOWN:
+        return unknown(error.str())
     if error.fatal() or code in _FENCED:
         return ProducerFenced(f"another process took over: {error}")
     if code in {KafkaError.MSG_SIZE_TOO_LARGE, KafkaError.RECORD_LIST_TOO_LARGE}:
@@ -49,16 +77,19 @@ def port_error(error: KafkaError) -> Exception:
     if error.txn_requires_abort() or code in _STALE:
         return TransactionAborted(f"the transaction or group moved on: {error}")
     if error.retriable() or code in AWAY:
-        return DependencyUnavailable(f"Kafka does not answer: {error}", dependency="kafka")
+        return no_answer(f"Kafka does not answer: {error}")
     return KafkaException(error)
 
 
 @contextmanager
-def mapped_errors() -> Iterator[None]:
-    """Raise the client's errors as the port's."""
+def mapped_errors(hear: Callable[[], object] | None = None) -> Iterator[None]:
+    """Raise the client's errors as the port's. *hear* lets librdkafka say what else it has to say about one."""
     try:
         yield
     except KafkaException as raised:
+        if hear is not None:
+            with suppress(KafkaException):
+                hear()
         mapped = port_error(raised.args[0])
         if isinstance(mapped, KafkaException):
             raise

@@ -11,17 +11,19 @@ from confluent_kafka import Producer as RdProducer
 from confluent_kafka import TopicPartition as RdPartition
 
 from centinela.errors import DependencyUnavailable, InvalidRecord, ProducerFenced, TransactionAborted
+from centinela.kafka.access import Access
 from centinela.kafka.confluent_adapter import ConfluentConsumer
 from centinela.kafka.confluent_common import LOG, common_config, mapped_errors, port_error
 from centinela.kafka.guard import DeadlineExceeded, Guard
 from centinela.kafka.limits import LIMITS, MAX_REQUEST_BYTES, QUEUE_BYTES, Limits
 from centinela.kafka.port import Consumer, Delivery, Outgoing, TopicPartition
+from centinela.kafka.refusals import no_answer
 
 _ANY_PARTITION = -1
 
 
-def _config(bootstrap_servers: str, linger_ms: int, limits: Limits) -> dict[str, Any]:
-    return common_config(bootstrap_servers, limits) | {
+def _config(brokers: str | Access, linger_ms: int, limits: Limits) -> dict[str, Any]:
+    return common_config(brokers, limits) | {
         "acks": "all", "enable.idempotence": True, "compression.type": "zstd", "linger.ms": linger_ms, "partitioner": "murmur2_random",
         "message.max.bytes": MAX_REQUEST_BYTES, "queue.buffering.max.kbytes": QUEUE_BYTES // 1024,
         "queue.buffering.max.messages": 500_000, "batch.size": MAX_REQUEST_BYTES, "allow.auto.create.topics": False,
@@ -37,7 +39,7 @@ def _queue(client: RdProducer, record: Outgoing, deadline: float, on_delivery: C
             return
         except BufferError:
             if time.monotonic() >= deadline:
-                raise DependencyUnavailable("the producer's queue is full: Kafka takes nothing", dependency="kafka") from None
+                raise no_answer("the producer's queue is full: Kafka takes nothing") from None
             client.poll(0.05)
 
 
@@ -52,7 +54,7 @@ class _Delivery:
         while not self.done:
             left = deadline - time.monotonic()
             if left <= 0:
-                raise DependencyUnavailable(f"no acknowledgement within {timeout_s:g} s", dependency="kafka")
+                raise no_answer(f"no acknowledgement within {timeout_s:g} s")
             self._client.poll(min(left, 0.01))
         if self.error is not None:
             raise port_error(self.error)
@@ -61,8 +63,8 @@ class _Delivery:
 class ConfluentProducer:
     """``Producer`` of the port."""
 
-    def __init__(self, bootstrap_servers: str, linger_ms: int = 5, limits: Limits = LIMITS) -> None:
-        config = _config(bootstrap_servers, linger_ms, limits) | {"delivery.timeout.ms": int(limits.delivery_s * 1000)}
+    def __init__(self, brokers: str | Access, linger_ms: int = 5, limits: Limits = LIMITS) -> None:
+        config = _config(brokers, linger_ms, limits) | {"delivery.timeout.ms": int(limits.delivery_s * 1000)}
         self._limits = limits
         self._client: RdProducer | None = RdProducer(config)
         self._failure: KafkaError | None = None
@@ -82,7 +84,7 @@ class ConfluentProducer:
 
     def flush(self, timeout_s: float) -> None:
         if (left := self._alive().flush(timeout_s)) > 0:
-            raise DependencyUnavailable(f"{left} records were not acknowledged within {timeout_s:g} s", dependency="kafka")
+            raise no_answer(f"{left} records were not acknowledged within {timeout_s:g} s")
         failure, self._failure = self._failure, None
         if failure is not None:
             raise port_error(failure)
@@ -105,9 +107,9 @@ class ConfluentTransactionalProducer:
     blocking calls run under a guard; a client that is stuck is left behind, and fenced by the next one's initialisation.
     """
 
-    def __init__(self, bootstrap_servers: str, transactional_id: str, limits: Limits = LIMITS) -> None:
+    def __init__(self, brokers: str | Access, transactional_id: str, limits: Limits = LIMITS) -> None:
         self._limits = limits
-        self._config = _config(bootstrap_servers, 5, limits) | {
+        self._config = _config(brokers, 5, limits) | {
             "transactional.id": transactional_id, "transaction.timeout.ms": int(limits.transaction_s * 1000),
             "delivery.timeout.ms": int(limits.commit_s * 1000),
         }
@@ -119,7 +121,8 @@ class ConfluentTransactionalProducer:
     def init(self) -> None:
         if self._client is None:
             self._client = RdProducer(self._config)
-        with mapped_errors():
+        client = self._client
+        with mapped_errors(lambda: client.poll(0)):
             self._guarded(self._client.init_transactions, self._limits.request_s)
         self._initialised = True
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
+from centinela.kafka.access import access
 from centinela.kafka.port import Consumer, Producer, TransactionalProducer
 from centinela.settings import Settings
 
@@ -25,10 +26,10 @@ def consumer(settings: Settings, *, group: str | None, client: Client = "kafka-p
     if client == "confluent":
         from centinela.kafka.confluent_adapter import ConfluentConsumer
 
-        return ConfluentConsumer(settings.kafka_bootstrap_servers, group, start, instance_id)
+        return ConfluentConsumer(access(settings), group, start, instance_id)
     from centinela.kafka.kafka_python_adapter import KafkaPythonConsumer
 
-    return KafkaPythonConsumer(settings.kafka_bootstrap_servers, group, start, instance_id)
+    return KafkaPythonConsumer(access(settings), group, start, instance_id)
 
 
 def producer(settings: Settings, *, client: Client = "kafka-python", linger_ms: int = 5) -> Producer:
@@ -36,10 +37,10 @@ def producer(settings: Settings, *, client: Client = "kafka-python", linger_ms: 
     if client == "confluent":
         from centinela.kafka.confluent_producers import ConfluentProducer
 
-        return ConfluentProducer(settings.kafka_bootstrap_servers, linger_ms)
+        return ConfluentProducer(access(settings), linger_ms)
     from centinela.kafka.kafka_python_producers import KafkaPythonProducer
 
-    return KafkaPythonProducer(settings.kafka_bootstrap_servers, linger_ms)
+    return KafkaPythonProducer(access(settings), linger_ms)
 
 
 def transactional_producer(settings: Settings, *, transactional_id: str, client: Client = "kafka-python") -> TransactionalProducer:
@@ -47,10 +48,10 @@ def transactional_producer(settings: Settings, *, transactional_id: str, client:
     if client == "confluent":
         from centinela.kafka.confluent_producers import ConfluentTransactionalProducer
 
-        return ConfluentTransactionalProducer(settings.kafka_bootstrap_servers, transactional_id)
+        return ConfluentTransactionalProducer(access(settings), transactional_id)
     from centinela.kafka.kafka_python_producers import KafkaPythonTransactionalProducer
 
-    return KafkaPythonTransactionalProducer(settings.kafka_bootstrap_servers, transactional_id)
+    return KafkaPythonTransactionalProducer(access(settings), transactional_id)
 
 
 def topic_admin(settings: Settings) -> TopicAdmin:

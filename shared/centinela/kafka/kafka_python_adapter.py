@@ -21,12 +21,14 @@ from kafka.structs import OffsetAndMetadata
 from kafka.structs import TopicPartition as KafkaPartition
 
 from centinela.errors import DependencyUnavailable, TransactionAborted
+from centinela.kafka.access import Access
 from centinela.kafka.guard import Connection, DeadlineExceeded, Guard
 from centinela.kafka.kafka_python_common import common_config, mapped_errors
 from centinela.kafka.limits import LIMITS, MAX_REQUEST_BYTES, Limits
 from centinela.kafka.port import Rebalance, Record, TopicPartition
 
 _SLICE_MS = 50
+_ALLOWED_MS = 500
 _REFUSALS = 5
 
 
@@ -71,9 +73,9 @@ class KafkaPythonConsumer:
 
     supports_pause = False
 
-    def __init__(self, bootstrap_servers: str, group: str | None, start: Literal["earliest", "latest"] = "earliest",
+    def __init__(self, brokers: str | Access, group: str | None, start: Literal["earliest", "latest"] = "earliest",
                  instance_id: str | None = None, limits: Limits = LIMITS) -> None:
-        self._bootstrap, self._group, self._start, self._instance_id = bootstrap_servers, group, start, instance_id
+        self._brokers, self._group, self._start, self._instance_id = brokers, group, start, instance_id
         self._limits = limits
         self._flags = _Flags()
         self._connection: Connection[KafkaConsumer] = Connection(self._connect)
@@ -171,6 +173,9 @@ class KafkaPythonConsumer:
             except DeadlineExceeded:
                 self._guard = None
                 raise
+            if not numbers:  # it may exist, but not for us: only a question about the topic itself is refused
+                with suppress(kafka_errors.KafkaTimeoutError, kafka_errors.UnknownTopicOrPartitionError):
+                    client.end_offsets([KafkaPartition(topic, 0)], timeout_ms=_ALLOWED_MS)
         return frozenset(TopicPartition(topic, n) for n in numbers)
 
     def commit(self, offsets: Mapping[TopicPartition, int]) -> None:
@@ -211,7 +216,7 @@ class KafkaPythonConsumer:
         }
         with mapped_errors():
             client = KafkaConsumer(
-                **common_config(self._bootstrap, limits), **group, enable_auto_commit=False, isolation_level="read_committed",
+                **common_config(self._brokers, limits), **group, enable_auto_commit=False, isolation_level="read_committed",
                 auto_offset_reset=self._start, allow_auto_create_topics=False, fetch_max_wait_ms=200,
                 max_partition_fetch_bytes=4 * MAX_REQUEST_BYTES, metrics_enabled=False,
             )

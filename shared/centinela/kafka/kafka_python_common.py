@@ -2,27 +2,61 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import kafka.errors as kafka_errors
 
-from centinela.errors import DependencyUnavailable, InvalidRecord, ProducerFenced, TransactionAborted
+from centinela.errors import InvalidRecord, ProducerFenced, TransactionAborted
+from centinela.kafka.access import Access
+from centinela.kafka.confluent_common import ask_why
 from centinela.kafka.guard import DeadlineExceeded
 from centinela.kafka.limits import Limits
+from centinela.kafka.refusals import forbidden, no_answer, unknown
 
 STALE_MEMBER = (
     kafka_errors.CommitFailedError, kafka_errors.IllegalGenerationError, kafka_errors.UnknownMemberIdError,
     kafka_errors.RebalanceInProgressError,
 )
+_UNKNOWN = (kafka_errors.SaslAuthenticationFailedError, kafka_errors.UnsupportedSaslMechanismError, kafka_errors.IllegalSaslStateError)
+_ASK_S, _ASK_EVERY_S = 2.0, 10.0
 TOO_LARGE = (kafka_errors.MessageSizeTooLargeError, kafka_errors.RecordListTooLargeError)
 
 
-def common_config(bootstrap_servers: str, limits: Limits) -> dict[str, Any]:
+class _Doubt:
+    """Finds out whether silence is a refusal. kafka-python cannot tell: a wrong password is one more lost connection to it.
+
+    So librdkafka asks once, at most every so often, and only where there is something to refuse: encryption or a user.
+    """
+
+    def __init__(self) -> None:
+        self._access: Access | None = None
+        self._asked_at = float("-inf")
+
+    def about(self, access: Access) -> None:
+        """The process speaks to *access*."""
+        if access != self._access:
+            self._access, self._asked_at = access, float("-inf")
+
+    def settle(self) -> None:
+        """Ask, unless that was done lately."""
+        now = time.monotonic()
+        if self._access is not None and self._access.protocol != "PLAINTEXT" and now - self._asked_at > _ASK_EVERY_S:
+            self._asked_at = now
+            ask_why(self._access, _ASK_S)
+
+
+_DOUBT = _Doubt()
+
+
+def common_config(brokers: str | Access, limits: Limits) -> dict[str, Any]:
     """What consumers, producers and the admin client share."""
-    return {
-        "bootstrap_servers": bootstrap_servers.split(","), "request_timeout_ms": limits.request_ms,
+    access = Access.to(brokers)
+    _DOUBT.about(access)
+    return access.kafka_python() | {
+        "request_timeout_ms": limits.request_ms,
         "bootstrap_timeout_ms": limits.request_ms, "retry_backoff_ms": int(limits.retry_backoff_s * 1000),
         "reconnect_backoff_max_ms": int(limits.reconnect_max_s * 1000),
     }
@@ -39,5 +73,10 @@ def mapped_errors() -> Iterator[None]:
         raise ProducerFenced(f"another process took over this member of the group: {error!r}") from error
     except STALE_MEMBER as error:
         raise TransactionAborted(f"the consumer group moved on: {error!r}") from error
+    except _UNKNOWN as error:
+        raise unknown(str(error)) from error
+    except kafka_errors.AuthorizationError as error:
+        raise forbidden(str(error)) from error
     except (kafka_errors.RetriableError, kafka_errors.KafkaConnectionError, DeadlineExceeded, OSError) as error:
-        raise DependencyUnavailable(f"Kafka does not answer: {error!r}", dependency="kafka") from error
+        _DOUBT.settle()
+        raise no_answer(f"Kafka does not answer: {error!r}") from error

@@ -18,6 +18,7 @@ from kafka.structs import OffsetAndMetadata
 from kafka.structs import TopicPartition as KafkaPartition
 
 from centinela.errors import DependencyUnavailable, ProducerFenced, TransactionAborted
+from centinela.kafka.access import Access
 from centinela.kafka.guard import Connection, DeadlineExceeded, Guard
 from centinela.kafka.kafka_python_adapter import KafkaPythonConsumer
 from centinela.kafka.kafka_python_common import common_config, mapped_errors
@@ -37,8 +38,8 @@ class _Delivery:
             self._future.get(timeout_s)
 
 
-def _config(bootstrap_servers: str, linger_ms: int, limits: Limits) -> dict[str, Any]:
-    return common_config(bootstrap_servers, limits) | {
+def _config(brokers: str | Access, linger_ms: int, limits: Limits) -> dict[str, Any]:
+    return common_config(brokers, limits) | {
         "acks": "all", "enable_idempotence": True, "compression_type": "zstd", "linger_ms": linger_ms, "batch_size": 128 * 1024,
         "max_request_size": MAX_REQUEST_BYTES, "max_block_ms": limits.request_ms, "allow_auto_create_topics": False,
         "metrics_enabled": False,
@@ -48,9 +49,9 @@ def _config(bootstrap_servers: str, linger_ms: int, limits: Limits) -> dict[str,
 class KafkaPythonProducer:
     """``Producer`` of the port."""
 
-    def __init__(self, bootstrap_servers: str, linger_ms: int = 5, limits: Limits = LIMITS) -> None:
+    def __init__(self, brokers: str | Access, linger_ms: int = 5, limits: Limits = LIMITS) -> None:
         self._limits = limits
-        self._config = _config(bootstrap_servers, linger_ms, limits) | {"delivery_timeout_ms": int(limits.delivery_s * 1000)}
+        self._config = _config(brokers, linger_ms, limits) | {"delivery_timeout_ms": int(limits.delivery_s * 1000)}
         self._connection: Connection[KafkaProducer] = Connection(self._connect)
         self._room = threading.Condition()
         self._queued = 0
@@ -103,9 +104,9 @@ class KafkaPythonProducer:
 class KafkaPythonTransactionalProducer:
     """``TransactionalProducer`` of the port. Consumers must be of this client too: the commit carries their membership."""
 
-    def __init__(self, bootstrap_servers: str, transactional_id: str, limits: Limits = LIMITS) -> None:
+    def __init__(self, brokers: str | Access, transactional_id: str, limits: Limits = LIMITS) -> None:
         self._limits = limits
-        self._config = _config(bootstrap_servers, 5, limits) | {
+        self._config = _config(brokers, 5, limits) | {
             "transactional_id": transactional_id, "transaction_timeout_ms": int(limits.transaction_s * 1000),
             "delivery_timeout_ms": int(limits.commit_s * 1000),
         }
