@@ -21,6 +21,7 @@ from faust.types import TP
 
 from centinela.clock import Clock
 from centinela.errors import DependencyUnavailable
+from centinela.kafka.access import Access, access
 from centinela.kafka.port import Outgoing, Record, TopicPartition
 from centinela.telemetry.health import Health
 from centinela.telemetry.metrics import CONSUMER_LAG, DEPENDENCY_UP
@@ -39,6 +40,13 @@ STOP_TIMEOUT_S = 5.0
 POSITION_TIMEOUT_S = 5.0
 SILENCE_S = 6.0
 """A fetch is answered within 1.5 s, records or not: after this long the brokers count as away."""
+
+
+def _credentials(brokers: Access) -> faust.SASLCredentials | faust.SSLCredentials | None:
+    """*brokers* as Faust calls them."""
+    if brokers.mechanism is not None:
+        return faust.SASLCredentials(username=brokers.user, password=brokers.password, mechanism=brokers.mechanism, ssl_context=brokers.context())
+    return faust.SSLCredentials(context=brokers.context()) if brokers.encrypted else None
 
 
 class _ConsumerThread(driver.AIOKafkaConsumerThread):
@@ -160,6 +168,7 @@ class FaustLog:
             stream_wait_empty=False, stream_recovery_delay=0.0, consumer_auto_offset_reset="earliest",
             broker_request_timeout=REQUEST_TIMEOUT_S, broker_session_timeout=SESSION_TIMEOUT_S, broker_heartbeat_interval=3.0,
             consumer_group_instance_id=f"{settings.drift_group}-0", broker_commit_interval=5.0, producer_compression_type="zstd",
+            broker_credentials=_credentials(access(settings)),
         )
         self._app.transport = transport = Transport(self._app.conf.broker_consumer, self._app)
         self._app.producer_transport = transport

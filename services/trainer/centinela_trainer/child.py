@@ -13,6 +13,7 @@ from typing import Protocol
 
 import msgspec
 import structlog
+from pydantic import SecretStr
 
 from centinela.clock import Clock
 from centinela.events import RetrainRequested, TrainingCompleted, encode
@@ -183,6 +184,7 @@ def start_child(settings: TrainerSettings) -> Start:
 
 
 def as_environment(settings: Settings) -> dict[str, str]:
-    """The variables from which another process reads equal settings."""
+    """The variables from which another process reads equal settings, passwords included."""
+    secrets = {name: value.get_secret_value() for name, value in settings if isinstance(value, SecretStr)}
     return {f"CENTINELA_{name.upper()}": value if isinstance(value, str) else json.dumps(value)
-            for name, value in settings.model_dump(mode="json").items() if value is not None}
+            for name, value in (settings.model_dump(mode="json") | secrets).items() if value is not None}

@@ -124,9 +124,9 @@ class TopicAdmin:
         }
         if not shapes:
             return {}
-        resources = [ConfigResource("TOPIC", name) for name in shapes]
-        configs = self._run(lambda client: client.describe_configs(resources, config_filter="all"))["topic"]
         wanted = {s.name: s.config for s in specs}
+        resources = [ConfigResource("TOPIC", name) for name in shapes if wanted[name]]
+        configs = self._run(lambda client: client.describe_configs(resources, config_filter="all"))["topic"] if resources else {}
         return {
             name: TopicState(partitions, replication, {key: str(configs[name][key]["value"]) for key in wanted[name] if key in configs[name]})
             for name, (partitions, replication) in shapes.items()

@@ -17,6 +17,7 @@ from centinela.kafka.confluent_common import (
     FORBIDDEN,
     LOG,
     MISSING,
+    READERS,
     common_config,
     mapped_errors,
     note_refusal,
@@ -46,7 +47,7 @@ class ConfluentConsumer:
                  instance_id: str | None = None, limits: Limits = LIMITS, client: Callable[[dict[str, Any]], RdConsumer] = RdConsumer) -> None:
         self._group, self._start, self._limits = group, start, limits
         config = common_config(brokers, limits) | {
-            "group.id": group or "centinela-reader", "enable.auto.commit": False, "enable.auto.offset.store": False,
+            "group.id": group or READERS, "enable.auto.commit": False, "enable.auto.offset.store": False,
             "auto.offset.reset": start, "isolation.level": "read_committed", "enable.partition.eof": True,
             "partition.assignment.strategy": "cooperative-sticky", "allow.auto.create.topics": False, "fetch.wait.max.ms": 200,
             "max.partition.fetch.bytes": _FETCH_BYTES,

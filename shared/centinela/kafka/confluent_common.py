@@ -15,6 +15,8 @@ from centinela.kafka.access import Access
 from centinela.kafka.limits import LIMITS, Limits
 from centinela.kafka.refusals import REFUSALS, forbidden, no_answer, unknown
 
+READERS = "centinela-reader"
+"""The group that consumers without one name: librdkafka demands it, nothing is ever committed."""
 LOG = logging.getLogger("centinela.librdkafka")
 LOG.addHandler(logging.NullHandler())  # a command that configures no logs shall not print them raw
 _FENCED = {KafkaError._FENCED, KafkaError._FATAL, KafkaError.PRODUCER_FENCED, KafkaError.INVALID_PRODUCER_EPOCH,

@@ -1,0 +1,129 @@
+"""What each service has to be allowed on the brokers, and no more [P]; ``create`` [A] gives it to users."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Final, Literal, NamedTuple
+
+from kafka.admin import ACL, ACLOperation, ACLPermissionType, KafkaAdminClient, ResourcePattern, ResourceType
+from kafka.admin import ACLResourcePatternType as PatternType
+
+from centinela.errors import CentinelaError
+from centinela.kafka.access import access
+from centinela.kafka.confluent_common import READERS
+from centinela.kafka.kafka_python_common import common_config, mapped_errors
+from centinela.kafka.letterbox import TRANSACTIONAL_ID as OPERATORS
+from centinela.kafka.limits import LIMITS
+from centinela.settings import Settings
+from centinela.topics import (
+    CATALOGUE,
+    DRIFT_REPORTS,
+    FEATURE_PANES,
+    LABELS,
+    MODEL_EVENTS,
+    PREDICTIONS,
+    RETRAIN_REQUESTS,
+    STREAM_GROUP,
+    TERMINAL_ACTIVITY,
+    TRANSACTIONS,
+    WITH_DLQ,
+    Topic,
+)
+
+Resource = Literal["topic", "group", "transactional-id"]
+Operation = Literal["Read", "Write", "Describe", "DescribeConfigs", "Create"]
+
+
+class Rule(NamedTuple):
+    """*operations* allowed on the resources whose name is, or with *prefixed* begins with, *name*."""
+
+    resource: Resource
+    name: str
+    operations: tuple[Operation, ...]
+    prefixed: bool = False
+
+
+def _rules(reads: Iterable[Topic] = (), writes: Iterable[Topic] = (), letters: Iterable[Topic] = (), others: Iterable[Rule] = ()) -> tuple[Rule, ...]:
+    """Reading or writing includes Describe, and Write on a topic includes being an idempotent producer."""
+    read, written = {t.name for t in reads}, {t.name for t in writes} | {t.dlq for t in letters}
+    operations: dict[str, tuple[Operation, ...]] = {
+        **dict.fromkeys(read - written, ("Read",)), **dict.fromkeys(written - read, ("Write",)), **dict.fromkeys(read & written, ("Read", "Write"))}
+    return (*(Rule("topic", name, allowed) for name, allowed in sorted(operations.items())), *others)
+
+
+def _group(name: str) -> Rule:
+    return Rule("group", name, ("Read",))
+
+
+def _transactions(name: str, *, prefixed: bool = False) -> Rule:
+    return Rule("transactional-id", name, ("Write",), prefixed)
+
+
+_READER = Rule("group", READERS, ("Describe",))
+"""librdkafka asks after a group also where it reads without one."""
+
+RIGHTS: Final[Mapping[str, tuple[Rule, ...]]] = {
+    "ingest": _rules(writes=[TRANSACTIONS, LABELS]),
+    "stream": _rules(
+        [TRANSACTIONS, LABELS, TERMINAL_ACTIVITY, MODEL_EVENTS], [PREDICTIONS, FEATURE_PANES, TERMINAL_ACTIVITY, MODEL_EVENTS], [TRANSACTIONS],
+        [_group(STREAM_GROUP), _READER, _transactions("predictor-", prefixed=True)]),
+    "gateway": _rules([TRANSACTIONS, PREDICTIONS, LABELS, TERMINAL_ACTIVITY, MODEL_EVENTS], [TRANSACTIONS, MODEL_EVENTS], (), [_READER]),
+    "drift": _rules(
+        [FEATURE_PANES, LABELS, MODEL_EVENTS], [DRIFT_REPORTS, RETRAIN_REQUESTS], [FEATURE_PANES, LABELS, MODEL_EVENTS], [_group("centinela-drift")]),
+    "trainer": _rules(
+        [RETRAIN_REQUESTS, PREDICTIONS, LABELS], [MODEL_EVENTS], [RETRAIN_REQUESTS], [_group("trainer"), _transactions("trainer")]),
+    "archive": _rules([PREDICTIONS, LABELS], (), [PREDICTIONS, LABELS], [_group("archive")]),
+    "registry-watcher": _rules([MODEL_EVENTS], [MODEL_EVENTS]),
+    "feast": _rules([PREDICTIONS], (), [PREDICTIONS], [_group("feast")]),
+    "operator": (
+        *(Rule("topic", t.name, ("Read", "Create", "DescribeConfigs", *(("Write",) if t in (TRANSACTIONS, LABELS, RETRAIN_REQUESTS) else ())))
+          for t in CATALOGUE),
+        *(Rule("topic", t.dlq, ("Read", "Write", "Create", "DescribeConfigs")) for t in WITH_DLQ),
+        _transactions(OPERATORS), _READER, Rule("group", STREAM_GROUP, ("Describe",)),
+    ),
+}
+"""Per service the rules that its user needs. ``operator``: who makes topics, replays, redrives dead letters and asks for training."""
+
+
+def commands(service: str, principal: str, bootstrap_servers: str) -> list[str]:
+    """The calls of Kafka's own ``kafka-acls.sh`` that allow *principal* what *service* needs."""
+    lines = []
+    for rule in RIGHTS[service]:
+        allowed = " ".join(f"--operation {operation}" for operation in rule.operations)
+
+        prefixed = " --resource-pattern-type prefixed" if rule.prefixed else ""
+        lines.append(f"kafka-acls.sh --bootstrap-server {bootstrap_servers} --command-config admin.properties --add --allow-principal "
+                     f"'{principal}' {allowed} --{rule.resource} '{rule.name}'{prefixed}")
+    return lines
+
+
+def create(settings: Settings, principals: Mapping[str, str]) -> int:
+    """Allow each service of *principals* (service to principal, ``User:...``) what it needs; how many entries that took.
+
+    Raises:
+        AccessRefused: The user of *settings* may not change the brokers' rights.
+        CentinelaError: The brokers refuse an entry.
+    """
+    entries = [entry for service, principal in principals.items() for entry in _entries(RIGHTS[service], principal)]
+    with mapped_errors():
+        client = KafkaAdminClient(**common_config(access(settings), LIMITS))
+        try:
+            failed = client.create_acls(entries)["failed"]
+        finally:
+            client.close()
+    if failed:
+        raise CentinelaError(f"the brokers refuse {len(failed)} of {len(entries)} entries: {failed[0].__name__}")
+    return len(entries)
+
+
+def _entries(rules: Sequence[Rule], principal: str) -> list[ACL]:
+    kinds = {"topic": ResourceType.TOPIC, "group": ResourceType.GROUP, "transactional-id": ResourceType.TRANSACTIONAL_ID}
+    operations = {
+        "Read": ACLOperation.READ, "Write": ACLOperation.WRITE, "Describe": ACLOperation.DESCRIBE, "Create": ACLOperation.CREATE,
+        "DescribeConfigs": ACLOperation.DESCRIBE_CONFIGS,
+    }
+    return [
+        ACL(principal, "*", operations[operation], ACLPermissionType.ALLOW,
+            ResourcePattern(kinds[rule.resource], rule.name, PatternType.PREFIXED if rule.prefixed else PatternType.LITERAL))
+        for rule in rules for operation in rule.operations
+    ]

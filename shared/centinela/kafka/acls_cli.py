@@ -1,0 +1,50 @@
+"""``centinela acls``: what each service's user needs on brokers that ask who comes."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Column, Table
+
+from centinela.errors import CentinelaError
+from centinela.kafka import acls
+from centinela.service import load_settings
+from centinela.settings import Settings
+
+app = typer.Typer(help="Rights on Kafka that each service's user needs.", no_args_is_help=True)
+Services = Annotated[list[str] | None, typer.Argument(help="Services; all by default.")]
+Prefix = Annotated[str, typer.Option(help="The user of a service is this and the service's name.")]
+
+
+@app.command("list")
+def list_rights(services: Services = None) -> None:
+    """Show the rights. Asks no broker."""
+    table = Table("service", "resource", Column("name", no_wrap=True), "operations")
+    for service in _known(services):
+        for rule in acls.RIGHTS[service]:
+            table.add_row(service, rule.resource, rule.name + ("*" if rule.prefixed else ""), ", ".join(rule.operations))
+            service = ""
+    Console().print(table)
+
+
+@app.command()
+def commands(services: Services = None, prefix: Prefix = "centinela-") -> None:
+    """Print the calls of Kafka's own kafka-acls.sh that give the rights."""
+    for service in _known(services):
+        for line in acls.commands(service, f"User:{prefix}{service}", Settings().kafka_bootstrap_servers):
+            typer.echo(line)
+
+
+@app.command()
+def create(services: Services = None, prefix: Prefix = "centinela-") -> None:
+    """Give the rights on the configured brokers, as a user who may. Users themselves are made by kafka-configs.sh."""
+    count = acls.create(load_settings(Settings), {service: f"User:{prefix}{service}" for service in _known(services)})
+    typer.echo(f"{count} entries are there")
+
+
+def _known(services: list[str] | None) -> list[str]:
+    if unknown := set(services or ()) - set(acls.RIGHTS):
+        raise CentinelaError(f"no such service: {', '.join(sorted(unknown))}; there are {', '.join(acls.RIGHTS)}")
+    return services or list(acls.RIGHTS)
