@@ -15,6 +15,7 @@ from pydantic import ValidationError
 
 from centinela.errors import CentinelaError
 from centinela.kafka.access import access
+from centinela.model.signing import trusted_keys
 from centinela.security.access import require_guarded
 from centinela.settings import Settings
 from centinela.settings_table import is_secret, variables
@@ -45,13 +46,15 @@ def start(settings_class: type[S], service: str) -> tuple[S, threading.Event]:
     From here on an exception that nobody catches is logged like everything else, as the last line.
 
     Raises:
-        SystemExit: A setting does not hold, the process would be open to others without API keys, or the access to Kafka is not complete (exit 2, one clear line).
+        SystemExit: A setting does not hold, the process would be open to others without API keys, the access to Kafka is not
+            complete, or the keys of models cannot be used (exit 2, one clear line).
     """
     settings = load_settings(settings_class)
     configure_logging(settings, service)
     try:
         require_guarded(settings)
         access(settings)
+        trusted_keys(settings)
     except CentinelaError as error:
         print(f"centinela: {error}", file=sys.stderr)
         raise SystemExit(2) from error

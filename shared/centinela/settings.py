@@ -44,6 +44,9 @@ class Settings(BaseSettings):
         description="MLflow tracking server and registry.",
     )
     model_name: str = Field("FraudDetector", description="Registered model.")
+    model_public_keys_file: Path | None = Field(
+        None, description="File of public keys, one `name:ed25519.key` a line: only bundles that one of them signed are loaded (`docs/security.md`).")
+    model_public_keys: str | None = Field(None, description="The same as a value, separated by blanks, where there is no file.")
     experiment: str = Field("credit-card-fraud", description="MLflow experiment.")
     data_dir: Path = Field(Path(".local/data"), description="Folder for state, archive, served bundles and reports.")
     ops_host: str = Field("127.0.0.1", description="Address that HTTP endpoints listen on. Beyond loopback only with API keys, or `CENTINELA_INSECURE`.")

@@ -16,6 +16,7 @@ from centinela.model.backends import import_libraries
 from centinela.model.bundle import verify
 from centinela.model.registry import Registry
 from centinela.model.scorer import Scorer
+from centinela.model.signing import trusted_keys
 from centinela.telemetry.health import Health
 from centinela.topics import MODEL_EVENTS
 from centinela_predictor.bundles import BundleStore, Downloads
@@ -47,12 +48,12 @@ def build_models(settings: PredictorSettings, role: Role, health: Health, clock:
 
     The caller starts ``thread``, and closes ``producer`` after it.
     """
-    slot = ModelSlot()
+    slot, trusted = ModelSlot(), trusted_keys(settings)
     own_producer = producer(settings)
     events = open_table(settings, [MODEL_EVENTS.name])
     follower = ModelFollower(
-        events=events, store=BundleStore(settings.models_dir, verify), registry=registry or Registry(settings), slot=slot,
-        load=partial(Scorer.load, layout=layout_of(settings)),
+        events=events, store=BundleStore(settings.models_dir, partial(verify, trusted=trusted)), registry=registry or Registry(settings), slot=slot,
+        load=partial(Scorer.load, layout=layout_of(settings), trusted=trusted),
         producer=own_producer, health=health, clock=clock, model_name=settings.model_name, replica=f"{role}-{settings.slot}",
         retry_s=settings.registry_retry_s,
     )

@@ -45,6 +45,7 @@ def trainer_loop(settings: TrainerSettings, health: Health, stop: threading.Even
         answered: Called after each answer is out.
     """
     load_params(settings.params_path)
+    _ = settings.signing_key  # one that cannot be used is told now, not after a training
     runner = ChildRunner(settings.training_dir, start_child(settings), SystemClock(), health, settings.training_timeout_s)
     return ConsumerLoop(
         connect.consumer(settings, group=name, instance_id=name), connect.transactional_producer(settings, transactional_id=name),
@@ -85,7 +86,8 @@ def training_job(settings: TrainerSettings, work: Path, *, registry: Registry | 
     params = load_params(settings.params_path)
     return TrainingJob(
         params, timedelta(days=settings.label_maturity_days), ArchiveReader(settings.archive_dir), SnapshotStore(settings.snapshots_dir),
-        SkewCheck(settings.archive_dir, params.skew, settings.skew_path), Tracking(settings), registry or Registry(settings), SystemClock(), work)
+        SkewCheck(settings.archive_dir, params.skew, settings.skew_path), Tracking(settings), registry or Registry(settings), SystemClock(), work,
+        settings.signing_key)
 
 
 def await_archive(settings: TrainerSettings, names: Sequence[str] = (topics.PREDICTIONS.name, topics.LABELS.name)) -> None:

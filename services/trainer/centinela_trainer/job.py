@@ -14,8 +14,10 @@ from centinela.clock import Clock
 from centinela.errors import CentinelaError, ModelRejected, PromotionConflict
 from centinela.events import RetrainRequested, TrainingCompleted
 from centinela.features.layout import FeatureLayout
+from centinela.model.bundle import sign
 from centinela.model.registry import CHALLENGER, CHAMPION, NOBODY, Registry
 from centinela.model.scorer import Scorer
+from centinela.model.signing import SigningKey
 from centinela_trainer.challenger import Origin, Scored, loads, measure, write_artifacts, write_bundle
 from centinela_trainer.dataset import Dataset, Floats, assemble, immature
 from centinela_trainer.environment import code_commit, pip_requirements
@@ -64,12 +66,13 @@ class TrainingJob:
         snapshots: Where each training set is kept.
         skew: Holds served features against the batch form.
         work: An empty folder for files.
+        signing: Signs each bundle that is logged.
     """
 
     def __init__(self, params: Params, maturity: timedelta, reader: ArchiveReader, snapshots: SnapshotStore, skew: SkewCheck,
-                 tracking: Tracking, registry: Registry, clock: Clock, work: Path) -> None:
+                 tracking: Tracking, registry: Registry, clock: Clock, work: Path, signing: SigningKey | None = None) -> None:
         self._params, self._maturity, self._reader, self._snapshots, self._skew = params, maturity, reader, snapshots, skew
-        self._tracking, self._registry, self._clock, self._work = tracking, registry, clock, work
+        self._tracking, self._registry, self._clock, self._work, self._signing = tracking, registry, clock, work, signing
 
     def run(self, request: RetrainRequested) -> TrainingCompleted:
         """Answer *request*, on what the archive holds; from the run that answered it before, where there is one.
@@ -186,6 +189,8 @@ class TrainingJob:
             tags={"dataset_digest": snapshot.digest, "dataset_snapshot": str(snapshot.path),
                   "gate": "passed" if verdict.passed else "refused", "gate_reason": verdict.reason,
                   "champion_version": champion.version if champion else NOBODY})
+        if self._signing is not None:
+            sign(self._work / BUNDLE, self._signing)
         self._tracking.log_artifacts(run_id, folder)
         self._tracking.log_artifacts(run_id, self._work / BUNDLE, BUNDLE)
         matrix = dataset.columns(candidate.names)

@@ -57,6 +57,8 @@ def register_model(settings: TrainerSettings, params: Params, clock: Clock) -> T
     try:
         write_artifacts(rows, work / "artifacts")
         bundle.write(work / BUNDLE, manifest, verified.files)
+        if (key := settings.signing_key) is not None:
+            bundle.sign(work / BUNDLE, key)
         tracking.log_artifacts(run_id, work / "artifacts")
         tracking.log_artifacts(run_id, work / BUNDLE, BUNDLE)
     finally:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pydantic import Field
+from pydantic import Field, SecretStr
 
+from centinela.model.signing import SigningKey, parse_signing_key, read_setting
 from centinela.settings import Settings
 
 
@@ -22,6 +23,20 @@ class TrainerSettings(Settings):
     training_threads: int = Field(1, ge=1, description="OpenMP threads of a training run; more help only where processors are idle.")
     snapshot_remote: str | None = Field(
         None, description="Where training snapshots are pushed to, in a DVC remote's layout: a folder or `s3://bucket/prefix`.")
+
+    model_signing_key_file: Path | None = Field(None, description="File of the key that signs bundles, as `centinela keys signing` prints it; none are signed without.")
+    model_signing_key: SecretStr | None = Field(None, description="The same as a value, where there is no file.")
+
+    @property
+    def signing_key(self) -> SigningKey | None:
+        """What signs bundles, if anything does.
+
+        Raises:
+            InvalidSigningKeys: It cannot be read or used.
+        """
+        value = self.model_signing_key.get_secret_value() if self.model_signing_key is not None else None
+        text = read_setting("CENTINELA_MODEL_SIGNING_KEY", value, self.model_signing_key_file)
+        return None if text is None else parse_signing_key(text)
 
     @property
     def archive_dir(self) -> Path:

@@ -6,6 +6,7 @@
     model.skops       the scikit-learn estimator
     model.onnx        or model.treelite: the form that serves, where it agrees with the estimator
     golden.npz        rows and the scores that the estimator gave them
+    manifest.sig      where bundles are signed: whose signature of the manifest (``centinela.model.signing``)
     metadata.json     a summary for people; written on download, when the version is known; not part of the digests
 """
 
@@ -26,12 +27,13 @@ from msgspec import Meta
 from numpy.typing import NDArray
 
 from centinela.errors import ModelRejected
+from centinela.model.signing import MAX_SIGNATURE_BYTES, SigningKey, TrustedKeys
 
 Backend = Literal["onnx", "treelite", "sklearn"]
 Share = Annotated[float, Meta(ge=0, le=1)]
 
 FORMAT = 1
-MANIFEST, METADATA = "manifest.json", "metadata.json"
+MANIFEST, SIGNATURE, METADATA = "manifest.json", "manifest.sig", "metadata.json"
 SKOPS, ONNX, TREELITE, GOLDEN = "model.skops", "model.onnx", "model.treelite", "golden.npz"
 FILES = frozenset({SKOPS, ONNX, TREELITE, GOLDEN})
 SERVING_FILE: Mapping[Backend, str] = {"onnx": ONNX, "treelite": TREELITE, "sklearn": SKOPS}
@@ -151,22 +153,32 @@ def write(dest: Path, manifest: Manifest, files: Mapping[str, bytes]) -> Manifes
     return manifest
 
 
-def verify(directory: Path) -> Manifest:
-    """The manifest of the bundle in *directory*, after all its digests were checked.
+def sign(directory: Path, key: SigningKey) -> None:
+    """Put *key*'s signature beside the manifest in *directory*."""
+    _write_synced(directory / SIGNATURE, key.sign(_read(directory / MANIFEST)))
+
+
+def verify(directory: Path, trusted: TrustedKeys | None = None) -> Manifest:
+    """The manifest of the bundle in *directory*, after all its digests, and where keys are given its signature, were checked.
 
     Raises:
         ModelRejected: See :func:`read_verified`.
     """
-    return read_verified(directory).manifest
+    return read_verified(directory, trusted).manifest
 
 
-def read_verified(directory: Path) -> Verified:
+def read_verified(directory: Path, trusted: TrustedKeys | None = None) -> Verified:
     """All of the bundle in *directory*, checked.
 
+    Args:
+        trusted: The keys by one of which it must be signed; None takes it signed or not.
+
     Raises:
-        ModelRejected: ``missing_file``, ``invalid_manifest``, ``unknown_format`` or ``digest_mismatch``, with the detail.
+        ModelRejected: ``unsigned``, ``unknown_signer``, ``wrong_signature``, ``missing_file``, ``invalid_manifest``, ``unknown_format`` or ``digest_mismatch``, with the detail.
     """
     raw = _read(directory / MANIFEST)
+    if trusted is not None:
+        trusted.check(raw, _signature(directory))
     try:
         manifest = msgspec.json.decode(raw, type=Manifest)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
@@ -211,6 +223,14 @@ def _inconsistency(manifest: Manifest) -> str | None:
         or any(len(row) >= reference.bins for row in reference.edges),
     }
     return next((problem for problem, holds in problems.items() if holds), None)
+
+
+def _signature(directory: Path) -> bytes | None:
+    try:
+        with (directory / SIGNATURE).open("rb") as file:
+            return file.read(MAX_SIGNATURE_BYTES + 1)
+    except FileNotFoundError:
+        return None
 
 
 def _pretty(value: object) -> bytes:

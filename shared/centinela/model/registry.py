@@ -10,9 +10,10 @@ from uuid import uuid4
 
 from centinela.clock import Clock, SystemClock
 from centinela.errors import ModelRejected, PromotionConflict
-from centinela.model.bundle import FILES, MANIFEST, verify, write_metadata
+from centinela.model.bundle import FILES, MANIFEST, SIGNATURE, verify, write_metadata
 from centinela.model.promotions import HISTORY_TAG, Promotion, before, decode_history, encode_history
 from centinela.model.registry_store import ModelRun, ModelState, ModelVersion, Store, UnknownVersion
+from centinela.model.signing import trusted_keys
 from centinela.settings import Settings
 
 CHAMPION, CHALLENGER = "champion", "challenger"
@@ -42,6 +43,7 @@ class Registry:
 
             store = MlflowStore(settings.mlflow_tracking_uri)
         self.model_name = settings.model_name
+        self._trusted = trusted_keys(settings)
         self._store, self._clock = store, clock or SystemClock()
 
     def aliases(self) -> Mapping[str, str]:
@@ -141,9 +143,9 @@ class Registry:
         aside = dest.with_name(f".{dest.name}.{uuid4().hex[:8]}")
         aside.mkdir(parents=True)
         try:
-            for name in sorted(set(self._store.list_artifacts(run_id, BUNDLE_FOLDER)) & (FILES | {MANIFEST})):
+            for name in sorted(set(self._store.list_artifacts(run_id, BUNDLE_FOLDER)) & (FILES | {MANIFEST, SIGNATURE})):
                 self._store.fetch_artifact(run_id, f"{BUNDLE_FOLDER}/{name}", aside / name)
-            write_metadata(aside, verify(aside), version)
+            write_metadata(aside, verify(aside, self._trusted), version)
             aside.rename(dest)
         finally:
             shutil.rmtree(aside, ignore_errors=True)

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from centinela.errors import ModelRejected
 from centinela.model.backends import Score, load_backend
 from centinela.model.bundle import GOLDEN, Manifest, Verified, read_verified
+from centinela.model.signing import TrustedKeys
 
 WARM_ROUNDS = 8
 
@@ -43,19 +44,21 @@ class Scorer:
         self._columns: dict[str, NDArray[np.intp]] = {}
 
     @classmethod
-    def load(cls, directory: Path, *, version: str | None = None, layout: Columns | None = None) -> Scorer:
+    def load(cls, directory: Path, *, version: str | None = None, layout: Columns | None = None,
+             trusted: TrustedKeys | None = None) -> Scorer:
         """The model in *directory*: digests checked, loaded from the bytes checked, warmed, held against its golden set.
 
         Args:
             directory: A bundle (see ``centinela.model.bundle``).
             version: The registry's version, carried along.
+            trusted: See ``read_verified``.
             layout: Where given, a model that needs a column which the layout lacks is refused now rather than when it scores.
 
         Raises:
             ModelRejected: Any of it failed. The message begins with a constant reason: those of ``read_verified``,
                 ``missing_feature``, ``load_failed``, ``invalid_golden_set``, ``golden_mismatch``.
         """
-        bundle = read_verified(directory)
+        bundle = read_verified(directory, trusted)
         manifest = bundle.manifest
         try:
             score = load_backend(manifest.backend, bundle.files, features=len(manifest.feature_names))

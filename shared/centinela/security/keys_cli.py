@@ -9,6 +9,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from centinela.model.signing import new_key as new_signing_key
 from centinela.security.keys import Role, new_key, parse
 
 app = typer.Typer(help="API keys of the HTTP services.", no_args_is_help=True)
@@ -25,6 +26,16 @@ def new(
     typer.echo(made.key)
     typer.echo("\nThe line for the file that CENTINELA_API_KEYS_FILE names; restart the services after it:", err=True)
     typer.echo(str(made.entry))
+
+
+@app.command()
+def signing(name: Annotated[str, typer.Argument(help="Whose key it is: 1 to 40 of a-z, 0-9 and -.")]) -> None:
+    """Print a new key that signs models, this once, and the public line by which predictors know it."""
+    text, key = new_signing_key(name)
+    typer.echo("The key, for the trainer alone, as CENTINELA_MODEL_SIGNING_KEY or in the file that _FILE names:", err=True)
+    typer.echo(text)
+    typer.echo("\nThe public line, for CENTINELA_MODEL_PUBLIC_KEYS or _FILE of everything that loads models:", err=True)
+    typer.echo(key.public())
 
 
 @app.command()
