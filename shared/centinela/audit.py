@@ -136,7 +136,7 @@ def id_hash(value: bytes | None) -> int:
 
 def letter_origin(record: Record, topic: str) -> int | None:
     """The packed origin of a dead letter of *topic*; None where its headers do not tell."""
-    headers = dict(record.headers)
+    headers = {name: value for name, value in record.headers if value is not None}
     try:
         if headers["dlq.topic"].decode() != topic:
             return None

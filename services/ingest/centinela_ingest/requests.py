@@ -17,6 +17,7 @@ from centinela.events import SUPPORTED_VERSION, LabelReported, TransactionReceiv
 
 E = TypeVar("E", TransactionReceived, LabelReported)
 EARLIEST_YEAR = 1970
+_DEEPEST = 3
 _PATH = re.compile(r" - at `\$(?:\[(?P<index>\d+)\])?\.?(?P<field>[^`]*)`$")
 _NAMED = re.compile(r"(?:required|unknown) field `(?P<name>[^`]+)`")
 
@@ -133,6 +134,9 @@ def _not_finite(body: bytes) -> RequestRefused | None:
 
 
 def _leaves(value: Any, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], Any]]:
+    """What stands where a field of an event can stand; deeper down nothing is ours, and naming it would cost more than reading it."""
+    if len(path) > _DEEPEST:
+        return
     if isinstance(value, dict):
         for key, inner in value.items():
             yield from _leaves(inner, (*path, str(key)))
@@ -146,9 +150,11 @@ def _leaves(value: Any, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...]
 def _named_attribute(body: bytes, field: str, index: int | None) -> str | None:
     """msgspec writes ``attributes[...]`` for a value of a mapping; the name of the first that is no number."""
     content, parent = _lenient(body), field.removesuffix("[...]")
-    item = content[index] if index is not None else content
-    values: dict[str, object] = item.get(parent, {})
-    return next((f"{parent}.{name}" for name, value in values.items() if not _is_number(value)), None)
+    try:
+        values = (content[index] if index is not None else content)[parent].items()
+    except (AttributeError, IndexError, KeyError, TypeError):  # the field at fault was the first of two of that name, or the rest is no JSON
+        return None
+    return next((f"{parent}.{name}" for name, value in values if not _is_number(value)), None)
 
 
 def _is_number(value: object) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import datetime
 from typing import Annotated, Any, NoReturn
 
@@ -17,6 +17,7 @@ from centinela.errors import InvalidRecord
 from centinela.events import Id, Instant, Money
 
 BATCH_LIMIT = 1_000
+_DEEPEST = 4
 BODY_LIMIT = 1_000_000
 
 
@@ -174,11 +175,14 @@ def _first_bad_number(body: bytes, below: str) -> str | None:
     return None
 
 
-def _walk(value: Any, path: str) -> list[tuple[str, Any]]:
+def _walk(value: Any, path: str, depth: int = 0) -> Iterator[tuple[str, Any]]:
+    """Every value with its path, as deep as a field of ours can stand: naming what is deeper would cost more than reading it."""
+    yield path, value
+    if depth > _DEEPEST:
+        return
     if isinstance(value, dict):
-        below = [item for key, inner in value.items() for item in _walk(inner, f"{path}.{key}" if path else str(key))]
+        for key, inner in value.items():
+            yield from _walk(inner, f"{path}.{key}" if path else str(key), depth + 1)
     elif isinstance(value, list):
-        below = [item for n, inner in enumerate(value) for item in _walk(inner, f"{path}[{n}]")]
-    else:
-        below = []
-    return [(path, value), *below]
+        for n, inner in enumerate(value):
+            yield from _walk(inner, f"{path}[{n}]", depth + 1)

@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import structlog
 
+from centinela.errors import CentinelaError
 from centinela.telemetry.health import Health
 
 _log = structlog.get_logger()
@@ -28,6 +29,7 @@ class GuardedThread(threading.Thread):
         try:
             self._work()
         except Exception as error:
-            _log.exception("thread.died", thread=self.name)
-            self._health.died(f"{self.name}: {type(error).__name__}")
+            ours = isinstance(error, CentinelaError)  # its message says what to do, where it was raised does not
+            _log.error("thread.died", thread=self.name, detail=str(error), exc_info=None if ours else error)
+            self._health.died(f"{self.name}: {type(error).__name__}" + (f": {error}" if ours else ""))
             self._on_death()

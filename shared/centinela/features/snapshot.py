@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 import msgspec
@@ -52,13 +53,18 @@ def unpack(kind: str, data: bytes) -> tuple[dict[str, int], Arrays]:
         raise SnapshotDamaged("the checksum does not match: the file is cut short or changed")
     at = len(_MAGIC) + _LENGTH
     end = at + int.from_bytes(body[len(_MAGIC):at], "little")
-    header = msgspec.msgpack.decode(body[at:end], type=_Header)
+    try:
+        header = msgspec.msgpack.decode(body[at:end], type=_Header)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise SnapshotDamaged(f"its header cannot be read: {error}") from error
     if header.kind != kind:
         raise SnapshotDamaged(f"a snapshot of {header.kind!r}, not of {kind!r}")
     arrays: Arrays = {}
     for item in header.arrays:
-        dtype = np.dtype(item.dtype)
-        count = int(np.prod(item.shape, dtype=np.int64))
-        arrays[item.name] = np.frombuffer(body, dtype, count, end).reshape(item.shape)
+        try:
+            dtype, count = np.dtype(item.dtype), math.prod(item.shape)
+            arrays[item.name] = np.frombuffer(body, dtype, count, end).reshape(item.shape)
+        except (TypeError, ValueError, OverflowError) as error:
+            raise SnapshotDamaged(f"its array {item.name!r} cannot be read: {error}") from error
         end += count * dtype.itemsize
     return header.facts, arrays

@@ -170,7 +170,7 @@ def redriven_record(record: Record, letter: Letter, *, by: str, at: datetime) ->
 def history_of(headers: Headers) -> list[Death]:
     """The deaths that a record tells of, the oldest first; empty where it tells of none that can be read."""
     for name, value in headers:
-        if name == "redrive.history":
+        if name == "redrive.history" and value:
             try:
                 return _history.decode(value)
             except (msgspec.DecodeError, UnicodeDecodeError):
@@ -180,13 +180,13 @@ def history_of(headers: Headers) -> list[Death]:
 
 def redrive_count(headers: Headers) -> int:
     """How often a record was redriven."""
-    return next((int(value) for name, value in headers if name == "redrive.count" and value.isdigit() and len(value) < 10), 0)
+    return next((int(value) for name, value in headers if name == "redrive.count" and value and value.isdigit() and len(value) < 10), 0)
 
 
 def redriven_from(headers: Headers) -> Place | None:
     """The letter that a record of a data topic was redriven from; None where it came by itself."""
     for name, value in headers:
-        if name == "redrive.letter":
+        if name == "redrive.letter" and value:
             try:
                 return Place.parse(value.decode())
             except ValueError:

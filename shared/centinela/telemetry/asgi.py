@@ -13,6 +13,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from centinela.telemetry.correlation import TRACEPARENT, trace_id, traceparent_or_new
 
 REQUEST_ID = "x-request-id"
+_DIGITS = 18
 _PLAIN = re.compile(r"[\x21-\x7e]{1,128}")
 
 
@@ -55,7 +56,7 @@ async def read_body(request: Request, limit: int) -> bytes:
         BodyTooLarge: It has more than *limit* bytes, as declared or as read.
     """
     declared = request.headers.get("content-length", "")
-    if declared.isdigit() and int(declared) > limit:
+    if declared.isascii() and declared.isdigit() and (len(declared) > _DIGITS or int(declared) > limit):
         raise BodyTooLarge
     body = bytearray()
     async for chunk in request.stream():

@@ -37,5 +37,5 @@ def event_headers(*, event_type: str, event_id: str, source: str, time: datetime
 
 
 def header(headers: Headers, name: str) -> str | None:
-    """The first header *name* as text, or None."""
-    return next((value.decode("utf-8", "replace") for key, value in headers if key == name), None)
+    """The first header *name* that has a value, as text, or None. Kafka lets a header have none."""
+    return next((value.decode("utf-8", "replace") for key, value in headers if key == name and value is not None), None)
