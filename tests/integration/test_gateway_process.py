@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import socket
 import subprocess
@@ -16,72 +15,19 @@ from pathlib import Path
 
 import httpx
 import pytest
+from predictor_process import DEADLINE_S
+from predictor_process import PredictorProcess as Process
 from waiting import until
 
 from centinela.features.layout import FeatureLayout
 from centinela.kafka.admin import TopicAdmin
 from centinela.kafka.reader import open_table
 from centinela.telemetry.correlation import header
+from centinela_local.ports import free_port
 from centinela_predictor.fakes import small_bundle
 from centinela_predictor.settings import PredictorSettings
 
 NOBODY = "127.0.0.1:9"
-DEADLINE_S = 40.0
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return int(server.getsockname()[1])
-
-
-class Process:
-    """``python -m centinela_predictor`` in *role*."""
-
-    def __init__(self, folder: Path, kafka: str, port: int, model_name: str, role: str) -> None:
-        environment = {name: value for name, value in os.environ.items() if not name.startswith("CENTINELA_")} | {
-            "CENTINELA_KAFKA_BOOTSTRAP_SERVERS": kafka, "CENTINELA_MLFLOW_TRACKING_URI": "http://127.0.0.1:9", "CENTINELA_DATA_DIR": str(folder),
-            "CENTINELA_GATEWAY_PORT": str(port), "CENTINELA_PREDICTOR_PORT": str(port), "CENTINELA_MODEL_NAME": model_name, "CENTINELA_ATTRIBUTES": '["v1", "v2"]',
-            "CENTINELA_LOG_FORMAT": "json",
-        }
-        self.log = (folder / f"{role}-{port}.log").open("w+")
-        self.popen = subprocess.Popen([sys.executable, "-m", "centinela_predictor", role], env=environment, stderr=self.log)
-        self.client = httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=20)
-
-    def answers(self, path: str, status: int) -> httpx.Response:
-        """The answer, once *path* gives *status*."""
-        deadline = time.monotonic() + DEADLINE_S
-        while True:
-            try:
-                response = self.client.get(path)
-                if response.status_code == status:
-                    return response
-            except httpx.TransportError:
-                assert self.popen.poll() is None, self.output()
-            assert time.monotonic() < deadline, self.output()
-            threading.Event().wait(0.05)
-
-    def listens(self) -> bool:
-        """Whether a new connection is taken."""
-        try:
-            httpx.get(f"{self.client.base_url}/health", timeout=20)
-        except httpx.TransportError:
-            return False
-        return True
-
-    def output(self) -> str:
-        self.log.seek(0)
-        return self.log.read()
-
-    def end(self) -> int:
-        self.popen.send_signal(signal.SIGTERM)
-        return self.popen.wait(DEADLINE_S)
-
-    def clean_up(self) -> None:
-        self.client.close()
-        if self.popen.poll() is None:
-            self.popen.kill()
-            self.popen.wait()
-        self.log.close()
 
 
 @pytest.fixture

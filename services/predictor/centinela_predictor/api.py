@@ -19,24 +19,20 @@ from centinela.errors import DependencyUnavailable
 from centinela.security.described import SCHEMES
 from centinela.security.keys import ApiKeys, Denied
 from centinela.telemetry.asgi import BodyTooLarge, CorrelationMiddleware, read_body
-from centinela.telemetry.health import Health
-from centinela.telemetry.ops import health_payload, ready_payload
 from centinela_predictor import metrics, openapi
-from centinela_predictor.gateway import Answer, Gateway
+from centinela_predictor.calls import Answer
+from centinela_predictor.gateway import Gateway, NotReady
 from centinela_predictor.model_slot import ModelSlot, describe
+from centinela_predictor.outbox import OutboxFull
 from centinela_predictor.requests import BODY_LIMIT, PredictRequest, RefusedRequest, parse_many, parse_one
+from centinela_predictor.standing import Standing
 
 _log = structlog.get_logger()
 _encoder = msgspec.json.Encoder()
-SCORES_WITHOUT = "kafka"
-"""The one condition that may be unmet while requests are still tried: each finds out for itself."""
+_UNAVAILABLE: dict[type[DependencyUnavailable], str] = {NotReady: "not_ready", OutboxFull: "outbox_full"}
 
 
-class NotReady(DependencyUnavailable):
-    """The gateway waits for what it cannot decide without."""
-
-
-def build_app(gateway: Gateway, slot: ModelSlot, health: Health, clock: Clock, *, deadline_s: float, in_flight: int, keys: ApiKeys) -> FastAPI:
+def build_app(gateway: Gateway, slot: ModelSlot, standing: Standing, clock: Clock, *, deadline_s: float, in_flight: int, keys: ApiKeys) -> FastAPI:
     """The application; its life does not manage *gateway*'s threads.
 
     Args:
@@ -44,7 +40,7 @@ def build_app(gateway: Gateway, slot: ModelSlot, health: Health, clock: Clock, *
         in_flight: Requests at once at most.
         keys: Who may ask for verdicts.
     """
-    app = FastAPI(title="Centinela gateway", description="Decides on card transactions; every verdict is in the log before it is answered.",
+    app = FastAPI(title="Centinela gateway", description="Decides on card transactions; every verdict is in the log, or on the disk on its way there, before it is answered.",
                   version="1", redoc_url=None)
     app.add_middleware(CorrelationMiddleware)
 
@@ -55,9 +51,6 @@ def build_app(gateway: Gateway, slot: ModelSlot, health: Health, clock: Clock, *
         with requests_in_flight.one():
             deadline = Deadline(clock, request.headers.get(TIMEOUT_HEADER), deadline_s)
             requests = parse(await deadline.body(_body(request)), clock.now())
-            waiting = {name: detail for name, detail in health.unmet().items() if name != SCORES_WITHOUT}
-            if waiting:
-                raise NotReady("; ".join(f"{name}: {detail}" for name, detail in waiting.items()))
             future = gateway.submit(requests, request.state.traceparent, request.state.request_id, deadline)
             return await deadline.answer(asyncio.wrap_future(future))
 
@@ -78,12 +71,12 @@ def build_app(gateway: Gateway, slot: ModelSlot, health: Health, clock: Clock, *
 
     @app.get("/health", summary="Whether the process lives")
     async def health_() -> Response:
-        status, body = health_payload(health, slot.loaded)
+        status, body = standing.health(slot.loaded)
         return _json(body, status)
 
-    @app.get("/ready", summary="Whether a verified model serves on caught-up state")
+    @app.get("/ready", summary="Whether a verified model serves on state that was caught up")
     async def ready() -> Response:
-        status, body = ready_payload(health)
+        status, body = standing.ready()
         return _json(body, status)
 
     @app.get("/metrics", summary="Metrics in Prometheus' text form")
@@ -107,7 +100,8 @@ def build_app(gateway: Gateway, slot: ModelSlot, health: Health, clock: Clock, *
     @app.exception_handler(DependencyUnavailable)
     async def unavailable(_request: Request, error: DependencyUnavailable) -> Response:
         _log.warning("request.unavailable", detail=str(error))
-        return _refusal(503, "not_ready" if isinstance(error, NotReady) else "unavailable", None, str(error), {"Retry-After": str(RETRY_AFTER_S)})
+        name = next((name for kind, name in _UNAVAILABLE.items() if isinstance(error, kind)), "unavailable")
+        return _refusal(503, name, None, str(error), {"Retry-After": str(RETRY_AFTER_S)})
 
     @app.exception_handler(HTTPException)
     async def other(_request: Request, error: HTTPException) -> Response:

@@ -1,15 +1,15 @@
 """The gateway's core: requests in, verdicts out once the log has them.
 
-One worker thread takes what waits, decides on it in one go and hands the records to the producer; one thread waits for
-the acknowledgements. Because a single thread decides, two requests with one transaction id can never get two verdicts.
+One worker thread takes what waits, decides on it in one go and hands the records on (``Dispatch``). Because a single thread
+decides, two requests with one transaction id can never get two verdicts.
 """
 
 from __future__ import annotations
 
 import queue
 import uuid
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future
-from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Protocol
 
@@ -19,18 +19,20 @@ from numpy.typing import NDArray
 
 from centinela.backpressure import Deadline, RequestUnserved
 from centinela.clock import Clock
-from centinela.codec import MAX_RECORD_BYTES
-from centinela.errors import DependencyUnavailable, InvalidRecord
-from centinela.events import Decision, TransactionReceived, Variant, Verdict, encode
+from centinela.errors import DependencyUnavailable
+from centinela.events import TransactionReceived, Verdict, encode
 from centinela.features.layout import FeatureLayout, pack_rows
-from centinela.kafka.port import Outgoing, Producer
+from centinela.kafka.port import Outgoing
 from centinela.telemetry.asgi import REQUEST_ID
 from centinela.telemetry.correlation import event_headers
 from centinela.topics import TRANSACTIONS
 from centinela_predictor import metrics
+from centinela_predictor.calls import Answer, Call, Plan
+from centinela_predictor.dispatch import Dispatch
+from centinela_predictor.outbox import OutboxFull
 from centinela_predictor.requests import PredictRequest, RefusedRequest
 from centinela_predictor.scoring import ScoringCore
-from centinela_predictor.verdicts import Entry, GivenVerdict, VerdictBook, adopted, check_same
+from centinela_predictor.verdicts import Entry, VerdictBook, adopted, check_same
 
 GROUP_ROWS = 1_000
 SOURCE = "centinela/gateway"
@@ -48,53 +50,23 @@ class Features(Protocol):
         """Whether each is in the log already."""
 
 
-class Answer(msgspec.Struct, frozen=True, kw_only=True):
-    """The verdict on one transaction. ``repeated``: it was given before."""
-
-    transaction_id: str
-    is_fraud: bool
-    fraud_probability: float | None
-    decision: Decision
-    threshold: float | None
-    model_version: str | None
-    variant: Variant
-    reasons: tuple[str, ...]
-    occurred_at: datetime
-    scored_at: datetime
-    repeated: bool
-
-
-@dataclass(eq=False)
-class Call:
-    """One HTTP request on its way through."""
-
-    requests: list[PredictRequest]
-    traceparent: str
-    request_id: str
-    deadline: Deadline
-    future: Future[list[Answer]] = field(default_factory=Future)
-
-
-@dataclass
-class _Plan:
-    call: Call
-    ids: list[str]
-    repeated: list[bool]
+class NotReady(DependencyUnavailable):
+    """The gateway waits for what it cannot decide without."""
 
 
 class Gateway:
-    """Decides on transactions, appends them with their verdict to ``transactions``, and answers after the acknowledgement.
+    """Decides on transactions, and hands them on with their verdict.
 
     Args:
         queue_limit: Calls that may wait; past it ``submit`` refuses.
+        lacks: What stands between the gateway and a new verdict, by condition; one that was given can be given again all the same.
     """
 
-    def __init__(self, core: ScoringCore, features: Features, producer: Producer, book: VerdictBook, clock: Clock,
-                 queue_limit: int) -> None:
-        self._core, self._features, self._producer, self._book, self._clock = core, features, producer, book, clock
-        self._queue_limit = queue_limit
+    def __init__(self, core: ScoringCore, features: Features, dispatch: Dispatch, book: VerdictBook, clock: Clock, queue_limit: int,
+                 lacks: Callable[[], Mapping[str, str]]) -> None:
+        self._core, self._features, self._dispatch, self._book, self._clock = core, features, dispatch, book, clock
+        self._queue_limit, self._lacks = queue_limit, lacks
         self._waiting: queue.SimpleQueue[Call | None] = queue.SimpleQueue()
-        self._sent: queue.SimpleQueue[tuple[_Plan, list[Entry]] | None] = queue.SimpleQueue()
 
     def submit(self, requests: list[PredictRequest], traceparent: str, request_id: str, deadline: Deadline) -> Future[list[Answer]]:
         """Queue *requests*; the answers come in their order, all or none.
@@ -114,15 +86,10 @@ class Gateway:
         """Decide and send until ``stop``; one thread runs this."""
         while calls := self._take():
             self.serve(calls)
-        self._sent.put(None)
-
-    def settle(self) -> None:
-        """Wait for acknowledgements and answer, until ``stop`` and all is answered; one thread runs this."""
-        while (item := self._sent.get()) is not None:
-            self._settle(*item)
+        self._dispatch.stop()
 
     def stop(self) -> None:
-        """Finish what waits, then end ``work`` and ``settle``."""
+        """Finish what waits, then end ``work`` and the dispatch."""
         self._waiting.put(None)
 
     def _take(self) -> list[Call]:
@@ -163,12 +130,13 @@ class Gateway:
             return
         entries |= {transaction_id: self._book.add(entry) for transaction_id, entry in decided.items()}
         for plan in plans:
-            self._send(plan, [entries[transaction_id] for transaction_id in plan.ids])
+            plan.entries = [entries[transaction_id] for transaction_id in plan.ids]
+            self._dispatch.send(plan)
 
-    def _plan(self, call: Call, now: datetime, fresh: dict[str, tuple[TransactionReceived, Call]], entries: dict[str, Entry]) -> _Plan | None:
+    def _plan(self, call: Call, now: datetime, fresh: dict[str, tuple[TransactionReceived, Call]], entries: dict[str, Entry]) -> Plan | None:
         """What *call* needs: entries of the book, and transactions new to it (added to *fresh* only if none conflicts)."""
         new: dict[str, tuple[TransactionReceived, Call]] = {}
-        plan = _Plan(call, [], [])
+        plan = Plan(call)
         try:
             for request in call.requests:
                 transaction_id = request.transaction_id or uuid.uuid4().hex
@@ -183,12 +151,20 @@ class Gateway:
                     new[transaction_id] = (_transaction(request, transaction_id, now), call)
                 plan.ids.append(transaction_id)
                 plan.repeated.append(bool(known or seen))
-            self._require_new([transaction for transaction, _ in new.values()])
-        except RefusedRequest as refused:
+            if new:
+                self._require_able(len(new))
+                self._require_new([transaction for transaction, _ in new.values()])
+        except (RefusedRequest, DependencyUnavailable) as refused:
             call.future.set_exception(refused)
             return None
         fresh |= new
         return plan
+
+    def _require_able(self, count: int) -> None:
+        if lacks := self._lacks():
+            raise NotReady("; ".join(f"{name}: {detail}" for name, detail in lacks.items()))
+        if not self._dispatch.takes(count):
+            raise OutboxFull("Kafka is away, and the outbox is full", dependency="kafka")
 
     def _require_new(self, transactions: list[TransactionReceived]) -> None:
         """Refuse what is in the log without a verdict known here: the stream's verdict stands, and another must not be given."""
@@ -219,55 +195,6 @@ class Gateway:
         metrics.count_decisions(batch)
         return decided
 
-    def _send(self, plan: _Plan, entries: list[Entry]) -> None:
-        for entry in entries:
-            outgoing = entry.outgoing
-            if outgoing is None or entry.delivery is not None:
-                continue
-            try:
-                _require_readable(outgoing)
-                entry.delivery = self._producer.send(outgoing)
-            except DependencyUnavailable as error:
-                plan.call.future.set_exception(error)
-                return
-            except InvalidRecord as error:
-                self._refuse(plan, error)
-                return
-        self._sent.put((plan, entries))
-
-    def _settle(self, plan: _Plan, entries: list[Entry]) -> None:
-        try:
-            for entry in entries:
-                self._await(entry, plan.call.deadline)
-        except DependencyUnavailable as error:
-            plan.call.future.set_exception(error)
-            return
-        except InvalidRecord as error:
-            self._refuse(plan, error)
-            return
-        metrics.GATEWAY_REPEATED.inc(sum(plan.repeated))
-        plan.call.future.set_result([_answer(entry.verdict, repeated) for entry, repeated in zip(entries, plan.repeated, strict=True)])
-
-    def _refuse(self, plan: _Plan, invalid: InvalidRecord) -> None:
-        """The log will not take the records of *plan* that it does not have yet."""
-        for transaction_id in plan.ids:
-            if (entry := self._book.get(transaction_id)) and entry.outgoing is not None:
-                self._book.forget(transaction_id)
-        plan.call.future.set_exception(RefusedRequest(413, invalid.reason, None, invalid.detail))
-
-    def _await(self, entry: Entry, deadline: Deadline) -> None:
-        delivery = entry.delivery
-        if entry.outgoing is None:
-            return
-        if delivery is None:
-            raise DependencyUnavailable("the broker did not acknowledge the transaction")
-        try:
-            delivery.wait(deadline.left())
-        except DependencyUnavailable:
-            entry.delivery = None
-            raise
-        entry.settle()
-
 
 def _transaction(request: PredictRequest, transaction_id: str, now: datetime) -> TransactionReceived:
     return TransactionReceived(
@@ -281,18 +208,3 @@ def _record(transaction: TransactionReceived, call: Call, now: datetime) -> Outg
                             traceparent=call.traceparent)
     key = transaction.user_id or transaction.transaction_id
     return Outgoing(TRANSACTIONS.name, encode(transaction), key.encode(), (*headers, (REQUEST_ID, call.request_id.encode())))
-
-
-def _require_readable(outgoing: Outgoing) -> None:
-    """Refuse a record that the stream would not read: with its verdict it is larger than the request was."""
-    size = len(outgoing.value or b"")
-    if size > MAX_RECORD_BYTES:
-        raise InvalidRecord("too_large", f"the record has {size} bytes; at most {MAX_RECORD_BYTES}")
-
-
-def _answer(verdict: GivenVerdict, repeated: bool) -> Answer:
-    return Answer(
-        transaction_id=verdict.transaction_id, is_fraud=verdict.is_fraud, fraud_probability=verdict.score, decision=verdict.decision,
-        threshold=verdict.threshold, model_version=verdict.model_version, variant=verdict.variant, reasons=verdict.reasons,
-        occurred_at=verdict.occurred_at, scored_at=verdict.scored_at, repeated=repeated,
-    )

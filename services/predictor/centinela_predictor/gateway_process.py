@@ -16,10 +16,16 @@ from centinela.telemetry.health import Health
 from centinela_predictor.api import build_app
 from centinela_predictor.bootstrap import build_models
 from centinela_predictor.bundles import Downloads
+from centinela_predictor.dispatch import Dispatch
 from centinela_predictor.gateway import Gateway
+from centinela_predictor.link import Link
+from centinela_predictor.metrics import OUTBOX_BYTES, OUTBOX_OLDEST, OUTBOX_RECORDS
+from centinela_predictor.outbox import Outbox
+from centinela_predictor.outbox_drain import OutboxDrain, remember
 from centinela_predictor.replica import build_replica
 from centinela_predictor.server import HttpServer, bind
 from centinela_predictor.settings import PredictorSettings
+from centinela_predictor.standing import Standing
 from centinela_predictor.threads import GuardedThread
 from centinela_predictor.verdicts import VerdictBook
 
@@ -44,14 +50,26 @@ class GatewayProcess:
         self._models = build_models(settings, "gateway", self.health, clock, stop, registry=registry)
         self._replica = replica = build_replica(settings, book, clock, self.health, stop)
         self.state = replica.state
-        self._producer = producer(settings, linger_ms=1)
-        self._gateway = Gateway(self._models.core, self.state, self._producer, book, clock, settings.gateway_in_flight)
-        app = build_app(self._gateway, self._models.slot, self.health, clock, deadline_s=settings.gateway_deadline_s,
+        self._producer = producer(settings, client="confluent", linger_ms=1)
+        self._outbox = outbox = Outbox(settings.outbox_file, clock, most_records=settings.gateway_outbox_records,
+                                       most_bytes=settings.gateway_outbox_bytes)
+        if waiting := remember(outbox, book):
+            _log.warning("outbox.not_empty", records=waiting)
+        link = Link(outbox, clock)
+        standing = Standing(self.health, link, outbox)
+        dispatch = Dispatch(self._producer, outbox, link, book, clock, settings.gateway_outbox_after_s)
+        self._gateway = Gateway(self._models.core, self.state, dispatch, book, clock, settings.gateway_in_flight, standing.lacks)
+        self._sent_all = threading.Event()
+        drain = OutboxDrain(outbox, self._producer, link, book, clock, self._sent_all)
+        for gauge, value in ((OUTBOX_RECORDS, lambda: len(outbox)), (OUTBOX_BYTES, lambda: outbox.size_bytes), (OUTBOX_OLDEST, lambda: outbox.oldest_s)):
+            gauge.set_function(value)
+        app = build_app(self._gateway, self._models.slot, standing, clock, deadline_s=settings.gateway_deadline_s,
                         in_flight=settings.gateway_in_flight, keys=api_keys(settings))
         self._server = HttpServer(app, listening, settings.drain_timeout_s * 2 / 3)
         self.port = self._server.port
         self._core_threads = [GuardedThread(name, target, self.health, stop.set)
-                              for name, target in (("decide", self._gateway.work), ("settle", self._gateway.settle))]
+                              for name, target in (("decide", self._gateway.work), ("settle", dispatch.settle))]
+        self._outbox_thread = GuardedThread("outbox", drain.run, self.health, stop.set)
         self._followers = [self._models.thread, *replica.threads]
 
     def run(self) -> int:
@@ -70,7 +88,7 @@ class GatewayProcess:
     def start(self) -> None:
         """Listen and follow from now on."""
         sys.setswitchinterval(SWITCH_INTERVAL_S)
-        for thread in (*self._core_threads, *self._followers):
+        for thread in (*self._core_threads, self._outbox_thread, *self._followers):
             thread.start()
         self._server.start()
 
@@ -79,14 +97,21 @@ class GatewayProcess:
         return self._book.get(transaction_id) is not None
 
     def close(self) -> None:
-        """Take no more requests, answer those in flight, flush, release."""
+        """Take no more requests, answer those in flight, send what can be sent, release."""
         drain = Drain(SystemClock(), self._settings.drain_timeout_s)
         self._stop.set()
         self._server.stop()
         self._gateway.stop()
-        drain.join(*self._core_threads, *self._followers)
-        for part, close in (("producer", self._producer.close), ("models", self._models.producer.close), ("state", self._replica.close)):
+        drain.join(*self._core_threads)
+        self._sent_all.set()
+        drain.join(self._outbox_thread)
+        if waiting := len(self._outbox):
+            _log.warning("outbox.not_empty", records=waiting)
+        self._outbox.close()
+        for part, close in (("producer", self._producer.close), ("models", self._models.producer.close)):
             drain.close(part, close)
+        drain.join(*self._followers)
+        drain.close("state", self._replica.close)
         _log.info("process.stopped", port=self.port)
 
 

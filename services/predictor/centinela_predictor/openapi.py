@@ -8,7 +8,7 @@ import msgspec
 
 from centinela.backpressure import REFUSALS, TIMEOUT_PARAMETER
 from centinela.security.described import DENIALS, OPTIONAL
-from centinela_predictor.gateway import Answer
+from centinela_predictor.calls import Answer
 from centinela_predictor.requests import BATCH_LIMIT, PredictRequest
 
 _PLAIN = {"amount": 100.5, "time": 42, "v1": 0.5, "v2": -1.2}
@@ -47,14 +47,14 @@ def _body(description: str, schema: dict[str, Any], examples: dict[str, Any]) ->
 def _responses(schema: dict[str, Any], example: Any) -> dict[int | str, dict[str, Any]]:
     refused = {"application/json": {"schema": {"$ref": "#/components/schemas/Refusal"}, "example": _REFUSED}}
     return {
-        200: {"description": "The verdict, after the log has it.", "content": {"application/json": {"schema": schema, "example": example}}},
+        200: {"description": "The verdict, once the log has it, or the gateway's disk while Kafka is away.", "content": {"application/json": {"schema": schema, "example": example}}},
         400: {"description": "The body is no JSON, or a header does not hold.", "content": refused},
         **{status: {"description": text, "content": refused} for status, text in REFUSALS.items()},
         **{status: {"description": text, "content": refused} for status, text in DENIALS.items()},
         409: {"description": "The transaction id was given before with other values.", "content": refused},
         413: {"description": "The body is too large.", "content": refused},
         422: {"description": "A field does not fit; the answer names it.", "content": refused},
-        503: {"description": "Not ready, or Kafka does not answer; nothing is lost by trying again.", "content": refused},
+        503: {"description": "Not ready, or Kafka is away and the outbox is full; nothing is lost by trying again.", "content": refused},
     }
 
 

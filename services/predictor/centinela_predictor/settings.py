@@ -22,6 +22,10 @@ class PredictorSettings(Settings):
     gateway_deadline_s: float = Field(
         5.0, gt=0, description="Longest time of a gateway request, its body's arrival included; a client may ask for less by `X-Request-Timeout-Ms`.")
     gateway_in_flight: int = Field(1_000, ge=1, description="Gateway requests in flight at once at most; the next one is answered 429.")
+    gateway_outbox_after_s: float = Field(
+        0.5, gt=0, description="A verdict that Kafka has not acknowledged for so long goes to the gateway's outbox, and is answered then.")
+    gateway_outbox_records: int = Field(100_000, ge=1, description="Verdicts in the outbox at most; past it, with Kafka away, new transactions get 503.")
+    gateway_outbox_bytes: int = Field(256_000_000, ge=1_000_000, description="Their size at most.")
     gateway_verdicts: int = Field(100_000, ge=1, description="Verdicts the gateway remembers, so that a retry gets the first one.")
     stream_batch: int = Field(2_000, ge=1, le=20_000, description="Most transactions in one Kafka transaction of the stream.")
     snapshot_interval_s: float = Field(30.0, gt=0, description="Time between snapshots of feature state; a restart replays what came since.")
@@ -37,6 +41,11 @@ class PredictorSettings(Settings):
     def state_dir(self) -> Path:
         """Where the stream keeps snapshots of feature state."""
         return self.data_dir / "state"
+
+    @property
+    def outbox_file(self) -> Path:
+        """Where this gateway keeps verdicts that Kafka does not have yet."""
+        return self.data_dir / "outbox" / f"gateway-{self.slot}.sqlite"
 
     @property
     def models_dir(self) -> Path:

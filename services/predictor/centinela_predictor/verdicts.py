@@ -65,58 +65,84 @@ def adopted(transaction: TransactionReceived) -> GivenVerdict | None:
 
 
 class Entry:
-    """A verdict and whether the log has it. ``outgoing`` is the record still to be acknowledged, ``delivery`` its way there.
+    """A verdict and whether it can be lost. ``outgoing`` is the record that neither log nor outbox has, ``delivery`` its way to Kafka, where it is on one.
 
-    Until it is acknowledged, a retry sends the very same record again: the first verdict stays the verdict.
+    Until the log has it, a retry stands for the very same record: the first verdict stays the verdict.
     """
 
-    __slots__ = ("delivery", "outgoing", "verdict")
+    __slots__ = ("delivery", "outgoing", "stored", "verdict")
 
     def __init__(self, verdict: GivenVerdict, outgoing: Outgoing | None = None) -> None:
         self.verdict = verdict
         self.outgoing = outgoing
+        self.stored = False
         self.delivery: Delivery | None = None
 
-    def settle(self) -> None:
-        """The log has it."""
-        self.outgoing, self.delivery = None, None
+    @property
+    def pending(self) -> bool:
+        """Whether the log may not have it."""
+        return self.outgoing is not None or self.stored
 
 
 class VerdictBook:
-    """The latest verdicts by transaction id, thread-safe, the oldest forgotten first.
+    """The latest verdicts by transaction id, thread-safe, the oldest forgotten first, but none that the log may not have.
 
     Args:
-        capacity: Verdicts kept.
+        capacity: Verdicts kept, beside those that are pending.
     """
 
     def __init__(self, capacity: int) -> None:
         self._capacity = capacity
         self._entries: dict[str, Entry] = {}
+        self._pending: dict[str, Entry] = {}
         self._lock = threading.Lock()
 
     def __len__(self) -> int:
-        return len(self._entries)
+        return len(self._entries) + len(self._pending)
 
     def get(self, transaction_id: str) -> Entry | None:
         """The entry of *transaction_id*, where it is still kept."""
-        return self._entries.get(transaction_id)
+        with self._lock:
+            return self._pending.get(transaction_id) or self._entries.get(transaction_id)
 
     def add(self, entry: Entry) -> Entry:
         """Keep *entry* unless there is one of its id; the one kept."""
         with self._lock:
-            kept = self._entries.setdefault(entry.verdict.transaction_id, entry)
-            while len(self._entries) > self._capacity:
-                del self._entries[next(iter(self._entries))]
+            transaction_id = entry.verdict.transaction_id
+            kept = self._pending.get(transaction_id) or self._entries.get(transaction_id)
+            if kept is None:
+                (self._pending if entry.pending else self._entries)[transaction_id] = kept = entry
+                self._forget_oldest()
         return kept
+
+    def stored(self, entry: Entry) -> None:
+        """The outbox has *entry*: it cannot be lost, and may be answered."""
+        with self._lock:
+            if entry.outgoing is not None:
+                entry.outgoing, entry.stored = None, True
+
+    def settle(self, entry: Entry) -> None:
+        """The log has *entry*."""
+        with self._lock:
+            entry.outgoing, entry.stored, entry.delivery = None, False, None
+            transaction_id = entry.verdict.transaction_id
+            if self._pending.get(transaction_id) is entry:
+                self._entries[transaction_id] = self._pending.pop(transaction_id)
+                self._forget_oldest()
 
     def learn(self, verdict: GivenVerdict, final: bool) -> None:
         """Take in a verdict read from the log. A *final* one, of ``predictions``, stands over any other."""
         entry = self.add(Entry(verdict))
         if final:
             entry.verdict = verdict if verdict.attributes is not None else msgspec.structs.replace(verdict, attributes=entry.verdict.attributes)
-        entry.settle()
+        self.settle(entry)
 
-    def forget(self, transaction_id: str) -> None:
+    def forget(self, entry: Entry) -> None:
         """Drop an entry that never reached the log and never will."""
         with self._lock:
-            self._entries.pop(transaction_id, None)
+            if self._pending.get(entry.verdict.transaction_id) is entry:
+                del self._pending[entry.verdict.transaction_id]
+
+    def _forget_oldest(self) -> None:
+        while len(self._entries) > self._capacity:
+            del self._entries[next(iter(self._entries))]

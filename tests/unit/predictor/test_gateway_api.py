@@ -6,6 +6,7 @@ import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -22,11 +23,15 @@ from centinela.security.keys import ApiKeys, new_key, parse
 from centinela.telemetry.correlation import header
 from centinela.telemetry.health import Health
 from centinela_predictor.api import build_app
+from centinela_predictor.dispatch import Dispatch
 from centinela_predictor.fakes import served
 from centinela_predictor.gateway import Gateway
+from centinela_predictor.link import Link
 from centinela_predictor.model_slot import ModelSlot
+from centinela_predictor.outbox import Outbox
 from centinela_predictor.routing import Router
 from centinela_predictor.scoring import ScoringCore
+from centinela_predictor.standing import Standing
 from centinela_predictor.verdicts import VerdictBook
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -52,10 +57,14 @@ class World:
     def __init__(self, keys: ApiKeys | None = None, clock: Clock | None = None) -> None:
         self.broker, self.slot, self.health = FakeBroker(), ModelSlot(), Health("model", "state")
         clock = clock or FixedClock(NOW)
-        gateway = Gateway(ScoringCore(self.slot, Router("s", 0.0)), AmountOnly(), FakeProducer(self.broker), VerdictBook(100), clock, 100)
-        self.threads = [threading.Thread(target=gateway.work), threading.Thread(target=gateway.settle)]
+        outbox = Outbox(Path(":memory:"), clock, most_records=2, most_bytes=1_000_000)
+        book, self.link = VerdictBook(100), Link(outbox, clock)
+        standing = Standing(self.health, self.link, outbox)
+        dispatch = Dispatch(FakeProducer(self.broker), outbox, self.link, book, clock, 5.0)
+        gateway = Gateway(ScoringCore(self.slot, Router("s", 0.0)), AmountOnly(), dispatch, book, clock, 100, standing.lacks)
+        self.threads = [threading.Thread(target=gateway.work, daemon=True), threading.Thread(target=dispatch.settle, daemon=True)]
         self.gateway = gateway
-        self.client = TestClient(build_app(gateway, self.slot, self.health, clock, deadline_s=10.0, in_flight=4, keys=keys or ApiKeys(None)), raise_server_exceptions=False)
+        self.client = TestClient(build_app(gateway, self.slot, standing, clock, deadline_s=10.0, in_flight=4, keys=keys or ApiKeys(None)), raise_server_exceptions=False)
 
     def serve(self) -> None:
         self.slot.swap("champion", served("3"))
@@ -136,12 +145,24 @@ def test_other_errors_have_the_same_form(client: TestClient, method: str, path: 
     assert set(response.json()) == {"error", "field", "detail"}
 
 
-def test_kafka_away_is_503_with_retry_after_and_the_retry_is_served(client: TestClient, world: World) -> None:
+def test_with_kafka_away_it_answers_says_so_and_refuses_when_the_outbox_is_full(client: TestClient, world: World) -> None:
     world.broker.away = True
-    response = client.post("/predict", json={"transaction_id": "tx", "amount": 5})
-    assert (response.status_code, response.headers["retry-after"], response.json()["error"]) == (503, "1", "unavailable")
-    world.broker.away = False
-    assert client.post("/predict", json={"transaction_id": "tx", "amount": 5}).status_code == 200
+    answers = [client.post("/predict", json={"transaction_id": f"tx-{n}", "amount": 5}) for n in range(2)]
+    assert [answer.status_code for answer in answers] == [200, 200]
+    health = client.get("/health")
+    assert (health.status_code, health.json()["degraded"]["outbox"]) == (200, "2 verdicts wait for Kafka, the oldest for 0 s")
+    assert client.get("/ready").json()["waiting_for"] == {"outbox": "full"}
+
+    refused = client.post("/predict", json={"transaction_id": "tx-2", "amount": 5})
+    assert (refused.status_code, refused.headers["retry-after"], refused.json()["error"]) == (503, "1", "outbox_full")
+    again = client.post("/predict", json={"transaction_id": "tx-0", "amount": 5})
+    assert (again.status_code, again.json()["repeated"]) == (200, True)
+
+
+def test_kafka_away_degrades_it_and_does_not_make_it_unready(client: TestClient, world: World) -> None:
+    world.health.wait_for("kafka", "Kafka does not answer")
+    ready = client.get("/ready")
+    assert (ready.status_code, ready.json()) == (200, {"ready": True, "waiting_for": {}, "degraded": {"kafka": "Kafka does not answer"}})
 
 
 def test_before_a_model_serves_on_caught_up_state_requests_get_503_that_says_why(world: World) -> None:
@@ -161,12 +182,11 @@ def test_past_the_limit_in_flight_a_request_is_429_and_those_before_it_are_answe
         held = [pool.submit(world.client.post, "/predict", content=PLAIN) for _ in range(4)]
         until(lambda: "\ncentinela_requests_in_flight{service=\"gateway\"} 4.0" in world.client.get("/metrics").text, "four are in flight")
         one_more = world.client.post("/predict", content=PLAIN)
-        threads = [threading.Thread(target=run) for run in (world.gateway.work, world.gateway.settle)]
-        for thread in threads:
+        for thread in world.threads:
             thread.start()
         answers = [request.result(10) for request in held]
     world.gateway.stop()
-    for thread in threads:
+    for thread in world.threads:
         thread.join(10)
     assert (one_more.status_code, one_more.headers["retry-after"]) == (429, "1")
     assert one_more.json() == {"error": "overloaded", "field": None, "detail": "4 requests are in flight, and no more are taken"}

@@ -1,0 +1,68 @@
+"""A request to the gateway on its way through, and its answer."""
+
+from __future__ import annotations
+
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from datetime import datetime
+
+import msgspec
+
+from centinela.backpressure import Deadline
+from centinela.events import Decision, Variant
+from centinela_predictor.requests import PredictRequest
+from centinela_predictor.verdicts import Entry, GivenVerdict
+
+
+class Answer(msgspec.Struct, frozen=True, kw_only=True):
+    """The verdict on one transaction. ``repeated``: it was given before."""
+
+    transaction_id: str
+    is_fraud: bool
+    fraud_probability: float | None
+    decision: Decision
+    threshold: float | None
+    model_version: str | None
+    variant: Variant
+    reasons: tuple[str, ...]
+    occurred_at: datetime
+    scored_at: datetime
+    repeated: bool
+
+
+@dataclass(eq=False)
+class Call:
+    """One HTTP request on its way through."""
+
+    requests: list[PredictRequest]
+    traceparent: str
+    request_id: str
+    deadline: Deadline
+    future: Future[list[Answer]] = field(default_factory=Future)
+
+
+@dataclass(eq=False)
+class Plan:
+    """What a call's answer consists of: an entry for each of its requests, and whether it was there before.
+
+    ``direct``: its records were sent to Kafka. ``patience_ends``: where they were not acknowledged by then (monotonic), they go to the outbox.
+    """
+
+    call: Call
+    ids: list[str] = field(default_factory=list)
+    repeated: list[bool] = field(default_factory=list)
+    entries: list[Entry] = field(default_factory=list)
+    direct: bool = False
+    patience_ends: float = 0.0
+
+    def answers(self) -> list[Answer]:
+        """The verdicts in the order of the requests."""
+        return [_answer(entry.verdict, repeated) for entry, repeated in zip(self.entries, self.repeated, strict=True)]
+
+
+def _answer(verdict: GivenVerdict, repeated: bool) -> Answer:
+    return Answer(
+        transaction_id=verdict.transaction_id, is_fraud=verdict.is_fraud, fraud_probability=verdict.score, decision=verdict.decision,
+        threshold=verdict.threshold, model_version=verdict.model_version, variant=verdict.variant, reasons=verdict.reasons,
+        occurred_at=verdict.occurred_at, scored_at=verdict.scored_at, repeated=repeated,
+    )
