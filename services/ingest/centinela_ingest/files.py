@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import gzip
 import io
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +20,7 @@ from numpy.typing import NDArray
 from centinela.errors import CentinelaError
 
 BATCH_ROWS = 20_000
+_BROKEN = (OSError, EOFError, zlib.error, pa.ArrowException)
 _BLOCK_BYTES = 4 << 20
 _MISSING = ["", "NA", "N/A", "NaN", "nan", "null", "NULL", "None"]
 
@@ -74,7 +76,7 @@ def open_table(path: Path) -> TableFile:
         if magic == b"PAR1":
             return _open_parquet(path)
         return _open_csv(path, zipped=magic[:2] == b"\x1f\x8b")
-    except (OSError, EOFError, UnicodeDecodeError, pa.ArrowException) as error:
+    except (*_BROKEN, UnicodeDecodeError, csv.Error) as error:
         raise UnreadableFile(f"{path}: {error}") from error
 
 
@@ -83,9 +85,12 @@ def _open_parquet(path: Path) -> TableFile:
 
     def batches(columns: Sequence[str]) -> Iterator[Batch]:
         at = 1
-        for table in file.iter_batches(batch_size=BATCH_ROWS, columns=list(columns), use_threads=False):
-            yield Batch(table, np.arange(at, at + table.num_rows))
-            at += table.num_rows
+        try:
+            for table in file.iter_batches(batch_size=BATCH_ROWS, columns=list(columns), use_threads=False):
+                yield Batch(table, np.arange(at, at + table.num_rows))
+                at += table.num_rows
+        except _BROKEN as error:
+            raise UnreadableFile(f"{path} after row {at - 1}: {error}") from error
 
     return TableFile(file.schema_arrow.names, file.metadata.num_rows, batches)
 
@@ -145,19 +150,19 @@ def _read_csv(path: Path, zipped: bool, columns: Sequence[str]) -> Iterator[Batc
     """Every column as text: a value that is no number must fail its row, not the file."""
     malformed = _Malformed()
     with _bytes(path, zipped) as stream:
-        reader = arrow_csv.open_csv(
-            stream,
-            read_options=arrow_csv.ReadOptions(use_threads=False, block_size=_BLOCK_BYTES),
-            parse_options=arrow_csv.ParseOptions(invalid_row_handler=malformed),
-            convert_options=arrow_csv.ConvertOptions(
-                include_columns=list(columns), column_types=dict.fromkeys(columns, pa.string()), strings_can_be_null=True, null_values=_MISSING,
-            ),
-        )
         try:
+            reader = arrow_csv.open_csv(
+                stream,
+                read_options=arrow_csv.ReadOptions(use_threads=False, block_size=_BLOCK_BYTES),
+                parse_options=arrow_csv.ParseOptions(invalid_row_handler=malformed),
+                convert_options=arrow_csv.ConvertOptions(
+                    include_columns=list(columns), column_types=dict.fromkeys(columns, pa.string()), strings_can_be_null=True, null_values=_MISSING,
+                ),
+            )
             for table in reader:
                 numbers, new = malformed.numbers(table.num_rows)
                 yield Batch(table, numbers, new)
-        except (OSError, EOFError, pa.ArrowException) as error:
+        except _BROKEN as error:
             raise UnreadableFile(f"{path} after row {malformed.at - 1}: {error}") from error
         _, new = malformed.numbers(0)
         if new:

@@ -111,10 +111,10 @@ def _parse(text: str, source: str) -> Mapping:
     try:
         content: Any = yaml.safe_load(text)
         mapping = msgspec.convert(content, Mapping)
-    except yaml.YAMLError as error:
-        raise MappingError(f"mapping {source}: no YAML ({error})") from error
     except msgspec.ValidationError as error:
         raise MappingError(f"mapping {source}: {error}") from error
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # YAML's own dates and numbers raise ValueError
+        raise MappingError(f"mapping {source}: no YAML ({error})") from error
     for field in ("occurred_at", "amount"):
         if field not in mapping.columns.values():
             raise MappingError(f"mapping {source}: columns names none for {field!r}, which every transaction has")
@@ -126,7 +126,7 @@ def _parse(text: str, source: str) -> Mapping:
         raise MappingError(f"mapping {source}: time.base needs a zone, such as a closing Z")
     try:
         mapping.time.tz()
-    except (ZoneInfoNotFoundError, ValueError) as error:
+    except (ZoneInfoNotFoundError, ValueError, OSError) as error:
         raise MappingError(f"mapping {source}: time.zone {mapping.time.zone!r} does not exist") from error
     return mapping
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 
 from centinela.codec import FUTURE_TOLERANCE
 from centinela_ingest.columns import NEVER, Transactions, epoch_ms
-from centinela_ingest.files import Batch
+from centinela_ingest.files import Batch, UnreadableFile
 from centinela_ingest.mapping import Mapping, TimeRule
 
 ID_LENGTH = 128
@@ -60,7 +61,17 @@ def to_transactions(batch: Batch, mapping: Mapping, labels: LabelRule, now: date
 
     Args:
         now: Times more than a day later than this are refused, as the stream would.
+
+    Raises:
+        UnreadableFile: A column is of a type that its field cannot be made of (a list as an amount).
     """
+    try:
+        return _to_transactions(batch, mapping, labels, now)
+    except pa.ArrowException as error:
+        raise UnreadableFile(f"a column has another type than its field: {error}") from error
+
+
+def _to_transactions(batch: Batch, mapping: Mapping, labels: LabelRule, now: datetime) -> tuple[Transactions, list[Reject]]:
     table, numbers = batch.table, batch.numbers
     problems = _Problems(table.num_rows)
 
@@ -97,18 +108,27 @@ def to_transactions(batch: Batch, mapping: Mapping, labels: LabelRule, now: date
         attribute_names=names, attributes=attributes[good], is_fraud=fraud[good], reported_ms=reported[good],
     )
     rejects = [
-        Reject(int(numbers[index]), *problems.first[index], {name: table.column(name)[index].as_py() for name in mapping.wanted})
+        Reject(int(numbers[index]), *problems.first[index], {name: _value(table.column(name)[index]) for name in mapping.wanted})
         for index in sorted(problems.first)
     ]
     rejects += [Reject(row.row, "malformed_row", row.detail, {"text": row.text}) for row in batch.malformed]
     return transactions, rejects
 
 
+def _value(cell: pa.Scalar) -> Any:
+    """A cell for the letter of its row; a time that no ``datetime`` can hold as its number."""
+    try:
+        return cell.as_py()
+    except (OverflowError, ValueError):
+        return getattr(cell, "value", None)
+
+
 def _ids(column: pa.Array | None, field: str, problems: _Problems, required: bool = False) -> NDArray[np.object_] | None:
     if column is None:
         return None
     if pa.types.is_floating(column.type) and compute.all(compute.equal(column, compute.floor(column))).as_py() is not False:
-        column = column.cast(pa.int64())
+        with suppress(pa.ArrowInvalid):  # beyond what an integer holds: as it stands
+            column = column.cast(pa.int64())
     ids = np.array(column.cast(pa.string()).to_pylist(), dtype=object)
     lengths = np.array([0 if i is None else len(i) for i in ids])
     if required:

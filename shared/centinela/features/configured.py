@@ -45,7 +45,7 @@ def load_features(path: Path) -> tuple[Feature, ...]:
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
         raise FeaturesError(f"{path}, line {line}: no YAML: {error.problem}") from error
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, RecursionError) as error:
         raise FeaturesError(f"{path}: no YAML: {error}") from error
     if document is None:
         return ()
