@@ -110,11 +110,12 @@ def detect(columns: Sequence[str], source: str) -> tuple[str, Mapping]:
 def _parse(text: str, source: str) -> Mapping:
     try:
         content: Any = yaml.safe_load(text)
-        mapping = msgspec.convert(content, Mapping)
-    except msgspec.ValidationError as error:
-        raise MappingError(f"mapping {source}: {error}") from error
-    except (yaml.YAMLError, ValueError, RecursionError) as error:  # YAML's own dates and numbers raise ValueError
+    except Exception as error:  # beside its own error, AttributeError, ValueError and RecursionError for dates, numbers and nesting
         raise MappingError(f"mapping {source}: no YAML ({error})") from error
+    try:
+        mapping = msgspec.convert(content, Mapping)
+    except (msgspec.ValidationError, ValueError, RecursionError) as error:
+        raise MappingError(f"mapping {source}: {error}") from error
     for field in ("occurred_at", "amount"):
         if field not in mapping.columns.values():
             raise MappingError(f"mapping {source}: columns names none for {field!r}, which every transaction has")
