@@ -12,6 +12,7 @@ from confluent_kafka import KafkaError  # noqa: TID251 - the errors that the scr
 
 from centinela.errors import DependencyUnavailable
 from centinela.kafka.confluent_adapter import ConfluentConsumer
+from centinela.kafka.confluent_common import port_error
 from centinela.kafka.limits import Limits
 
 SHORT = Limits(request_s=0.05)
@@ -107,3 +108,9 @@ def test_closing_ends_although_librdkafka_does_not_return_and_is_asked_only_once
         assert time.monotonic() - began < 20, "it waited for librdkafka, which lasts 30 s"
     finally:
         library.released.set()
+
+
+@pytest.mark.parametrize("code", [KafkaError._TRANSPORT, KafkaError._TIMED_OUT, KafkaError._DESTROY_BROKER])
+def test_a_broker_that_went_away_under_a_request_is_waited_for(code: int) -> None:
+    """librdkafka gives the last one where it drops its handle of a broker while a request is in it."""
+    assert isinstance(port_error(KafkaError(code)), DependencyUnavailable)
