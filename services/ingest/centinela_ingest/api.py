@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 import structlog
 from fastapi import FastAPI, Request, Response
+from fastapi.responses import PlainTextResponse
 from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, generate_latest
 
 from centinela.backpressure import TIMEOUT_HEADER, Deadline, InFlight, RequestUnserved
@@ -99,7 +100,7 @@ def build_app(handler: IngestHandler, publisher: Publisher, health: Health, cloc
     async def ready() -> Response:
         return _json(*ready_payload(health))
 
-    @app.get("/metrics", summary="Metrics in Prometheus' text format")
+    @app.get("/metrics", summary="Metrics in Prometheus' text format", response_class=PlainTextResponse)
     async def scrape() -> Response:
         return Response(generate_latest(REGISTRY), media_type=CONTENT_TYPE_LATEST)
 

@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 import structlog
 from fastapi import FastAPI, Request, Response
+from fastapi.responses import PlainTextResponse
 from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, generate_latest
 from starlette.exceptions import HTTPException
 
@@ -79,7 +80,7 @@ def build_app(gateway: Gateway, slot: ModelSlot, standing: Standing, clock: Cloc
         status, body = standing.ready()
         return _json(body, status)
 
-    @app.get("/metrics", summary="Metrics in Prometheus' text form")
+    @app.get("/metrics", summary="Metrics in Prometheus' text form", response_class=PlainTextResponse)
     async def metrics_() -> Response:
         return Response(generate_latest(REGISTRY), media_type=CONTENT_TYPE_LATEST)
 

@@ -1,0 +1,75 @@
+"""Both FastAPI applications as they are, on fakes: no broker, no registry, no socket."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+from fastapi import FastAPI
+from numpy.typing import NDArray
+
+from centinela.clock import FixedClock
+from centinela.events import TransactionReceived
+from centinela.features.layout import FeatureLayout
+from centinela.kafka.fake import FakeBroker, FakeConsumer, FakeProducer
+from centinela.security.keys import ApiKeys
+from centinela.telemetry.health import Health
+from centinela_ingest.bootstrap import Service
+from centinela_ingest.settings import IngestSettings
+from centinela_predictor.api import build_app
+from centinela_predictor.dispatch import Dispatch
+from centinela_predictor.fakes import served
+from centinela_predictor.gateway import Gateway
+from centinela_predictor.link import Link
+from centinela_predictor.model_slot import ModelSlot
+from centinela_predictor.outbox import Outbox
+from centinela_predictor.routing import Router
+from centinela_predictor.scoring import ScoringCore
+from centinela_predictor.standing import Standing
+from centinela_predictor.verdicts import VerdictBook
+
+NOW = datetime(2026, 3, 10, tzinfo=UTC)
+
+
+class _AmountOnly:
+    layout = FeatureLayout(())
+
+    def seen(self, transactions: list[TransactionReceived]) -> list[bool]:
+        return [False] * len(transactions)
+
+    def features(self, transactions: list[TransactionReceived]) -> NDArray[np.float64]:
+        matrix = np.full((len(transactions), len(self.layout.names)), np.nan)
+        matrix[:, 0] = [t.amount for t in transactions]
+        return matrix
+
+
+def ingest_app(broker: FakeBroker) -> FastAPI:
+    """ingest, ready, writing to *broker*."""
+    service = Service(IngestSettings(), threading.Event(), producer=FakeProducer(broker), consumer=FakeConsumer(broker), clock=FixedClock(NOW))
+    service.watch.look()
+    return service.app
+
+
+@contextmanager
+def gateway_app(broker: FakeBroker) -> Iterator[FastAPI]:
+    """The gateway with a model in service, writing to *broker*; its threads end with the context."""
+    clock, slot = FixedClock(NOW), ModelSlot()
+    outbox = Outbox(Path(":memory:"), clock, most_records=1_000, most_bytes=10_000_000)
+    book, link = VerdictBook(10_000), Link(outbox, clock)
+    standing = Standing(Health(), link, outbox)
+    dispatch = Dispatch(FakeProducer(broker), outbox, link, book, clock, 5.0)
+    gateway = Gateway(ScoringCore(slot, Router("s", 0.0)), _AmountOnly(), dispatch, book, clock, 100, standing.lacks)
+    slot.swap("champion", served("3"))
+    threads = [threading.Thread(target=work, daemon=True) for work in (gateway.work, dispatch.settle)]
+    for thread in threads:
+        thread.start()
+    try:
+        yield build_app(gateway, slot, standing, clock, deadline_s=10.0, in_flight=8, keys=ApiKeys(None))
+    finally:
+        gateway.stop()
+        for thread in threads:
+            thread.join(10)
