@@ -12,6 +12,7 @@ from rich.table import Table
 from centinela import topics
 from centinela.audit import LogAudit, Reconciliation
 from centinela.kafka.connect import consumer
+from centinela.service import load_settings
 from centinela.settings import Settings
 
 _SHOWN = 20
@@ -22,7 +23,7 @@ def audit(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of a table.")] = False,
 ) -> None:
     """Reconcile transactions with verdicts and dead letters, read_committed; exit 1 where they do not match."""
-    reader = consumer(Settings(), group=None)
+    reader = consumer(load_settings(Settings), group=None)
     try:
         reconciled = report(LogAudit(reader), wait, as_json=as_json)
     finally:

@@ -33,7 +33,7 @@ def list_rights(services: Services = None) -> None:
 def commands(services: Services = None, prefix: Prefix = "centinela-") -> None:
     """Print the calls of Kafka's own kafka-acls.sh that give the rights."""
     for service in _known(services):
-        for line in acls.commands(service, f"User:{prefix}{service}", Settings().kafka_bootstrap_servers):
+        for line in acls.commands(service, f"User:{prefix}{service}", load_settings(Settings).kafka_bootstrap_servers):
             typer.echo(line)
 
 

@@ -19,6 +19,7 @@ from centinela.kafka.connect import transactional_producer
 from centinela.kafka.letterbox import TRANSACTIONAL_ID, Filter, LetterBox, Survey, open_box
 from centinela.kafka.letters import Letter, Place, closing_of, history_of, letter_of
 from centinela.kafka.port import Record, TransactionalProducer
+from centinela.service import load_settings
 from centinela.settings import Settings
 from centinela.telemetry.masking import masked_headers, masked_key, masked_text, masked_value
 from centinela.topics import DLQ_SUFFIX, WITH_DLQ
@@ -83,7 +84,7 @@ def build_app(boxes: Callable[[Sequence[str]], LetterBox], producers: Callable[[
             sys.stdout.buffer.write(record.value or b"")
             return
         survey = box.survey(Filter(places=frozenset({place})))
-        typer.echo(json.dumps(description(record, survey, Settings().log_salt), indent=2, ensure_ascii=False))
+        typer.echo(json.dumps(description(record, survey, load_settings(Settings).log_salt), indent=2, ensure_ascii=False))
 
     @app.command()
     def redrive(
@@ -245,6 +246,6 @@ def _confirm(question: str, yes: bool) -> None:
 
 
 app = build_app(
-    lambda topics: open_box(Settings(), topics, SystemClock()),
-    lambda: transactional_producer(Settings(), transactional_id=TRANSACTIONAL_ID),
+    lambda topics: open_box(load_settings(Settings), topics, SystemClock()),
+    lambda: transactional_producer(load_settings(Settings), transactional_id=TRANSACTIONAL_ID),
 )

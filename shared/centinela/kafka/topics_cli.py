@@ -8,6 +8,7 @@ from rich.table import Column, Table
 
 from centinela.kafka.admin import specifications
 from centinela.kafka.connect import topic_admin
+from centinela.service import load_settings
 from centinela.settings import Settings
 from centinela.topics import CATALOGUE
 
@@ -18,7 +19,7 @@ _COLOURS = {"ok": "green", "missing": "red", "differs": "yellow"}
 @app.command()
 def create() -> None:
     """Create the topics that are missing. Existing topics are left as they are."""
-    admin = topic_admin(Settings())
+    admin = topic_admin(load_settings(Settings))
     try:
         created = admin.create()
     finally:
@@ -29,7 +30,7 @@ def create() -> None:
 @app.command()
 def check() -> None:
     """Compare the topics with the catalogue; exit 1 where one is missing or differs."""
-    admin = topic_admin(Settings())
+    admin = topic_admin(load_settings(Settings))
     try:
         findings = admin.check()
     finally:
@@ -46,7 +47,7 @@ def check() -> None:
 @app.command("list")
 def list_topics() -> None:
     """Show the catalogue: who writes and reads what. Asks no broker."""
-    partitions = {spec.name: spec.partitions for spec in specifications(Settings())}
+    partitions = {spec.name: spec.partitions for spec in specifications(load_settings(Settings))}
     table = Table(Column("topic", no_wrap=True), "from -> to", "key", "value", Column("parts", no_wrap=True))
     for topic in CATALOGUE:
         table.add_row(
