@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -14,15 +14,16 @@ from centinela.features.terminals import SKEW_MS
 
 IDLE = (1 << 63) - 1
 """Watermark of a partition that nobody needs to wait for."""
-_HEADER = struct.Struct("<4sIqQQ")
-_MAGIC = b"TAB1"
+_HEADER = struct.Struct("<4sIqQQq")
+_MAGIC = b"TAB2"
 
 
 class Block(NamedTuple):
     """The terminals' transactions of one committed batch of one partition.
 
     All activity of the partition up to ``watermark`` (event time, ms) is in this block or an earlier one. ``writer`` and
-    ``sequence`` name the block. ``terminals`` and ``ids`` are hashes, ``times`` ms; each of shape (n,).
+    ``sequence`` name the block. ``terminals`` and ``ids`` are hashes, ``times`` ms; each of shape (n,). ``end``: of an ``IDLE``
+    partition, the offset at which it ended when all of it had been read.
     """
 
     watermark: int
@@ -31,11 +32,12 @@ class Block(NamedTuple):
     terminals: Hashes
     times: Int64s
     ids: Hashes
+    end: int = 0
 
 
 def pack_block(block: Block) -> bytes:
-    """*block* as 32 bytes and 24 per transaction, little-endian."""
-    header = _HEADER.pack(_MAGIC, len(block.ids), block.watermark, block.writer, block.sequence)
+    """*block* as 40 bytes and 24 per transaction, little-endian."""
+    header = _HEADER.pack(_MAGIC, len(block.ids), block.watermark, block.writer, block.sequence, block.end)
     return b"".join((header, block.terminals.astype("<u8").tobytes(), block.times.astype("<i8").tobytes(), block.ids.astype("<u8").tobytes()))
 
 
@@ -47,13 +49,13 @@ def unpack_block(value: bytes | None) -> Block:
     """
     if value is None or len(value) < _HEADER.size:
         raise InvalidRecord("invalid_block", "shorter than a block's header")
-    magic, n, watermark, writer, sequence = _HEADER.unpack_from(value)
+    magic, n, watermark, writer, sequence, end = _HEADER.unpack_from(value)
     if magic != _MAGIC or len(value) != _HEADER.size + 24 * n:
         raise InvalidRecord("invalid_block", f"{len(value)} bytes beginning with {magic!r} are no block of {n} transactions")
     terminals, times, ids = (
         np.frombuffer(value, dtype, n, _HEADER.size + 8 * n * column) for column, dtype in enumerate(("<u8", "<i8", "<u8"))
     )
-    return Block(watermark, writer, sequence, terminals.astype(np.uint64), times.astype(np.int64), ids.astype(np.uint64))
+    return Block(watermark, writer, sequence, terminals.astype(np.uint64), times.astype(np.int64), ids.astype(np.uint64), end)
 
 
 class Gate:
@@ -62,7 +64,8 @@ class Gate:
     Those windows end 7 days before the transaction, and events may be 2 days late: it may be scored as soon as every partition has
     announced a watermark no more than 5 days behind it. A partition held back announces the time of the transaction that it holds, so the one
     that is furthest behind always goes on. A partition without records for a while is announced ``IDLE`` by its owner and
-    then counts as infinitely far; the first record it gets brings its watermark back. Until every partition has
+    then counts as infinitely far; the first record it gets brings its watermark back. Its owner may be gone by then, so whoever would
+    outrun the last watermark of an idle partition asks first whether it still ends where it was idle (``doubtful``). Until every partition has
     announced something, nothing with a terminal is scored: at a cold start that takes as long as an owner needs to call its empty
     partitions idle (``CENTINELA_IDLE_AFTER_S``). A partition whose owner died stays where it is until it has a new owner.
 
@@ -72,26 +75,51 @@ class Gate:
 
     def __init__(self, partitions: Iterable[int]) -> None:
         self._watermarks: dict[int, int | None] = dict.fromkeys(partitions)
+        self._idle: dict[int, int] = {}
 
-    def announce(self, partition: int, watermark: int) -> None:
-        """*partition* stands at *watermark*, or is ``IDLE``. A partition that ``transactions`` does not have is ignored."""
-        if partition in self._watermarks:
+    def announce(self, partition: int, watermark: int, end: int = 0) -> None:
+        """*partition* stands at *watermark*, or is ``IDLE`` at its *end*. A partition that ``transactions`` does not have is ignored."""
+        if partition not in self._watermarks:
+            return
+        if watermark == IDLE:
+            self._idle[partition] = end
+        else:
+            self._idle.pop(partition, None)
             self._watermarks[partition] = watermark
 
     def announced(self, partition: int) -> int | None:
         """The last word on *partition*, None where there is none."""
-        return self._watermarks.get(partition)
+        return IDLE if partition in self._idle else self._watermarks.get(partition)
 
     @property
     def limit(self) -> int | None:
         """Latest event time (ms) that may be scored; None where nothing may; ``IDLE`` where anything may."""
         least = IDLE
-        for watermark in self._watermarks.values():
+        for partition, watermark in self._watermarks.items():
+            if partition in self._idle:
+                continue
             if watermark is None:
                 return None
             least = min(least, watermark)
         return least if least == IDLE else least + SKEW_MS
 
-    def facts(self) -> dict[int, int]:
+    def doubtful(self, time: int) -> dict[int, int]:
+        """Idle partitions whose last watermark does not reach a transaction of *time*, ms, with the offsets that they ended at."""
+        return {p: end for p, end in self._idle.items() if (last := self._watermarks[p]) is None or time > last + SKEW_MS}
+
+    def disbelieve(self, partition: int) -> None:
+        """*partition* has records since it was idle: it stands where it last stood."""
+        self._idle.pop(partition, None)
+
+    def facts(self) -> dict[str, int]:
         """What was announced, for a snapshot."""
-        return {partition: watermark for partition, watermark in self._watermarks.items() if watermark is not None}
+        stood = {f"watermark:{partition}": watermark for partition, watermark in self._watermarks.items() if watermark is not None}
+        return stood | {f"idle:{partition}": end for partition, end in self._idle.items()}
+
+    def restore(self, facts: Mapping[str, int]) -> None:
+        """Take ``facts``, among others, into this fresh gate."""
+        for prefix in ("watermark", "idle"):
+            for name, value in facts.items():
+                kind, _, partition = name.partition(":")
+                if kind == prefix:
+                    self.announce(int(partition), *((IDLE, value) if kind == "idle" else (value,)))

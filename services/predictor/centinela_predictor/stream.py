@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from centinela.clock import Clock
 from centinela.features.assemble import assemble, attribute_matrix
-from centinela.features.keys import NOBODY
+from centinela.features.keys import NOBODY, Int64s
 from centinela.features.layout import FeatureLayout
 from centinela.kafka.dlq import DeadLetter
 from centinela.kafka.handler import Outcome, StatefulHandler
@@ -50,18 +50,21 @@ class StreamLimits:
 
 @dataclass
 class _Owned:
-    """A partition of ours. ``position``: the committed offset that *state* stands for. ``held``: offset held, and since when."""
+    """A partition of ours. ``position``: the committed offset that *state* stands for. ``held``: offset held, and since when.
+
+    ``quiet_end``: where it ends, while nothing of it waits to be read. ``announced``: watermark and, where that is ``IDLE``, that end.
+    """
 
     state: PartitionState
     position: int | None
     heard_at: float
-    announced: int | None = None
+    announced: tuple[int, int] | None = None
     held: tuple[int, float] | None = None
-    quiet: bool = False
+    quiet_end: int | None = None
 
     def heard(self, now: float) -> None:
         """Records came."""
-        self.heard_at, self.quiet = now, False
+        self.heard_at, self.quiet_end = now, None
 
 
 class StreamHandler(StatefulHandler):
@@ -87,6 +90,7 @@ class StreamHandler(StatefulHandler):
         self._home = home
         self._snapshots = Snapshots(home, reader, feed, clock, health, snapshot_interval_s)
         self._owned: dict[int, _Owned] = {}
+        self._believed: set[int] = set()
         self._sequence = 0
 
     def ready(self) -> bool:
@@ -94,10 +98,10 @@ class StreamHandler(StatefulHandler):
         self.waiting_for = "terminal activity and labels are being read"
         now = self._clock.monotonic()
         for number, owned in self._owned.items():
-            if owned.held is None and not owned.quiet and now - owned.heard_at > self._limits.idle_after_s:
-                owned.heard(now)
+            if owned.held is None and now - owned.heard_at > self._limits.idle_after_s:
                 partition = TopicPartition(TRANSACTIONS.name, number)
-                owned.quiet = self._reader.position(partition) >= self._reader.end_offsets([partition])[partition]
+                end = self._reader.end_offsets([partition])[partition]
+                owned.heard_at, owned.quiet_end = now, end if self._reader.position(partition) >= end else None
         return self._feed.advance()
 
     def on_assigned(self, partition: TopicPartition, committed: int | None) -> int | None:
@@ -138,6 +142,7 @@ class StreamHandler(StatefulHandler):
     def __call__(self, records: Sequence[Record]) -> Outcome:
         now = self._clock.now()
         outcome = Outcome()
+        self._believed.clear()
         batches = [self._prepare(number, part, now, outcome) for number, part in by_partition(records).items()]
         self._emit([batch for batch in batches if batch is not None], now, outcome)
         self._announce_idle(outcome)
@@ -152,7 +157,7 @@ class StreamHandler(StatefulHandler):
         if held_time is not None:
             held_offset = outcome.held[TopicPartition(records[0].topic, number)]
             admitted = admitted.before(held_offset)
-            if held_offset == records[0].offset and owned.announced == max(owned.state.newest, held_time):
+            if held_offset == records[0].offset and owned.announced == (max(owned.state.newest, held_time), 0):
                 return None
         outcome.dead_letters += admitted.refused
         owned.state.users.taken_late()
@@ -180,6 +185,7 @@ class StreamHandler(StatefulHandler):
     def _hold(self, number: int, owned: _Owned, admitted: Admitted, outcome: Outcome) -> int | None:
         """Hold the first transaction that cannot be scored yet, and all that follows; its event time, ms."""
         columns = admitted.columns
+        self._question_idle(columns.times[columns.terminals != NOBODY])
         limit = self._feed.table.gate.limit
         far = (columns.terminals != NOBODY) if limit is None else (columns.terminals != NOBODY) & (columns.times > limit)
         if limit == IDLE or not len(columns):
@@ -200,6 +206,18 @@ class StreamHandler(StatefulHandler):
             owned.held = offset, self._clock.monotonic()
         outcome.held[TopicPartition(admitted.records[at].topic, number)] = offset
         return int(columns.times[at])
+
+    def _question_idle(self, times: Int64s) -> None:
+        """Before *times* outrun a partition that is called idle, see that it still is: its owner may have died since."""
+        gate = self._feed.table.gate
+        doubtful = gate.doubtful(int(times.max())) if len(times) else {}
+        if asked := {TopicPartition(TRANSACTIONS.name, number): end for number, end in doubtful.items() if number not in self._believed}:
+            ends = self._reader.end_offsets(list(asked))
+            for partition, end in asked.items():
+                if ends[partition] > end:
+                    gate.disbelieve(partition.partition)
+                else:
+                    self._believed.add(partition.partition)
 
     def _waited_long(self, owned: _Owned, offset: int) -> bool:
         return owned.held is not None and owned.held[0] == offset and self._clock.monotonic() - owned.held[1] > self._limits.gate_patience_s
@@ -226,8 +244,8 @@ class StreamHandler(StatefulHandler):
 
     def _announce_idle(self, outcome: Outcome) -> None:
         for number, owned in self._owned.items():
-            if owned.quiet and owned.announced != IDLE:
-                self._announce(number, self._block(IDLE, *_NOTHING), outcome)
+            if owned.quiet_end is not None and owned.announced != (IDLE, owned.quiet_end):
+                self._announce(number, self._block(IDLE, *_NOTHING)._replace(end=owned.quiet_end), outcome)
 
     def _block(self, watermark: int, terminals: np.ndarray, times: np.ndarray, ids: np.ndarray) -> Block:
         self._sequence += 1
@@ -236,7 +254,7 @@ class StreamHandler(StatefulHandler):
     def _announce(self, number: int, block: Block, outcome: Outcome) -> None:
         outcome.events.append(block_record(number, block))
         self._feed.committing(number, block)
-        self._owned[number].announced = block.watermark
+        self._owned[number].announced = block.watermark, block.end
 
 
 def _conflicts(admitted: Admitted, rows: NDArray[np.intp]) -> list[DeadLetter]:

@@ -24,7 +24,7 @@ from centinela_predictor.activity import Block, Gate, unpack_block
 from centinela_predictor.stream_metrics import TERMINAL_RECORDS
 
 _log = structlog.get_logger(__name__)
-_KIND = "terminals:2"
+_KIND = "terminals:3"
 _BATCH = 5_000
 _MOST_AT_ONCE = 50_000
 _FUTURE_MS = int(FUTURE_TOLERANCE.total_seconds() * 1000)
@@ -55,7 +55,7 @@ class TerminalTable:
 
     def apply_own(self, partition: int, block: Block) -> None:
         """Take a block of this process that was just committed; when it is read, it is passed over."""
-        self.gate.announce(partition, block.watermark)
+        self.gate.announce(partition, block.watermark, block.end)
         self.state.apply_activity(block.terminals, block.times, block.ids)
         self._known.add((block.writer, block.sequence))
 
@@ -71,7 +71,7 @@ class TerminalTable:
             if (block.writer, block.sequence) in self._known:
                 self._known.discard((block.writer, block.sequence))
                 continue
-            self.gate.announce(record.partition, block.watermark)
+            self.gate.announce(record.partition, block.watermark, block.end)
             if len(block.ids):
                 fresh.append(block)
         TERMINAL_RECORDS.labels(TERMINAL_ACTIVITY.name, "applied").inc(len(records))
@@ -165,8 +165,7 @@ class TerminalFeed:
         if self._store is None or not self.caught_up or position == self._saved:
             return
         facts = {f"offset:{p.topic}:{p.partition}": offset for p, offset in self._next.items()}
-        facts |= {f"watermark:{partition}": watermark for partition, watermark in self.table.gate.facts().items()}
-        self._store.save(position, pack(_KIND, facts, self.table.state.arrays()))
+        self._store.save(position, pack(_KIND, facts | self.table.gate.facts(), self.table.state.arrays()))
         self._saved = position
 
     def close(self) -> None:
@@ -215,9 +214,7 @@ class TerminalFeed:
                 _log.warning("snapshot.refused", state="terminals", position=position, detail="it is ahead of its topics")
                 continue
             table.state = state
-            for name, value in facts.items():
-                if name.startswith("watermark:"):
-                    table.gate.announce(int(name.removeprefix("watermark:")), value)
+            table.gate.restore(facts)
             _log.info("snapshot.restored", state="terminals", position=position)
             return offsets
         return {}

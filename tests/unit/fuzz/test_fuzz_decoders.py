@@ -171,7 +171,7 @@ def test_a_feature_set_is_read_or_refused(text: str) -> None:
 
 
 @QUICK
-@given(st.binary(max_size=120) | st.builds(lambda n, rest: struct.pack("<4sIqQQ", b"TAB1", n, 1, 2, 3) + rest, st.integers(0, 2**32 - 1), st.binary(max_size=96)))
+@given(st.binary(max_size=120) | st.builds(lambda n, rest: struct.pack("<4sIqQQq", b"TAB2", n, 1, 2, 3, 4) + rest, st.integers(0, 2**32 - 1), st.binary(max_size=96)))
 def test_a_block_of_activity_is_read_or_refused(value: bytes) -> None:
     block = outcome(lambda: unpack_block(value), InvalidRecord)
     assert block.reason == "invalid_block" if isinstance(block, InvalidRecord) else pack_block(block) == value

@@ -8,7 +8,8 @@ from pathlib import Path
 from prometheus_client import REGISTRY
 
 from centinela.features.layout import unpack_rows
-from centinela_predictor.activity import IDLE, unpack_block
+from centinela.features.terminals import SKEW_MS
+from centinela_predictor.activity import IDLE, Gate, unpack_block
 from centinela_predictor.stream import StreamLimits
 from centinela_predictor.stream_fakes import LAYOUT, NOW, START, World, transaction
 
@@ -85,6 +86,40 @@ def test_an_idle_partition_holds_up_nobody_and_says_so_once(tmp_path: Path) -> N
 
     marks = [unpack_block(r.value).watermark for r in world.broker.records("terminal-activity") if r.partition == 1]
     assert marks == [IDLE]
+
+
+def test_a_partition_that_was_idle_and_has_records_again_is_waited_for_though_its_owner_died(tmp_path: Path) -> None:
+    world = World(tmp_path, partitions=2)
+    world.send(transaction(1, user="b", terminal="m"), partition=1)
+    world.send(transaction(2, user="a", terminal="m"), partition=0)
+    process = world.stream(limits=StreamLimits(idle_after_s=1.0, gate_patience_s=1e6))
+    process.run_until_verdicts(2)
+    process.run_until(lambda: {r.partition for r in world.broker.records("terminal-activity") if unpack_block(r.value).watermark == IDLE} == {0, 1})
+    process.kill()
+
+    world.send(transaction(3, user="b", terminal="m", at=START + DAY), partition=1)
+    world.send(transaction(4, user="a", terminal="m", at=START + 12 * DAY), partition=0)
+    first_of_partition_0 = world.stream(batch=1, limits=StreamLimits(idle_after_s=1.0, gate_patience_s=1e6))
+    first_of_partition_0.run_until_verdicts(4)
+
+    fourth = unpack_rows([world.verdicts()["t00004"].features], len(LAYOUT.names))[0]
+    assert fourth[LAYOUT.names.index("terminal_count_7d")] == 3
+
+
+def test_an_idle_partition_is_believed_as_long_as_it_ends_where_it_did() -> None:
+    gate = Gate([0, 1])
+    gate.announce(0, 100)
+    gate.announce(1, 50)
+    gate.announce(1, IDLE, end=7)
+
+    assert (gate.limit, gate.announced(1)) == (100 + SKEW_MS, IDLE)
+    assert gate.doubtful(50 + SKEW_MS) == {}
+    assert gate.doubtful(51 + SKEW_MS) == {1: 7}
+    restored = Gate([0, 1])
+    restored.restore(gate.facts() | {"offset:labels:0": 4})
+    gate.disbelieve(1)
+    assert (gate.limit, gate.announced(1)) == (50 + SKEW_MS, 50)
+    assert (restored.limit, restored.doubtful(51 + SKEW_MS)) == (100 + SKEW_MS, {1: 7})
 
 
 def test_a_transaction_that_waited_too_long_is_scored_all_the_same(tmp_path: Path) -> None:
