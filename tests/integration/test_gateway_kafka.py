@@ -165,7 +165,7 @@ def test_a_verdict_of_the_stream_is_the_answer_to_a_later_request(gateway: Runni
     gateway.serve("1")
     scored = TransactionScored(
         transaction_id=f"s-{unique}", occurred_at=datetime(2026, 3, 1, tzinfo=UTC), amount=5.0, decision="review", variant="champion",
-        origin="stream", feature_set=LAYOUT.id, features=pack_rows(np.zeros((1, len(LAYOUT.names))))[0], scored_at=datetime.now(UTC), score=0.3,
+        origin="stream", feature_set=LAYOUT.id, features=pack_rows(np.full((1, len(LAYOUT.names)), np.nan))[0], scored_at=datetime.now(UTC), score=0.3,
         threshold=0.5, model_version="77",
     )
     sender = producer(gateway.settings)
@@ -215,6 +215,26 @@ def test_swaps_and_a_refused_bundle_under_concurrent_requests_lose_none(gateway:
     assert {transaction_id: [e.verdict.model_version for _, e in records if e.verdict] for transaction_id, records in found.items()} == {
         transaction_id: [version] for transaction_id, _, version in answers
     }
+
+
+def test_after_a_restart_the_first_verdict_stands_and_another_payload_an_hour_later_is_a_conflict(gateway: Running, bundles: Path, unique: str) -> None:
+    gateway.serve("1")
+    at = datetime.now(UTC) - timedelta(hours=2)
+    body = {"transaction_id": f"r-{unique}", "user_id": f"u-{unique}", "amount": 10.0, "v1": 0.3, "occurred_at": at.isoformat()}
+    first = gateway.client.post("/predict", json=body).json()
+    gateway.process.close()
+    again = Running(gateway.settings, bundles)
+    try:
+        eventually(lambda: again.client.get("/ready").status_code == 200)
+        assert again.client.post("/predict", json=body).json() == first | {"repeated": True}
+        others = {"occurred_at": (at + timedelta(hours=1)).isoformat(), "amount": 11.0, "v1": 0.4}
+        answers = {name: again.client.post("/predict", json=body | {name: value}) for name, value in others.items()}
+        assert {(answer.status_code, answer.json()["error"]) for answer in answers.values()} == {(409, "conflict")}
+        assert [answer.json()["field"] for answer in answers.values()] == ["occurred_at", "amount", "attributes"]
+        assert len(again.in_log({body["transaction_id"]})[body["transaction_id"]]) == 1
+    finally:
+        again.client.close()
+        again.process.close()
 
 
 def test_a_restart_serves_its_current_model_while_the_registry_is_away(gateway: Running, bundles: Path) -> None:

@@ -143,10 +143,10 @@ class Gateway:
                 known = self._book.get(transaction_id)
                 seen = new.get(transaction_id) or fresh.get(transaction_id)
                 if known:
-                    check_same(known.verdict, request)
+                    check_same(known.verdict, request, self._features.layout)
                     entries[transaction_id] = known
                 elif seen:
-                    check_same(seen[0], request)
+                    check_same(seen[0], request, self._features.layout)
                 else:
                     new[transaction_id] = (_transaction(request, transaction_id, now), call)
                 plan.ids.append(transaction_id)

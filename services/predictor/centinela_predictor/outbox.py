@@ -61,6 +61,8 @@ class Outbox:
         self.changed = threading.Event()
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
+            if path.name != ":memory:":
+                path.touch(mode=0o600)
             self._database = sqlite3.connect(path, timeout=1.0, isolation_level=None, check_same_thread=False)
             for statement in ("PRAGMA locking_mode = EXCLUSIVE", "PRAGMA journal_mode = WAL", "PRAGMA synchronous = FULL", "BEGIN IMMEDIATE", _SCHEMA,
                               _SCHEMA_REFUSED, "COMMIT"):

@@ -36,7 +36,7 @@ from centinela_predictor.state import PartitionState
 from centinela_predictor.state_bootstrap import StateHomes, build_homes
 from centinela_predictor.terminal_feed import TerminalTable
 from centinela_predictor.threads import GuardedThread
-from centinela_predictor.verdicts import GivenVerdict, VerdictBook, adopted
+from centinela_predictor.verdicts import ScoredVerdict, VerdictBook, adopted
 
 _log = structlog.get_logger()
 Matrix = NDArray[np.float64]
@@ -128,18 +128,22 @@ class StateReplica:
 
 
 class VerdictFollower:
-    """Tells *book* what ``predictions`` say: the final word on each transaction."""
+    """Tells *book* what ``predictions`` say: the final word on each transaction.
 
-    def __init__(self, book: VerdictBook) -> None:
-        self._book = book
-        self._decoder = msgspec.json.Decoder(GivenVerdict)
+    Args:
+        layout: The columns of the features here: they tell a later payload under the same id from the first.
+    """
+
+    def __init__(self, book: VerdictBook, layout: FeatureLayout) -> None:
+        self._book, self._layout = book, layout
+        self._decoder = msgspec.json.Decoder(ScoredVerdict)
 
     def apply(self, records: Sequence[Record]) -> None:
         """Take records of ``predictions``."""
         refused = 0
         for record in records:
             try:
-                self._book.learn(self._decoder.decode(record.value or b""), final=True)
+                self._book.learn(self._decoder.decode(record.value or b"").without_vector(self._layout), final=True)
             except (msgspec.DecodeError, UnicodeDecodeError):
                 refused += 1
         metrics.REPLICA_RECORDS.labels(PREDICTIONS.name, "applied").inc(len(records) - refused)
@@ -203,7 +207,7 @@ def build_replica(settings: PredictorSettings, book: VerdictBook, clock: Clock, 
     """The replica on the configured brokers; *health* waits until everything followed was read to its end once."""
     homes = build_homes(settings, clock)
     state = StateReplica(layout_of(settings), book, clock, homes.partitions)
-    verdicts = VerdictFollower(book)
+    verdicts = VerdictFollower(book, state.layout)
 
     def reader(topic: str, place: Place) -> TableReader:
         return PlacedReader(consumer(settings, group=None, client="confluent"), topic, place, clock)

@@ -6,8 +6,11 @@ import threading
 from datetime import datetime
 
 import msgspec
+import xxhash
 
 from centinela.events import Decision, TransactionReceived, Variant
+from centinela.features.assemble import attribute_matrix
+from centinela.features.layout import FeatureLayout, pack_rows
 from centinela.kafka.port import Delivery, Outgoing
 from centinela_predictor.requests import PredictRequest, RefusedRequest
 
@@ -16,7 +19,7 @@ class GivenVerdict(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """What was answered for a transaction, and enough of the transaction to know it again.
 
     The fields are those of ``TransactionScored`` without the vector, so that a record of ``predictions`` decodes to it.
-    ``attributes`` is None where only ``predictions`` is known.
+    ``attributes`` is None where only ``predictions`` is known; ``raw`` then stands for those that the layout names (``raw_digest``).
     """
 
     transaction_id: str
@@ -34,9 +37,30 @@ class GivenVerdict(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     model_version: str | None = None
     reasons: tuple[str, ...] = ()
     attributes: dict[str, float | None] | None = None
+    raw: int | None = None
 
 
-def check_same(known: GivenVerdict | TransactionReceived, request: PredictRequest) -> None:
+class ScoredVerdict(GivenVerdict, frozen=True, kw_only=True, gc=False):
+    """A record of ``predictions`` with the vector that was served."""
+
+    feature_set: str = ""
+    features: bytes = b""
+
+    def without_vector(self, layout: FeatureLayout) -> GivenVerdict:
+        """What is to be remembered of it, where *layout* is the gateway's own."""
+        fields = {name: getattr(self, name) for name in GivenVerdict.__struct_fields__}
+        width = 8 * len(layout.attributes)
+        if self.feature_set == layout.id and len(self.features) == 8 * len(layout.names) and width:
+            fields["raw"] = xxhash.xxh3_64_intdigest(self.features[-width:])
+        return GivenVerdict(**fields)
+
+
+def raw_digest(transaction: TransactionReceived, layout: FeatureLayout) -> int:
+    """Stands for the attributes of *transaction* that *layout* names, as served: the last columns of the vector."""
+    return xxhash.xxh3_64_intdigest(pack_rows(attribute_matrix([transaction], layout))[0])
+
+
+def check_same(known: GivenVerdict | TransactionReceived, request: PredictRequest, layout: FeatureLayout) -> None:
     """See that *request*, of the same id, is the transaction that is *known*. A time that *request* leaves out is no difference.
 
     Raises:
@@ -47,6 +71,9 @@ def check_same(known: GivenVerdict | TransactionReceived, request: PredictReques
         differs = "occurred_at"
     if differs is None and known.attributes is not None and request.attributes != known.attributes:
         differs = "attributes"
+    if differs is None and isinstance(known, GivenVerdict) and known.attributes is None and known.raw is not None:
+        again = TransactionReceived(transaction_id=known.transaction_id, occurred_at=known.occurred_at, amount=request.amount, attributes=request.attributes)
+        differs = "attributes" if raw_digest(again, layout) != known.raw else None
     if differs:
         raise RefusedRequest(409, "conflict", differs, f"transaction {known.transaction_id} was given before with another {differs}")
 

@@ -26,8 +26,9 @@ from centinela_predictor.activity import Block, pack_block
 from centinela_predictor.admission import admit
 from centinela_predictor.partition_home import LogChanged, PartitionHome
 from centinela_predictor.replica import PlacedReader, StateReplica, VerdictFollower, newest
+from centinela_predictor.requests import PredictRequest, RefusedRequest
 from centinela_predictor.state import PartitionState
-from centinela_predictor.verdicts import VerdictBook
+from centinela_predictor.verdicts import VerdictBook, check_same
 
 NOW = datetime(2023, 11, 14, 12, tzinfo=UTC)
 """Before the times at which the fake broker stamps records, or they would lie in the future."""
@@ -173,10 +174,29 @@ def test_predictions_are_remembered_and_nonsense_is_passed_over() -> None:
     book = VerdictBook(100)
     scored = TransactionScored(transaction_id="p", occurred_at=NOW, amount=2.0, decision="review", variant="challenger", origin="stream",
                                feature_set=LAYOUT.id, features=b"", scored_at=NOW, score=0.5, threshold=0.8, model_version="5")
-    VerdictFollower(book).apply([Record(PREDICTIONS.name, 0, n, b"p", value) for n, value in enumerate([b"{", None, encode(scored), b"[]"])])
+    VerdictFollower(book, LAYOUT).apply([Record(PREDICTIONS.name, 0, n, b"p", value) for n, value in enumerate([b"{", None, encode(scored), b"[]"])])
     entry = book.get("p")
     assert entry is not None
     assert (entry.verdict.decision, entry.verdict.variant, entry.outgoing) == ("review", "challenger", None)
+
+
+def test_another_payload_is_told_from_the_first_where_only_predictions_are_known() -> None:
+    """As after a restart, with the stream's snapshot behind the transaction."""
+    book, first = VerdictBook(100), TransactionReceived(transaction_id="p", occurred_at=NOW, amount=2.0, attributes={"v1": 1.5})
+    served = replica().features([first])
+    scored = TransactionScored(transaction_id="p", occurred_at=NOW, amount=2.0, decision="review", variant="champion", origin="stream",
+                               feature_set=LAYOUT.id, features=pack_rows(served)[0], scored_at=NOW, score=0.5, threshold=0.8, model_version="5")
+    VerdictFollower(book, LAYOUT).apply([Record(PREDICTIONS.name, 0, 0, b"p", encode(scored))])
+    entry = book.get("p")
+    assert entry is not None
+    check_same(entry.verdict, PredictRequest(transaction_id="p", amount=2.0, attributes={"v1": 1.5}), LAYOUT)
+    check_same(entry.verdict, PredictRequest(transaction_id="p", amount=2.0, attributes={"v1": 1.5}, occurred_at=NOW), LAYOUT)
+    hour_later = NOW + timedelta(hours=1)
+    for other in ({"amount": 3.0}, {"attributes": {"v1": 1.6}}, {"attributes": {}}, {"occurred_at": hour_later}, {"currency": "USD"}):
+        request = PredictRequest(**({"transaction_id": "p", "amount": 2.0, "attributes": {"v1": 1.5}} | other))
+        with pytest.raises(RefusedRequest) as refused:
+            check_same(entry.verdict, request, LAYOUT)
+        assert (refused.value.status, refused.value.field) == (409, next(iter(other)))
 
 
 def test_followers_and_the_deciding_thread_share_the_state() -> None:

@@ -71,6 +71,11 @@ def test_bytes_are_bounded_too_and_what_does_not_fit_is_refused_whole(opened: Op
     assert [kept.transaction_id for kept in outbox.oldest(10)] == ["tx-0"]
 
 
+def test_nobody_else_may_read_the_file(opened: Open, tmp_path: Path) -> None:
+    opened().append([record(0)])
+    assert {file.stat().st_mode & 0o077 for file in (tmp_path / "outbox").iterdir()} == {0}
+
+
 def test_its_age_is_that_of_its_oldest_record(opened: Open) -> None:
     clock = FixedClock(NOW)
     outbox = opened(clock=clock)
