@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any, NoReturn
 
 from confluent_kafka import KafkaError, KafkaException
@@ -83,7 +84,9 @@ class ConfluentProducer:
         return delivery
 
     def flush(self, timeout_s: float) -> None:
-        if (left := self._alive().flush(timeout_s)) > 0:
+        with mapped_errors():
+            left = self._alive().flush(timeout_s)
+        if left > 0:
             raise no_answer(f"{left} records were not acknowledged within {timeout_s:g} s")
         failure, self._failure = self._failure, None
         if failure is not None:
@@ -92,7 +95,8 @@ class ConfluentProducer:
     def close(self) -> None:
         client, self._client = self._client, None
         if client is not None:
-            client.flush(self._limits.request_s)
+            with suppress(KafkaException):  # of a client that failed for good; what it failed at was told by the call that did
+                client.flush(self._limits.request_s)
 
     def _alive(self) -> RdProducer:
         if self._client is None:
