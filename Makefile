@@ -12,7 +12,7 @@ SOURCES := shared/centinela services/*/centinela_* deploy/local/centinela_local
 ARGS ?=
 MINUTES ?= 120
 
-.PHONY: help env demo soak up pipeline down status test check types clean
+.PHONY: help env demo soak up pipeline down status test test-faults fuzz check types clean
 
 help: ## what there is to run
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-19s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -65,6 +65,9 @@ benchmark-model: env ## how good the default training is on the Handbook's strea
 benchmark-stream: env .local/benchmark-venv/.installed ## transactions a CPU-second of one predictor, beside Quix Streams and Faust (HANDBOOK=its transactions, else simulated)
 	@$(PY) benchmarks/stream.py $(HANDBOOK) $(ARGS)
 
+benchmark-gateway: env ## how long a gateway takes to answer, and to see what came through the stream
+	@$(PY) benchmarks/gateway.py $(ARGS)
+
 .local/benchmark-venv/.installed: $(STAMP) requirements/benchmarks.txt
 	@$(PY) -m uv venv -q --clear --python $(PY) .local/benchmark-venv
 	@$(PY) -m uv pip install -q --python .local/benchmark-venv/bin/python --require-hashes -r requirements/benchmarks.txt
@@ -72,6 +75,16 @@ benchmark-stream: env .local/benchmark-venv/.installed ## transactions a CPU-sec
 
 exactness: env ## every window of the Handbook's stream through Kafka against an independent computation (HANDBOOK=its file, ARGS="--kills 2")
 	@PYTHONPATH=tests/support $(PY) tests/support/exactness.py $(HANDBOOK) $(ARGS)
+
+FAULTS ?= 100
+SEED ?= 7
+test-faults: env ## break a running stack FAULTS times by the schedule of SEED, and prove that nothing is lost, doubled or wrong (half an hour)
+	@OMP_NUM_THREADS=1 PYTHONPATH=tests/support:tests/faults $(PY) -m faultrun --faults $(FAULTS) --seed $(SEED) $(ARGS)
+
+N ?= 1000000
+fuzz: SEED ?= 1
+fuzz: env ## put N changed records through the stream's decoder: each is a transaction or a dead letter
+	@PYTHONPATH=tests/support $(PY) tests/support/fuzz_stream.py $(N) --seed $(SEED) $(ARGS)
 
 clean: ## stop everything; remove .local and the tools' caches (not .venv)
 	@if [[ -e $(STAMP) ]]; then $(PY) -m centinela down --wipe; fi

@@ -1,0 +1,162 @@
+"""One run: start, load, break, settle, read back, judge, report."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from confluent_kafka import Producer  # noqa: TID251 - a client of the tests' own
+
+from centinela_local.temporary_stack import within
+from faultrun.archive_check import archived, judge_archive
+from faultrun.features import judge_features
+from faultrun.inject_files import FullInjector
+from faultrun.ledger import Ledger
+from faultrun.oracle import (
+    Judgement,
+    judge_answers,
+    judge_letters,
+    judge_log,
+    judge_trainings,
+    judge_verdicts,
+    judge_versions,
+)
+from faultrun.plan import Kind, schedule
+from faultrun.readback import ReadBack, read_back
+from faultrun.report import write_report
+from faultrun.sending import HttpSender, KafkaSender, Load
+from faultrun.stack import FaultStack
+from faultrun.watch import Happened, Watch
+from faultrun.workload import Profile, Workload, instant
+
+SETTLE_S = 240.0
+
+
+@dataclass(frozen=True)
+class Options:
+    """How a run goes.
+
+    Attributes:
+        transactions: The load goes on after the last fault until so many items were sent.
+        patience_s: Longest wait for the recovery from one fault before the next comes.
+        kinds: Kinds of faults in order; None: all, by the schedule of the seed.
+    """
+
+    seed: int
+    faults: int
+    brokers: int
+    rate: float
+    transactions: int
+    profile: Profile
+    patience_s: float = 45.0
+    kinds: Sequence[Kind] | None = None
+    mounts: bool = True
+    until_s: float = 3_000.0
+
+
+class Run:
+    """A run on *stack*, which is up.
+
+    Args:
+        say: Told what happens.
+    """
+
+    def __init__(self, stack: FaultStack, options: Options, say: Callable[[str], None]) -> None:
+        self._stack, self._options, self._say = stack, options, say
+        self._began = time.monotonic()
+        self.ledger, self.judgement = Ledger(), Judgement()
+        self.happened: list[Happened] = []
+        self._watch = Watch(stack.servers, stack.urls, round(2 * options.rate), self.clock)
+        self._injector = FullInjector(stack, self.clock, self._retrain)
+        self._load = Load(Workload(options.profile).items(), self.ledger, KafkaSender(stack.servers, self.ledger),
+                          HttpSender("ingest", stack.urls["ingest"], self.ledger), HttpSender("gateway", stack.urls["gateway"], self.ledger),
+                          rate=options.rate, lag=lambda: self._watch.lag, looks=lambda: self._watch.looks)
+
+    def clock(self) -> float:
+        """Seconds of the run."""
+        return time.monotonic() - self._began
+
+    def go(self) -> Judgement:
+        """Load and break, then judge."""
+        self._watch.start()
+        self._load.start()
+        try:
+            self._break()
+            while self._load.sent < self._options.transactions and self.clock() < self._options.until_s and self._load.failure is None:
+                time.sleep(0.5)
+            loaded_s = self.clock()
+            left = self._load.finish(SETTLE_S)
+            self._say(f"{self._load.sent:,} sent in {loaded_s:.0f} s; {left} without an answer; settling")
+            self.judgement.check("items with a last word", self._load.sent, [f"{left} items without"] if left else [])
+            if self._load.failure is not None:
+                self.judgement.check("the load itself", 1, [repr(self._load.failure)])
+            calm = within(SETTLE_S, lambda: self._watch.lag == 0 and not self._watch.unready and self._watch.calm())
+            self.judgement.check("everything ready, and no lag, in the end", 1, [] if calm else [f"lag {self._watch.lag}, not ready: {self._watch.unready}"])
+        finally:
+            self._watch.close()
+        self._judge(loaded_s)
+        return self.judgement
+
+    def report(self, folder: Path) -> None:
+        """Write the report."""
+        write_report(folder, self._options.seed, self._facts, self.happened, self.judgement)
+
+    def _break(self) -> None:
+        for fault in schedule(self._options.seed, self._options.faults, self._options.brokers, self._options.kinds):
+            if not fault.overlaps:
+                within(self._options.patience_s, self._watch.calm)
+            time.sleep(fault.gap_s)
+            happened = self._injector.inject(fault)
+            self._watch.expect(happened)
+            self.happened.append(happened)
+            self._say(f"[{happened.began:6.1f} s] {fault.number:3} {happened.what}{'' if happened.hit is not False else ' (missed its point)'}"
+                      f"  sent {self._load.sent:,}, lag {self._watch.lag:,}{''.join('; ' + p for p in happened.problems)}")
+            if self._load.failure is not None or self.clock() > self._options.until_s:
+                return
+        within(self._options.patience_s, self._watch.calm)
+
+    def _judge(self, loaded_s: float) -> None:
+        judgement, stack = self.judgement, self._stack
+        judgement.check("faults overcome", len(self.happened), (f"{h.fault.number}: {h.what}" for h in self.happened if h.recovered_s is None))
+        judgement.check("processes that behaved", len(self.happened), (f"{h.fault.number}: {p}" for h in self.happened for p in h.problems))
+        self._await_trainings()
+        found = read_back(stack.servers)
+        self._say(f"read back: {len(found.log):,} records, {len(found.verdicts):,} verdicts, {len(found.letters):,} dead letters")
+        first = judge_log(found, self.ledger, judgement)
+        judge_verdicts(found, first, judgement)
+        judge_letters(found, self.ledger, first, judgement)
+        judge_answers(found, self.ledger, judgement)
+        judge_versions(found, stack.promoted_at, self._injector.rejected, judgement)
+        judge_trainings(found, self._injector.asked, stack.versions_by_request(), judgement)
+        self._await_archive(found)
+        judge_archive(stack.data / "archive", found, judgement)
+        judge_features(found, first, stack.layout.names, judgement)
+        judgement.notes["HTTP answers"] = {f"{path} {status or 'none'}": count for (path, status), count in sorted(self.ledger.attempts.items())}
+        judgement.notes["sent"] = {f"{path} {what}": count for (path, what), count in sorted(self.ledger.sent.items())}
+        self._facts: dict[str, Any] = {
+            "transactions with a verdict": len(found.verdicts), "items sent": self._load.sent, "faults": len(self.happened), "brokers": self._options.brokers,
+            "seconds of load": round(loaded_s), "most records behind": self._watch.most_lag, "exits": dict(Counter(stack.exits())),
+        }
+
+    def _await_archive(self, found: ReadBack) -> None:
+        within(90, lambda: len(archived(self._stack.data / "archive", "predictions")) >= len(found.verdicts)
+               and len(archived(self._stack.data / "archive", "labels")) >= len(found.labels))
+
+    def _await_trainings(self) -> None:
+        asked = set(self._injector.asked)
+        within(SETTLE_S, lambda: asked <= self._stack.trainings_answered())
+
+    def _retrain(self, reason: str) -> str:
+        """Ask for a training as of event time now, as an operator does."""
+        request = f"faults-{self._options.seed}-{len(self._injector.asked) + 1}"
+        oldest = self.ledger.oldest_pending_ms() or self._load.event_ms
+        event = {"version": 1, "request_id": request, "model_name": "FraudDetector", "requested_by": "operator", "as_of": instant(oldest), "reason": reason}
+        producer = Producer({"bootstrap.servers": self._stack.servers, "acks": "all"})
+        producer.produce("retrain-requests", msgspec.json.encode(event), b"FraudDetector")
+        producer.flush(30)
+        return request

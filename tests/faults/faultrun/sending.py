@@ -1,0 +1,202 @@
+"""Sends the workload: through Kafka, the ingest API and the gateway, each item until it is acknowledged or refused for good."""
+
+from __future__ import annotations
+
+import json
+import queue
+import threading
+import time
+import zlib
+from collections.abc import Callable, Iterator
+from functools import partial
+
+import httpx
+from confluent_kafka import KafkaException, Producer  # noqa: TID251 - a client of the tests' own
+
+from faultrun.ledger import Ledger
+from faultrun.workload import DAY_MS, Item
+
+_BATCH = 20
+_PAUSE_S = 0.3
+_NOT_NOW = {0, 408, 425, 429, 500, 502, 503, 504}
+UNACKNOWLEDGED_MS = int(0.8 * DAY_MS)
+"""Event time does not run further ahead of the oldest item on its way: what comes late is then within what the product promises."""
+
+
+class KafkaSender:
+    """Writes to ``transactions`` and ``labels`` as a payments team would: idempotent, acks=all; what fails is sent again."""
+
+    def __init__(self, servers: str, ledger: Ledger) -> None:
+        self._ledger = ledger
+        self._producer = Producer({
+            "bootstrap.servers": servers, "enable.idempotence": True, "acks": "all", "partitioner": "murmur2_random", "linger.ms": 10,
+            "compression.type": "zstd", "message.timeout.ms": 0, "queue.buffering.max.messages": 200_000, "reconnect.backoff.max.ms": 1000,
+        })
+        self._again: queue.SimpleQueue[Item] = queue.SimpleQueue()
+
+    def send(self, item: Item) -> None:
+        """Hand *item* over; its acknowledgement comes with a later call or ``poll``."""
+        topic = "labels" if item.what == "label" else "transactions"
+        while True:
+            try:
+                self._producer.produce(topic, item.value, item.key, on_delivery=partial(self._delivered, item, topic))
+                return
+            except BufferError:
+                self._producer.poll(0.1)
+
+    def poll(self, timeout_s: float = 0.0) -> None:
+        """Take acknowledgements; send again what failed."""
+        self._producer.poll(timeout_s)
+        while not self._again.empty():
+            self.send(self._again.get())
+
+    def _delivered(self, item: Item, topic: str, error: object, message: object) -> None:
+        if error is not None:
+            if getattr(error, "fatal", lambda: False)():
+                raise KafkaException(error)
+            self._again.put(item)
+            return
+        self._ledger.keep(item, topic, message.partition(), message.offset())  # type: ignore[attr-defined]
+        self._ledger.end(item)
+
+
+class HttpSender:
+    """Posts to the gateway (one transaction a request) or to the ingest API (up to 20), with retries under the same id.
+
+    The items of one user go one after another, by one worker.
+    """
+
+    def __init__(self, path: str, url: str, ledger: Ledger, workers: int = 6) -> None:
+        self._path, self._url, self._ledger = path, url, ledger
+        self._queues: list[queue.SimpleQueue[Item | None]] = [queue.SimpleQueue() for _ in range(workers)]
+        self._threads = [threading.Thread(target=self._work, args=(waiting,), name=f"{path}-{n}", daemon=True) for n, waiting in enumerate(self._queues)]
+        self._closing = threading.Event()
+        for thread in self._threads:
+            thread.start()
+
+    def send(self, item: Item) -> None:
+        """Queue *item*."""
+        self._queues[zlib.crc32(item.key) % len(self._queues)].put(item)
+
+    def close(self) -> None:
+        """End the workers, whatever waits."""
+        self._closing.set()
+        for waiting in self._queues:
+            waiting.put(None)
+        for thread in self._threads:
+            thread.join(30)
+
+    def _work(self, waiting: queue.SimpleQueue[Item | None]) -> None:
+        with httpx.Client(base_url=self._url, timeout=20) as client:
+            left: Item | None = None
+            while not self._closing.is_set():
+                first = left if left is not None else waiting.get()
+                left = None
+                if first is None:
+                    return
+                batch = [first]
+                while self._path == "ingest" and len(batch) < _BATCH and not waiting.empty():
+                    following = waiting.get()
+                    if following is None or not _together(batch[-1], following):
+                        left = following
+                        break
+                    batch.append(following)
+                self._post(client, batch)
+
+    def _post(self, client: httpx.Client, batch: list[Item]) -> None:
+        """Until there is a last word."""
+        if self._path == "gateway":
+            where, body = "/predict", batch[0].value or b""
+        else:
+            where = "/labels" if batch[0].what == "label" else "/transactions"
+            body = batch[0].value or b"" if len(batch) == 1 else b"[" + b",".join(item.value or b"" for item in batch) + b"]"
+        while not self._closing.is_set():
+            status, answer = 0, None
+            try:
+                response = client.post(where, content=body, headers={"content-type": "application/json"})
+                status = response.status_code
+                answer = response.json()
+            except (httpx.TransportError, json.JSONDecodeError):
+                pass
+            self._ledger.attempted(self._path, status)
+            if status not in _NOT_NOW:
+                for item in batch:
+                    self._ledger.answered(item, status, answer)
+                    self._ledger.end(item)
+                return
+            self._closing.wait(_PAUSE_S)
+
+
+def _together(one: Item, other: Item) -> bool:
+    """Whether both may go in one request."""
+    return "refused" not in (one.what, other.what) and (one.what == "label") == (other.what == "label")
+
+
+class Load:
+    """Sends *items* at a rate, in a thread, no further ahead than what is acknowledged allows.
+
+    Args:
+        lag: Records that the stream is behind, as last seen; past *most_behind* the load waits.
+        looks: How often that was seen.
+    """
+
+    def __init__(self, items: Iterator[Item], ledger: Ledger, kafka: KafkaSender, ingest: HttpSender, gateway: HttpSender, *,
+                 rate: float, lag: Callable[[], int], looks: Callable[[], int], most_behind: int = 40_000) -> None:
+        self.ledger = ledger
+        self._items, self._kafka, self._http = items, kafka, {"ingest": ingest, "gateway": gateway}
+        self._rate, self._lag, self._looks, self._most_behind = rate, lag, looks, most_behind
+        self._jumped = False
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="load", daemon=True)
+        self.failure: BaseException | None = None
+        self.sent = self.event_ms = 0
+
+    def start(self) -> None:
+        """Begin."""
+        self._thread.start()
+
+    def finish(self, timeout_s: float) -> int:
+        """Send nothing new, and wait for what is on its way; what then is left without a word."""
+        self._stop.set()
+        self._thread.join(timeout_s)
+        deadline = time.monotonic() + timeout_s
+        while self.ledger.pending and time.monotonic() < deadline:
+            self._kafka.poll(0.1)
+        for sender in self._http.values():
+            sender.close()
+        return self.ledger.pending
+
+    def _run(self) -> None:
+        try:
+            self._send_all()
+        except BaseException as error:
+            self.failure = error
+            raise
+
+    def _send_all(self) -> None:
+        due = time.monotonic()
+        for number, item in enumerate(self._items):
+            if number % 100 == 0:
+                while not self._stop.is_set() and (self._ahead(item) or time.monotonic() < due):
+                    self._kafka.poll(0.01)
+                if self._stop.is_set():
+                    return
+                due = max(due + 100 / self._rate, time.monotonic() - 1.0)
+                self._kafka.poll()
+            self._jumped = self._jumped or (self.event_ms > 0 and item.at_ms - self.event_ms > DAY_MS)
+            if self._jumped and item.path == "gateway":
+                self._await_stream()
+            self.ledger.begin(item)
+            self.sent, self.event_ms = self.sent + 1, item.at_ms
+            (self._kafka if item.path == "kafka" else self._http[item.path]).send(item)
+
+    def _await_stream(self) -> None:
+        """A gateway answers on what has been read: where days pass in a moment, it is asked after the stream has read them."""
+        looks = self._looks()
+        while not self._stop.is_set() and (self._looks() < looks + 3 or self._lag() > 0):
+            self._kafka.poll(0.05)
+        self._jumped = False
+
+    def _ahead(self, item: Item) -> bool:
+        oldest = self.ledger.oldest_pending_ms()
+        return (oldest is not None and item.at_ms - oldest > UNACKNOWLEDGED_MS) or self._lag() > self._most_behind
