@@ -40,7 +40,10 @@ class Injector:
     def inject(self, fault: Fault) -> Happened:
         """Do *fault*; when this returns, it is over and recovery begins."""
         happened = Happened(fault, self.clock())
-        getattr(self, fault.kind)(happened, random.Random(fault.seed))  # noqa: S311
+        try:
+            getattr(self, fault.kind)(happened, random.Random(fault.seed))  # noqa: S311
+        except Exception as error:
+            happened.problems.append(f"could not be carried out: {error!r}")
         happened.ended = self.clock()
         return happened
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from faultrun.ledger import Ledger
@@ -29,6 +29,13 @@ class Judgement:
         """Of *count* things checked under *name*, these are *wrong*."""
         self.checked[name] = self.checked.get(name, 0) + count
         self.violations.setdefault(name, []).extend(wrong)
+
+    def attempt(self, name: str, judge: Callable[[], None]) -> None:
+        """Run *judge*; that it fails is a violation too, and hinders no other."""
+        try:
+            judge()
+        except Exception as error:
+            self.check(f"judging {name}", 1, [f"{type(error).__name__}: {error}"[:2_000]])
 
     def summary(self) -> dict[str, object]:
         """For the report: counts, and the first of each kind of violation."""

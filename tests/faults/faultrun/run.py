@@ -124,18 +124,17 @@ class Run:
         judgement, stack = self.judgement, self._stack
         judgement.check("faults overcome", len(self.happened), (f"{h.fault.number}: {h.what}" for h in self.happened if h.recovered_s is None))
         judgement.check("processes that behaved", len(self.happened), (f"{h.fault.number}: {p}" for h in self.happened for p in h.problems))
-        self._await_trainings()
+        judgement.attempt("what trainings wait for", self._await_trainings)
         found = read_back(stack.servers)
         self._say(f"read back: {len(found.log):,} records, {len(found.verdicts):,} verdicts, {len(found.letters):,} dead letters")
         first = judge_log(found, self.ledger, judgement)
-        judge_verdicts(found, first, judgement)
-        judge_letters(found, self.ledger, first, judgement)
-        judge_answers(found, self.ledger, judgement)
-        judge_versions(found, stack.promoted_at, self._injector.rejected, judgement)
-        judge_trainings(found, self._injector.asked, stack.versions_by_request(), judgement)
-        self._await_archive(found)
-        judge_archive(stack.data / "archive", found, judgement)
-        judge_features(found, first, stack.layout.names, judgement)
+        judgement.attempt("verdicts", lambda: judge_verdicts(found, first, judgement))
+        judgement.attempt("letters", lambda: judge_letters(found, self.ledger, first, judgement))
+        judgement.attempt("answers", lambda: judge_answers(found, self.ledger, judgement))
+        judgement.attempt("versions", lambda: judge_versions(found, stack.promoted_at, self._injector.rejected, judgement))
+        judgement.attempt("trainings", lambda: judge_trainings(found, self._injector.asked, stack.versions_by_request(), judgement))
+        judgement.attempt("the archive", lambda: self._judge_archive(found))
+        judgement.attempt("features", lambda: judge_features(found, first, stack.layout.names, judgement))
         judgement.notes["HTTP answers"] = {f"{path} {status or 'none'}": count for (path, status), count in sorted(self.ledger.attempts.items())}
         judgement.notes["sent"] = {f"{path} {what}": count for (path, what), count in sorted(self.ledger.sent.items())}
         self._facts: dict[str, Any] = {
@@ -143,9 +142,10 @@ class Run:
             "seconds of load": round(loaded_s), "most records behind": self._watch.most_lag, "exits": dict(Counter(stack.exits())),
         }
 
-    def _await_archive(self, found: ReadBack) -> None:
+    def _judge_archive(self, found: ReadBack) -> None:
         within(90, lambda: len(archived(self._stack.data / "archive", "predictions")) >= len(found.verdicts)
                and len(archived(self._stack.data / "archive", "labels")) >= len(found.labels))
+        judge_archive(self._stack.data / "archive", found, self.judgement)
 
     def _await_trainings(self) -> None:
         asked = set(self._injector.asked)
