@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import faulthandler
+import os
 import signal
 import sys
 import threading
@@ -22,6 +23,8 @@ from centinela.settings_table import is_secret, variables
 from centinela.telemetry.logging import configure_logging
 
 S = TypeVar("S", bound=Settings)
+_UMASK = 0o027
+"""What a service writes holds transactions: nobody but its user and its group reads it."""
 END_WITHIN_S = 10.0
 """A process that has failed is gone after so long, whatever a client of it still waits for."""
 
@@ -50,6 +53,7 @@ def start(settings_class: type[S], service: str) -> tuple[S, threading.Event]:
             complete, or the keys of models cannot be used (exit 2, one clear line).
     """
     settings = load_settings(settings_class)
+    os.umask(_UMASK)
     configure_logging(settings, service)
     try:
         require_guarded(settings)

@@ -119,6 +119,9 @@ def test_with_its_own_rights_each_service_does_its_work(secured: Secured) -> Non
         assert {role: process.poll() for role, process in processes.items()} == dict.fromkeys(processes)
     checked = secured.run("audit", user="centinela-operator")
     assert "dead letters" in checked.stdout, checked.stderr
+    kept = [path for path in (secured.folder / "data").rglob("*") if path.is_file()]
+    assert kept
+    assert {path.stat().st_mode & 0o007 for path in kept} == {0}, "others may not read what holds transactions"
     for role in processes:
         text = secured.log(role).read_text()
         assert "AccessRefused" not in text

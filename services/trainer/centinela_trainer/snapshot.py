@@ -37,7 +37,7 @@ from centinela_trainer.store import sync_folder
 
 OBJECTS = "files/md5"
 DIRECTORY = ".dir"
-_READ_ONLY = 0o444
+_READ_ONLY = 0o440
 
 
 @dataclass(frozen=True)
