@@ -28,6 +28,7 @@ def main() -> int:
     parser.add_argument("--brokers", type=int, choices=(1, 3), default=3)
     parser.add_argument("--kinds", nargs="*", default=None, help="only these, in this order")
     parser.add_argument("--first-port", type=int, default=None, help=f"{PORTS} ports from here on; any free ones by default")
+    parser.add_argument("--patience", type=float, default=20.0, help="seconds to wait for the recovery from a fault before the next comes")
     parser.add_argument("--until", type=float, default=3_000.0, help="seconds after which no further fault comes")
     parser.add_argument("--report", type=Path, default=CHECKOUT / ".local" / "faults")
     options = parser.parse_args()
@@ -40,7 +41,7 @@ def main() -> int:
         try:
             stack.start()
             run = Run(stack, Options(seed, options.faults, options.brokers, options.rate, options.transactions, Profile(seed), kinds=options.kinds,
-                                     until_s=options.until), lambda line: print(line, flush=True))
+                                     until_s=options.until, patience_s=options.patience), lambda line: print(line, flush=True))
             judgement = run.go()
             run.report(options.report)
         finally:

@@ -105,11 +105,16 @@ class Injector:
     def kill_unsnapshotted(self, happened: Happened, _: random.Random) -> None:
         name = happened.fault.target
         happened.what = f"kill -9 {name} after a commit, before the snapshot of it"
-        pid, written = self._running(name), self.stack.newest_snapshots()
-        within(LOOK_FOR_S, lambda: self.stack.newest_snapshots() != written)
-        _send(pid, signal.SIGSTOP)
-        done, kept = self.stack.committed(), self.stack.newest_snapshots()
-        happened.hit = any(offset > kept.get(partition, -1) for partition, offset in done.items())
+        pid = self._running(name)
+        deadline = time.monotonic() + LOOK_FOR_S
+        happened.hit = False
+        while not happened.hit and time.monotonic() < deadline:
+            await_end(0.2)
+            _send(pid, signal.SIGSTOP)
+            done, kept = self.stack.committed(), self.stack.newest_snapshots()
+            happened.hit = any(offset > kept.get(partition, -1) for partition, offset in done.items())
+            if not happened.hit:
+                _send(pid, signal.SIGCONT)
         _send(pid, signal.SIGKILL)
 
     def kill_snapshotting(self, happened: Happened, _: random.Random) -> None:
