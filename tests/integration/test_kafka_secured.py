@@ -29,6 +29,7 @@ from centinela.topics import PREDICTIONS, TRANSACTIONS
 from centinela_local.jars import can_run_broker
 from centinela_local.ports import free_port
 
+pytestmark = pytest.mark.timeout(600)
 PORTS = ("ingest", "predictor", "drift", "archive")
 STRANGER = "stranger"
 ROLES = {"ingest": ["centinela_ingest"], "stream": ["centinela_predictor", "stream"], "archive": ["centinela_trainer", "archive"], "drift": ["centinela_drift"]}
@@ -112,10 +113,10 @@ def test_with_its_own_rights_each_service_does_its_work(secured: Secured) -> Non
         done = secured.run("simulate", *DAYS, "--history", user="centinela-operator")
         assert done.returncode == 0, done.stderr
         archived = secured.folder / "data" / "archive" / "predictions"
-        until(lambda: len({path.parent for path in archived.rglob("*.parquet")}) == 2, "verdicts of both days are archived")
-        until(lambda: secured.ask("ingest", "/ready") == 200, "ingest reaches Kafka")
+        until(lambda: len({path.parent for path in archived.rglob("*.parquet")}) == 2, "verdicts of both days are archived", 200)
+        until(lambda: secured.ask("ingest", "/ready") == 200, "ingest reaches Kafka", 120)
         assert secured.ask("ingest", "/transactions", TRANSACTION) == 202
-        until(lambda: secured.ask("drift", "/ready") == 200, "drift has joined its group")
+        until(lambda: secured.ask("drift", "/ready") == 200, "drift has joined its group", 120)
         assert {role: process.poll() for role, process in processes.items()} == dict.fromkeys(processes)
     checked = secured.run("audit", user="centinela-operator")
     assert "dead letters" in checked.stdout, checked.stderr

@@ -63,7 +63,7 @@ class SecuredBroker:
                         f"--cluster-id={_CLUSTER}", "--config", str(properties), *scram], check=True, capture_output=True)
         command = [str(java), "-Xms192m", f"-Xmx{self._node.heap_mb}m", "-XX:+UseSerialGC", "-Djava.net.preferIPv4Stack=true",
                    "-cp", classpath, "kafka.Kafka", str(properties)]
-        self._process = BackgroundProcess("Kafka", command, log=folder / "kafka.log", answers=self._listens)
+        self._process = BackgroundProcess("Kafka", command, log=folder / "kafka.log", answers=self._listens, start_timeout_s=150)
         self._process.start()
 
     def stop(self) -> None:

@@ -48,10 +48,10 @@ def test_services_that_start_wait_and_end_say_no_secret(tmp_path: Path) -> None:
         with log.open("wb") as file:
             running.append(subprocess.Popen([sys.executable, "-m", *role], env=environment(tmp_path / role[-1]), stdout=file, stderr=file, cwd=tmp_path))
     try:
-        until(lambda: all("does not answer" in log.read_text() for log in logs), "all wait for Kafka")
+        until(lambda: all("does not answer" in log.read_text() for log in logs), "all wait for Kafka", 150)
         for process in running:
             process.send_signal(signal.SIGTERM)
-        assert [process.wait(30) for process in running] == [0, 0]
+        assert [process.wait(90) for process in running] == [0, 0]
     finally:
         for process in running:
             process.kill()
