@@ -34,6 +34,7 @@ class Api:
         self.log = log
         environment = os.environ | {
             "CENTINELA_KAFKA_BOOTSTRAP_SERVERS": bootstrap_servers, "CENTINELA_INGEST_PORT": str(port), "CENTINELA_LOG_FORMAT": "json",
+            "CENTINELA_INGEST_DEADLINE_S": "8",
         }
         with log.open("wb") as stream:
             self.process = subprocess.Popen([sys.executable, "-m", "centinela_ingest"], env=environment, stdout=stream, stderr=stream)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import httpx
 
-DEADLINE_S = 40.0
+DEADLINE_S = 90.0
 
 
 class PredictorProcess:
@@ -22,7 +22,7 @@ class PredictorProcess:
         environment = {name: value for name, value in os.environ.items() if not name.startswith("CENTINELA_")} | {
             "CENTINELA_KAFKA_BOOTSTRAP_SERVERS": kafka, "CENTINELA_MLFLOW_TRACKING_URI": "http://127.0.0.1:9", "CENTINELA_DATA_DIR": str(folder),
             "CENTINELA_GATEWAY_PORT": str(port), "CENTINELA_PREDICTOR_PORT": str(port), "CENTINELA_MODEL_NAME": model_name, "CENTINELA_ATTRIBUTES": '["v1", "v2"]',
-            "CENTINELA_LOG_FORMAT": "json",
+            "CENTINELA_LOG_FORMAT": "json", "CENTINELA_GATEWAY_DEADLINE_S": "8",
         }
         self.log = (folder / f"{role}-{port}.log").open("a+")
         self.popen = subprocess.Popen([sys.executable, "-m", "centinela_predictor", role], env=environment, stderr=self.log)
