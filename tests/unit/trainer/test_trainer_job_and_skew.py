@@ -14,8 +14,10 @@ from centinela.events import LabelReported, RetrainRequested, TransactionScored
 from centinela.features.backfill import build_features
 from centinela.features.layout import FeatureLayout, pack_rows
 from centinela.kafka.port import TopicPartition
+from centinela.model.bundle import SIGNATURE
 from centinela.model.fake_store import FakeStore
 from centinela.model.registry import CHAMPION, Registry
+from centinela.model.signing import new_key
 from centinela.settings import Settings
 from centinela_ingest.simulator import Profile, Simulation
 from centinela_trainer.columns import Row, label_tables, verdict_tables
@@ -114,7 +116,8 @@ def test_a_challenger_is_promoted_only_where_served_features_are_those_of_the_ba
     tracking, registry = FakeTracking(store), Registry(Settings(model_name=NAME), store=store)
     check, work = SkewCheck(tmp_path / "archive", PARAMS.skew, tmp_path / "skew.json"), tmp_path / "work"
     work.mkdir()
-    job = TrainingJob(PARAMS, timedelta(days=7), reader, SnapshotStore(tmp_path / "snapshots"), check, tracking, registry, FixedClock(START), work)
+    key = new_key("trainer")[1]
+    job = TrainingJob(PARAMS, timedelta(days=7), reader, SnapshotStore(tmp_path / "snapshots"), check, tracking, registry, FixedClock(START), work, key)
     answer = job.run(RetrainRequested(request_id="r", model_name=NAME, requested_by="operator", as_of=START + timedelta(days=DAYS), reason="a test"))
     assert answer.outcome == outcome, answer.reason
     assert registry.version_of(CHAMPION) == ("1" if outcome == "promoted" else None)
@@ -123,5 +126,8 @@ def test_a_challenger_is_promoted_only_where_served_features_are_those_of_the_ba
     assert "skew.json" in tracking.artifacts
     report = load(tmp_path / "skew.json")
     assert report.mismatches == (0 if outcome == "promoted" else 200)
-    if outcome == "refused":
+    if outcome == "promoted":
+        signed = Registry(Settings(model_name=NAME, model_public_keys=key.public()), store=store).download("1", tmp_path / "signed")
+        assert (signed / SIGNATURE).read_text().startswith("trainer:ed25519.")
+    else:
         assert "served user_count_7d differs from the batch form in 100.00% of 200 sampled rows" in answer.reason
