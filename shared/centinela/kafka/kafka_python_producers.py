@@ -6,6 +6,7 @@ under a deadline.
 
 from __future__ import annotations
 
+import itertools
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -13,6 +14,7 @@ from contextlib import contextmanager, suppress
 from typing import Any, TypeVar
 
 import kafka.errors as kafka_errors
+import structlog
 from kafka.producer.kafka import KafkaProducer
 from kafka.structs import OffsetAndMetadata
 from kafka.structs import TopicPartition as KafkaPartition
@@ -26,6 +28,10 @@ from centinela.kafka.limits import LIMITS, MAX_REQUEST_BYTES, QUEUE_BYTES, Limit
 from centinela.kafka.port import Consumer, Delivery, Outgoing, TopicPartition
 
 T = TypeVar("T")
+_OVERDUE = 1.2
+"""The client settles each record within ``delivery_s``. One that is still open after so many times that long is stuck: it waits for ever
+for a producer id, for instance, where every broker was killed while it asked for one."""
+_log = structlog.get_logger(__name__)
 _FENCED = (kafka_errors.ProducerFencedError, kafka_errors.InvalidProducerEpochError)
 
 
@@ -47,30 +53,36 @@ def _config(brokers: str | Access, linger_ms: int, limits: Limits) -> dict[str, 
 
 
 class KafkaPythonProducer:
-    """``Producer`` of the port."""
+    """``Producer`` of the port. A client that leaves a record open is replaced: what it still held is not acknowledged, and may be sent again."""
 
     def __init__(self, brokers: str | Access, linger_ms: int = 5, limits: Limits = LIMITS) -> None:
         self._limits = limits
         self._config = _config(brokers, linger_ms, limits) | {"delivery_timeout_ms": int(limits.delivery_s * 1000)}
         self._connection: Connection[KafkaProducer] = Connection(self._connect)
         self._room = threading.Condition()
+        self._numbers = itertools.count()
+        self._open: dict[int, tuple[float, int]] = {}
+        """When each record was handed over that is not settled, the oldest first, and its size."""
         self._queued = 0
         self._failure: BaseException | None = None
 
     def send(self, record: Outgoing) -> Delivery:
         size = len(record.value or b"") + len(record.key or b"") + 100
+        number = next(self._numbers)
+        self._replace_stuck()
         with mapped_errors():
             client = self._connection.get()
             with self._room:
                 if not self._room.wait_for(lambda: self._queued + size <= QUEUE_BYTES, self._limits.queue_s):
                     raise DependencyUnavailable("the producer's queue is full: Kafka takes nothing", dependency="kafka")
                 self._queued += size
+                self._open[number] = (time.monotonic(), size)
             try:
                 future = client.send(record.topic, record.value, record.key, list(record.headers), record.partition)
             except BaseException:
-                self._release(size)
+                self._release(number)
                 raise
-        future.add_both(self._settle, size)
+        future.add_both(self._settle, number)
         return _Delivery(future)
 
     def flush(self, timeout_s: float) -> None:
@@ -90,13 +102,26 @@ class KafkaPythonProducer:
         with mapped_errors():
             return KafkaProducer(**self._config)
 
-    def _settle(self, size: int, result: object) -> None:
+    def _replace_stuck(self) -> None:
+        with self._room:
+            oldest = next(iter(self._open.values()), None)
+            if oldest is None or time.monotonic() - oldest[0] <= _OVERDUE * self._limits.delivery_s:
+                return
+            _log.warning("producer.replaced", open_records=len(self._open), oldest_s=round(time.monotonic() - oldest[0], 1))
+            self._open.clear()
+            self._queued = 0
+            self._room.notify_all()
+        if (client := self._connection.drop()) is not None:
+            threading.Thread(target=_close, args=(client, self._limits.request_s), name="kafka-close", daemon=True).start()
+
+    def _settle(self, number: int, result: object) -> None:
         if isinstance(result, BaseException):
             self._failure = result
-        self._release(size)
+        self._release(number)
 
-    def _release(self, size: int) -> None:
+    def _release(self, number: int) -> None:
         with self._room:
+            _, size = self._open.pop(number, (0.0, 0))
             self._queued -= size
             self._room.notify_all()
 
