@@ -10,19 +10,9 @@ from confluent_kafka import OFFSET_BEGINNING, OFFSET_END, KafkaError, KafkaExcep
 from confluent_kafka import Consumer as RdConsumer
 from confluent_kafka import TopicPartition as RdPartition
 
-from centinela.errors import DependencyUnavailable, TransactionAborted
+from centinela.errors import AccessRefused, DependencyUnavailable, TransactionAborted
 from centinela.kafka.access import Access
-from centinela.kafka.confluent_common import (
-    AWAY,
-    FORBIDDEN,
-    LOG,
-    MISSING,
-    READERS,
-    common_config,
-    mapped_errors,
-    note_refusal,
-    port_error,
-)
+from centinela.kafka.confluent_common import LOG, MISSING, READERS, common_config, mapped_errors, port_error, silence
 from centinela.kafka.guard import DeadlineExceeded, Guard
 from centinela.kafka.limits import LIMITS, Limits
 from centinela.kafka.port import Rebalance, Record, TopicPartition
@@ -161,8 +151,8 @@ class ConfluentConsumer:
     def partitions_of(self, topic: str) -> frozenset[TopicPartition]:
         with mapped_errors(self._hear):
             metadata = self._client.list_topics(topic, timeout=self._limits.request_s).topics[topic]
-            if metadata.error is not None and metadata.error.code() in FORBIDDEN:
-                raise KafkaException(metadata.error)
+            if metadata.error is not None and isinstance(refused := port_error(metadata.error), AccessRefused):
+                raise refused
         return frozenset(TopicPartition(topic, n) for n in metadata.partitions)
 
     def commit(self, offsets: Mapping[TopicPartition, int]) -> None:
@@ -271,8 +261,7 @@ class ConfluentConsumer:
             self._take_messages([message], [])
 
     def _on_error(self, error: KafkaError) -> None:
-        note_refusal(error)
-        if error.code() in AWAY or REFUSALS.recent() is not None:
+        if silence(error):
             self._silent = True
         else:
             LOG.warning("librdkafka: %s", error)

@@ -37,6 +37,8 @@ AWAY = MISSING | {
     KafkaError.REQUEST_TIMED_OUT, KafkaError.COORDINATOR_NOT_AVAILABLE, KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
     KafkaError.NOT_COORDINATOR, KafkaError.LEADER_NOT_AVAILABLE, KafkaError.NOT_LEADER_FOR_PARTITION,
     KafkaError.UNSTABLE_OFFSET_COMMIT, KafkaError.NETWORK_EXCEPTION, KafkaError.BROKER_NOT_AVAILABLE, KafkaError.NOT_ENOUGH_REPLICAS,
+    KafkaError.NOT_ENOUGH_REPLICAS_AFTER_APPEND, KafkaError.OFFSET_NOT_AVAILABLE, KafkaError.REPLICA_NOT_AVAILABLE, KafkaError.FENCED_LEADER_EPOCH,
+    KafkaError.UNKNOWN_LEADER_EPOCH,
 }
 
 
@@ -44,6 +46,12 @@ def note_refusal(error: KafkaError) -> None:
     """Keep it where *error* says that a broker refuses us: the call that waits for an answer gets a time-out only."""
     if error.code() in _UNKNOWN or (error.code() == KafkaError._SSL and "certificate" in error.str()):
         REFUSALS.note(error.str())
+
+
+def silence(error: KafkaError) -> bool:
+    """Whether *error*, told to a callback, means that calls have no answer; a refusal is noted."""
+    note_refusal(error)
+    return error.code() in AWAY or REFUSALS.recent() is not None
 
 
 def ask_why(access: Access, timeout_s: float) -> None:
