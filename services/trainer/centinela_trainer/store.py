@@ -52,6 +52,8 @@ class ArchiveStore:
             self.root.mkdir(parents=True, exist_ok=True)
             self._lock = (self.root / ".lock").open("w")
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            for left in self.root.glob("*/day=*/*.tmp"):
+                left.unlink()
         except BlockingIOError as error:
             raise DependencyUnavailable(f"another process writes to {self.root}; only one may", dependency="archive lock") from error
         except OSError as error:
@@ -60,7 +62,8 @@ class ArchiveStore:
     def begin(self, stream: str, partition: TopicPartition, committed: int | None) -> int | None:
         """Where to read *partition* from: the offset at which the archive ends; None for the beginning of the log.
 
-        Files past that offset (a flush that was cut short) are replaced as their offsets are written again. Where the group
+        Files past that offset (a flush that was cut short) are replaced as their offsets are written again, from the first of a
+        file that only reaches past it (the group was set back). Where the group
         knows no offset although files stand (offsets expired, the topic was made anew), those are kept under a name of their own.
         """
         extents = list(self._extents(stream, partition))
@@ -72,8 +75,9 @@ class ArchiveStore:
             self._leftovers[stream, partition] = []
             return None
         archived = min(self.offsets().get(partition, 0), committed)
-        self._leftovers[stream, partition] = [extent for extent in extents if extent.last >= archived]
-        return archived
+        leftovers = [extent for extent in extents if extent.last >= archived]
+        self._leftovers[stream, partition] = leftovers
+        return min([archived, *(extent.first for extent in leftovers)])
 
     def write(self, stream: str, partition: TopicPartition, first: int, last: int, tables: Mapping[date, Sequence[pa.Table]]) -> int:
         """Make the events of offsets *first* to *last* stand on the disk: aside, fsync, rename. Returns bytes written.
