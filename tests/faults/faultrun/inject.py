@@ -18,7 +18,6 @@ from faultrun.plan import Fault
 from faultrun.stack import PREDICTORS, FaultStack
 from faultrun.watch import Happened, await_end
 
-DRAIN_S = 10.0
 LOOK_FOR_S = 15.0
 
 
@@ -28,12 +27,14 @@ class Injector:
 
     Attributes:
         retrain: Asks for a training; the request's id.
+        drain_s: Longest time that a service may take to end after SIGTERM.
         asked: Ids of the trainings asked for.
     """
 
     stack: FaultStack
     clock: Callable[[], float]
     retrain: Callable[[str], str]
+    drain_s: float
     asked: list[str] = field(default_factory=list)
     rejected: list[str] = field(default_factory=list)
 
@@ -59,14 +60,14 @@ class Injector:
         pid = self._running(name)
         began = time.monotonic()
         _send(pid, signal.SIGTERM)
-        if not within(DRAIN_S + 20, lambda: _gone(pid)):
-            happened.problems.append(f"{name} still ran {DRAIN_S + 20:.0f} s after SIGTERM")
+        if not within(self.drain_s + 20, lambda: _gone(pid)):
+            happened.problems.append(f"{name} still ran {self.drain_s + 20:.0f} s after SIGTERM")
             _send(pid, signal.SIGKILL)
             return
         took = time.monotonic() - began
         happened.what += f", gone after {took:.1f} s"
-        if took > DRAIN_S:
-            happened.problems.append(f"{name} took {took:.1f} s to end after SIGTERM (limit {DRAIN_S:.0f} s)")
+        if took > self.drain_s:
+            happened.problems.append(f"{name} took {took:.1f} s to end after SIGTERM (limit {self.drain_s:.0f} s)")
         if (status := self.exit_status(pid, name)) != "0":
             happened.problems.append(f"{name} ended with {status} after SIGTERM")
 

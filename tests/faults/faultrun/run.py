@@ -57,6 +57,7 @@ class Options:
     kinds: Sequence[Kind] | None = None
     mounts: bool = True
     until_s: float = 3_000.0
+    drain_s: float = 10.0
 
 
 class Run:
@@ -72,7 +73,7 @@ class Run:
         self.ledger, self.judgement = Ledger(), Judgement()
         self.happened: list[Happened] = []
         self._watch = Watch(stack.servers, stack.urls, round(2 * options.rate), self.clock)
-        self._injector = FullInjector(stack, self.clock, self._retrain)
+        self._injector = FullInjector(stack, self.clock, self._retrain, options.drain_s)
         self._load = Load(Workload(options.profile).items(), self.ledger, KafkaSender(stack.servers, self.ledger),
                           HttpSender("ingest", stack.urls["ingest"], self.ledger), HttpSender("gateway", stack.urls["gateway"], self.ledger),
                           rate=options.rate, lag=lambda: self._watch.lag, looks=lambda: self._watch.looks)
