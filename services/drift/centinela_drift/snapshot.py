@@ -14,6 +14,7 @@ import structlog
 from numpy.typing import NDArray
 
 from centinela.errors import CentinelaError
+from centinela.files import sync_folder
 
 log = structlog.get_logger()
 KEPT = 3
@@ -49,7 +50,7 @@ class SnapshotStore:
             file.flush()
             os.fsync(file.fileno())
         aside.replace(path)
-        self._sync_folder()
+        sync_folder(self._folder)
         for number in numbers[:-(KEPT - 1)]:
             self._path(number).unlink(missing_ok=True)
         return path
@@ -75,10 +76,3 @@ class SnapshotStore:
 
     def _numbers(self) -> list[int]:
         return sorted(int(path.stem.removeprefix("state-")) for path in self._folder.glob("state-*.npz"))
-
-    def _sync_folder(self) -> None:
-        descriptor = os.open(self._folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)

@@ -21,6 +21,7 @@ from pathlib import Path
 from uuid import uuid4
 
 from centinela.errors import DependencyUnavailable
+from centinela.files import sync_folder
 from centinela_trainer.dataset import Dataset
 from centinela_trainer.snapshot_format import (
     PREFIX,
@@ -33,7 +34,6 @@ from centinela_trainer.snapshot_format import (
     partitions,
     read_folder,
 )
-from centinela_trainer.store import sync_folder
 
 OBJECTS = "files/md5"
 DIRECTORY = ".dir"

@@ -20,6 +20,7 @@ import pyarrow.parquet as pq
 import structlog
 
 from centinela.errors import DependencyUnavailable
+from centinela.files import sync_folder
 from centinela.kafka.port import TopicPartition
 
 log = structlog.get_logger()
@@ -168,12 +169,3 @@ def _within(day: date, first: date | None, last: date | None) -> bool:
 def _split_name(name: str) -> tuple[str, int]:
     topic, _, number = name.rpartition("-")
     return topic, int(number)
-
-
-def sync_folder(folder: Path) -> None:
-    """Make the names in *folder* stand on the disk."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

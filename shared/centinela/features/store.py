@@ -10,6 +10,7 @@ from pathlib import Path
 from centinela.errors import DependencyUnavailable
 from centinela.features.shared_store import SharedFolder
 from centinela.features.snapshot_names import name_of, position_of
+from centinela.files import sync_folder
 
 
 class SnapshotStore:
@@ -37,11 +38,7 @@ class SnapshotStore:
                 file.flush()
                 os.fsync(file.fileno())
             aside.replace(final)
-            folder = os.open(self._folder, os.O_RDONLY)
-            try:
-                os.fsync(folder)
-            finally:
-                os.close(folder)
+            sync_folder(self._folder)
             for position_, path in sorted(self._here().items(), reverse=True)[self._keep:]:
                 if position_ != position:
                     path.unlink(missing_ok=True)
