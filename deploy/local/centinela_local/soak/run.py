@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 
 from rich.console import Console
 
 from centinela.settings import Settings
+from centinela_ingest.feed import DeliveryIncomplete
 from centinela_ingest.simulator import Drift
 from centinela_local.demo.feeder import Feeder
 from centinela_local.demo.plan import Plan
@@ -44,6 +46,7 @@ class Soak(Demo):
         self._feeder = Feeder(settings, plan, lambda: self._view.figures.lag < plan.lag_limit, lambda: plan.day_seconds, drifts=attacks(plan))
         self._probe = Probe(f"{urls['gateway']}/predict", lambda: self._feeder.event_time, interval_s=0.1)
         self._client = Probe(f"{urls['ingest']}/transactions", lambda: self._feeder.event_time, interval_s=0.5, name="posted")
+        self._undelivered: str | None = None
         self._file = SampleFile(samples)
         self._sampler = Sampler(stack, settings, {"kafka log": stack.paths.kafka, "mlflow": stack.paths.mlflow, "logs": stack.paths.log})
 
@@ -55,12 +58,16 @@ class Soak(Demo):
                 self._load_history()
                 self._train_first_champion()
                 self._stream(minutes * 60)
-                self._stop_sending()
+                try:
+                    self._stop_sending()
+                except DeliveryIncomplete as incomplete:
+                    self._undelivered = str(incomplete)
             return self._drained()
         finally:
             for probe in (self._probe, self._client):
                 probe.stop()
-            self._feeder.stop()
+            with contextlib.suppress(DeliveryIncomplete):
+                self._feeder.stop()
             self._observer.stop()
             self._sampler.close()
 
@@ -71,7 +78,7 @@ class Soak(Demo):
     def told(self) -> dict[str, object]:
         """What happened, in figures."""
         return {
-            "transactions": self._feeder.transactions, "event_time": str(self._feeder.event_time), "retrain_requests": len(self.story.drift_requests),
+            "transactions": self._feeder.transactions, "undelivered": self._undelivered, "event_time": str(self._feeder.event_time), "retrain_requests": len(self.story.drift_requests),
             "trainings": len(self.story.trainings), "promotions": len(self.story.promotions),
             "requests": self._probe.requests, "failed_requests": self._probe.failures,
             "posts": self._client.requests, "failed_posts": self._client.failures,
