@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import signal
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -148,7 +149,10 @@ def test_a_taken_port_is_named_with_the_variable_that_changes_it(make_stack: Cal
         make_stack(serving("ingest", port=taken)).up(30)
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="the kernel tells a child of its parent's death on Linux only")
+on_linux = pytest.mark.skipif(sys.platform != "linux", reason="the kernel tells a child of its parent's death, and hands over orphans, on Linux only")
+
+
+@on_linux
 def test_processes_end_with_a_killed_supervisor(make_stack: Callable[..., Stack]) -> None:
     stack = make_stack(serving("ingest"))
     stack.up(30)
@@ -156,3 +160,39 @@ def test_processes_end_with_a_killed_supervisor(make_stack: Callable[..., Stack]
     os.kill(int(stack.paths.supervisor_pid.read_text()), signal.SIGKILL)
     assert eventually(lambda: all(gone(pid) for pid in running.values()))
     stack.up(30)
+
+
+STARTER = """
+import subprocess, sys
+from pathlib import Path
+from centinela_local.process import BackgroundProcess
+
+child = "import subprocess, sys, time; print(subprocess.Popen([sys.executable, '-S', '-c', 'import time; time.sleep(300)']).pid, flush=True); time.sleep(300)"
+log = Path(sys.argv[1])
+family = BackgroundProcess("a family", [sys.executable, "-m", "centinela_local.family", sys.executable, "-S", "-c", child], log=log,
+                           answers=lambda: log.read_text().endswith("\\n"))
+family.start()
+print(family._process.pid, flush=True)
+sys.stdin.read()
+"""
+
+
+@on_linux
+def test_what_a_command_started_ends_with_whoever_started_the_command(tmp_path: Path) -> None:
+    log = tmp_path / "family.log"
+    with subprocess.Popen([sys.executable, "-c", STARTER, str(log)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as starter:
+        assert starter.stdout is not None
+        family, grandchild = int(starter.stdout.readline()), int(log.read_text())
+        assert not gone(family)
+        assert not gone(grandchild)
+        starter.kill()
+
+    assert eventually(lambda: gone(family) and gone(grandchild))
+
+
+@on_linux
+def test_a_command_that_ends_ends_what_it_started_and_its_code_is_told() -> None:
+    child = "import subprocess, sys; print(subprocess.Popen([sys.executable, '-S', '-c', 'import time; time.sleep(300)']).pid); sys.exit(7)"
+    done = subprocess.run([sys.executable, "-m", "centinela_local.family", sys.executable, "-S", "-c", child], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 7
+    assert eventually(lambda: gone(int(done.stdout)))

@@ -16,7 +16,7 @@ MLFLOW_ENVIRONMENT = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DIS
 def mlflow_command(folder: Path, port: int) -> list[str]:
     """The command that serves runs and registry of *folder* on the loopback interface. The folder must exist when it runs."""
     root = folder.resolve()
-    return [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", f"sqlite:///{root / 'mlflow.db'}",
+    return [sys.executable, "-m", "centinela_local.family", sys.executable, "-m", "mlflow", "server", "--backend-store-uri", f"sqlite:///{root / 'mlflow.db'}",
             "--artifacts-destination", str(root / "artifacts"), "--host", LOOPBACK, "--port", str(port), "--workers", "1",
             "--allowed-hosts", f"{LOOPBACK}:{port},localhost:{port}"]
 
