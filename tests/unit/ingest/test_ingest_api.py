@@ -3,44 +3,19 @@
 from __future__ import annotations
 
 import json
-import threading
 from collections.abc import Callable
-from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 import structlog
 from fastapi.testclient import TestClient
+from ingest_api import GOOD, LABEL, TRACE, build
 
-from centinela.clock import Clock, FixedClock, SystemClock
 from centinela.codec import Decoder
-from centinela.errors import DependencyUnavailable
 from centinela.events import LabelReported, TransactionReceived
-from centinela.kafka.fake import FakeBroker, FakeConsumer, FakeProducer
-from centinela.kafka.port import Delivery, Outgoing
+from centinela.kafka.fake import FakeBroker
 from centinela.security.keys import new_key
 from centinela.telemetry.correlation import header
-from centinela_ingest.bootstrap import Service
-from centinela_ingest.settings import IngestSettings
-
-NOW = datetime(2026, 3, 10, tzinfo=UTC)
-TRACE = "00-" + "a" * 32 + "-" + "b" * 16 + "-01"
-GOOD: dict[str, Any] = {
-    "transaction_id": "tx-1", "user_id": "u-42", "terminal_id": "t-7", "occurred_at": "2026-03-01T10:15:30Z", "amount": 100.5,
-    "attributes": {"v1": 0.5, "v2": None},
-}
-LABEL: dict[str, Any] = {
-    "transaction_id": "tx-1", "user_id": "u-42", "is_fraud": True, "occurred_at": "2026-03-01T10:15:30Z", "reported_at": "2026-03-08T09:00:00Z",
-}
-
-
-def build(broker: FakeBroker, producer: Any = None, clock: Clock | None = None, **settings: Any) -> tuple[TestClient, Service]:
-    service = Service(
-        IngestSettings(**settings), threading.Event(), producer=producer or FakeProducer(broker), consumer=FakeConsumer(broker),
-        clock=clock or FixedClock(NOW),
-    )
-    service.watch.look()
-    return TestClient(service.app), service
 
 
 @pytest.fixture
@@ -218,105 +193,6 @@ def test_logs_hold_neither_the_user_nor_card_data(client: TestClient) -> None:
     for secret in ("u-42", "100.5", "t-7"):
         assert secret not in text
     assert len(logs[0]["user"]) == 16
-
-
-def test_kafka_away_is_answered_at_once_with_a_time_to_come_back(broker: FakeBroker) -> None:
-    client, service = build(broker, ingest_retry_after_s=3)
-    broker.away = True
-    answer = client.post("/transactions", json=GOOD)
-    assert (answer.status_code, answer.json()["error"], answer.headers["retry-after"]) == (503, "kafka_unavailable", "3")
-    assert client.get("/ready").status_code == 503
-    assert "kafka" in client.get("/ready").json()["waiting_for"]
-    assert client.get("/health").status_code == 200
-
-    broker.away = False
-    service.watch.look()
-    assert client.get("/ready").status_code == 200
-    assert client.post("/transactions", json=GOOD).status_code == 202
-    assert len(broker.records("transactions")) == 1
-
-
-def test_before_kafka_was_ever_reached_nothing_is_ready_nor_sent(broker: FakeBroker) -> None:
-    broker.away = True
-    client, _ = build(broker)
-    assert client.get("/ready").status_code == 503
-    assert client.post("/labels", json=LABEL).status_code == 503
-
-
-def test_a_missing_topic_is_waited_for_by_name() -> None:
-    broker = FakeBroker(auto_create=False)
-    client, _ = build(broker)
-    assert "no topic transactions" in client.get("/ready").json()["waiting_for"]["kafka"]
-
-
-class Unacknowledged:
-    """A producer whose broker answers when the test says so."""
-
-    def __init__(self) -> None:
-        self.release = threading.Event()
-        self.waiting = threading.Semaphore(0)
-
-    def send(self, record: Outgoing) -> Delivery:
-        return self
-
-    def wait(self, timeout_s: float) -> None:
-        self.waiting.release()
-        if not self.release.wait(min(timeout_s, 10)):
-            raise DependencyUnavailable("no acknowledgement", dependency="kafka")
-
-    def flush(self, timeout_s: float) -> None:
-        """Nothing is queued."""
-
-    def close(self) -> None:
-        """Nothing to release."""
-
-
-def test_without_an_acknowledgement_in_time_the_answer_is_503(broker: FakeBroker) -> None:
-    client, _ = build(broker, Unacknowledged(), ingest_deadline_s=0.05)
-    answer = client.post("/transactions", json=GOOD)
-    assert (answer.status_code, answer.json()["error"]) == (503, "kafka_unavailable")
-
-
-def test_more_waiting_requests_than_allowed_are_refused_rather_than_queued(broker: FakeBroker) -> None:
-    producer = Unacknowledged()
-    client, _ = build(broker, producer, ingest_in_flight=1)
-    first: list[int] = []
-    sender = threading.Thread(target=lambda: first.append(client.post("/transactions", json=GOOD).status_code))
-    sender.start()
-    assert producer.waiting.acquire(timeout=10)
-    second = client.post("/transactions", json=GOOD)
-    producer.release.set()
-    sender.join(10)
-    assert (second.status_code, second.json()["error"], second.headers["retry-after"], first) == (429, "overloaded", "1", [202])
-
-
-def test_the_time_that_a_client_allows_is_kept_and_says_nothing_about_kafka(broker: FakeBroker) -> None:
-    client, _ = build(broker, Unacknowledged(), SystemClock())
-    answer = client.post("/transactions", json=GOOD, headers={"X-Request-Timeout-Ms": "30"})
-    assert (answer.status_code, answer.json()["error"], answer.headers["retry-after"]) == (504, "deadline_exceeded", "1")
-    assert client.get("/ready").status_code == 200
-
-
-@pytest.mark.parametrize("milliseconds", ["0", "-1", "soon", "1.5", "", "\u0661"])
-def test_a_time_that_is_none_is_refused_before_anything_is_sent(client: TestClient, broker: FakeBroker, milliseconds: str) -> None:
-    answer = client.post("/transactions", json=GOOD, headers={"X-Request-Timeout-Ms": milliseconds.encode()})
-    assert (answer.status_code, answer.json()["error"]) == (400, "invalid_header")
-    assert broker.records("transactions") == []
-
-
-class Broken(Unacknowledged):
-    """A client that has failed for good."""
-
-    def send(self, record: Outgoing) -> Delivery:
-        raise RuntimeError("the producer is lost")
-
-
-def test_a_client_that_failed_for_good_ends_the_process_for_a_new_start(broker: FakeBroker) -> None:
-    _, service = build(broker, Broken())
-    answer = TestClient(service.app, raise_server_exceptions=False).post("/transactions", json=GOOD)
-    assert answer.status_code == 500
-    assert service.failed
-    assert not service.health.live
 
 
 def test_metrics_count_what_was_taken_and_refused(client: TestClient) -> None:

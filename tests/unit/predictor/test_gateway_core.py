@@ -2,149 +2,28 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator
-from concurrent.futures import Future
-from datetime import UTC, datetime, timedelta
-from pathlib import Path
+from datetime import timedelta
 
 import msgspec
-import numpy as np
 import pytest
-from numpy.typing import NDArray
+from gateway_world import DECODE, LAYOUT, NOW, TRACE, World, running_world, tx
 
 from centinela.backpressure import Deadline, RequestUnserved
-from centinela.clock import FixedClock
-from centinela.codec import Decoder
-from centinela.errors import DependencyUnavailable, InvalidRecord
+from centinela.errors import InvalidRecord
 from centinela.events import TransactionReceived
-from centinela.features.layout import FeatureLayout, unpack_rows
-from centinela.kafka.port import Delivery, Outgoing
+from centinela.features.layout import unpack_rows
 from centinela.telemetry.correlation import header
-from centinela_predictor.calls import Answer, Call
-from centinela_predictor.dispatch import Dispatch
+from centinela_predictor.calls import Call
 from centinela_predictor.fakes import FakeScorer, served
-from centinela_predictor.gateway import Gateway, NotReady
-from centinela_predictor.link import Link
-from centinela_predictor.model_slot import ModelSlot
-from centinela_predictor.outbox import Outbox, OutboxFull
-from centinela_predictor.outbox_drain import OutboxDrain
 from centinela_predictor.requests import PredictRequest, RefusedRequest
-from centinela_predictor.routing import Router
-from centinela_predictor.scoring import ScoringCore
 from centinela_predictor.verdicts import GivenVerdict, VerdictBook
-
-NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
-TRACE = "00-" + "a" * 32 + "-" + "b" * 16 + "-01"
-LAYOUT = FeatureLayout(("v1",))
-DECODE = Decoder(TransactionReceived).decode
-
-
-class AmountOnly:
-    """Features that are the amount and nothing else; the amount 13 cannot be served."""
-
-    layout = LAYOUT
-
-    def seen(self, transactions: list[TransactionReceived]) -> list[bool]:
-        return [t.transaction_id == "from-ingest" for t in transactions]
-
-    def features(self, transactions: list[TransactionReceived]) -> NDArray[np.float64]:
-        if any(t.amount == 13 for t in transactions):
-            raise ZeroDivisionError("a fault of ours")
-        matrix = np.full((len(transactions), len(LAYOUT.names)), np.nan)
-        matrix[:, 0] = [t.amount for t in transactions]
-        return matrix
-
-
-class Refused:
-    """The way of a record that the broker does not take."""
-
-    def wait(self, timeout_s: float) -> None:
-        raise InvalidRecord("too_large", "the topic's limit")
-
-
-class Broker:
-    """A producer whose acknowledgements a test gives."""
-
-    def __init__(self) -> None:
-        self.sent: list[Outgoing] = []
-        self.acknowledges = threading.Event()
-        self.acknowledges.set()
-        self.away = False
-        self.refuses: InvalidRecord | None = None
-        self.refuses_id: str | None = None
-
-    def send(self, record: Outgoing) -> Delivery:
-        if self.away:
-            raise DependencyUnavailable("Kafka does not answer")
-        if self.refuses:
-            raise self.refuses
-        if self.refuses_id and DECODE(record.value).transaction_id == self.refuses_id:
-            return Refused()
-        self.sent.append(record)
-        return self
-
-    def wait(self, timeout_s: float) -> None:
-        if not self.acknowledges.wait(timeout_s):
-            raise DependencyUnavailable("not acknowledged in time")
-
-    def flush(self, timeout_s: float) -> None:
-        """Nothing is kept back."""
-
-    def close(self) -> None:
-        """Nothing to release."""
-
-
-def drain(world: World) -> None:
-    """Send what waits in the outbox, until nothing more can be done."""
-    closing = threading.Event()
-    closing.set()
-    OutboxDrain(world.outbox, world.broker, world.link, world.book, world.clock, closing).run()
-
-
-class World:
-    """A gateway with its threads, and what surrounds it."""
-
-    def __init__(self, allowed_s: float = 20.0, queue_limit: int = 100, patience_s: float = 20.0, outbox_records: int = 100) -> None:
-        self.slot, self.broker, self.book, self.clock = ModelSlot(), Broker(), VerdictBook(1_000), FixedClock(NOW)
-        self.slot.swap("champion", served("1"))
-        core = ScoringCore(self.slot, Router("salt", 0.0))
-        self.outbox = Outbox(Path(":memory:"), self.clock, most_records=outbox_records, most_bytes=10_000_000)
-        self.link = Link(self.outbox, self.clock)
-        self.dispatch = Dispatch(self.broker, self.outbox, self.link, self.book, self.clock, patience_s)
-        self.lacks: dict[str, str] = {}
-        self.gateway = Gateway(core, AmountOnly(), self.dispatch, self.book, self.clock, queue_limit, lambda: self.lacks)
-        self.allowed_s = allowed_s
-        self.threads = [threading.Thread(target=run, daemon=True) for run in (self.gateway.work, self.dispatch.settle)]
-
-    def start(self) -> World:
-        for thread in self.threads:
-            thread.start()
-        return self
-
-    def stop(self) -> None:
-        self.broker.acknowledges.set()
-        self.gateway.stop()
-        for thread in self.threads:
-            thread.join(10)
-            assert not thread.is_alive()
-
-    def ask(self, *requests: PredictRequest) -> list[Answer]:
-        return self.submit(*requests).result(10)
-
-    def submit(self, *requests: PredictRequest) -> Future[list[Answer]]:
-        return self.gateway.submit(list(requests), TRACE, "req-1", Deadline(self.clock, None, self.allowed_s))
 
 
 @pytest.fixture
 def world() -> Iterator[World]:
-    world = World().start()
-    yield world
-    world.stop()
-
-
-def tx(transaction_id: str | None = "tx-1", amount: float = 912.0, **more: object) -> PredictRequest:
-    return PredictRequest(transaction_id=transaction_id, amount=amount, **more)  # type: ignore[arg-type]
+    with running_world() as world:
+        yield world
 
 
 def test_the_log_has_the_transaction_with_the_verdict_that_was_answered(world: World) -> None:
@@ -223,124 +102,6 @@ def test_the_same_id_with_other_values_is_a_conflict_and_nothing_is_written(worl
     assert (refused.value.status, refused.value.field) == (409, field)
     assert len(world.broker.sent) == before
     assert world.book.get("new") is None
-
-
-def test_with_kafka_away_the_verdict_is_in_the_outbox_when_it_is_answered_and_a_retry_gets_it(world: World) -> None:
-    world.broker.away = True
-    [first] = world.ask(tx())
-    [kept] = world.outbox.oldest(10)
-    event = DECODE(kept.outgoing.value)
-    assert (kept.transaction_id, event.verdict.score if event.verdict else None) == ("tx-1", first.fraud_probability)
-    world.slot.swap("champion", served("2"))
-    assert world.ask(tx()) == [msgspec.structs.replace(first, repeated=True)]
-    assert len(world.outbox) == 1
-    with pytest.raises(RefusedRequest):
-        world.ask(tx(amount=1.0))
-
-
-def test_what_kafka_does_not_acknowledge_in_its_time_goes_to_the_outbox_and_what_follows_behind_it() -> None:
-    world = World(patience_s=0.02).start()
-    world.broker.acknowledges.clear()
-    world.ask(tx("late"))
-    world.broker.acknowledges.set()
-    world.ask(tx("after"))
-    world.stop()
-    assert [kept.transaction_id for kept in world.outbox.oldest(10)] == ["late", "after"]
-    assert [DECODE(record.value).transaction_id for record in world.broker.sent] == ["late"]
-
-
-def test_half_of_a_short_time_is_left_for_the_outbox() -> None:
-    world = World(allowed_s=0.04).start()
-    world.broker.acknowledges.clear()
-    [answer] = world.ask(tx())
-    world.stop()
-    assert (answer.transaction_id, len(world.outbox)) == ("tx-1", 1)
-
-
-def test_a_full_outbox_takes_no_new_transaction_and_a_refused_one_is_decided_anew_when_there_is_room() -> None:
-    world = World(outbox_records=1).start()
-    world.broker.away = True
-    [kept] = world.ask(tx("kept"))
-    for _ in range(3):
-        with pytest.raises(OutboxFull):
-            world.ask(tx("refused"))
-    with pytest.raises(OutboxFull):
-        world.ask(tx("kept"), tx("other"))
-    assert world.ask(tx("kept")) == [msgspec.structs.replace(kept, repeated=True)]
-    assert len(world.book) == 1
-
-    world.broker.away = False
-    drain(world)
-    world.slot.swap("champion", served("2"))
-    [answer] = world.ask(tx("refused"))
-    world.stop()
-    assert answer.model_version == "2"
-    assert [DECODE(record.value).transaction_id for record in world.broker.sent] == ["kept", "refused"]
-
-
-def test_a_batch_that_does_not_fit_is_refused_whole_and_a_smaller_one_beside_it_is_taken() -> None:
-    world = World(outbox_records=2)
-    world.link.lost("away")
-    big, small = world.submit(*[tx(f"b{n}") for n in range(2)]), world.submit(tx("s"))
-    world.start().stop()
-    assert [answer.transaction_id for answer in big.result(0)] == ["b0", "b1"]
-    with pytest.raises(OutboxFull):
-        small.result(0)
-    assert world.book.get("s") is None
-
-
-def test_what_the_outbox_has_is_sent_in_order_and_then_records_go_straight_again(world: World) -> None:
-    world.broker.away = True
-    for n in range(5):
-        world.ask(tx(f"kept-{n}", user_id="u"))
-    world.broker.away = False
-    world.ask(tx("behind", user_id="u"))
-    drain(world)
-    world.ask(tx("straight", user_id="u"))
-    assert [DECODE(record.value).transaction_id for record in world.broker.sent] == [*(f"kept-{n}" for n in range(5)), "behind", "straight"]
-    assert (len(world.outbox), world.link.away) == (0, None)
-
-
-def test_what_the_log_is_known_to_have_leaves_the_outbox_unsent(world: World) -> None:
-    world.broker.away = True
-    world.ask(tx("came-by-itself"), tx("did-not"))
-    world.broker.away = False
-    entry = world.book.get("came-by-itself")
-    assert entry is not None
-    world.book.learn(entry.verdict, final=False)
-    drain(world)
-    assert [DECODE(record.value).transaction_id for record in world.broker.sent] == ["did-not"]
-    assert len(world.outbox) == 0
-
-
-def test_a_record_that_kafka_will_never_take_holds_up_no_other(world: World) -> None:
-    world.broker.away = True
-    world.ask(tx("never"))
-    world.ask(tx("later"))
-    world.broker.away = False
-    world.broker.refuses_id = "never"
-    drain(world)
-    assert [DECODE(record.value).transaction_id for record in world.broker.sent] == ["later"]
-    assert len(world.outbox) == 0
-
-
-def test_before_it_is_ready_a_gateway_gives_the_verdicts_it_knows_and_no_new_one(world: World) -> None:
-    [first] = world.ask(tx())
-    world.lacks = {"transactions": "being read"}
-    assert world.ask(tx()) == [msgspec.structs.replace(first, repeated=True)]
-    with pytest.raises(NotReady, match="transactions: being read"):
-        world.ask(tx("new"))
-
-
-def test_a_verdict_that_the_log_may_not_have_is_not_forgotten_however_many_follow() -> None:
-    world = World().start()
-    world.broker.away = True
-    world.ask(tx("kept"))
-    for n in range(1_500):
-        world.book.learn(GivenVerdict(transaction_id=str(n), occurred_at=NOW, amount=1, decision="approve", variant="none", scored_at=NOW), final=True)
-    world.stop()
-    assert world.book.get("kept") is not None
-    assert world.book.get("0") is None
 
 
 def test_a_record_that_the_log_will_not_take_is_too_large_and_forgotten(world: World) -> None:
