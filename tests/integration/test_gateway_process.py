@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import signal
 import socket
 import subprocess
@@ -15,6 +14,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+from held_open import HeldOpen
 from predictor_process import DEADLINE_S
 from predictor_process import PredictorProcess as Process
 from waiting import until
@@ -43,14 +43,19 @@ def start(tmp_path: Path) -> Iterator[Callable[..., Process]]:
         process.clean_up()
 
 
+def provide(settings: PredictorSettings, folder: Path) -> None:
+    """The topics, and a model on the disk of *folder*."""
+    admin = TopicAdmin(settings)
+    admin.create()
+    admin.close()
+    small_bundle(folder / "models" / "1", FeatureLayout(("v1", "v2")))
+    (folder / "models" / "current").symlink_to("1")
+
+
 def test_sigterm_answers_what_is_in_flight_and_ends_with_zero(
     start: Callable[..., Process], broker: str, tmp_path: Path, make_settings: Callable[..., PredictorSettings], unique: str
 ) -> None:
-    admin = TopicAdmin(make_settings(PredictorSettings))
-    admin.create()
-    admin.close()
-    small_bundle(tmp_path / "models" / "1", FeatureLayout(("v1", "v2")))
-    (tmp_path / "models" / "current").symlink_to("1")
+    provide(make_settings(PredictorSettings), tmp_path)
     process = start(broker, model_name=f"FraudDetector-{unique}")
     process.answers("/ready", 200)
 
@@ -86,35 +91,15 @@ def test_sigterm_answers_what_is_in_flight_and_ends_with_zero(
     assert "Traceback" not in process.output()
 
 
-class HeldOpen:
-    """A request whose body has not come whole yet."""
-
-    def __init__(self, process: Process, transaction_id: str) -> None:
-        body = json.dumps({"transaction_id": transaction_id, "amount": 5}).encode()
-        head = f"POST /predict HTTP/1.1\r\nHost: gateway\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
-        self._connection = socket.create_connection(("127.0.0.1", int(process.client.base_url.port or 0)), timeout=30)
-        self._connection.sendall(head.encode() + body[:10])
-        self._rest = body[10:]
-
-    def finish(self) -> str:
-        """Send the rest; the whole answer, once the other side has closed."""
-        self._connection.sendall(self._rest)
-        with self._connection, self._connection.makefile("rb") as answer:
-            return answer.read().decode()
-
-
 def test_thirty_two_requests_held_open_over_a_sigterm_are_answered(
     start: Callable[..., Process], broker: str, tmp_path: Path, make_settings: Callable[..., PredictorSettings], unique: str
 ) -> None:
     settings = make_settings(PredictorSettings)
-    admin = TopicAdmin(settings)
-    admin.create()
-    admin.close()
-    small_bundle(tmp_path / "models" / "1", FeatureLayout(("v1", "v2")))
-    (tmp_path / "models" / "current").symlink_to("1")
+    provide(settings, tmp_path)
     process = start(broker, model_name=f"FraudDetector-{unique}")
     process.answers("/ready", 200)
-    held = [HeldOpen(process, f"held-{n}-{unique}") for n in range(32)]
+    port = int(process.client.base_url.port or 0)
+    held = [HeldOpen(port, "/predict", {"transaction_id": f"held-{n}-{unique}", "amount": 5}) for n in range(32)]
     process.answers("/model", 200)
 
     process.popen.send_signal(signal.SIGTERM)

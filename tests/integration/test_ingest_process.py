@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -13,6 +11,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+from held_open import HeldOpen
 from waiting import until
 
 from centinela.cli import main
@@ -112,24 +111,6 @@ def test_the_api_waits_for_kafka_refuses_while_it_is_away_and_goes_on_when_it_is
     assert "u-1" not in log
 
 
-class HeldOpen:
-    """A request whose body has not come whole yet."""
-
-    def __init__(self, port: int, transaction_id: str) -> None:
-        self.transaction_id = transaction_id
-        body = json.dumps(GOOD | {"transaction_id": transaction_id}).encode()
-        head = f"POST /transactions HTTP/1.1\r\nHost: ingest\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
-        self._connection = socket.create_connection(("127.0.0.1", port), timeout=30)
-        self._connection.sendall(head.encode() + body[:10])
-        self._rest = body[10:]
-
-    def finish(self) -> str:
-        """Send the rest; the answer's status line and headers and body, once the other side has closed."""
-        self._connection.sendall(self._rest)
-        with self._connection, self._connection.makefile("rb") as answer:
-            return answer.read().decode()
-
-
 def test_requests_held_open_over_a_sigterm_are_answered_and_what_was_acknowledged_is_in_kafka(
     api: Api, own_broker: TemporaryBroker
 ) -> None:
@@ -138,7 +119,8 @@ def test_requests_held_open_over_a_sigterm_are_answered_and_what_was_acknowledge
     settings = Settings(kafka_bootstrap_servers=own_broker.bootstrap_servers)
     connect.topic_admin(settings).create()
     until(lambda: api.status("/ready") == 200, "ready")
-    held = [HeldOpen(api.port, f"held-{n}") for n in range(32)]
+    ids = [f"held-{n}" for n in range(32)]
+    held = [HeldOpen(api.port, "/transactions", GOOD | {"transaction_id": transaction_id}) for transaction_id in ids]
     assert api.post("before").status_code == 202
 
     api.process.send_signal(signal.SIGTERM)
@@ -146,9 +128,9 @@ def test_requests_held_open_over_a_sigterm_are_answered_and_what_was_acknowledge
     found = [request.finish() for request in held]
 
     assert [answer.split("\r\n", 1)[0] for answer in found] == ["HTTP/1.1 202 Accepted"] * len(held)
-    assert all(request.transaction_id in answer for request, answer in zip(held, found, strict=True))
+    assert all(transaction_id in answer for transaction_id, answer in zip(ids, found, strict=True))
     assert api.process.wait(10) == 0
-    assert {"before", *(request.transaction_id for request in held)} <= set(logged_ids(settings))
+    assert {"before", *ids} <= set(logged_ids(settings))
 
 
 def test_the_commands_tell_what_they_sent_and_what_they_could_not(

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from trainer_world import PARAMS, World
+from trainer_world import World, world_of
 
 from centinela.model.registry import CHAMPION
 from centinela_trainer.child import as_environment
@@ -64,11 +64,7 @@ bootstrap.trainer_loop(TrainerSettings(), Health(), threading.Event(), requests=
 
 @pytest.fixture
 def world(make_settings: Callable[..., TrainerSettings], unique: str, tmp_path: Path) -> World:
-    params = tmp_path / "params.yaml"
-    params.write_text(PARAMS)
-    settings = make_settings(TrainerSettings, mlflow=True, model_name=f"FraudDetector-{unique}", experiment=f"credit-card-fraud-{unique}",
-                             params_path=params, archive_wait_s=20.0)
-    return World(settings, unique)
+    return world_of(make_settings, unique, tmp_path)
 
 
 def test_a_request_trains_once_whatever_is_killed_and_whenever(world: World) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import httpx
 import numpy as np
 import pytest
-from trainer_world import LAYOUT, PARAMS, World
+from trainer_world import LAYOUT, PARAMS, World, world_of
 
 from centinela.errors import DependencyUnavailable
 from centinela.events import RetrainRequested, TrainingCompleted, encode
@@ -26,11 +26,7 @@ from centinela_trainer.snapshot_format import folder_digest
 
 @pytest.fixture
 def world(make_settings: Callable[..., TrainerSettings], unique: str, tmp_path: Path) -> World:
-    params = tmp_path / "params.yaml"
-    params.write_text(PARAMS)
-    settings = make_settings(TrainerSettings, mlflow=True, model_name=f"FraudDetector-{unique}", experiment=f"credit-card-fraud-{unique}",
-                             params_path=params, archive_wait_s=20.0)
-    return World(settings, unique)
+    return world_of(make_settings, unique, tmp_path)
 
 
 def pairs(entries: list[dict]) -> dict[str, object]:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import httpx
 import numpy as np
@@ -137,3 +138,11 @@ class World:
         base = f"{self.settings.mlflow_tracking_uri}/api/2.0/mlflow"
         experiment = httpx.get(f"{base}/experiments/get-by-name", params={"experiment_name": self.settings.experiment}).json()
         return httpx.post(f"{base}/runs/search", json={"experiment_ids": [experiment["experiment"]["experiment_id"]]}).json().get("runs", [])
+
+
+def world_of(make_settings: Callable[..., TrainerSettings], unique: str, folder: Path) -> World:
+    """A world on the run's Kafka and MLflow, with parameters under which its small sets train and pass."""
+    params = folder / "params.yaml"
+    params.write_text(PARAMS)
+    return World(make_settings(TrainerSettings, mlflow=True, model_name=f"FraudDetector-{unique}", experiment=f"credit-card-fraud-{unique}",
+                               params_path=params, archive_wait_s=20.0), unique)
