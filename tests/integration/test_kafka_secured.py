@@ -169,11 +169,13 @@ def test_a_wrong_password_is_a_refusal_and_not_an_outage(secured: Secured, clien
         reader.close()
 
 
-def test_a_service_that_is_refused_ends_with_the_reason(secured: Secured) -> None:
-    ended = subprocess.run([sys.executable, "-m", "centinela_drift"], env=secured.environment(STRANGER) | {"CENTINELA_DATA_DIR": str(secured.folder / "other")},
-                           capture_output=True, text=True, timeout=120, check=False)
+@pytest.mark.parametrize(("command", "error"), [(["centinela_drift"], "AccessRefused"), (["centinela_predictor", "gateway"], "Died")])
+def test_a_service_that_is_refused_ends_with_the_reason(secured: Secured, command: list[str], error: str) -> None:
+    ended = subprocess.run([sys.executable, "-m", *command], capture_output=True, text=True, timeout=120, check=False, env=secured.environment(STRANGER) | {
+        "CENTINELA_DATA_DIR": str(secured.folder / "other"), "CENTINELA_GATEWAY_PORT": "0"})
     assert ended.returncode == 1
     last = json.loads(ended.stderr.splitlines()[-1])
-    assert (last["message"], last["error"]) == ("process.failed", "AccessRefused")
+    assert (last["message"], last["error"]) == ("process.failed", error)
+    assert "AccessRefused" in (last["error"], *last["detail"].split(": "))
     assert "`centinela acls list`" in last["detail"]
     assert password(STRANGER) not in ended.stdout + ended.stderr

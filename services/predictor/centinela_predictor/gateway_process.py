@@ -12,6 +12,7 @@ from centinela.clock import SystemClock
 from centinela.drain import Drain
 from centinela.kafka.connect import producer
 from centinela.security.access import api_keys
+from centinela.service import failed
 from centinela.telemetry.health import Health
 from centinela_predictor.api import build_app
 from centinela_predictor.bootstrap import build_models
@@ -117,4 +118,5 @@ class GatewayProcess:
 
 def run_gateway(settings: PredictorSettings, stop: threading.Event) -> int:
     """Run the gateway until *stop*."""
-    return GatewayProcess(settings, stop).run()
+    process = GatewayProcess(settings, stop)
+    return process.run() and failed(process.health.reason or "")

@@ -8,6 +8,7 @@ import threading
 import structlog
 
 from centinela.clock import SystemClock
+from centinela.drain import Drain
 from centinela.errors import CentinelaError
 from centinela.service import failed
 from centinela.telemetry.health import Health
@@ -56,9 +57,10 @@ class StreamProcess:
             self.health.died(f"{type(error).__name__}: {error}")
         finally:
             self._stop.set()
-            self._stream.close()
-            self._models.thread.join(self._settings.drain_timeout_s)
-            self._models.producer.close()
+            drain = Drain(SystemClock(), self._settings.drain_timeout_s / 2)
+            drain.close("state", self._stream.close)
+            drain.join(self._models.thread)
+            drain.close("models", self._models.producer.close)
             self._ops.close()
             _log.info("process.stopped", port=self.port)
         return 0 if self.health.live else 1
