@@ -97,6 +97,20 @@ def test_what_the_outbox_has_is_sent_in_order_and_then_records_go_straight_again
     assert (len(world.outbox), world.link.away) == (0, None)
 
 
+def test_nothing_overtakes_what_waits_in_the_outbox_or_is_on_its_way_there_though_kafka_is_back(world: World) -> None:
+    world.broker.away = True
+    world.ask(tx("kept"))
+    world.broker.away = False
+    world.link.reached()
+    assert not world.link.direct()
+
+    drain(world)
+    assert len(world.outbox) == 0
+    assert not world.link.direct()
+    world.link.arrived(2)
+    assert world.link.direct()
+
+
 def test_what_the_log_is_known_to_have_leaves_the_outbox_unsent(world: World) -> None:
     world.broker.away = True
     world.ask(tx("came-by-itself"), tx("did-not"))
