@@ -22,7 +22,6 @@ _log = structlog.get_logger()
 BATCH = 500
 LOOKS_EVERY_S = 0.5
 SLICE_S = 1.0
-READ_AT_ONCE = 1_000
 
 
 def remember(outbox: Outbox, book: VerdictBook) -> int:

@@ -185,9 +185,10 @@ class StreamHandler(StatefulHandler):
     def _hold(self, number: int, owned: _Owned, admitted: Admitted, outcome: Outcome) -> int | None:
         """Hold the first transaction that cannot be scored yet, and all that follows; its event time, ms."""
         columns = admitted.columns
-        self._question_idle(columns.times[columns.terminals != NOBODY])
+        at_terminal = columns.terminals != NOBODY
+        self._question_idle(columns.times[at_terminal])
         limit = self._feed.table.gate.limit
-        far = (columns.terminals != NOBODY) if limit is None else (columns.terminals != NOBODY) & (columns.times > limit)
+        far = at_terminal if limit is None else at_terminal & (columns.times > limit)
         if limit == IDLE or not len(columns):
             far[:] = False
         waits = [] if self._core.ready else [n for n, event in enumerate(admitted.events) if event.verdict is None][:1]

@@ -55,7 +55,6 @@ class Options:
     profile: Profile
     patience_s: float = 45.0
     kinds: Sequence[Kind] | None = None
-    mounts: bool = True
     until_s: float = 3_000.0
     drain_s: float = 10.0
 

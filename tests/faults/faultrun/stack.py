@@ -247,8 +247,6 @@ def _create_topics(settings: Settings) -> None:
         admin.close()
 
 
-
-
 def _tool(name: str) -> str:
     found = shutil.which(name)
     if found is None:
