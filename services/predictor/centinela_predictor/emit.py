@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import groupby
+from operator import attrgetter
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -181,6 +183,6 @@ def block_record(partition: int, block: Block) -> Outgoing:
 def by_partition(records: Sequence[Record]) -> dict[int, list[Record]]:
     """Records by partition, in order."""
     found: dict[int, list[Record]] = {}
-    for record in records:
-        found.setdefault(record.partition, []).append(record)
+    for number, run in groupby(records, attrgetter("partition")):
+        found.setdefault(number, []).extend(run)
     return found

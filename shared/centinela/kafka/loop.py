@@ -10,6 +10,7 @@ from __future__ import annotations
 import threading
 from collections import Counter
 from collections.abc import Collection, Sequence
+from operator import attrgetter
 from typing import TypedDict, Unpack
 
 import structlog
@@ -222,7 +223,7 @@ class _Loop:
         self._count(done, len(records) - len(done), outcome)
 
     def _count(self, done: Sequence[Record], held: int, outcome: Outcome) -> None:
-        processed = Counter(record.topic for record in done)
+        processed = Counter(map(attrgetter("topic"), done))
         for letter in outcome.dead_letters:
             record = letter.record
             processed[record.topic] -= 1
