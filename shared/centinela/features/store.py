@@ -28,11 +28,13 @@ class SnapshotStore:
         self._folder, self._keep, self._shared = folder, keep, shared
 
     def save(self, position: int, data: bytes) -> None:
-        """Keep *data* under *position*; older ones past the newest few go."""
+        """Keep *data* under *position*; older ones past the newest few go, and what a process left that was killed while it wrote."""
         final = self._folder / name_of(position)
         aside = final.with_suffix(f".{os.getpid()}.part")
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
+            for left in self._folder.glob("*.part"):
+                left.unlink(missing_ok=True)
             with aside.open("wb") as file:
                 file.write(data)
                 file.flush()

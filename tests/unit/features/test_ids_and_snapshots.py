@@ -140,6 +140,15 @@ def test_the_newest_snapshot_at_or_below_a_position_comes_first_and_three_are_ke
     assert sorted(p.suffix for p in (tmp_path / "users" / "0").iterdir()) == [".snapshot"] * 3
 
 
+def test_what_a_writer_that_was_killed_left_goes_with_the_next_save(tmp_path: Path) -> None:
+    for pid in (11, 12):
+        (tmp_path / f"0000000000000000005.{pid}.part").write_bytes(b"half")
+
+    SnapshotStore(tmp_path).save(6, b"x")
+
+    assert [p.name for p in tmp_path.iterdir()] == ["0000000000000000006.snapshot"]
+
+
 def test_a_cleared_store_has_nothing(tmp_path: Path) -> None:
     store = SnapshotStore(tmp_path)
     store.save(1, b"x")
