@@ -18,16 +18,6 @@ from centinela.security.keys import new_key
 from centinela.telemetry.correlation import header
 
 
-@pytest.fixture
-def broker() -> FakeBroker:
-    return FakeBroker()
-
-
-@pytest.fixture
-def client(broker: FakeBroker) -> TestClient:
-    return build(broker)[0]
-
-
 def with_field(base: dict[str, Any], field: str, value: Any) -> dict[str, Any]:
     return base | {field: value}
 

@@ -14,16 +14,6 @@ from centinela.kafka.fake import FakeBroker
 from centinela.kafka.port import Delivery, Outgoing
 
 
-@pytest.fixture
-def broker() -> FakeBroker:
-    return FakeBroker()
-
-
-@pytest.fixture
-def client(broker: FakeBroker) -> TestClient:
-    return build(broker)[0]
-
-
 def test_kafka_away_is_answered_at_once_with_a_time_to_come_back(broker: FakeBroker) -> None:
     client, service = build(broker, ingest_retry_after_s=3)
     broker.away = True

@@ -1,0 +1,19 @@
+"""The ingest API on a fake broker."""
+
+from __future__ import annotations
+
+import pytest
+from fastapi.testclient import TestClient
+from ingest_api import build
+
+from centinela.kafka.fake import FakeBroker
+
+
+@pytest.fixture
+def broker() -> FakeBroker:
+    return FakeBroker()
+
+
+@pytest.fixture
+def client(broker: FakeBroker) -> TestClient:
+    return build(broker)[0]
