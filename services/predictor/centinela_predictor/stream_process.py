@@ -21,8 +21,8 @@ from centinela_predictor.settings import PredictorSettings
 from centinela_predictor.stream_bootstrap import build_stream
 
 _log = structlog.get_logger()
-_COLLECT_EVERY = 50_000
-"""Objects between two looks for garbage in cycles: a batch makes tens of thousands, and none of them in cycles."""
+_COLLECT_EVERY = 100_000
+"""Objects more than at the last look for garbage in cycles, until the next: above the 50,000 or so of a batch in hand, of which none is in a cycle."""
 
 
 class StreamProcess:

@@ -28,6 +28,9 @@ from centinela.kafka.limits import LIMITS, MAX_REQUEST_BYTES, Limits
 from centinela.kafka.port import Rebalance, Record, TopicPartition
 
 _SLICE_MS = 50
+"""How long a member of a group may not look for a rebalance."""
+_GROUP_FETCH_MS, _TABLE_FETCH_MS = 200, 500
+"""How long a broker waits for records: in a group, what came from one partition waits meanwhile for those that are empty."""
 _ALLOWED_MS = 500
 _REFUSALS = 5
 
@@ -102,10 +105,11 @@ class KafkaPythonConsumer:
             return []
         client = self._connection.get()
         deadline = time.monotonic() + timeout_s
+        longest_s = timeout_s if self._group is None else _SLICE_MS / 1000
         while not self._flags.pending:
-            left_ms = max(0, int((deadline - time.monotonic()) * 1000))
+            left_s = max(0.0, min(longest_s, deadline - time.monotonic()))
             with mapped_errors():
-                batches = client.poll(timeout_ms=min(left_ms, _SLICE_MS), max_records=max_records)
+                batches = client.poll(timeout_ms=int(left_s * 1000), max_records=max_records)
             if batches:
                 self._heard_at, self._silent = time.monotonic(), False
                 if self._flags.pending:
@@ -217,7 +221,7 @@ class KafkaPythonConsumer:
         with mapped_errors():
             client = KafkaConsumer(
                 **common_config(self._brokers, limits), **group, enable_auto_commit=False, isolation_level="read_committed",
-                auto_offset_reset=self._start, allow_auto_create_topics=False, fetch_max_wait_ms=200,
+                auto_offset_reset=self._start, allow_auto_create_topics=False, fetch_max_wait_ms=_GROUP_FETCH_MS if group else _TABLE_FETCH_MS,
                 max_partition_fetch_bytes=4 * MAX_REQUEST_BYTES, metrics_enabled=False,
             )
         self._heard_at = time.monotonic()
