@@ -7,6 +7,7 @@ from datetime import timedelta
 
 import pytest
 from loop_rig import GROUP, NOW, P0, P1, SINK, SOURCE, Copying, Rig
+from prometheus_client import REGISTRY
 
 from centinela.errors import DependencyUnavailable
 from centinela.kafka.fake import FakeBroker, FakeConsumer, FakeProducer, FakeTransactionalProducer
@@ -45,6 +46,28 @@ def test_an_invalid_record_is_dead_lettered_and_does_not_block_its_partition() -
     }
     assert rig.sink() == [b"good"]
     assert rig.committed() == {P0: 2}
+
+
+def counted(topic: str) -> dict[str, float]:
+    """What became of the records of *topic* so far."""
+    samples = [sample for metric in REGISTRY.collect() for sample in metric.samples if sample.name == "centinela_consumer_records_total"]
+    return {sample.labels["outcome"]: sample.value for sample in samples if sample.labels["topic"] == topic}
+
+
+def test_records_are_counted_by_topic_and_by_what_became_of_them() -> None:
+    broker, other = FakeBroker(), "other-records"
+    broker.append("some-records", b"a")
+    broker.append("some-records", b"bad")
+    broker.append(other, b"b")
+    broker.append(other, b"c")
+    loop = SinkLoop(FakeConsumer(broker, GROUP), FakeProducer(broker), Copying(), topics=["some-records", other], health=Health(),
+                    stop=threading.Event(), poll_timeout_s=0)
+
+    for _ in range(4):
+        loop.run_once()
+
+    assert counted("some-records") == {"processed": 1, "dead_lettered": 1}
+    assert counted(other) == {"processed": 2}
 
 
 def test_what_lies_before_the_committed_offset_is_replayed_without_effect() -> None:
