@@ -123,7 +123,7 @@ class StreamHandler(StatefulHandler):
         self._feed.committed()
         for partition, offset in offsets.items():
             self._owned[partition.partition].position = offset
-        self._snapshots.save_due({number: (o.state, o.position) for number, o in self._owned.items() if o.position is not None})
+        self._save_due()
 
     def on_revoked(self, partition: TopicPartition) -> None:
         owned = self._owned[partition.partition]
@@ -137,6 +137,7 @@ class StreamHandler(StatefulHandler):
     def idle(self) -> Outcome:
         outcome = Outcome()
         self._announce_idle(outcome)
+        self._save_due()
         return outcome
 
     def __call__(self, records: Sequence[Record]) -> Outcome:
@@ -147,6 +148,9 @@ class StreamHandler(StatefulHandler):
         self._emit([batch for batch in batches if batch is not None], now, outcome)
         self._announce_idle(outcome)
         return outcome
+
+    def _save_due(self) -> None:
+        self._snapshots.save_due({number: (owned.state, owned.position) for number, owned in self._owned.items()})
 
     def _prepare(self, number: int, records: list[Record], now: datetime, outcome: Outcome) -> Batch | None:
         """Take one partition's records up to the first that is held; None where that leaves nothing to emit."""
