@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Protocol
 
@@ -14,6 +15,7 @@ from centinela.errors import DependencyUnavailable, ModelRejected
 from centinela_predictor.model_slot import Alias
 
 _VERSION = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")
+_ABANDONED_S = 3600.0
 LINKS: dict[Alias, str] = {"champion": "current", "challenger": "challenger"}
 
 
@@ -61,6 +63,7 @@ class BundleStore:
 
     def _download(self, version: str, registry: Downloads, home: Path) -> None:
         self._folder.mkdir(parents=True, exist_ok=True)
+        self._clear_abandoned()
         aside = self._folder / f".incoming-{version}-{os.getpid()}"
         shutil.rmtree(aside, ignore_errors=True)
         try:
@@ -69,6 +72,14 @@ class BundleStore:
             self._put(bundle, home)
         finally:
             shutil.rmtree(aside, ignore_errors=True)
+
+    def _clear_abandoned(self) -> None:
+        """Remove what processes that were killed at it left; one that still works is given an hour."""
+        for pattern in (".incoming-*", ".damaged-*"):
+            for left in self._folder.glob(pattern):
+                with suppress(FileNotFoundError):
+                    if time.time() - left.stat().st_mtime > _ABANDONED_S:
+                        shutil.rmtree(left, ignore_errors=True)
 
     def linked(self, alias: Alias) -> str | None:
         """The version that *alias*'s link names, where its folder is there; else None."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import threading
+import time
 from collections import deque
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
@@ -314,6 +316,17 @@ def test_two_processes_may_fetch_one_version_into_one_folder(tmp_path: Path) -> 
 
     assert verify(other.fetch("1", Raced())) is None
     assert [path.name for path in folder.iterdir()] == ["1"]
+
+
+def test_what_a_killed_process_left_is_removed_and_what_another_downloads_is_not(tmp_path: Path) -> None:
+    for name, age_s in ((".incoming-1-99", 7_200), (".damaged-1-99", 7_200), (".incoming-2-98", 60)):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "model").write_text("half")
+        os.utime(tmp_path / name, (time.time() - age_s,) * 2)
+
+    BundleStore(tmp_path, verify).fetch("1", Registry())
+
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".incoming-2-98", "1"]
 
 
 def _set() -> threading.Event:
