@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Protocol
 
 
@@ -44,3 +44,7 @@ class FixedClock:
         """Move wall and monotonic time to *instant*."""
         self._seconds += (instant - self._instant).total_seconds()
         self._instant = instant
+
+    def jump(self, by: timedelta) -> None:
+        """Move wall time alone, as when a machine's clock is corrected."""
+        self._instant += by

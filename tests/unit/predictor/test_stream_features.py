@@ -61,6 +61,24 @@ def test_a_log_read_at_full_speed_gives_the_features_of_the_whole_table(tmp_path
     assert served_vectors(world) == vectors_of_the_whole_table(transactions, labels)
 
 
+def test_a_wall_clock_that_jumps_changes_no_feature_and_refuses_nothing(tmp_path: Path) -> None:
+    world = World(tmp_path, 3)
+    transactions, labels = traffic()
+    world.clock.set(transactions[-1].occurred_at)
+    world.report(*labels)
+    world.send(*transactions)
+
+    for number, target in enumerate(range(60, N, 60)):
+        process = world.stream(batch=20, snapshot_interval_s=0.05)
+        process.run_until_verdicts(target)
+        process.kill()
+        world.clock.jump(timedelta(hours=20 if number % 2 else -20))
+    world.stream(batch=20).run_until_verdicts(N)
+
+    assert served_vectors(world) == vectors_of_the_whole_table(transactions, labels)
+    assert world.dead() == []
+
+
 @pytest.mark.parametrize("snapshot_interval_s", [0.0, 0.05, 1e9])
 def test_processes_killed_again_and_again_leave_one_verdict_each_and_the_same_features(tmp_path: Path, snapshot_interval_s: float) -> None:
     world = World(tmp_path, 3)
