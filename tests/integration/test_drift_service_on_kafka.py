@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -39,6 +40,13 @@ world = World(attack_from=4)
 run(settings, stop, topics=Topics(*sys.argv[1:]), download=lambda version, dest: world.write_bundle(dest))
 """
 
+DEAF = """
+from centinela_drift import agents, hearing
+
+agents._Consumer.last_answer_s = lambda self: 1.0
+hearing.DEAF_S, hearing.ASK_EVERY_S = 2.0, 1.0
+"""
+
 
 class Service:
     """One process under test and its topics."""
@@ -48,7 +56,7 @@ class Service:
         self.log = settings.data_dir.parent / "drift.log"
         self._process: subprocess.Popen[bytes] | None = None
 
-    def start(self) -> None:
+    def start(self, prelude: str = "") -> None:
         environment = os.environ | {
             "CENTINELA_KAFKA_BOOTSTRAP_SERVERS": self.settings.kafka_bootstrap_servers, "CENTINELA_DATA_DIR": str(self.settings.data_dir),
             "CENTINELA_DRIFT_PORT": "0", "CENTINELA_DRIFT_GROUP": self.settings.drift_group, "CENTINELA_DRIFT_EVIDENTLY": "false",
@@ -56,12 +64,16 @@ class Service:
         }
         names = [self.topics.panes, self.topics.labels, self.topics.model_events, self.topics.reports, self.topics.requests]
         with self.log.open("ab") as log:
-            self._process = subprocess.Popen([sys.executable, "-c", CHILD, *names], env=environment, stdout=log, stderr=log)
+            self._process = subprocess.Popen([sys.executable, "-c", prelude + CHILD, *names], env=environment, stdout=log, stderr=log)
 
     def kill(self) -> None:
         assert self._process is not None
         self._process.kill()
         self._process.wait(10)
+
+    def wait(self, timeout_s: float) -> int:
+        assert self._process is not None
+        return self._process.wait(timeout_s)
 
     def stop(self) -> int:
         assert self._process is not None
@@ -255,3 +267,12 @@ def test_the_group_commits_all_that_was_taken_however_many_transactions_it_came_
     finally:
         group.close()
     assert service.stop() == 0
+
+
+def test_a_client_that_hears_nothing_from_brokers_that_answer_others_ends_the_process(make_service: Callable[[str], Service]) -> None:
+    service = make_service("deaf")
+
+    service.start(DEAF)
+
+    assert service.wait(60) == 1
+    assert re.search(r"the brokers have answered others for \d+ s", service.log.read_text())

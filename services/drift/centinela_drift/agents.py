@@ -22,12 +22,14 @@ from faust.types import TP
 from centinela.clock import Clock
 from centinela.errors import DependencyUnavailable
 from centinela.kafka.access import Access, access
+from centinela.kafka.connect import topic_admin
 from centinela.kafka.port import Outgoing, Record, TopicPartition
 from centinela.telemetry.health import Health
-from centinela.telemetry.metrics import CONSUMER_LAG, DEPENDENCY_UP
+from centinela.telemetry.metrics import CONSUMER_LAG
 from centinela.telemetry.progress import Patience, Progress, Standing
 from centinela.telemetry.watchdog import Watchdog
 from centinela_drift.handler import Topics
+from centinela_drift.hearing import Hearing
 from centinela_drift.service import DriftService
 from centinela_drift.settings import DriftSettings
 
@@ -38,8 +40,6 @@ SEND_TIMEOUT_S = 30.0
 START_TIMEOUT_S = 60.0
 STOP_TIMEOUT_S = 5.0
 POSITION_TIMEOUT_S = 5.0
-SILENCE_S = 6.0
-"""A fetch is answered within 1.5 s, records or not: after this long the brokers count as away."""
 
 
 def _credentials(brokers: Access) -> faust.SASLCredentials | faust.SSLCredentials | None:
@@ -157,7 +157,7 @@ class FaustLog:
     """
 
     def __init__(self, settings: DriftSettings, topics: Topics, service: DriftService, health: Health, clock: Clock) -> None:
-        self._topics, self._service, self._health, self._clock = topics, service, health, clock
+        self._settings, self._topics, self._service, self._health, self._clock = settings, topics, service, health, clock
         self._patience: Patience = settings.patience
         for name, level in (("faust", "WARNING"), ("mode", "WARNING"), ("aiokafka", "CRITICAL")):
             logging.getLogger(name).setLevel(level)
@@ -224,25 +224,27 @@ class FaustLog:
             log.warning("kafka.left_unanswered")
 
     async def _watch(self, progress: Progress) -> None:
-        """Say when the brokers stop answering fetches, and when they answer again; while they do, where the partitions stand."""
-        away = False
+        """See whether the brokers are heard; while they are, where the partitions stand."""
+        hearing, looked_at = Hearing(self._health, lambda: asyncio.to_thread(self._brokers_answer)), self._clock.monotonic()
         while True:
             await asyncio.sleep(1.0)
-            progress.beat(self._clock.monotonic())
-            consumer = cast(_Consumer, self._app.consumer)
-            answered = consumer.last_answer_s()
-            silent = None if answered is None else self._clock.now().timestamp() - answered
-            if silent is not None and (silent > SILENCE_S) != away:
-                away = not away
-                DEPENDENCY_UP.labels("kafka").set(not away)
-                if away:
-                    self._health.wait_for("kafka", "the brokers do not answer")
-                    log.warning("kafka.awaited", silent_s=round(silent, 1))
-                else:
-                    self._health.met("kafka")
-                    log.info("kafka.returned")
-            if not away:
+            before, looked_at = looked_at, self._clock.monotonic()
+            progress.beat(looked_at)
+            answered = cast(_Consumer, self._app.consumer).last_answer_s()
+            age = None if answered is None else self._clock.now().timestamp() - answered
+            if await hearing.look(age, looked_at - before):
                 progress.observe(await self._standings(), self._clock.monotonic())
+
+    def _brokers_answer(self) -> bool:
+        """Ask by a client of its own."""
+        admin = topic_admin(self._settings)
+        try:
+            admin.identify(self._topics.panes)
+        except DependencyUnavailable:
+            return False
+        finally:
+            admin.close()
+        return True
 
     async def _standings(self) -> dict[TopicPartition, Standing]:
         """Where each partition stands: what was taken, or the fetches' position where all that was fetched is taken."""
