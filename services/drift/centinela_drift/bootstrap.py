@@ -14,6 +14,7 @@ from centinela.clock import Clock, SystemClock
 from centinela.errors import CentinelaError, DependencyUnavailable
 from centinela.kafka.admin import TopicSpec
 from centinela.kafka.connect import topic_admin
+from centinela.service import failed
 from centinela.settings import Settings
 from centinela.telemetry.health import Health
 from centinela.telemetry.metrics import DEPENDENCY_UP
@@ -83,6 +84,8 @@ async def _run(settings: DriftSettings, topics: Topics, download: Callable[[str,
             await kafka.run(stopping)
     except CentinelaError as error:
         health.died(str(error))
+        if kafka.abandoned and not stopping.is_set():
+            failed(error)
         raise
     finally:
         watcher.cancel()
