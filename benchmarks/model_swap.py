@@ -97,7 +97,7 @@ def swap(bundle: Path, after_s: float) -> dict[str, float]:
 
     layout, events, slot, stop, clock = FeatureLayout(()), Events(), ModelSlot(), threading.Event(), SystemClock()
     follower = ModelFollower(
-        events=events, store=BundleStore(bundle.parent / f"kept-{bundle.name}", verify), registry=Disk(), slot=slot,
+        events=events, store=BundleStore(bundle.parent / f"kept-{bundle.name}", verify, clock), registry=Disk(), slot=slot,
         load=partial(Scorer.load, layout=layout), producer=FakeProducer(FakeBroker()), health=Health("model"), clock=clock,
         model_name="FraudDetector", replica="gateway-0", retry_s=1.0)
     thread = threading.Thread(target=follower.run, args=(stop,), daemon=True)

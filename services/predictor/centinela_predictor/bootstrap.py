@@ -52,7 +52,7 @@ def build_models(settings: PredictorSettings, role: Role, health: Health, clock:
     own_producer = producer(settings)
     events = open_table(settings, [MODEL_EVENTS.name])
     follower = ModelFollower(
-        events=events, store=BundleStore(settings.models_dir, partial(verify, trusted=trusted)), registry=registry or Registry(settings), slot=slot,
+        events=events, store=BundleStore(settings.models_dir, partial(verify, trusted=trusted), clock), registry=registry or Registry(settings), slot=slot,
         load=partial(Scorer.load, layout=layout_of(settings), trusted=trusted),
         producer=own_producer, health=health, clock=clock, model_name=settings.model_name, replica=f"{role}-{settings.slot}",
         retry_s=settings.registry_retry_s,

@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 import re
 import shutil
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Protocol
 
+from centinela.clock import Clock
 from centinela.errors import DependencyUnavailable, ModelRejected
 from centinela_predictor.model_slot import Alias
 
@@ -41,10 +41,11 @@ class BundleStore:
     Args:
         folder: The folder ``models``; made where it is not there.
         verify: Checks the digests of a bundle's files; raises ``ModelRejected``.
+        clock: Tells how old a leftover is.
     """
 
-    def __init__(self, folder: Path, verify: Callable[[Path], object]) -> None:
-        self._folder, self._verify = folder, verify
+    def __init__(self, folder: Path, verify: Callable[[Path], object], clock: Clock) -> None:
+        self._folder, self._verify, self._clock = folder, verify, clock
 
     def fetch(self, version: str, registry: Downloads) -> Path:
         """The verified bundle of *version*: the one here, else downloaded aside, verified and renamed into place.
@@ -78,7 +79,7 @@ class BundleStore:
         for pattern in (".incoming-*", ".damaged-*"):
             for left in self._folder.glob(pattern):
                 with suppress(FileNotFoundError):
-                    if time.time() - left.stat().st_mtime > _ABANDONED_S:
+                    if self._clock.now().timestamp() - left.stat().st_mtime > _ABANDONED_S:
                         shutil.rmtree(left, ignore_errors=True)
 
     def linked(self, alias: Alias) -> str | None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import threading
-import time
 from collections import deque
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
@@ -97,7 +96,7 @@ class World:
         """A new process on the same disk and topic."""
         self.events, self.slot, self.health = Events(), ModelSlot(), Health("model")
         self.follower = ModelFollower(
-            events=self.events, store=BundleStore(self.folder, verify), registry=self.registry, load=load, slot=self.slot,
+            events=self.events, store=BundleStore(self.folder, verify, self.clock), registry=self.registry, load=load, slot=self.slot,
             producer=FakeProducer(self.broker), health=self.health, clock=self.clock, model_name="FraudDetector", replica="stream-0", retry_s=1.0,
         )
         self.follower.start_from_disk()
@@ -304,7 +303,7 @@ def test_kafka_away_does_not_undo_a_swap_and_the_answer_is_told_later(world: Wor
 def test_two_processes_may_fetch_one_version_into_one_folder(tmp_path: Path) -> None:
     """The other one puts its copy into place while ours is still being verified."""
     folder = tmp_path / "models"
-    other = BundleStore(folder, verify)
+    other = BundleStore(folder, verify, FixedClock(NOW))
 
     class Raced(Registry):
         def download(self, version: str, dest: Path) -> Path:
@@ -322,9 +321,9 @@ def test_what_a_killed_process_left_is_removed_and_what_another_downloads_is_not
     for name, age_s in ((".incoming-1-99", 7_200), (".damaged-1-99", 7_200), (".incoming-2-98", 60)):
         (tmp_path / name).mkdir()
         (tmp_path / name / "model").write_text("half")
-        os.utime(tmp_path / name, (time.time() - age_s,) * 2)
+        os.utime(tmp_path / name, (NOW.timestamp() - age_s,) * 2)
 
-    BundleStore(tmp_path, verify).fetch("1", Registry())
+    BundleStore(tmp_path, verify, FixedClock(NOW)).fetch("1", Registry())
 
     assert sorted(path.name for path in tmp_path.iterdir()) == [".incoming-2-98", "1"]
 
