@@ -1,8 +1,8 @@
 """What exact features cost: ``make benchmark-features``, or ``python benchmarks/features.py [HANDBOOK.parquet]``.
 
-``batch``: ``build_features`` on the whole table. ``stream``: users applied, terminals read and told, in micro-batches, columns
-given as arrays (decoding and scoring are measured by the stream's benchmark). ``snapshot``: state after the whole table, made
-to bytes and back. Figures are CPU-seconds of this process on one thread, the median of ``--rounds``.
+``batch``: ``build_features`` on the whole table. ``stream``: users applied, terminals read and told, in micro-batches,
+columns given as arrays (decoding and scoring are measured by the stream's benchmark). ``snapshot``: state after the
+whole table, made to bytes and back. Figures are CPU-seconds of this process on one thread, the median of ``--rounds``.
 
 Without a file of the Handbook's transactions (argument or CENTINELA_HANDBOOK) the simulator's are taken.
 """
@@ -36,21 +36,28 @@ from centinela.features.users import UserState
 FILE_VARIABLE = "CENTINELA_HANDBOOK"
 REPORT_AFTER_MS = 7 * DAY_MS
 BATCH_TARGET_S, STREAM_TARGET = 3.0, 300_000
-EXTRA = FeatureLayout((), (
-    Feature("user_terminals_1h", "user", "distinct", HOUR_MS, "terminal_id"),
-    Feature("user_std_7d", "user", "std", 7 * DAY_MS),
-    Feature("user_ratio_to_mean_30d", "user", "ratio_to_mean", 30 * DAY_MS),
-))
+EXTRA = FeatureLayout(
+    (),
+    (
+        Feature("user_terminals_1h", "user", "distinct", HOUR_MS, "terminal_id"),
+        Feature("user_std_7d", "user", "std", 7 * DAY_MS),
+        Feature("user_ratio_to_mean_30d", "user", "ratio_to_mean", 30 * DAY_MS),
+    ),
+)
 
 
 def handbook(path: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Transactions and labels of the Handbook's file at *path*; each fraud is reported seven days after."""
     raw = pd.read_parquet(path)
-    table = pd.DataFrame({
-        "transaction_id": raw["TRANSACTION_ID"].astype(str).astype(object), "user_id": raw["CUSTOMER_ID"].astype(str).astype(object),
-        "terminal_id": raw["TERMINAL_ID"].astype(str).astype(object), "occurred_at": pd.to_datetime(raw["TX_DATETIME"], utc=True),
-        "amount": raw["TX_AMOUNT"].astype(float),
-    })
+    table = pd.DataFrame(
+        {
+            "transaction_id": raw["TRANSACTION_ID"].astype(str).astype(object),
+            "user_id": raw["CUSTOMER_ID"].astype(str).astype(object),
+            "terminal_id": raw["TERMINAL_ID"].astype(str).astype(object),
+            "occurred_at": pd.to_datetime(raw["TX_DATETIME"], utc=True),
+            "amount": raw["TX_AMOUNT"].astype(float),
+        }
+    )
     return table, _reported(table[raw["TX_FRAUD"] == 1])
 
 
@@ -63,10 +70,14 @@ def simulated(customers: int = 5_000, terminals: int = 10_000, days: int = 90) -
 
 
 def _reported(frauds: pd.DataFrame) -> pd.DataFrame:
-    return pd.DataFrame({
-        "transaction_id": frauds["transaction_id"], "is_fraud": True, "occurred_at": frauds["occurred_at"],
-        "reported_at": frauds["occurred_at"] + pd.Timedelta(REPORT_AFTER_MS, "ms"),
-    })
+    return pd.DataFrame(
+        {
+            "transaction_id": frauds["transaction_id"],
+            "is_fraud": True,
+            "occurred_at": frauds["occurred_at"],
+            "reported_at": frauds["occurred_at"] + pd.Timedelta(REPORT_AFTER_MS, "ms"),
+        }
+    )
 
 
 def _ms(instants: pd.Series) -> np.ndarray:
@@ -79,9 +90,14 @@ def columns_of(table: pd.DataFrame, layout: FeatureLayout) -> Columns:
     amounts = ordered["amount"].to_numpy(float)
     terminals = hash_ids(ordered["terminal_id"].tolist())
     return Columns(
-        hash_ids(ordered["transaction_id"].tolist()), hash_ids(ordered["user_id"].tolist()), terminals,
-        _ms(ordered["occurred_at"]), amounts, minor_units(amounts),
-        terminals.view(np.int64)[None, :] if layout.stored else np.empty((0, len(table)), np.int64), np.full(len(table), UNKNOWN, np.int64),
+        hash_ids(ordered["transaction_id"].tolist()),
+        hash_ids(ordered["user_id"].tolist()),
+        terminals,
+        _ms(ordered["occurred_at"]),
+        amounts,
+        minor_units(amounts),
+        terminals.view(np.int64)[None, :] if layout.stored else np.empty((0, len(table)), np.int64),
+        np.full(len(table), UNKNOWN, np.int64),
     )
 
 
@@ -95,7 +111,9 @@ def cpu(work: Callable[[], Any], rounds: int) -> tuple[float, Any]:
     return statistics.median(spent), result
 
 
-def stream(columns: Columns, labels: tuple[np.ndarray, ...], batch: int, layout: FeatureLayout, deduplicate: bool) -> tuple[UserState, TerminalState]:
+def stream(
+    columns: Columns, labels: tuple[np.ndarray, ...], batch: int, layout: FeatureLayout, deduplicate: bool
+) -> tuple[UserState, TerminalState]:
     """What the stream does with features, in batches of *batch*; the state afterwards."""
     users, terminals, seen = UserState(layout), TerminalState(layout), SeenIds()
     terminals.apply_labels(*labels)
@@ -113,23 +131,40 @@ def measure(table: pd.DataFrame, labels: pd.DataFrame, rounds: int) -> dict[str,
     """All figures."""
     n = len(table)
     seconds, features = cpu(lambda: build_features(table, labels, BASE_LAYOUT), rounds)
-    figures: dict[str, Any] = {"transactions": n, "batch": {"features": features.shape[1], "cpu_s": seconds, "per_cpu_s": n / seconds}}
+    figures: dict[str, Any] = {
+        "transactions": n,
+        "batch": {"features": features.shape[1], "cpu_s": seconds, "per_cpu_s": n / seconds},
+    }
     del features
     reports = (
-        hash_ids(labels["transaction_id"].tolist()), labels["is_fraud"].to_numpy(bool),
-        _ms(labels["occurred_at"]), _ms(labels["reported_at"]),
+        hash_ids(labels["transaction_id"].tolist()),
+        labels["is_fraud"].to_numpy(bool),
+        _ms(labels["occurred_at"]),
+        _ms(labels["reported_at"]),
     )
     figures["stream"] = []
-    for layout, batch, deduplicate in ((BASE_LAYOUT, 2_000, False), (BASE_LAYOUT, 8_000, False), (BASE_LAYOUT, 2_000, True), (EXTRA, 2_000, False)):
+    for layout, batch, deduplicate in (
+        (BASE_LAYOUT, 2_000, False),
+        (BASE_LAYOUT, 8_000, False),
+        (BASE_LAYOUT, 2_000, True),
+        (EXTRA, 2_000, False),
+    ):
         columns = columns_of(table, layout)
         seconds, state = cpu(lambda: stream(columns, reports, batch, layout, deduplicate), rounds)  # noqa: B023
-        figures["stream"].append({
-            "batch": batch, "extra_features": len(layout.extra), "ids_deduplicated": deduplicate, "cpu_s": seconds, "per_cpu_s": n / seconds,
-        })
+        figures["stream"].append(
+            {
+                "batch": batch,
+                "extra_features": len(layout.extra),
+                "ids_deduplicated": deduplicate,
+                "cpu_s": seconds,
+                "per_cpu_s": n / seconds,
+            }
+        )
         if layout == BASE_LAYOUT and not deduplicate:
             users, terminals = state
     figures["snapshot"] = {
-        "users": _snapshot(users, UserState.from_arrays, rounds), "terminals": _snapshot(terminals, TerminalState.from_arrays, rounds),
+        "users": _snapshot(users, UserState.from_arrays, rounds),
+        "terminals": _snapshot(terminals, TerminalState.from_arrays, rounds),
     }
     return figures
 
@@ -139,8 +174,13 @@ def _snapshot(state: UserState | TerminalState, restore: Callable[[Any], Any], r
     keys = len(state)
     restored, _ = cpu(lambda: restore(unpack("benchmark", data)[1]), rounds)
     return {
-        "keys": keys, "memory_bytes": state.nbytes, "memory_bytes_per_key": state.nbytes / keys, "bytes": len(data),
-        "bytes_per_key": len(data) / keys, "make_cpu_s": made, "restore_cpu_s": restored,
+        "keys": keys,
+        "memory_bytes": state.nbytes,
+        "memory_bytes_per_key": state.nbytes / keys,
+        "bytes": len(data),
+        "bytes_per_key": len(data) / keys,
+        "make_cpu_s": made,
+        "restore_cpu_s": restored,
     }
 
 
@@ -149,23 +189,41 @@ def show(figures: dict[str, Any]) -> None:
     batch = figures["batch"]
     print(f"{figures['transactions']:,} transactions ({figures['source']}); CPU-seconds of one thread, medians\n")
     print(f"{'':50}{'CPU-s':>8}{'per CPU-s':>14}   aim")
-    print(f"{'batch form, ' + str(batch['features']) + ' features':50}{batch['cpu_s']:8.2f}{batch['per_cpu_s']:14,.0f}   < {BATCH_TARGET_S:.0f} CPU-s")
+    print(
+        f"{'batch form, ' + str(batch['features']) + ' features':50}{batch['cpu_s']:8.2f}{batch['per_cpu_s']:14,.0f}  "
+        f" < {BATCH_TARGET_S:.0f} CPU-s"
+    )
     for one in figures["stream"]:
-        notes = "".join([", ids deduplicated" * one["ids_deduplicated"], f", {one['extra_features']} extra features" * bool(one["extra_features"])])
+        notes = "".join(
+            [
+                ", ids deduplicated" * one["ids_deduplicated"],
+                f", {one['extra_features']} extra features" * bool(one["extra_features"]),
+            ]
+        )
         aim = "" if notes else f"   > {STREAM_TARGET:,}"
-        print(f"{'stream form, batches of ' + format(one['batch'], ',') + notes:50}{one['cpu_s']:8.2f}{one['per_cpu_s']:14,.0f}{aim}")
+        print(
+            f"{'stream form, batches of ' + format(one['batch'], ',') + notes:50}"
+            f"{one['cpu_s']:8.2f}{one['per_cpu_s']:14,.0f}{aim}"
+        )
     for name, one in figures["snapshot"].items():
         print(
-            f"\n{one['keys']:,} {name}: {one['memory_bytes'] / 1e6:.1f} MB of memory, {one['memory_bytes_per_key']:,.0f} bytes each; snapshot of "
-            f"{one['bytes'] / 1e6:.1f} MB, {one['bytes_per_key']:,.0f} bytes each; "
-            f"made in {1000 * one['make_cpu_s']:.0f} ms, restored in {1000 * one['restore_cpu_s']:.0f} ms of CPU",
+            f"\n{one['keys']:,} {name}: {one['memory_bytes'] / 1e6:.1f} MB of memory,"
+            f" {one['memory_bytes_per_key']:,.0f} bytes each; snapshot of {one['bytes'] / 1e6:.1f} MB,"
+            f" {one['bytes_per_key']:,.0f} bytes each; made in {1000 * one['make_cpu_s']:.0f} ms, restored in"
+            f" {1000 * one['restore_cpu_s']:.0f} ms of CPU",
         )
 
 
 def main(arguments: list[str]) -> int:
     """Measure, print, and write JSON."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("handbook", nargs="?", type=Path, default=os.environ.get(FILE_VARIABLE), help=f"Parquet file (or {FILE_VARIABLE})")
+    parser.add_argument(
+        "handbook",
+        nargs="?",
+        type=Path,
+        default=os.environ.get(FILE_VARIABLE),
+        help=f"Parquet file (or {FILE_VARIABLE})",
+    )
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--json", type=Path, default=Path(".local/benchmarks/features.json"))
     options = parser.parse_args(arguments)

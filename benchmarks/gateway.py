@@ -1,9 +1,10 @@
 """How long a gateway takes to answer, and to see what came through the stream: ``python benchmarks/gateway.py``.
 
-One broker, one stream and one gateway, each a process in its default settings, under ``--background`` transactions a second.
-*Answers*: ``--rate`` requests a second of ``--clients`` clients. *Sight*: for each of ``--users`` cardholders a transaction of 1,000 is
-acknowledged by Kafka, and requests about small ones follow until the first whose served vector has the 1,000 in it; the figure is the time from
-the acknowledgement to the sending of that request, at most one pause (``--every``) too long.
+One broker, one stream and one gateway, each a process in its default settings, under ``--background`` transactions a
+second. *Answers*: ``--rate`` requests a second of ``--clients`` clients. *Sight*: for each of ``--users`` cardholders a
+transaction of 1,000 is acknowledged by Kafka, and requests about small ones follow until the first whose served vector
+has the 1,000 in it; the figure is the time from the acknowledgement to the sending of that request, at most one pause
+(``--every``) too long.
 """
 
 from __future__ import annotations
@@ -68,7 +69,13 @@ def wait_ready(client: httpx.Client, process: subprocess.Popen[str]) -> None:
 
 
 def transaction(name: str, user: str, amount: float) -> TransactionReceived:
-    return TransactionReceived(transaction_id=name, user_id=user, terminal_id=f"m{hash(name) % 997}", amount=amount, occurred_at=datetime.now(UTC))
+    return TransactionReceived(
+        transaction_id=name,
+        user_id=user,
+        terminal_id=f"m{hash(name) % 997}",
+        amount=amount,
+        occurred_at=datetime.now(UTC),
+    )
 
 
 @contextmanager
@@ -109,7 +116,9 @@ def answers(address: str, clients: int, rate: float, seconds: float) -> list[flo
                     return took
                 time.sleep(max(0.0, due - time.monotonic()))
                 before = time.perf_counter()
-                client.post("/predict", json={"user_id": f"b{n % 500}", "amount": 10.0 + number, "terminal_id": "m1"}).raise_for_status()
+                client.post(
+                    "/predict", json={"user_id": f"b{n % 500}", "amount": 10.0 + number, "terminal_id": "m1"}
+                ).raise_for_status()
                 took.append(time.perf_counter() - before)
         raise AssertionError
 
@@ -128,7 +137,9 @@ def sight(settings: Settings, address: str, users: int, every_s: float) -> list[
             acknowledged = time.monotonic()
             for n in itertools.count():
                 name, at = f"sight-{user}-{n}", time.monotonic() - acknowledged
-                client.post("/predict", json={"transaction_id": name, "user_id": f"sight-{user}", "amount": 1.0}).raise_for_status()
+                client.post(
+                    "/predict", json={"transaction_id": name, "user_id": f"sight-{user}", "amount": 1.0}
+                ).raise_for_status()
                 asked[name] = user, at
                 if at > PATIENCE_S:
                     break
@@ -171,20 +182,29 @@ def measure(options: argparse.Namespace, folder: Path) -> dict[str, dict[str, fl
         admin.create()
         admin.close()
         environment = {name: value for name, value in os.environ.items() if not name.startswith("CENTINELA_")} | {
-            "CENTINELA_KAFKA_BOOTSTRAP_SERVERS": broker.bootstrap_servers, "CENTINELA_PARTITIONS": str(PARTITIONS), "CENTINELA_ATTRIBUTES": "[]",
-            "CENTINELA_DATA_DIR": str(folder), "CENTINELA_MLFLOW_TRACKING_URI": "http://127.0.0.1:9", "CENTINELA_LOG_LEVEL": "WARNING", "OMP_NUM_THREADS": "1",
+            "CENTINELA_KAFKA_BOOTSTRAP_SERVERS": broker.bootstrap_servers,
+            "CENTINELA_PARTITIONS": str(PARTITIONS),
+            "CENTINELA_ATTRIBUTES": "[]",
+            "CENTINELA_DATA_DIR": str(folder),
+            "CENTINELA_MLFLOW_TRACKING_URI": "http://127.0.0.1:9",
+            "CENTINELA_LOG_LEVEL": "WARNING",
+            "OMP_NUM_THREADS": "1",
         }
         addresses = {}
         for role, setting in (("stream", "CENTINELA_PREDICTOR_PORT"), ("gateway", "CENTINELA_GATEWAY_PORT")):
             port = free_port()
             addresses[role] = f"http://127.0.0.1:{port}"
-            process = stack.enter_context(running([sys.executable, "-m", "centinela_predictor", role], environment | {setting: str(port)}))
+            process = stack.enter_context(
+                running([sys.executable, "-m", "centinela_predictor", role], environment | {setting: str(port)})
+            )
             with httpx.Client(base_url=addresses[role], timeout=5) as client:
                 wait_ready(client, process)
         with background(settings, options.background):
             answers(addresses["gateway"], options.clients, options.rate, 3.0)
-            figures = {"answers": answers(addresses["gateway"], options.clients, options.rate, options.seconds),
-                       "sight": sight(settings, addresses["gateway"], options.users, options.every)}
+            figures = {
+                "answers": answers(addresses["gateway"], options.clients, options.rate, options.seconds),
+                "sight": sight(settings, addresses["gateway"], options.users, options.every),
+            }
     return {name: summary(values) for name, values in figures.items()}
 
 
@@ -210,7 +230,10 @@ def main() -> int:
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     for name, values in figures.items():
-        print(f"{name:8}{values['n']:>7,.0f}" + "".join(f"  {key.removesuffix('_ms')} {value:,.1f} ms" for key, value in values.items() if key != "n"))
+        print(
+            f"{name:8}{values['n']:>7,.0f}"
+            + "".join(f"  {key.removesuffix('_ms')} {value:,.1f} ms" for key, value in values.items() if key != "n")
+        )
     options.json.parent.mkdir(parents=True, exist_ok=True)
     options.json.write_bytes(msgspec.json.format(json.dumps(figures).encode(), indent=2))
     print(f"the target: seen within {TARGET_S:g} s")

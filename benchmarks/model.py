@@ -1,7 +1,9 @@
-"""How good the platform's default training is, on the Fraud Detection Handbook's stream: ``python benchmarks/model.py FILE``.
+"""How good the platform's default training is, on the Fraud Detection Handbook's stream: ``python benchmarks/model.py
+FILE``.
 
-Features by ``build_features``, training by the trainer's own code and ``params.yaml``, on the days before 2018-06-11; seven days of
-delay; tests on 2018-06-18 to 24, less the cards known by then (see ``model_data``). Exit code 1 where a figure is too good to be true.
+Features by ``build_features``, training by the trainer's own code and ``params.yaml``, on the days before 2018-06-11;
+seven days of delay; tests on 2018-06-18 to 24, less the cards known by then (see ``model_data``). Exit code 1 where a
+figure is too good to be true.
 """
 
 from __future__ import annotations
@@ -53,19 +55,31 @@ def measured(kind: ModelKind, params: Params, dataset: Dataset, week: Week) -> d
     columns = [dataset.names.index(name) for name in candidate.names]
     scores = fraud_scores(candidate.estimator, as_served(week.matrix[:, columns]))
     found = quality(week, scores)
-    return {"kind": kind, "features": len(candidate.names), "rows": len(dataset), "frauds": int(dataset.is_fraud.sum()),
-            "average_precision": found.average_precision, "roc_auc": found.roc_auc, f"card_precision_at_{CARDS_PER_DAY}": found.card_precision,
-            "leak_suspected": found.leaks, "cpu_s": round(trained - began, 2)}
+    return {
+        "kind": kind,
+        "features": len(candidate.names),
+        "rows": len(dataset),
+        "frauds": int(dataset.is_fraud.sum()),
+        "average_precision": found.average_precision,
+        "roc_auc": found.roc_auc,
+        f"card_precision_at_{CARDS_PER_DAY}": found.card_precision,
+        "leak_suspected": found.leaks,
+        "cpu_s": round(trained - began, 2),
+    }
 
 
 def without_history(dataset: Dataset, week: Week) -> tuple[Dataset, Week]:
     """The same rows with the transaction's own features only."""
     at = [dataset.names.index(name) for name in TRANSACTION_FEATURES]
-    return (dataclasses.replace(dataset, names=TRANSACTION_FEATURES, matrix=dataset.matrix[:, at]),
-            dataclasses.replace(week, matrix=week.matrix[:, at]))
+    return (
+        dataclasses.replace(dataset, names=TRANSACTION_FEATURES, matrix=dataset.matrix[:, at]),
+        dataclasses.replace(week, matrix=week.matrix[:, at]),
+    )
 
 
-def benchmark_rows(stream: Stream, params: Params, test_start: datetime, lengths: Sequence[int] = LENGTHS) -> list[dict[str, Any]]:
+def benchmark_rows(
+    stream: Stream, params: Params, test_start: datetime, lengths: Sequence[int] = LENGTHS
+) -> list[dict[str, Any]]:
     """Every kind with every length of training, and the default kind without history.
 
     Without the gate's cross-fitting, which takes half of the time and does not touch the model that is registered.
@@ -83,17 +97,25 @@ def benchmark_rows(stream: Stream, params: Params, test_start: datetime, lengths
 
 def table(rows: list[dict[str, Any]], default: ModelKind) -> str:
     """The figures as Markdown, the default kind in bold."""
-    lines = [f"| training | model | features | AP | ROC AUC | CP@{CARDS_PER_DAY} | CPU s |", "|---|---|---:|---:|---:|---:|---:|"]
+    lines = [
+        f"| training | model | features | AP | ROC AUC | CP@{CARDS_PER_DAY} | CPU s |",
+        "|---|---|---:|---:|---:|---:|---:|",
+    ]
     for row in rows:
         kind = f"**{row['kind']}**" if row["kind"] == default else row["kind"]
-        lines.append(f"| {row['days']} days, {row['rows']:,} rows | {kind} | {row['features']} | {row['average_precision']:.3f} | {row['roc_auc']:.3f} "
-                     f"| {row[f'card_precision_at_{CARDS_PER_DAY}']:.3f} | {row['cpu_s']:.1f} |" + (" leak?" if row["leak_suspected"] else ""))
+        lines.append(
+            f"| {row['days']} days, {row['rows']:,} rows | {kind} | {row['features']} | {row['average_precision']:.3f}"
+            f" | {row['roc_auc']:.3f} | {row[f'card_precision_at_{CARDS_PER_DAY}']:.3f} | {row['cpu_s']:.1f} |"
+            + (" leak?" if row["leak_suspected"] else "")
+        )
     return "\n".join(lines)
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("file", type=Path, nargs="?", help=f"the transactions as Parquet; else what {FILE_VARIABLE} names")
+    parser.add_argument(
+        "file", type=Path, nargs="?", help=f"the transactions as Parquet; else what {FILE_VARIABLE} names"
+    )
     parser.add_argument("--params", type=Path, default=Path("params.yaml"))
     parser.add_argument("--output", type=Path, default=Path(".local/benchmarks/model.json"), help="the figures as JSON")
     chosen = parser.parse_args()
@@ -104,15 +126,32 @@ def main() -> int:
     features_s = time.process_time() - began
     rows = benchmark_rows(stream, params, day(TEST_START))
     week = test_week(stream, day(TEST_START))
-    print(f"test {TEST_START} and the six days after: {len(week.is_fraud):,} rows, {int(week.is_fraud.sum())} frauds, known cards left out; "
-          f"label delay {DELAY_DAYS} days; features of {len(transactions):,} rows in {features_s:.1f} CPU-s\n")
+    print(
+        f"test {TEST_START} and the six days after: {len(week.is_fraud):,} rows, {int(week.is_fraud.sum())} frauds,"
+        f" known cards left out; label delay {DELAY_DAYS} days; features of {len(transactions):,} rows in"
+        f" {features_s:.1f} CPU-s\n"
+    )
     print(table(rows, params.train.model_kind))
     chosen.output.parent.mkdir(parents=True, exist_ok=True)
-    chosen.output.write_text(json.dumps({
-        "test_start": TEST_START, "delay_days": DELAY_DAYS, "test_rows": len(week.is_fraud), "test_frauds": int(week.is_fraud.sum()),
-        "features_cpu_s": round(features_s, 2), "results": rows, "train": msgspec.to_builtins(params.train),
-        "versions": {"python": platform.python_version(), **{name: version(name) for name in ("scikit-learn", "numpy", "pandas")}},
-    }, indent=1) + "\n")
+    chosen.output.write_text(
+        json.dumps(
+            {
+                "test_start": TEST_START,
+                "delay_days": DELAY_DAYS,
+                "test_rows": len(week.is_fraud),
+                "test_frauds": int(week.is_fraud.sum()),
+                "features_cpu_s": round(features_s, 2),
+                "results": rows,
+                "train": msgspec.to_builtins(params.train),
+                "versions": {
+                    "python": platform.python_version(),
+                    **{name: version(name) for name in ("scikit-learn", "numpy", "pandas")},
+                },
+            },
+            indent=1,
+        )
+        + "\n"
+    )
     print(f"\nwritten to {chosen.output}")
     suspects = [row for row in rows if row["leak_suspected"]]
     if suspects:

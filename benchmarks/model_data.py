@@ -1,8 +1,9 @@
-"""The Fraud Detection Handbook's stream as features, and its way of splitting it: what the model benchmark and its search share.
+"""The Fraud Detection Handbook's stream as features, and its way of splitting it: what the model benchmark and its
+search share.
 
-The protocol (Handbook, ch. 3 and 5): a week of training, seven days in which labels are still to come, a week of tests. On each
-test day the cards are left out of which a fraud is known by then, since they are blocked: those with a fraud in the training
-week, or between it and the day, as far as the label delay lets it be known.
+The protocol (Handbook, ch. 3 and 5): a week of training, seven days in which labels are still to come, a week of tests.
+On each test day the cards are left out of which a fraud is known by then, since they are blocked: those with a fraud in
+the training week, or between it and the day, as far as the label delay lets it be known.
 """
 
 from __future__ import annotations
@@ -27,19 +28,27 @@ DAY_US = 86_400_000_000
 DELAY_DAYS = 7
 TEST_DAYS = 7
 PUBLISHED_TRAIN_DAYS = 7
-"""Cards count as known from so many days of training on, however many days a model learns from: the test rows stay the same."""
+"""Cards count as known from so many days of training on, however many days a model learns from: the test rows stay the
+same."""
 CARDS_PER_DAY = 100
 LEAK_AUC = 0.99
 """No honest model comes near: a ROC AUC above it says that a feature knows the label."""
 FILE_VARIABLE = "CENTINELA_HANDBOOK"
 LAYOUT = FeatureLayout()
-_COLUMNS = {"TRANSACTION_ID": "transaction_id", "CUSTOMER_ID": "user_id", "TERMINAL_ID": "terminal_id", "TX_DATETIME": "occurred_at",
-            "TX_AMOUNT": "amount", "TX_FRAUD": "is_fraud"}
+_COLUMNS = {
+    "TRANSACTION_ID": "transaction_id",
+    "CUSTOMER_ID": "user_id",
+    "TERMINAL_ID": "terminal_id",
+    "TX_DATETIME": "occurred_at",
+    "TX_AMOUNT": "amount",
+    "TX_FRAUD": "is_fraud",
+}
 
 
 @dataclass(frozen=True)
 class Stream:
-    """Transactions in order of time, with their features. ``table``: what ``dataset.assemble`` takes; ``labels``: reports."""
+    """Transactions in order of time, with their features. ``table``: what ``dataset.assemble`` takes; ``labels``:
+    reports."""
 
     table: pa.Table
     labels: pa.Table
@@ -82,7 +91,10 @@ def handbook_file(given: Path | None) -> Path:
     """
     path = given or (Path(os.environ[FILE_VARIABLE]) if os.environ.get(FILE_VARIABLE) else None)
     if path is None or not path.is_file():
-        raise SystemExit(f"needs the Handbook's transactions as one Parquet file: name it as argument or in {FILE_VARIABLE} (given: {path})")
+        raise SystemExit(
+            f"needs the Handbook's transactions as one Parquet file: name it as argument or in {FILE_VARIABLE} (given:"
+            f" {path})"
+        )
     return path
 
 
@@ -105,15 +117,29 @@ def to_stream(transactions: pd.DataFrame, reports: pd.DataFrame) -> Stream:
     features = build_features(transactions, reports, LAYOUT)
     times = _us(transactions["occurred_at"])
     ids, cards = (transactions[name].astype(str).to_numpy(dtype=object) for name in ("transaction_id", "user_id"))
-    table = pa.table({"transaction_id": ids, "user_id": cards, "occurred_us": times, **{name: features[name].to_numpy() for name in LAYOUT.names}})
-    labels = pa.table({"transaction_id": reports["transaction_id"].astype(str).to_numpy(dtype=object),
-                       "is_fraud": reports["is_fraud"].to_numpy(dtype=np.bool_), "reported_us": _us(reports["reported_at"])})
+    table = pa.table(
+        {
+            "transaction_id": ids,
+            "user_id": cards,
+            "occurred_us": times,
+            **{name: features[name].to_numpy() for name in LAYOUT.names},
+        }
+    )
+    labels = pa.table(
+        {
+            "transaction_id": reports["transaction_id"].astype(str).to_numpy(dtype=object),
+            "is_fraud": reports["is_fraud"].to_numpy(dtype=np.bool_),
+            "reported_us": _us(reports["reported_at"]),
+        }
+    )
     return Stream(table, labels, features.to_numpy(), transactions["is_fraud"].to_numpy(dtype=np.bool_), cards, times)
 
 
 def training_set(stream: Stream, test_start: datetime, days: float) -> Dataset:
     """What the trainer would learn from on the morning of *test_start*: the newest *days* whose labels are all in."""
-    return assemble(stream.table, stream.labels, LAYOUT.names, as_of=test_start, maturity=DELAY_DAYS * DAY, window=days * DAY)
+    return assemble(
+        stream.table, stream.labels, LAYOUT.names, as_of=test_start, maturity=DELAY_DAYS * DAY, window=days * DAY
+    )
 
 
 def test_week(stream: Stream, start: datetime) -> Week:
@@ -129,8 +155,11 @@ def test_week(stream: Stream, start: datetime) -> Week:
 
 def quality(week: Week, scores: NDArray[np.float64]) -> Quality:
     """How well *scores*, shape (rows of the week,), find its frauds and its compromised cards."""
-    return Quality(average_precision(week.is_fraud, scores), roc_auc(week.is_fraud, scores),
-                   card_precision(week.is_fraud, scores, week.cards, week.times_us, CARDS_PER_DAY, microseconds(week.start)))
+    return Quality(
+        average_precision(week.is_fraud, scores),
+        roc_auc(week.is_fraud, scores),
+        card_precision(week.is_fraud, scores, week.cards, week.times_us, CARDS_PER_DAY, microseconds(week.start)),
+    )
 
 
 def day(text: str) -> datetime:

@@ -1,8 +1,8 @@
 """What the defaults of ``params.yaml`` were chosen from: ``python benchmarks/model_search.py FILE``.
 
-Every setting is trained as on the morning of each of four weeks before the benchmark's test week, on the seven days whose labels
-are in by then, and scored on the week. The benchmark's own week is never looked at: on the morning it begins, all labels used
-here are in. A setting is a change to ``params.yaml``.
+Every setting is trained as on the morning of each of four weeks before the benchmark's test week, on the seven days
+whose labels are in by then, and scored on the week. The benchmark's own week is never looked at: on the morning it
+begins, all labels used here are in. A setting is a change to ``params.yaml``.
 """
 
 from __future__ import annotations
@@ -38,16 +38,29 @@ from centinela_trainer.training import fraud_scores
 WEEKS = ("2018-05-14", "2018-05-21", "2018-05-28", "2018-06-04")
 SETTINGS: dict[ModelKind, tuple[dict[str, Any], ...]] = {
     "hgb": (
-        *({"max_iter": 100, "learning_rate": rate, "max_leaf_nodes": leaves} for rate in (0.03, 0.05, 0.08) for leaves in (7, 15, 31)),
+        *(
+            {"max_iter": 100, "learning_rate": rate, "max_leaf_nodes": leaves}
+            for rate in (0.03, 0.05, 0.08)
+            for leaves in (7, 15, 31)
+        ),
         {"max_iter": 150, "learning_rate": 0.08, "max_leaf_nodes": 15},
         {"max_iter": 200, "learning_rate": 0.03, "max_leaf_nodes": 15},
-        *({"max_iter": 100, "learning_rate": 0.05, "max_leaf_nodes": 15, **more} for more in (
-            {"min_samples_leaf": 20}, {"min_samples_leaf": 40}, {"l2_regularization": 10.0}, {"class_weight": "balanced"})),
+        *(
+            {"max_iter": 100, "learning_rate": 0.05, "max_leaf_nodes": 15, **more}
+            for more in (
+                {"min_samples_leaf": 20},
+                {"min_samples_leaf": 40},
+                {"l2_regularization": 10.0},
+                {"class_weight": "balanced"},
+            )
+        ),
     ),
     "rf": (
         *({"max_depth": depth, "max_samples": 0.25} for depth in (8, 12, None)),
-        *({"max_depth": None, "max_samples": 0.25, **more} for more in (
-            {"max_features": 0.5}, {"class_weight": None}, {"min_samples_leaf": 5})),
+        *(
+            {"max_depth": None, "max_samples": 0.25, **more}
+            for more in ({"max_features": 0.5}, {"class_weight": None}, {"min_samples_leaf": 5})
+        ),
         {"max_depth": None, "max_samples": 0.5},
         *({"max_depth": depth, "max_samples": 0.25, "class_weight": None} for depth in (12, 16)),
     ),
@@ -71,9 +84,11 @@ def figures(kind: ModelKind, params: Params, cases: list[tuple[Dataset, Week]]) 
         estimator = build_estimator(kind, params)
         estimator.fit(as_served(dataset.matrix), dataset.is_fraud.astype(np.int64))
         found.append(quality(week, fraud_scores(estimator, as_served(week.matrix))))
-    return {"average_precision": float(np.mean([q.average_precision for q in found])),
-            "least": float(np.min([q.average_precision for q in found])),
-            "card_precision": float(np.mean([q.card_precision for q in found]))}
+    return {
+        "average_precision": float(np.mean([q.average_precision for q in found])),
+        "least": float(np.min([q.average_precision for q in found])),
+        "card_precision": float(np.mean([q.card_precision for q in found])),
+    }
 
 
 def main() -> None:
@@ -82,7 +97,12 @@ def main() -> None:
     parser.add_argument("--params", type=Path, default=Path("params.yaml"))
     parser.add_argument("--kind", choices=MODEL_KINDS, action="append")
     parser.add_argument("--lengths", action="store_true", help="days of training instead of settings")
-    parser.add_argument("--output", type=Path, required=True, help="JSON lines: what was tried; what stands there already is not tried again")
+    parser.add_argument(
+        "--output",
+        type=Path,
+        required=True,
+        help="JSON lines: what was tried; what stands there already is not tried again",
+    )
     chosen = parser.parse_args()
     params = load_params(chosen.params)
     known = [json.loads(line) for line in chosen.output.read_text().splitlines()] if chosen.output.exists() else []

@@ -1,8 +1,9 @@
 """How long a promoted model takes to answer, for each form that can serve: ``python benchmarks/model_swap.py``.
 
 Each measurement runs in a fresh process that has loaded no model yet, as a predictor after its start. Printed are
-``load_s``: ``Scorer.load`` from a bundle on disk, nothing imported before; ``swap_s``: from ``ModelPromoted`` read to the first
-score by the new version, ``--after`` seconds after the start (the registry's download is a copy on this disk).
+``load_s``: ``Scorer.load`` from a bundle on disk, nothing imported before; ``swap_s``: from ``ModelPromoted`` read to
+the first score by the new version, ``--after`` seconds after the start (the registry's download is a copy on this
+disk).
 """
 
 from __future__ import annotations
@@ -29,7 +30,8 @@ FORMS = ("onnx", "treelite", "sklearn")
 
 
 def build(folder: Path) -> None:
-    """One bundle a form: boosting by ONNX, a forest fitted on missing values by treelite, flagged imputation by scikit-learn."""
+    """One bundle a form: boosting by ONNX, a forest fitted on missing values by treelite, flagged imputation by
+    scikit-learn."""
     from sklearn.ensemble import HistGradientBoostingClassifier, RandomForestClassifier
     from sklearn.impute import SimpleImputer
     from sklearn.linear_model import LogisticRegression
@@ -49,8 +51,18 @@ def build(folder: Path) -> None:
     for form, estimator in kinds.items():
         estimator.fit(matrix, truth)
         facts = ModelFacts(
-            model_name="FraudDetector", model_kind=form, layout_id="v1:", feature_names=NAMES, threshold=0.5, review_threshold=0.2,
-            average_precision=None, dataset_digest="d", request_id="r", code_commit="c", created_at=datetime(2026, 1, 1, tzinfo=UTC))
+            model_name="FraudDetector",
+            model_kind=form,
+            layout_id="v1:",
+            feature_names=NAMES,
+            threshold=0.5,
+            review_threshold=0.2,
+            average_precision=None,
+            dataset_digest="d",
+            request_id="r",
+            code_commit="c",
+            created_at=datetime(2026, 1, 1, tzinfo=UTC),
+        )
         manifest = build_bundle(estimator, matrix, matrix[-5_000:], facts, folder / form)
         if manifest.backend != form:
             raise SystemExit(f"the model meant for {form} serves by {manifest.backend}")
@@ -97,9 +109,18 @@ def swap(bundle: Path, after_s: float) -> dict[str, float]:
 
     layout, events, slot, stop, clock = FeatureLayout(()), Events(), ModelSlot(), threading.Event(), SystemClock()
     follower = ModelFollower(
-        events=events, store=BundleStore(bundle.parent / f"kept-{bundle.name}", verify, clock), registry=Disk(), slot=slot,
-        load=partial(Scorer.load, layout=layout), producer=FakeProducer(FakeBroker()), health=Health("model"), clock=clock,
-        model_name="FraudDetector", replica="gateway-0", retry_s=1.0)
+        events=events,
+        store=BundleStore(bundle.parent / f"kept-{bundle.name}", verify, clock),
+        registry=Disk(),
+        slot=slot,
+        load=partial(Scorer.load, layout=layout),
+        producer=FakeProducer(FakeBroker()),
+        health=Health("model"),
+        clock=clock,
+        model_name="FraudDetector",
+        replica="gateway-0",
+        retry_s=1.0,
+    )
     thread = threading.Thread(target=follower.run, args=(stop,), daemon=True)
     thread.start()
     try:
@@ -110,7 +131,14 @@ def swap(bundle: Path, after_s: float) -> dict[str, float]:
         threading.Thread(target=import_libraries, args=(stop,), daemon=True).start()
     time.sleep(after_s)
     began = time.perf_counter()
-    promoted = ModelPromoted(model_name="FraudDetector", alias="champion", model_version="2", previous_version=None, sequence=1, observed_at=clock.now())
+    promoted = ModelPromoted(
+        model_name="FraudDetector",
+        alias="champion",
+        model_version="2",
+        previous_version=None,
+        sequence=1,
+        observed_at=clock.now(),
+    )
     events.coming.append(Record("model-events", 0, 0, b"k", encode(promoted)))
     row = np.zeros((1, len(layout.names)))
     while (champion := slot.pair.champion) is None:
@@ -125,7 +153,9 @@ def swap(bundle: Path, after_s: float) -> dict[str, float]:
 def main() -> None:
     """Measure every form and print the figures."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--after", type=float, default=20.0, help="seconds between a predictor's start and the promotion")
+    parser.add_argument(
+        "--after", type=float, default=20.0, help="seconds between a predictor's start and the promotion"
+    )
     parser.add_argument("--one", nargs=2, metavar=("WHAT", "BUNDLE"), help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.one:
@@ -137,8 +167,18 @@ def main() -> None:
         for form in FORMS:
             figures: dict[str, float] = {}
             for what in ("load", "swap"):
-                command = [sys.executable, __file__, "--after", str(arguments.after), "--one", what, str(Path(folder, form))]
-                figures |= json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()[-1])
+                command = [
+                    sys.executable,
+                    __file__,
+                    "--after",
+                    str(arguments.after),
+                    "--one",
+                    what,
+                    str(Path(folder, form)),
+                ]
+                figures |= json.loads(
+                    subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()[-1]
+                )
             print(f"{form:9s}" + "  ".join(f"{name} {value:7.2f}" for name, value in figures.items()), flush=True)
 
 

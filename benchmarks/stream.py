@@ -1,8 +1,9 @@
 """Transactions per CPU-second of one predictor, beside Quix Streams and Faust: ``python benchmarks/stream.py [FILE]``.
 
-One broker, one topic of 4 partitions that holds all transactions before anybody begins. Each process is imported, connected and idle when its CPU
-time (user and system, all threads) begins to count, and done when everything is in its output, committed. The predictor does all that it does in
-production; what the peers leave out stands in ``stream_peer.py``.
+One broker, one topic of 4 partitions that holds all transactions before anybody begins. Each process is imported,
+connected and idle when its CPU time (user and system, all threads) begins to count, and done when everything is in its
+output, committed. The predictor does all that it does in production; what the peers leave out stands in
+``stream_peer.py``.
 """
 
 from __future__ import annotations
@@ -76,8 +77,12 @@ class Rig:
         self.admin = TopicAdmin(self.settings)
         self._withheld = [spec for spec in specifications(self.settings) if spec.name == TERMINAL_ACTIVITY.name]
         self.admin.create([spec for spec in specifications(self.settings) if spec.name != TERMINAL_ACTIVITY.name])
-        subprocess.run([sys.executable, "-m", "centinela", "replay", str(file), "--mapping", "handbook", "--limit", str(rows)], check=True,
-                       stdout=subprocess.DEVNULL, env=self.environment({}))
+        subprocess.run(
+            [sys.executable, "-m", "centinela", "replay", str(file), "--mapping", "handbook", "--limit", str(rows)],
+            check=True,
+            stdout=subprocess.DEVNULL,
+            env=self.environment({}),
+        )
         self.bundle = folder / "models" / "1"
         make_bundle(file, self.bundle)
         self.names = ",".join(verify(self.bundle).feature_names)
@@ -85,7 +90,12 @@ class Rig:
     def environment(self, more: dict[str, str]) -> dict[str, str]:
         inherited = {name: value for name, value in os.environ.items() if not name.startswith("CENTINELA_")}
         single = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
-        return inherited | single | {"CENTINELA_KAFKA_BOOTSTRAP_SERVERS": self.servers, "CENTINELA_PARTITIONS": str(PARTITIONS)} | more
+        return (
+            inherited
+            | single
+            | {"CENTINELA_KAFKA_BOOTSTRAP_SERVERS": self.servers, "CENTINELA_PARTITIONS": str(PARTITIONS)}
+            | more
+        )
 
     def release(self) -> None:
         """Give the predictor, which waits for it, its last topic."""
@@ -105,37 +115,76 @@ class Rig:
 def make_bundle(file: Path, dest: Path) -> None:
     """The default model, boosted trees on all base features, in its serving form."""
     given = pd.read_parquet(file).iloc[:TRAINED_ON]
-    table = pd.DataFrame({
-        "transaction_id": given["TRANSACTION_ID"].astype(str), "user_id": given["CUSTOMER_ID"].astype(str), "terminal_id": given["TERMINAL_ID"].astype(str),
-        "occurred_at": given["TX_DATETIME"].dt.tz_localize("UTC"), "amount": given["TX_AMOUNT"],
-    })
+    table = pd.DataFrame(
+        {
+            "transaction_id": given["TRANSACTION_ID"].astype(str),
+            "user_id": given["CUSTOMER_ID"].astype(str),
+            "terminal_id": given["TERMINAL_ID"].astype(str),
+            "occurred_at": given["TX_DATETIME"].dt.tz_localize("UTC"),
+            "amount": given["TX_AMOUNT"],
+        }
+    )
     nothing = pd.DataFrame(columns=["transaction_id", "is_fraud", "occurred_at", "reported_at"])
     matrix = as_served(build_features(table, nothing, LAYOUT).to_numpy())
     fitted = int(0.8 * len(matrix))
     estimator = build_estimator("hgb", load_params(HERE.parent / "params.yaml"))
     estimator.fit(matrix[:fitted], given["TX_FRAUD"].to_numpy(np.int64)[:fitted])
-    build_bundle(estimator, matrix[:fitted], matrix[fitted:], ModelFacts(
-        model_name="FraudDetector", model_kind="hgb", layout_id=LAYOUT.id, feature_names=LAYOUT.names, threshold=0.5, review_threshold=0.2,
-        average_precision=0.5, dataset_digest="md5:0", request_id="benchmark", code_commit="0", created_at=datetime.now(UTC),
-    ), dest)
+    build_bundle(
+        estimator,
+        matrix[:fitted],
+        matrix[fitted:],
+        ModelFacts(
+            model_name="FraudDetector",
+            model_kind="hgb",
+            layout_id=LAYOUT.id,
+            feature_names=LAYOUT.names,
+            threshold=0.5,
+            review_threshold=0.2,
+            average_precision=0.5,
+            dataset_digest="md5:0",
+            request_id="benchmark",
+            code_commit="0",
+            created_at=datetime.now(UTC),
+        ),
+        dest,
+    )
     (dest.parent / "current").symlink_to(dest.name)
 
 
 def predictor(rig: Rig) -> Figure:
     """The stream as it is, in its default settings."""
-    environment = rig.environment({
-        "CENTINELA_DATA_DIR": str(rig.folder), "CENTINELA_ATTRIBUTES": "[]", "CENTINELA_PREDICTOR_PORT": "0", "CENTINELA_MLFLOW_TRACKING_URI": "http://127.0.0.1:9",
-        "CENTINELA_LOG_LEVEL": "WARNING", "CENTINELA_LOG_FORMAT": "json",
-    })
-    with rig.progress(STREAM_GROUP) as done, running([sys.executable, "-m", "centinela_predictor", "stream"], environment) as process:
+    environment = rig.environment(
+        {
+            "CENTINELA_DATA_DIR": str(rig.folder),
+            "CENTINELA_ATTRIBUTES": "[]",
+            "CENTINELA_PREDICTOR_PORT": "0",
+            "CENTINELA_MLFLOW_TRACKING_URI": "http://127.0.0.1:9",
+            "CENTINELA_LOG_LEVEL": "WARNING",
+            "CENTINELA_LOG_FORMAT": "json",
+        }
+    )
+    with (
+        rig.progress(STREAM_GROUP) as done,
+        running([sys.executable, "-m", "centinela_predictor", "stream"], environment) as process,
+    ):
         settle(process)
-        return measured("Centinela", "exact windows of users and terminals with late labels, exactly once", process, rig.release, done, rig.rows)
+        return measured(
+            "Centinela",
+            "exact windows of users and terminals with late labels, exactly once",
+            process,
+            rig.release,
+            done,
+            rig.rows,
+        )
 
 
 def peer(rig: Rig, name: str, does: str, command: Sequence[str], output: str, rows: int) -> Figure:
     """A process that says "ready" and begins when told."""
     rig.admin.create([TopicSpec(output, PARTITIONS, 1, {})])
-    with rig.progress(output) as done, running(command, rig.environment({"PYTHONPATH": str(HERE)}), talks=True) as process:
+    with (
+        rig.progress(output) as done,
+        running(command, rig.environment({"PYTHONPATH": str(HERE)}), talks=True) as process,
+    ):
         assert process.stdout is not None
         while (line := process.stdout.readline()) != "ready\n":
             if not line:
@@ -149,7 +198,9 @@ def peer(rig: Rig, name: str, does: str, command: Sequence[str], output: str, ro
         return measured(name, does, process, start, done, rows)
 
 
-def measured(name: str, does: str, process: subprocess.Popen[str], start: Callable[[], None], done: Callable[[], int], rows: int) -> Figure:
+def measured(
+    name: str, does: str, process: subprocess.Popen[str], start: Callable[[], None], done: Callable[[], int], rows: int
+) -> Figure:
     """Start, and wait until *done* counts *rows*."""
     watched = psutil.Process(process.pid)
     before, began = cpu_of(watched), time.monotonic()
@@ -167,7 +218,9 @@ def measured(name: str, does: str, process: subprocess.Popen[str], start: Callab
 
 
 @contextmanager
-def running(command: Sequence[str], environment: dict[str, str], *, talks: bool = False) -> Iterator[subprocess.Popen[str]]:
+def running(
+    command: Sequence[str], environment: dict[str, str], *, talks: bool = False
+) -> Iterator[subprocess.Popen[str]]:
     """*command*, ended at the end."""
     pipe = subprocess.PIPE if talks else None
     process = subprocess.Popen(list(command), env=environment, stdin=pipe, stdout=pipe, text=True)
@@ -183,7 +236,8 @@ def running(command: Sequence[str], environment: dict[str, str], *, talks: bool 
 
 
 def settle(process: subprocess.Popen[str]) -> None:
-    """Return when *process* has imported and loaded everything, what it imports late included: nothing but a little polling is left."""
+    """Return when *process* has imported and loaded everything, what it imports late included: nothing but a little
+    polling is left."""
     watched, quiet = psutil.Process(process.pid), 0
     while quiet < QUIET_S:
         before = cpu_of(watched)
@@ -203,10 +257,16 @@ def simulated(folder: Path, rows: int) -> Path:
     days = -(-rows // 9_000) + 1
     table = pd.concat(Simulation(Profile(customers=5_000, terminals=10_000)).days(days), ignore_index=True)
     path = folder / "simulated.parquet"
-    pd.DataFrame({
-        "TRANSACTION_ID": np.arange(len(table)), "TX_DATETIME": table["occurred_at"].dt.tz_localize(None), "CUSTOMER_ID": table["user_id"],
-        "TERMINAL_ID": table["terminal_id"], "TX_AMOUNT": table["amount"], "TX_FRAUD": table["is_fraud"].astype(int),
-    }).to_parquet(path)
+    pd.DataFrame(
+        {
+            "TRANSACTION_ID": np.arange(len(table)),
+            "TX_DATETIME": table["occurred_at"].dt.tz_localize(None),
+            "CUSTOMER_ID": table["user_id"],
+            "TERMINAL_ID": table["terminal_id"],
+            "TX_AMOUNT": table["amount"],
+            "TX_FRAUD": table["is_fraud"].astype(int),
+        }
+    ).to_parquet(path)
     return path
 
 
@@ -222,7 +282,11 @@ def compare(options: argparse.Namespace, folder: Path) -> list[Figure]:
         try:
             rig = Rig(broker.bootstrap_servers, place, file, options.rows)
             figures.append(predictor(rig))
-            print(f"  round {number + 1}: {figures[-1].per_cpu_s:,.0f} transactions a CPU-second", file=sys.stderr, flush=True)
+            print(
+                f"  round {number + 1}: {figures[-1].per_cpu_s:,.0f} transactions a CPU-second",
+                file=sys.stderr,
+                flush=True,
+            )
             if number + 1 == options.rounds and not options.only_ours:
                 figures += peers(rig, options)
             rig.admin.close()
@@ -236,9 +300,26 @@ def peers(rig: Rig, options: argparse.Namespace) -> Iterator[Figure]:
     model = str(rig.bundle / "model.onnx")
     for guarantee in ("exactly-once", "at-least-once"):
         topic = f"quix-{guarantee}"
-        command = [options.quix_python, str(HERE / "stream_quix.py"), rig.servers, model, rig.names, guarantee, topic, str(rig.folder / topic)]
+        command = [
+            options.quix_python,
+            str(HERE / "stream_quix.py"),
+            rig.servers,
+            model,
+            rig.names,
+            guarantee,
+            topic,
+            str(rig.folder / topic),
+        ]
         yield peer(rig, "Quix Streams", f"a user's day in RocksDB, {guarantee}", command, topic, options.peer_rows)
-    command = [sys.executable, str(HERE / "stream_faust.py"), rig.servers, model, rig.names, "faust", str(rig.folder / "faust")]
+    command = [
+        sys.executable,
+        str(HERE / "stream_faust.py"),
+        rig.servers,
+        model,
+        rig.names,
+        "faust",
+        str(rig.folder / "faust"),
+    ]
     yield peer(rig, "Faust", "a user's day in memory, at-least-once", command, "faust", options.peer_rows)
 
 
@@ -248,17 +329,29 @@ def show(figures: Sequence[Figure]) -> dict[str, Any]:
     rate = statistics.median(figure.per_cpu_s for figure in ours)
     print(f"{'':14}{'transactions':>13}{'CPU s':>9}{'wall s':>9}{'per CPU-s':>12}{'ratio':>8}  what it does")
     for figure in figures:
-        print(f"{figure.name:14}{figure.transactions:>13,}{figure.cpu_s:>9.2f}{figure.wall_s:>9.2f}{figure.per_cpu_s:>12,.0f}{figure.per_cpu_s / rate:>8.2f}  {figure.does}")
+        print(
+            f"{figure.name:14}{figure.transactions:>13,}{figure.cpu_s:>9.2f}{figure.wall_s:>9.2f}"
+            f"{figure.per_cpu_s:>12,.0f}{figure.per_cpu_s / rate:>8.2f}"
+            f"  {figure.does}"
+        )
     print(f"Centinela, median of {len(ours)}: {rate:,.0f} transactions a CPU-second; the target is {TARGET:,}")
-    return {"target": TARGET, "per_cpu_s": rate, "runs": [asdict(figure) | {"per_cpu_s": figure.per_cpu_s} for figure in figures]}
+    return {
+        "target": TARGET,
+        "per_cpu_s": rate,
+        "runs": [asdict(figure) | {"per_cpu_s": figure.per_cpu_s} for figure in figures],
+    }
 
 
 def main() -> int:
     """Exit code 1 where the target was missed."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("file", type=Path, nargs="?", help="transactions in the Handbook's columns (Parquet); simulated if not given")
+    parser.add_argument(
+        "file", type=Path, nargs="?", help="transactions in the Handbook's columns (Parquet); simulated if not given"
+    )
     parser.add_argument("--rows", type=int, default=300_000)
-    parser.add_argument("--peer-rows", type=int, default=100_000, help="a peer is stopped after so many of the same transactions")
+    parser.add_argument(
+        "--peer-rows", type=int, default=100_000, help="a peer is stopped after so many of the same transactions"
+    )
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--only-ours", action="store_true")
     parser.add_argument("--quix-python", default=".local/benchmark-venv/bin/python")

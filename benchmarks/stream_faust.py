@@ -15,9 +15,21 @@ _BATCH, _WITHIN_S = 1_000, 0.2
 def main(servers: str, model: str, names: str, output: str, folder: str) -> None:
     """Score ``transactions`` until killed; the windows are in memory, and lost with the process."""
     scorer = Scorer(model, names.split(","))
-    app = faust.App(output, broker=f"kafka://{servers}", datadir=folder, store="memory://", web_enabled=False, topic_disable_leader=True,
-                    consumer_auto_offset_reset="earliest", topic_partitions=4, worker_redirect_stdouts=False, broker_request_timeout=40.0,
-                    broker_session_timeout=30.0, stream_wait_empty=False, topic_allow_declare=False)
+    app = faust.App(
+        output,
+        broker=f"kafka://{servers}",
+        datadir=folder,
+        store="memory://",
+        web_enabled=False,
+        topic_disable_leader=True,
+        consumer_auto_offset_reset="earliest",
+        topic_partitions=4,
+        worker_redirect_stdouts=False,
+        broker_request_timeout=40.0,
+        broker_session_timeout=30.0,
+        stream_wait_empty=False,
+        topic_allow_declare=False,
+    )
     source = app.topic("transactions", key_type=bytes, value_type=bytes, value_serializer="json", key_serializer="raw")
     sink = app.topic(output, key_serializer="raw", value_serializer="json")
     windows: dict[str, list[list[float]]] = defaultdict(list)

@@ -1,7 +1,8 @@
-"""What the two peers do with a transaction: a user's count and mean over one day, a score by the same ONNX model, a verdict.
+"""What the two peers do with a transaction: a user's count and mean over one day, a score by the same ONNX model, a
+verdict.
 
-Less than the predictor does: no terminals, no labels, no windows of 7 and 30 days, no copies recognised, no vector logged, no reasons, no
-statistics for drift. Imports nothing of Centinela: it runs in the peer's environment.
+Less than the predictor does: no terminals, no labels, no windows of 7 and 30 days, no copies recognised, no vector
+logged, no reasons, no statistics for drift. Imports nothing of Centinela: it runs in the peer's environment.
 """
 
 from __future__ import annotations
@@ -55,8 +56,14 @@ def features(event: dict[str, Any], window: list[list[float]]) -> tuple[float, .
 
 def verdict(event: dict[str, Any], score: float) -> dict[str, Any]:
     """What is written."""
-    return {"transaction_id": event["transaction_id"], "user_id": event["user_id"], "occurred_at": event["occurred_at"], "amount": event["amount"],
-            "score": score, "decision": "decline" if score >= DECLINE else "approve"}
+    return {
+        "transaction_id": event["transaction_id"],
+        "user_id": event["user_id"],
+        "occurred_at": event["occurred_at"],
+        "amount": event["amount"],
+        "score": score,
+        "decision": "decline" if score >= DECLINE else "approve",
+    }
 
 
 def wait_for_the_start() -> None:

@@ -1,4 +1,5 @@
-"""A Quix Streams application beside the predictor: ``python stream_quix.py SERVERS MODEL NAMES GUARANTEE OUTPUT FOLDER``."""
+"""A Quix Streams application beside the predictor: ``python stream_quix.py SERVERS MODEL NAMES GUARANTEE OUTPUT
+FOLDER``."""
 
 from __future__ import annotations
 
@@ -12,7 +13,14 @@ from stream_peer import Scorer, features, verdict, wait_for_the_start
 def main(servers: str, model: str, names: str, guarantee: Any, output: str, folder: str) -> None:
     """Score ``transactions`` until killed; the window is kept in Quix's own state (RocksDB with a changelog topic)."""
     scorer = Scorer(model, names.split(","))
-    app = Application(servers, consumer_group=output, auto_offset_reset="earliest", processing_guarantee=guarantee, state_dir=folder, loglevel="WARNING")
+    app = Application(
+        servers,
+        consumer_group=output,
+        auto_offset_reset="earliest",
+        processing_guarantee=guarantee,
+        state_dir=folder,
+        loglevel="WARNING",
+    )
 
     def score(event: dict[str, Any], state: Any) -> dict[str, Any]:
         window = state.get("window", [])

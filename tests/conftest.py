@@ -1,4 +1,5 @@
-"""Fixtures shared by all tests: a real Kafka and a real MLflow, started when first asked for, one of each for the run."""
+"""Fixtures shared by all tests: a real Kafka and a real MLflow, started when first asked for, one of each for the
+run."""
 
 from __future__ import annotations
 
@@ -26,10 +27,13 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 @pytest.fixture(scope="session")
 def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """Bootstrap servers of a real Kafka: the one that ``KAFKA_BOOTSTRAP_SERVERS`` names, else a local one, else one in Docker."""
+    """Bootstrap servers of a real Kafka: the one that ``KAFKA_BOOTSTRAP_SERVERS`` names, else a local one, else one in
+    Docker."""
     running = os.environ.get("KAFKA_BOOTSTRAP_SERVERS", "")
     can_embed = can_run_broker()
-    match choose_broker(external=bool(running), can_embed=can_embed, docker_answers=not running and not can_embed and docker_answers()):
+    match choose_broker(
+        external=bool(running), can_embed=can_embed, docker_answers=not running and not can_embed and docker_answers()
+    ):
         case "external":
             yield running
         case "docker":
@@ -53,12 +57,19 @@ def _broker_in_docker() -> Iterator[str]:
     port = free_port()
     container = DockerContainer(service["image"]).with_bind_ports(9092, port)
     for name, value in service["environment"].items():
-        container.with_env(name, str(value).replace("INTERNAL://kafka:", "INTERNAL://localhost:").replace("${CENTINELA_KAFKA_PORT:-9092}", str(port)))
+        container.with_env(
+            name,
+            str(value)
+            .replace("INTERNAL://kafka:", "INTERNAL://localhost:")
+            .replace("${CENTINELA_KAFKA_PORT:-9092}", str(port)),
+        )
     with Network() as network, container.with_network(network):
         servers, deadline = f"127.0.0.1:{port}", time.monotonic() + 60
         while not answers(servers):
             if time.monotonic() > deadline:
-                raise TimeoutError(f"Kafka in Docker did not answer:\n{container.get_logs()[0].decode(errors='replace')[-2000:]}")
+                raise TimeoutError(
+                    f"Kafka in Docker did not answer:\n{container.get_logs()[0].decode(errors='replace')[-2000:]}"
+                )
             time.sleep(0.2)
         yield servers
 
@@ -88,12 +99,15 @@ def topic_names(unique: str) -> Callable[[str], str]:
 
 @pytest.fixture
 def make_settings(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[..., Settings]:
-    """``make_settings(kind=Settings, kafka=True, mlflow=False, **fields)``: settings of *kind* on the run's real servers.
+    """``make_settings(kind=Settings, kafka=True, mlflow=False, **fields)``: settings of *kind* on the run's real
+    servers.
 
     Data go to the test's own folder; ports are free ones (0).
     """
 
-    def make(kind: type[Settings] = Settings, *, kafka: bool = True, mlflow: bool = False, **fields: object) -> Settings:
+    def make(
+        kind: type[Settings] = Settings, *, kafka: bool = True, mlflow: bool = False, **fields: object
+    ) -> Settings:
         values: dict[str, object] = {"data_dir": tmp_path / "data", "log_format": "json"}
         values |= {name: 0 for name in kind.model_fields if name.endswith("_port")}
         if kafka:

@@ -1,8 +1,8 @@
 """What Feast serves of Centinela: the windows that each verdict rested on, by cardholder and by terminal.
 
-Feast computes nothing here. A row is the served vector of a transaction: online as ``python -m centinela_predictor feast`` pushes
-it, offline as the archive holds it, one Parquet column for each feature under its name in the vector; ``field_mapping`` renames.
-One more line here, and a feature of the vector is served, pushed included.
+Feast computes nothing here. A row is the served vector of a transaction: online as ``python -m centinela_predictor
+feast`` pushes it, offline as the archive holds it, one Parquet column for each feature under its name in the vector;
+``field_mapping`` renames. One more line here, and a feature of the vector is served, pushed included.
 """
 
 from datetime import timedelta
@@ -15,7 +15,9 @@ VERDICTS = "archive/predictions/*/*.parquet"
 """Below the offline store's ``root``."""
 
 user = Entity(name="user", join_keys=["user_id"], value_type=ValueType.STRING, description="A cardholder.")
-terminal = Entity(name="terminal", join_keys=["terminal_id"], value_type=ValueType.STRING, description="A point of sale.")
+terminal = Entity(
+    name="terminal", join_keys=["terminal_id"], value_type=ValueType.STRING, description="A point of sale."
+)
 
 user_archive = FileSource(
     name="user_archive",
@@ -37,9 +39,17 @@ user_transaction_features = FeatureView(
     entities=[user],
     ttl=timedelta(days=1),
     schema=[
-        Field(name="avg_transaction_amount", dtype=Float64, description="Mean amount over 30 days (user_mean_30d), major units."),
+        Field(
+            name="avg_transaction_amount",
+            dtype=Float64,
+            description="Mean amount over 30 days (user_mean_30d), major units.",
+        ),
         Field(name="transaction_count_7d", dtype=Float64, description="Transactions within 7 days (user_count_7d)."),
-        Field(name="max_transaction_amount", dtype=Float64, description="Greatest amount within 30 days (user_max_30d), major units."),
+        Field(
+            name="max_transaction_amount",
+            dtype=Float64,
+            description="Greatest amount within 30 days (user_max_30d), major units.",
+        ),
     ],
     source=user_push,
 )

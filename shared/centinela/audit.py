@@ -1,10 +1,10 @@
 """Reconciles the log: every transaction has exactly one verdict, or its record exactly one dead letter.
 
-A redriven record counts by itself, at its new place: it has its verdict or a letter of its own; the letter that it was made of stays
-the outcome of its first place.
+A redriven record counts by itself, at its new place: it has its verdict or a letter of its own; the letter that it was
+made of stays the outcome of its first place.
 
-``reconcile`` is pure and works on arrays of 64-bit hashes and positions; ``LogAudit`` feeds it from Kafka with read_committed,
-through kafka-python: a client that the predictor's stream does not use.
+``reconcile`` is pure and works on arrays of 64-bit hashes and positions; ``LogAudit`` feeds it from Kafka with
+read_committed, through kafka-python: a client that the predictor's stream does not use.
 """
 
 from __future__ import annotations
@@ -24,7 +24,17 @@ from centinela.kafka.letters import transaction_id
 from centinela.kafka.port import Consumer, Record, TopicPartition
 from centinela.redrives import OFFSET_BITS, RedriveLedger, Redrives, pack
 
-__all__ = ["LogAudit", "Position", "Reconciliation", "id_hash", "letter_origin", "pack", "reconcile", "transaction_id", "unpack"]
+__all__ = [
+    "LogAudit",
+    "Position",
+    "Reconciliation",
+    "id_hash",
+    "letter_origin",
+    "pack",
+    "reconcile",
+    "transaction_id",
+    "unpack",
+]
 U64 = npt.NDArray[np.uint64]
 _OFFSET_MASK = (1 << OFFSET_BITS) - 1
 UNDECODABLE = 0
@@ -54,13 +64,15 @@ class Reconciliation:
         undecodable: Records without a readable transaction id.
         verdicts: Records in ``predictions``.
         dead_letters: Letters in ``transactions-dlq``; what closes one is none.
-        rejected_rows: Of these, rows of files that never were in ``transactions``: each has its outcome, and stands nowhere else.
+        rejected_rows: Of these, rows of files that never were in ``transactions``: each has its outcome, and stands
+            nowhere else.
         missing: Positions in ``transactions``: no verdict and no dead letter.
         repeated: Positions in ``predictions``: a further verdict on an id that has one.
         unexpected: Positions in ``predictions``: a verdict on what is not in the log, or was dead-lettered.
         repeated_letters: Positions in ``transactions`` with more than one dead letter.
         stray_letters: Dead letters of records that the log does not have (any more), or without an origin.
-        log_is_whole: Whether ``transactions`` still begins at its first record; where retention cut it, strays are no fault.
+        log_is_whole: Whether ``transactions`` still begins at its first record; where retention cut it, strays are no
+            fault.
         redrives: What operators did with the letters; its positions must be empty too.
     """
 
@@ -92,12 +104,23 @@ class Reconciliation:
         return not (len(self.missing) or len(self.repeated) or len(self.repeated_letters) or redrives or strays)
 
 
-def reconcile(log_ids: U64, log_positions: U64, verdict_ids: U64, verdict_positions: U64, letter_origins: U64, *,
-              letters_without_origin: int = 0, rejected_rows: int = 0, log_is_whole: bool = True, redrives: Redrives | None = None) -> Reconciliation:
+def reconcile(
+    log_ids: U64,
+    log_positions: U64,
+    verdict_ids: U64,
+    verdict_positions: U64,
+    letter_origins: U64,
+    *,
+    letters_without_origin: int = 0,
+    rejected_rows: int = 0,
+    log_is_whole: bool = True,
+    redrives: Redrives | None = None,
+) -> Reconciliation:
     """Match records with their outcomes.
 
     Args:
-        log_ids: Hash of each record's transaction id in ``transactions``, shape (n,); ``UNDECODABLE`` where it has none.
+        log_ids: Hash of each record's transaction id in ``transactions``, shape (n,); ``UNDECODABLE`` where it has
+            none.
         log_positions: Packed position of each, aligned.
         verdict_ids: Hash of each verdict's transaction id, shape (m,).
         verdict_positions: Packed position of each, aligned.
@@ -120,11 +143,20 @@ def reconcile(log_ids: U64, log_positions: U64, verdict_ids: U64, verdict_positi
     origins, letters = np.unique(letter_origins, return_counts=True)
     in_log = np.isin(origins, log_positions)
     return Reconciliation(
-        records=len(log_ids), transactions=len(ids), duplicates=int(live.sum()) - len(ids), undecodable=int((~readable).sum()),
-        verdicts=len(verdict_ids), dead_letters=len(letter_origins) + letters_without_origin + rejected_rows, missing=np.sort(missing),
-        repeated=np.sort(verdict_positions[order][again]), unexpected=np.sort(verdict_positions[~np.isin(verdict_ids, ids)]),
-        repeated_letters=origins[in_log & (letters > 1)], stray_letters=int(letters[~in_log].sum()) + letters_without_origin,
-        log_is_whole=log_is_whole, rejected_rows=rejected_rows, redrives=redrives or Redrives(),
+        records=len(log_ids),
+        transactions=len(ids),
+        duplicates=int(live.sum()) - len(ids),
+        undecodable=int((~readable).sum()),
+        verdicts=len(verdict_ids),
+        dead_letters=len(letter_origins) + letters_without_origin + rejected_rows,
+        missing=np.sort(missing),
+        repeated=np.sort(verdict_positions[order][again]),
+        unexpected=np.sort(verdict_positions[~np.isin(verdict_ids, ids)]),
+        repeated_letters=origins[in_log & (letters > 1)],
+        stray_letters=int(letters[~in_log].sum()) + letters_without_origin,
+        log_is_whole=log_is_whole,
+        rejected_rows=rejected_rows,
+        redrives=redrives or Redrives(),
     )
 
 
@@ -172,8 +204,13 @@ class LogAudit:
         names: The three topics, where they are called otherwise (tests).
     """
 
-    def __init__(self, consumer: Consumer, names: tuple[str, str, str] = (
-            topics.TRANSACTIONS.name, topics.PREDICTIONS.name, topics.TRANSACTIONS.dlq), *, batch: int = 10_000) -> None:
+    def __init__(
+        self,
+        consumer: Consumer,
+        names: tuple[str, str, str] = (topics.TRANSACTIONS.name, topics.PREDICTIONS.name, topics.TRANSACTIONS.dlq),
+        *,
+        batch: int = 10_000,
+    ) -> None:
         self._consumer, (self._log, self._verdicts, self._letters), self._batch = consumer, names, batch
         self._columns = {name: (_Column(), _Column()) for name in names}
         self._stray, self._rejected_rows = 0, 0
@@ -194,10 +231,19 @@ class LogAudit:
             self._take(self._consumer.poll(0.2, self._batch))
             behind = {p for p in behind if self._consumer.position(p) < ends[p]}
         (ids, positions), (verdicts, verdict_positions) = (
-            (a.array(), b.array()) for a, b in (self._columns[self._log], self._columns[self._verdicts]))
-        return reconcile(ids, positions, verdicts, verdict_positions, self._columns[self._letters][1].array(),
-                         letters_without_origin=self._stray, rejected_rows=self._rejected_rows, log_is_whole=self._whole,
-                         redrives=self._redrives.result(log_is_whole=self._whole))
+            (a.array(), b.array()) for a, b in (self._columns[self._log], self._columns[self._verdicts])
+        )
+        return reconcile(
+            ids,
+            positions,
+            verdicts,
+            verdict_positions,
+            self._columns[self._letters][1].array(),
+            letters_without_origin=self._stray,
+            rejected_rows=self._rejected_rows,
+            log_is_whole=self._whole,
+            redrives=self._redrives.result(log_is_whole=self._whole),
+        )
 
     def read_until_reconciled(self, wait_s: float) -> Reconciliation:
         """Read on until the log reconciles, at most *wait_s*; for a predictor that still works on it."""
@@ -207,7 +253,8 @@ class LogAudit:
         return result
 
     def ids_at(self, topic: str, positions: U64, limit: int = 20) -> list[str]:
-        """Transaction ids (or the position, where there is none) of the first *limit* of *positions*. Ends the reading."""
+        """Transaction ids (or the position, where there is none) of the first *limit* of *positions*. Ends the
+        reading."""
         found = []
         for place in (unpack(int(packed)) for packed in positions[:limit]):
             partition = TopicPartition(topic, place.partition)
@@ -224,7 +271,9 @@ class LogAudit:
         found: set[TopicPartition] = set()
         for name in (self._log, self._verdicts, self._letters):
             if not (partitions := self._consumer.partitions_of(name)):
-                raise DependencyUnavailable(f"topic {name} does not exist: run `centinela topics create`", dependency="kafka")
+                raise DependencyUnavailable(
+                    f"topic {name} does not exist: run `centinela topics create`", dependency="kafka"
+                )
             found |= partitions
         self._whole = not any(self._consumer.beginning_offsets([p for p in found if p.topic == self._log]).values())
         self._consumer.assign(found)

@@ -37,9 +37,12 @@ def report(log_audit: LogAudit, wait_s: float, *, as_json: bool) -> bool:
     result = log_audit.read_until_reconciled(wait_s)
     log, verdicts, letters = topics.TRANSACTIONS.name, topics.PREDICTIONS.name, topics.TRANSACTIONS.dlq
     faults = [
-        ("missing", log, result.missing), ("repeated", verdicts, result.repeated),
-        ("unexpected", verdicts, result.unexpected), ("repeated dead letters", log, result.repeated_letters),
-        ("redriven twice", letters, result.redrives.twice), ("redriven but not in the log", letters, result.redrives.lost),
+        ("missing", log, result.missing),
+        ("repeated", verdicts, result.repeated),
+        ("unexpected", verdicts, result.unexpected),
+        ("repeated dead letters", log, result.repeated_letters),
+        ("redriven twice", letters, result.redrives.twice),
+        ("redriven but not in the log", letters, result.redrives.lost),
         ("redriven but not closed", letters, result.redrives.unclosed),
     ]
     samples = {name: log_audit.ids_at(topic, found, _SHOWN) for name, topic, found in faults if len(found)}
@@ -52,11 +55,23 @@ def report(log_audit: LogAudit, wait_s: float, *, as_json: bool) -> bool:
 
 def _counts(result: Reconciliation) -> dict[str, int]:
     return {
-        "records": result.records, "transactions": result.transactions, "duplicates": result.duplicates, "undecodable": result.undecodable,
-        "verdicts": result.verdicts, "dead_letters": result.dead_letters, "rejected_rows": result.rejected_rows, "missing": len(result.missing),
-        "repeated": len(result.repeated), "unexpected": len(result.unexpected), "repeated_dead_letters": len(result.repeated_letters),
-        "stray_dead_letters": result.stray_letters, "open_dead_letters": result.open_letters, "redriven": result.redrives.redriven,
-        "dropped": result.redrives.dropped, "redriven_twice": len(result.redrives.twice), "redriven_not_in_log": len(result.redrives.lost),
+        "records": result.records,
+        "transactions": result.transactions,
+        "duplicates": result.duplicates,
+        "undecodable": result.undecodable,
+        "verdicts": result.verdicts,
+        "dead_letters": result.dead_letters,
+        "rejected_rows": result.rejected_rows,
+        "missing": len(result.missing),
+        "repeated": len(result.repeated),
+        "unexpected": len(result.unexpected),
+        "repeated_dead_letters": len(result.repeated_letters),
+        "stray_dead_letters": result.stray_letters,
+        "open_dead_letters": result.open_letters,
+        "redriven": result.redrives.redriven,
+        "dropped": result.redrives.dropped,
+        "redriven_twice": len(result.redrives.twice),
+        "redriven_not_in_log": len(result.redrives.lost),
         "redriven_not_closed": len(result.redrives.unclosed),
     }
 

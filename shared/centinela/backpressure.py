@@ -18,16 +18,27 @@ from centinela.errors import CentinelaError
 T = TypeVar("T")
 TIMEOUT_HEADER = "X-Request-Timeout-Ms"
 RETRY_AFTER_S = 1
-REQUESTS_IN_FLIGHT = Gauge("centinela_requests_in_flight", "Requests that are being served: those that a limit holds for.", ["service"])
+REQUESTS_IN_FLIGHT = Gauge(
+    "centinela_requests_in_flight", "Requests that are being served: those that a limit holds for.", ["service"]
+)
 REFUSALS = {
     408: "The body did not come within the time allowed.",
-    429: "As many requests as allowed are in flight; nothing of this one was looked at. Send it again after `Retry-After`.",
+    429: (
+        "As many requests as allowed are in flight; nothing of this one was looked at. Send it again after"
+        " `Retry-After`."
+    ),
     504: "The time allowed is over. Send the same request again: what was done of it stands.",
 }
 """What the statuses of the refusals here mean, for descriptions of an API."""
 TIMEOUT_PARAMETER: dict[str, object] = {
-    "name": TIMEOUT_HEADER, "in": "header", "required": False, "schema": {"type": "integer", "minimum": 1},
-    "description": "Milliseconds that the request may take; the service's own limit where that is shorter, or where this is missing.",
+    "name": TIMEOUT_HEADER,
+    "in": "header",
+    "required": False,
+    "schema": {"type": "integer", "minimum": 1},
+    "description": (
+        "Milliseconds that the request may take; the service's own limit where that is shorter, or where this is"
+        " missing."
+    ),
 }
 
 
@@ -60,7 +71,9 @@ class Deadline:
         self._clock, self.seconds = clock, most_s
         if header is not None:
             if not (header.isascii() and header.isdigit() and int(header[:10]) > 0):
-                raise RequestUnserved(400, "invalid_header", f"{TIMEOUT_HEADER} must be a whole number of milliseconds from 1 on")
+                raise RequestUnserved(
+                    400, "invalid_header", f"{TIMEOUT_HEADER} must be a whole number of milliseconds from 1 on"
+                )
             self.seconds = min(int(header[:10]) / 1000, most_s)
         self.at = clock.monotonic() + self.seconds
 
@@ -77,7 +90,9 @@ class Deadline:
         try:
             return await asyncio.wait_for(reading, self.left())
         except TimeoutError:
-            raise RequestUnserved(408, "body_timeout", f"the body did not come whole within {self.seconds:g} s") from None
+            raise RequestUnserved(
+                408, "body_timeout", f"the body did not come whole within {self.seconds:g} s"
+            ) from None
 
     async def answer(self, serving: Awaitable[T]) -> T:
         """The answer that *serving* gives; where it does not, it is cancelled.
@@ -92,7 +107,11 @@ class Deadline:
 
     def exceeded(self) -> RequestUnserved:
         """The refusal once the time is over."""
-        return RequestUnserved(504, "deadline_exceeded", f"no answer within {self.seconds:g} s; the same request may be sent again, and what was done stands")
+        return RequestUnserved(
+            504,
+            "deadline_exceeded",
+            f"no answer within {self.seconds:g} s; the same request may be sent again, and what was done stands",
+        )
 
 
 class InFlight:

@@ -14,8 +14,12 @@ GROUP = "centinela.commands"
 
 def build_app(names: set[str] | None = None) -> typer.Typer:
     """The root command with its subcommands; only those in *names* where given (imports stay cheap)."""
-    app = typer.Typer(name="centinela", help="Fraud scoring on Kafka that keeps its own model right.", no_args_is_help=True,
-                      pretty_exceptions_enable=False)
+    app = typer.Typer(
+        name="centinela",
+        help="Fraud scoring on Kafka that keeps its own model right.",
+        no_args_is_help=True,
+        pretty_exceptions_enable=False,
+    )
 
     @app.callback()
     def root() -> None:

@@ -47,22 +47,28 @@ class Decoder(Generic[E]):
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise InvalidRecord("malformed_json", str(error)) from error
         if event.version != SUPPORTED_VERSION:
-            raise InvalidRecord("unsupported_version", f"version {event.version}; this release reads version {SUPPORTED_VERSION}")
+            raise InvalidRecord(
+                "unsupported_version", f"version {event.version}; this release reads version {SUPPORTED_VERSION}"
+            )
         return event
 
     def decode_many(self, values: Sequence[bytes | None]) -> list[E | InvalidRecord]:
         """One result per value, in order: the event, or why it is none. Fast where all are good.
 
-        All values are decoded as one array, with a secret number between each two. Only where exactly that number stands
-        between each two events is every value one event by itself: a value that is a half, or two events, cannot name it.
+        All values are decoded as one array, with a secret number between each two. Only where exactly that number
+        stands between each two events is every value one event by itself: a value that is a half, or two events, cannot
+        name it.
         """
         try:
             if all(values) and max(map(len, values)) <= MAX_RECORD_BYTES:  # type: ignore[arg-type]
                 secret = secrets.randbits(62)
                 decoded = self._many.decode(b"[" + (b",%d," % secret).join(values) + b"]")  # type: ignore[arg-type]
                 events = decoded[::2]
-                if (len(events) == len(values) and decoded[1::2] == [secret] * (len(values) - 1)
-                        and all(type(e) is not int and e.version == SUPPORTED_VERSION for e in events)):
+                if (
+                    len(events) == len(values)
+                    and decoded[1::2] == [secret] * (len(values) - 1)
+                    and all(type(e) is not int and e.version == SUPPORTED_VERSION for e in events)
+                ):
                     return events
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, ValueError):
             pass

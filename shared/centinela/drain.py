@@ -36,7 +36,8 @@ class Drain:
                     _log.warning("drain.left_behind", part=thread.name)
 
     def close(self, part: str, close: Callable[[], None]) -> None:
-        """Call *close*, which may wait for a broker that is away, and wait for it as long as there is time; what it raises is logged."""
+        """Call *close*, which may wait for a broker that is away, and wait for it as long as there is time; what it
+        raises is logged."""
 
         def attempt() -> None:
             try:

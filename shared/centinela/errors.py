@@ -34,15 +34,18 @@ class DependencyUnavailable(CentinelaError):
 
 
 class AccessRefused(CentinelaError):
-    """A dependency answers, but does not know us or does not let us: no retry helps, the process must end and say so."""
+    """A dependency answers, but does not know us or does not let us: no retry helps, the process must end and say
+    so."""
 
 
 class TransactionAborted(CentinelaError):
-    """The Kafka transaction was aborted: state derived from its records must be rebuilt, then the records read again."""
+    """The Kafka transaction was aborted: state derived from its records must be rebuilt, then the records read
+    again."""
 
 
 class ProducerFenced(CentinelaError):
-    """Another process took over this transactional id or group member, or the transaction is lost: the process must end."""
+    """Another process took over this transactional id or group member, or the transaction is lost: the process must
+    end."""
 
 
 class ModelRejected(CentinelaError):

@@ -49,7 +49,8 @@ class TransactionReceived(Event, frozen=True):
     """A card transaction accepted for scoring. Topic ``transactions``, keyed by *user_id*, else by *transaction_id*.
 
     ``user_id`` is None where the source does not know the cardholder: history features are then missing values.
-    ``attributes`` are raw numeric columns passed through to the model (``v1`` .. ``v28``, ...); None is a missing value.
+    ``attributes`` are raw numeric columns passed through to the model (``v1`` .. ``v28``, ...); None is a missing
+    value.
     """
 
     transaction_id: Id
@@ -107,7 +108,8 @@ class FeaturePane(Event, frozen=True):
 
     ``histograms``: uint32, little-endian, shape (features of the model, bins): counts per bin of the bundle's frozen
     reference edges; the last bin counts missing values. ``score_histogram``: uint32, 50 equal bins over [0, 1].
-    ``transactions``: packed rows of ``PANE_ROW`` (see ``centinela.model.panes``): id hash, user hash, event time, score.
+    ``transactions``: packed rows of ``PANE_ROW`` (see ``centinela.model.panes``): id hash, user hash, event time,
+    score.
     """
 
     partition: int

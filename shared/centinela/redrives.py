@@ -1,4 +1,5 @@
-"""What operators did with dead letters, held against the log: every redriven letter's record is in it exactly once [P]."""
+"""What operators did with dead letters, held against the log: every redriven letter's record is in it exactly once
+[P]."""
 
 from __future__ import annotations
 

@@ -30,7 +30,8 @@ END_WITHIN_S = 10.0
 
 
 def load_settings(settings_class: type[S]) -> S:
-    """The settings of the environment; one that does not hold ends the process with a line that names its variable (exit 2)."""
+    """The settings of the environment; one that does not hold ends the process with a line that names its variable
+    (exit 2)."""
     try:
         return settings_class()
     except ValidationError as error:
@@ -49,8 +50,8 @@ def start(settings_class: type[S], service: str) -> tuple[S, threading.Event]:
     From here on an exception that nobody catches is logged like everything else, as the last line.
 
     Raises:
-        SystemExit: A setting does not hold, the process would be open to others without API keys, the access to Kafka is not
-            complete, or the keys of models cannot be used (exit 2, one clear line).
+        SystemExit: A setting does not hold, the process would be open to others without API keys, the access to Kafka
+            is not complete, or the keys of models cannot be used (exit 2, one clear line).
     """
     settings = load_settings(settings_class)
     os.umask(_UMASK)
@@ -71,12 +72,15 @@ def start(settings_class: type[S], service: str) -> tuple[S, threading.Event]:
 
     signal.signal(signal.SIGTERM, request_stop)
     signal.signal(signal.SIGINT, request_stop)
-    structlog.get_logger().info("process.started", kafka=settings.kafka_bootstrap_servers, mlflow=settings.mlflow_tracking_uri)
+    structlog.get_logger().info(
+        "process.started", kafka=settings.kafka_bootstrap_servers, mlflow=settings.mlflow_tracking_uri
+    )
     return settings, stop
 
 
 def serve(settings_class: type[S], service: str, run: Callable[[S, threading.Event], None]) -> None:
-    """Start, and *run* until SIGTERM or SIGINT; exit 1 where *run* raises an error of ours: the process must be started anew."""
+    """Start, and *run* until SIGTERM or SIGINT; exit 1 where *run* raises an error of ours: the process must be started
+    anew."""
     settings, stop = start(settings_class, service)
     try:
         run(settings, stop)
@@ -96,7 +100,9 @@ def _crashed(kind: type[BaseException], error: BaseException, trace: TracebackTy
     if issubclass(kind, CentinelaError):
         failed(error)  # type: ignore[arg-type]
         return
-    structlog.get_logger().critical("process.crashed", error=kind.__name__, detail=str(error), exc_info=(kind, error, trace))
+    structlog.get_logger().critical(
+        "process.crashed", error=kind.__name__, detail=str(error), exc_info=(kind, error, trace)
+    )
     _end_soon()
 
 

@@ -17,7 +17,9 @@ from centinela.telemetry.progress import Patience
 class Settings(BaseSettings):
     """Where the dependencies are and how the process speaks."""
 
-    model_config = SettingsConfigDict(env_prefix="CENTINELA_", extra="ignore", frozen=True, populate_by_name=True, hide_input_in_errors=True)
+    model_config = SettingsConfigDict(
+        env_prefix="CENTINELA_", extra="ignore", frozen=True, populate_by_name=True, hide_input_in_errors=True
+    )
 
     kafka_bootstrap_servers: str = Field(
         "127.0.0.1:9092",
@@ -25,19 +27,33 @@ class Settings(BaseSettings):
         description="Kafka brokers, host:port separated by commas.",
     )
     kafka_security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = Field(
-        "PLAINTEXT", description="How brokers are spoken to: `SSL` encrypts, `SASL_` says who asks (`docs/security.md`).")
+        "PLAINTEXT",
+        description="How brokers are spoken to: `SSL` encrypts, `SASL_` says who asks (`docs/security.md`).",
+    )
     kafka_sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] = Field(
-        "SCRAM-SHA-512", description="How the password is proven, with a `SASL_` protocol.")
+        "SCRAM-SHA-512", description="How the password is proven, with a `SASL_` protocol."
+    )
     kafka_sasl_username: str | None = Field(None, description="Who asks, with a `SASL_` protocol.")
     kafka_sasl_password: SecretStr | None = Field(None, description="Its password.")
     kafka_sasl_password_file: Path | None = Field(None, description="File of that password, in place of the value.")
-    kafka_ssl_cafile: Path | None = Field(None, description="Certificates (PEM) of who signs the brokers', with `SSL` or `SASL_SSL`. The system's by default.")
-    kafka_ssl_certfile: Path | None = Field(None, description="This client's own certificate (PEM), where brokers ask for one.")
+    kafka_ssl_cafile: Path | None = Field(
+        None,
+        description="Certificates (PEM) of who signs the brokers', with `SSL` or `SASL_SSL`. The system's by default.",
+    )
+    kafka_ssl_certfile: Path | None = Field(
+        None, description="This client's own certificate (PEM), where brokers ask for one."
+    )
     kafka_ssl_keyfile: Path | None = Field(None, description="The key (PEM) of that certificate.")
     kafka_ssl_key_password: SecretStr | None = Field(None, description="The password of that key, where it has one.")
-    kafka_ssl_check_hostname: bool = Field(True, description="Whether a broker's certificate must name the host that was asked for.")
-    partitions: int = Field(4, ge=1, description="Partitions of the data topics, when `centinela topics create` makes them.")
-    replication_factor: int = Field(1, ge=1, description="Replicas of each topic, when `centinela topics create` makes them.")
+    kafka_ssl_check_hostname: bool = Field(
+        True, description="Whether a broker's certificate must name the host that was asked for."
+    )
+    partitions: int = Field(
+        4, ge=1, description="Partitions of the data topics, when `centinela topics create` makes them."
+    )
+    replication_factor: int = Field(
+        1, ge=1, description="Replicas of each topic, when `centinela topics create` makes them."
+    )
     mlflow_tracking_uri: str = Field(
         "http://127.0.0.1:5000",
         validation_alias=AliasChoices("CENTINELA_MLFLOW_TRACKING_URI", "MLFLOW_TRACKING_URI"),
@@ -45,31 +61,74 @@ class Settings(BaseSettings):
     )
     model_name: str = Field("FraudDetector", description="Registered model.")
     model_public_keys_file: Path | None = Field(
-        None, description="File of public keys, one `name:ed25519.key` a line: only bundles that one of them signed are loaded (`docs/security.md`).")
-    model_public_keys: str | None = Field(None, description="The same as a value, separated by blanks, where there is no file.")
+        None,
+        description=(
+            "File of public keys, one `name:ed25519.key` a line: only bundles that one of them signed are loaded"
+            " (`docs/security.md`)."
+        ),
+    )
+    model_public_keys: str | None = Field(
+        None, description="The same as a value, separated by blanks, where there is no file."
+    )
     experiment: str = Field("credit-card-fraud", description="MLflow experiment.")
     data_dir: Path = Field(Path(".local/data"), description="Folder for state, archive, served bundles and reports.")
-    ops_host: str = Field("127.0.0.1", description="Address that HTTP endpoints listen on. Beyond loopback only with API keys, or `CENTINELA_INSECURE`.")
-    api_keys_file: Path | None = Field(None, description="File of API keys, one `name:role:hash` a line, as `centinela keys new` prints it (`docs/security.md`).")
-    api_keys: SecretStr | None = Field(None, description="The same as a value, separated by blanks, where there is no file.")
-    insecure: bool = Field(False, description="Listen beyond loopback without API keys: where something else keeps others out.")
+    ops_host: str = Field(
+        "127.0.0.1",
+        description=(
+            "Address that HTTP endpoints listen on. Beyond loopback only with API keys, or `CENTINELA_INSECURE`."
+        ),
+    )
+    api_keys_file: Path | None = Field(
+        None,
+        description=(
+            "File of API keys, one `name:role:hash` a line, as `centinela keys new` prints it (`docs/security.md`)."
+        ),
+    )
+    api_keys: SecretStr | None = Field(
+        None, description="The same as a value, separated by blanks, where there is no file."
+    )
+    insecure: bool = Field(
+        False, description="Listen beyond loopback without API keys: where something else keeps others out."
+    )
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="Least level logged.")
-    log_format: Literal["auto", "json", "console"] = Field("auto", description="`auto` is console on a terminal, JSON elsewhere.")
+    log_format: Literal["auto", "json", "console"] = Field(
+        "auto", description="`auto` is console on a terminal, JSON elsewhere."
+    )
     log_salt: str = Field("centinela", description="Key of the hash under which user ids appear in logs. Set your own.")
     attributes: tuple[str, ...] = Field(
-        tuple(f"v{n}" for n in range(1, 29)), description="Raw numeric columns of a transaction that become features (JSON list).",
+        tuple(f"v{n}" for n in range(1, 29)),
+        description="Raw numeric columns of a transaction that become features (JSON list).",
     )
-    features_file: Path | None = Field(None, description="YAML file of further windowed features (`docs/features.md`); the same for stream and gateway.")
+    features_file: Path | None = Field(
+        None,
+        description="YAML file of further windowed features (`docs/features.md`); the same for stream and gateway.",
+    )
     dead_letter_max_share: float = Field(
-        0.5, ge=0, le=1, description="A consumer stops, uncommitted, where more than this share of its last 1,000 records (200 at least) "
-        "cannot be processed: the fault is then likely its own. 1 never stops.",
+        0.5,
+        ge=0,
+        le=1,
+        description=(
+            "A consumer stops, uncommitted, where more than this share of its last 1,000 records (200 at least) "
+            "cannot be processed: the fault is then likely its own. 1 never stops."
+        ),
     )
-    label_maturity_days: float = Field(7.0, gt=0, description="Days after which a transaction without a fraud label counts as genuine.")
+    label_maturity_days: float = Field(
+        7.0, gt=0, description="Days after which a transaction without a fraud label counts as genuine."
+    )
     watchdog_s: float = Field(
-        120.0, gt=0, description="A consumer that does not get on for so long, though records wait, is stuck: `/health` answers 503, and the stacks of all "
-        "threads are logged. A producer whose commits fail for so long, on brokers that answer, ends its process.",
+        120.0,
+        gt=0,
+        description=(
+            "A consumer that does not get on for so long, though records wait, is stuck: `/health` answers 503, and the"
+            " stacks of all threads are logged. A producer whose commits fail for so long, on brokers that answer, ends"
+            " its process."
+        ),
     )
-    watchdog_exit_s: float = Field(30.0, ge=0, description="A process that is stuck for so long ends (exit code 1), for its supervisor to start it anew.")
+    watchdog_exit_s: float = Field(
+        30.0,
+        ge=0,
+        description="A process that is stuck for so long ends (exit code 1), for its supervisor to start it anew.",
+    )
 
     @property
     def patience(self) -> Patience:

@@ -1,4 +1,5 @@
-"""``docs/settings.md``: every setting of every process in one table. ``python -m centinela.settings_table`` prints it."""
+"""``docs/settings.md``: every setting of every process in one table. ``python -m centinela.settings_table`` prints
+it."""
 
 from __future__ import annotations
 
@@ -14,7 +15,8 @@ GROUP = "centinela.settings"
 
 HEADER = """# Settings
 
-Every process reads its settings from the environment; a value of the wrong kind stops it at start with a message that names the variable.
+Every process reads its settings from the environment; a value of the wrong kind stops it at start with
+a message that names the variable.
 This page is generated: `python -m centinela.settings_table > docs/settings.md`.
 """
 

@@ -34,25 +34,63 @@ def _retention(days: int) -> dict[str, str]:
     return {"cleanup.policy": "delete", "retention.ms": str(days * DAY_MS)}
 
 
-TRANSACTIONS = Topic("transactions", "user_id", (events.TransactionReceived,), ("ingest", "predictor"), ("predictor",),
-                     config=_retention(40))
-LABELS = Topic("labels", "user_id", (events.LabelReported,), ("ingest",), ("predictor", "drift", "trainer"), config=_retention(90))
-PREDICTIONS = Topic("predictions", "user_id", (events.TransactionScored,), ("predictor",), ("trainer", "clients"), config=_retention(40))
-TERMINAL_ACTIVITY = Topic("terminal-activity", "source partition", (), ("predictor",), ("predictor",), config=_retention(40))
-FEATURE_PANES = Topic("feature-panes", "source partition", (events.FeaturePane,), ("predictor",), ("drift",), config=_retention(40))
-DRIFT_REPORTS = Topic("drift-reports", "model_name", (events.DriftReported,), ("drift",), ("console", "clients"), partitions=1,
-                      config=_retention(365))
-RETRAIN_REQUESTS = Topic("retrain-requests", "model_name", (events.RetrainRequested,), ("drift", "operator"), ("trainer",), partitions=1,
-                         config=_retention(365))
+TRANSACTIONS = Topic(
+    "transactions",
+    "user_id",
+    (events.TransactionReceived,),
+    ("ingest", "predictor"),
+    ("predictor",),
+    config=_retention(40),
+)
+LABELS = Topic(
+    "labels", "user_id", (events.LabelReported,), ("ingest",), ("predictor", "drift", "trainer"), config=_retention(90)
+)
+PREDICTIONS = Topic(
+    "predictions", "user_id", (events.TransactionScored,), ("predictor",), ("trainer", "clients"), config=_retention(40)
+)
+TERMINAL_ACTIVITY = Topic(
+    "terminal-activity", "source partition", (), ("predictor",), ("predictor",), config=_retention(40)
+)
+FEATURE_PANES = Topic(
+    "feature-panes", "source partition", (events.FeaturePane,), ("predictor",), ("drift",), config=_retention(40)
+)
+DRIFT_REPORTS = Topic(
+    "drift-reports",
+    "model_name",
+    (events.DriftReported,),
+    ("drift",),
+    ("console", "clients"),
+    partitions=1,
+    config=_retention(365),
+)
+RETRAIN_REQUESTS = Topic(
+    "retrain-requests",
+    "model_name",
+    (events.RetrainRequested,),
+    ("drift", "operator"),
+    ("trainer",),
+    partitions=1,
+    config=_retention(365),
+)
 MODEL_EVENTS = Topic(
-    "model-events", "model_name and kind",
+    "model-events",
+    "model_name and kind",
     (events.ModelPromoted, events.ModelLoaded, events.ModelRejected, events.TrainingCompleted),
-    ("registry-watcher", "predictor", "trainer"), ("predictor", "drift", "console"), partitions=1,
+    ("registry-watcher", "predictor", "trainer"),
+    ("predictor", "drift", "console"),
+    partitions=1,
     config={"cleanup.policy": "compact", "min.cleanable.dirty.ratio": "0.5"},
 )
 
 CATALOGUE: tuple[Topic, ...] = (
-    TRANSACTIONS, LABELS, PREDICTIONS, TERMINAL_ACTIVITY, FEATURE_PANES, DRIFT_REPORTS, RETRAIN_REQUESTS, MODEL_EVENTS,
+    TRANSACTIONS,
+    LABELS,
+    PREDICTIONS,
+    TERMINAL_ACTIVITY,
+    FEATURE_PANES,
+    DRIFT_REPORTS,
+    RETRAIN_REQUESTS,
+    MODEL_EVENTS,
 )
 """Every topic; each that services consume has a ``<topic>-dlq`` beside it (created with the same partition count)."""
 

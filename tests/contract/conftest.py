@@ -1,4 +1,5 @@
-"""The Kafka port's contract suite runs on the fake and on both real adapters: whatever passes it may stand in for the others."""
+"""The Kafka port's contract suite runs on the fake and on both real adapters: whatever passes it may stand in for the
+others."""
 
 from __future__ import annotations
 

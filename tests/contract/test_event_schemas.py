@@ -16,7 +16,9 @@ TYPES = pytest.mark.parametrize("event_type", schemas.event_types(), ids=lambda 
 
 @TYPES
 def test_the_schema_file_is_the_one_that_the_code_generates(event_type: type) -> None:
-    assert (schemas.FOLDER / schemas.file_name(event_type)).read_text() == schemas.render(event_type), "run: python -m centinela.schemas"
+    assert (schemas.FOLDER / schemas.file_name(event_type)).read_text() == schemas.render(event_type), (
+        "run: python -m centinela.schemas"
+    )
 
 
 @TYPES

@@ -39,8 +39,11 @@ STORES = ["sqlite", *(["redis"] if REDIS_SERVER else [])]
 def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """``host:port`` of a Redis of this run's own."""
     port = free_port()
-    server = subprocess.Popen([str(REDIS_SERVER), "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"],
-                              cwd=tmp_path_factory.mktemp("redis"), stdout=subprocess.DEVNULL)
+    server = subprocess.Popen(
+        [str(REDIS_SERVER), "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"],
+        cwd=tmp_path_factory.mktemp("redis"),
+        stdout=subprocess.DEVNULL,
+    )
     try:
         deadline = time.monotonic() + 30
         while not is_taken(port):
@@ -70,14 +73,26 @@ class Features:
         FeaturePusher(self.feast).push(served(*rows))
 
     def mean(self, *users: str | None) -> list[float | None]:
-        answer = self.feast.get_online_features(features=[MEAN], entity_rows=[{"user_id": user} for user in users]).to_dict()
+        answer = self.feast.get_online_features(
+            features=[MEAN], entity_rows=[{"user_id": user} for user in users]
+        ).to_dict()
         return list(answer["avg_transaction_amount"])
 
 
 def served(*rows: tuple[str | None, datetime, float]) -> pd.DataFrame:
     users, times, means = (list(column) for column in zip(*rows, strict=True))
-    return pd.DataFrame({"user_id": users, "terminal_id": "m1", "occurred_at": pd.to_datetime(times, utc=True), "scored_at": pd.Timestamp(NOW),
-                         "user_mean_30d": means, "user_count_7d": 1.0, "user_max_30d": means, "terminal_count_7d": means})
+    return pd.DataFrame(
+        {
+            "user_id": users,
+            "terminal_id": "m1",
+            "occurred_at": pd.to_datetime(times, utc=True),
+            "scored_at": pd.Timestamp(NOW),
+            "user_mean_30d": means,
+            "user_count_7d": 1.0,
+            "user_max_30d": means,
+            "terminal_count_7d": means,
+        }
+    )
 
 
 @pytest.fixture(params=STORES)
@@ -86,7 +101,9 @@ def features(request: pytest.FixtureRequest, tmp_path: Path) -> Features:
 
 
 def rows_counted(outcome: str) -> float:
-    return REGISTRY.get_sample_value("centinela_feature_store_rows_total", {"view": USER_VIEW, "outcome": outcome}) or 0.0
+    return (
+        REGISTRY.get_sample_value("centinela_feature_store_rows_total", {"view": USER_VIEW, "outcome": outcome}) or 0.0
+    )
 
 
 def test_a_late_event_never_overwrites_a_newer_value_not_by_a_microsecond_nor_in_one_batch(features: Features) -> None:
@@ -141,19 +158,33 @@ def test_the_feature_service_gives_user_and_terminal_with_the_times_of_their_eve
     at = NOW - timedelta(hours=1, microseconds=7)
     features.push(("u1", at, 5.0))
     service = features.feast.get_feature_service("fraud_detection")
-    response = features.feast.get_online_features(features=service, entity_rows=[{"user_id": "u1", "terminal_id": "m1"}])
+    response = features.feast.get_online_features(
+        features=service, entity_rows=[{"user_id": "u1", "terminal_id": "m1"}]
+    )
     values = response.to_dict()
-    assert (values["max_transaction_amount"], values["transaction_count_7d"], values["terminal_count_7d"]) == ([5.0], [1.0], [5.0])
+    assert (values["max_transaction_amount"], values["transaction_count_7d"], values["terminal_count_7d"]) == (
+        [5.0],
+        [1.0],
+        [5.0],
+    )
     [names] = [list(response.proto.metadata.feature_names.val)]
-    assert response.proto.results[names.index("terminal_count_7d")].event_timestamps[0].ToMicroseconds() == round(at.timestamp() * 1e6)
+    assert response.proto.results[names.index("terminal_count_7d")].event_timestamps[0].ToMicroseconds() == round(
+        at.timestamp() * 1e6
+    )
 
 
 def test_materializing_the_archive_fills_gaps_and_leaves_newer_values_alone(features: Features) -> None:
     features.push(("u1", NOW, 9.0))
-    table = served(("u1", NOW - timedelta(hours=1), 1.0), ("u2", NOW - timedelta(hours=2), 2.0), ("u2", NOW - timedelta(hours=1), 3.0)).assign(offset=range(3))
+    table = served(
+        ("u1", NOW - timedelta(hours=1), 1.0),
+        ("u2", NOW - timedelta(hours=2), 2.0),
+        ("u2", NOW - timedelta(hours=1), 3.0),
+    ).assign(offset=range(3))
     folder = features.data / "archive" / "predictions" / "day=2026-03-01"
     folder.mkdir(parents=True)
-    pq.write_table(pa.Table.from_pandas(table, preserve_index=False), folder / "predictions-0.parquet", coerce_timestamps="us")
+    pq.write_table(
+        pa.Table.from_pandas(table, preserve_index=False), folder / "predictions-0.parquet", coerce_timestamps="us"
+    )
     features.feast.materialize(NOW - DAY, NOW)
     assert features.mean("u1", "u2") == [9.0, 3.0]
 
@@ -161,7 +192,9 @@ def test_materializing_the_archive_fills_gaps_and_leaves_newer_values_alone(feat
 def test_a_second_process_reads_what_the_first_has_pushed(features: Features) -> None:
     features.push(("u1", datetime.now(UTC), 1.0))
     other = open_store(REPO, features.data, features.redis)
-    assert other.get_online_features(features=[COUNT], entity_rows=[{"user_id": "u1"}]).to_dict()["transaction_count_7d"] == [1.0]
+    assert other.get_online_features(features=[COUNT], entity_rows=[{"user_id": "u1"}]).to_dict()[
+        "transaction_count_7d"
+    ] == [1.0]
 
 
 def test_a_store_that_is_away_is_named_as_what_is_waited_for(tmp_path: Path) -> None:

@@ -25,7 +25,11 @@ def test_a_partition_is_read_in_the_order_it_was_written(kit: Kit) -> None:
 
 def test_key_value_and_headers_come_back_byte_for_byte(kit: Kit) -> None:
     topic = kit.topic()
-    write(kit, Outgoing(topic, b"\x00\xff", b"\xfe", (("a", b"\x01"), ("a", b""), ("b", b"2"))), Outgoing(topic, None, b"gone"))
+    write(
+        kit,
+        Outgoing(topic, b"\x00\xff", b"\xfe", (("a", b"\x01"), ("a", b""), ("b", b"2"))),
+        Outgoing(topic, None, b"gone"),
+    )
 
     first, second = read_to_end(reader(kit, topic), topic)
 
@@ -48,7 +52,11 @@ def test_a_named_partition_wins_over_the_key(kit: Kit) -> None:
     topic = kit.topic(partitions=3)
     write(kit, *(Outgoing(topic, b"%d" % n, b"same", partition=n) for n in range(3)))
 
-    assert sorted((r.partition, r.value) for r in read_to_end(reader(kit, topic), topic)) == [(0, b"0"), (1, b"1"), (2, b"2")]
+    assert sorted((r.partition, r.value) for r in read_to_end(reader(kit, topic), topic)) == [
+        (0, b"0"),
+        (1, b"1"),
+        (2, b"2"),
+    ]
 
 
 def test_an_acknowledged_send_can_be_read(kit: Kit) -> None:
@@ -85,8 +93,12 @@ def test_brokers_that_are_away_are_reported_in_bounded_time(kit: Kit) -> None:
             consumer.poll(0.1, 10)
 
     for call in (
-        lambda: consumer.partitions_of("t"), poll_until_told, lambda: consumer.committed([TopicPartition("t", 0)]),
-        lambda: producer.send(Outgoing("t", b"v")).wait(1.0), transactional.init, transactional.abort,
+        lambda: consumer.partitions_of("t"),
+        poll_until_told,
+        lambda: consumer.committed([TopicPartition("t", 0)]),
+        lambda: producer.send(Outgoing("t", b"v")).wait(1.0),
+        transactional.init,
+        transactional.abort,
     ):
         with pytest.raises(DependencyUnavailable):
             call()

@@ -102,7 +102,11 @@ def test_an_aborted_transaction_leaves_the_offsets(kit: Kit) -> None:
 
 def test_a_second_producer_of_the_same_id_fences_the_first(kit: Kit) -> None:
     topic, transactional_id = kit.topic(), group_id()
-    first, second, consumer = kit.transactional(transactional_id), kit.transactional(transactional_id), reader(kit, topic)
+    first, second, consumer = (
+        kit.transactional(transactional_id),
+        kit.transactional(transactional_id),
+        reader(kit, topic),
+    )
     first.init()
     first.begin()
     first.send_all([Outgoing(topic, b"zombie")])

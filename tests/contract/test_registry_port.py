@@ -30,8 +30,13 @@ class World(Protocol):
 
     registry: Registry
 
-    def add_version(self, *, bundle: Mapping[str, bytes] | None = None, metrics: Mapping[str, float] | None = None,
-                    tags: Mapping[str, str] | None = None) -> str:
+    def add_version(
+        self,
+        *,
+        bundle: Mapping[str, bytes] | None = None,
+        metrics: Mapping[str, float] | None = None,
+        tags: Mapping[str, str] | None = None,
+    ) -> str:
         """A new version with *bundle* among the artifacts of its run."""
 
 
@@ -40,8 +45,13 @@ class FakeWorld:
         self._store, self._model = FakeStore(), settings.model_name
         self.registry = Registry(settings, store=self._store, clock=FixedClock(NOW))
 
-    def add_version(self, *, bundle: Mapping[str, bytes] | None = None, metrics: Mapping[str, float] | None = None,
-                    tags: Mapping[str, str] | None = None) -> str:
+    def add_version(
+        self,
+        *,
+        bundle: Mapping[str, bytes] | None = None,
+        metrics: Mapping[str, float] | None = None,
+        tags: Mapping[str, str] | None = None,
+    ) -> str:
         return self._store.add_version(self._model, NOW, bundle=bundle, metrics=metrics, tags=tags)
 
 
@@ -53,16 +63,28 @@ class MlflowWorld:
         self._post("registered-models/create", name=self._model)
         self.registry = Registry(settings, clock=FixedClock(NOW))
 
-    def add_version(self, *, bundle: Mapping[str, bytes] | None = None, metrics: Mapping[str, float] | None = None,
-                    tags: Mapping[str, str] | None = None) -> str:
+    def add_version(
+        self,
+        *,
+        bundle: Mapping[str, bytes] | None = None,
+        metrics: Mapping[str, float] | None = None,
+        tags: Mapping[str, str] | None = None,
+    ) -> str:
         run = self._post("runs/create", experiment_id=self._experiment)["run"]["info"]
         folder = run["artifact_uri"].removeprefix("mlflow-artifacts:/")
         for name, data in (bundle or {}).items():
-            self._http.put(f"/api/2.0/mlflow-artifacts/artifacts/{folder}/bundle/{name}", content=data).raise_for_status()
+            self._http.put(
+                f"/api/2.0/mlflow-artifacts/artifacts/{folder}/bundle/{name}", content=data
+            ).raise_for_status()
         for key, value in (metrics or {}).items():
             self._post("runs/log-metric", run_id=run["run_id"], key=key, value=value, timestamp=0)
-        version = self._post("model-versions/create", name=self._model, source=f"{run['artifact_uri']}/bundle", run_id=run["run_id"],
-                             tags=[{"key": key, "value": value} for key, value in (tags or {}).items()])
+        version = self._post(
+            "model-versions/create",
+            name=self._model,
+            source=f"{run['artifact_uri']}/bundle",
+            run_id=run["run_id"],
+            tags=[{"key": key, "value": value} for key, value in (tags or {}).items()],
+        )
         return str(version["model_version"]["version"])
 
     def _post(self, path: str, **body: object) -> dict[str, dict[str, str]]:
@@ -83,16 +105,32 @@ def bundle_files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
     matrix = rng.normal(size=(800, 3))
     model = HistGradientBoostingClassifier(max_iter=5, early_stopping=False).fit(matrix, (matrix[:, 0] > 0).astype(int))
     dest = tmp_path_factory.mktemp("bundles") / "one"
-    build_bundle(model, matrix[:600], matrix[600:], ModelFacts(
-        model_name="Detector", model_kind="hgb", layout_id="v1:a,b", feature_names=("a", "b", "c"), threshold=0.5, review_threshold=0.3,
-        average_precision=0.9, dataset_digest="0" * 32, request_id="r-1", code_commit="f" * 40, created_at=NOW,
-        metrics={"average_precision": 0.9},
-    ), dest)
+    build_bundle(
+        model,
+        matrix[:600],
+        matrix[600:],
+        ModelFacts(
+            model_name="Detector",
+            model_kind="hgb",
+            layout_id="v1:a,b",
+            feature_names=("a", "b", "c"),
+            threshold=0.5,
+            review_threshold=0.3,
+            average_precision=0.9,
+            dataset_digest="0" * 32,
+            request_id="r-1",
+            code_commit="f" * 40,
+            created_at=NOW,
+            metrics={"average_precision": 0.9},
+        ),
+        dest,
+    )
     return {path.name: path.read_bytes() for path in dest.iterdir()}
 
 
 def test_a_model_that_was_never_registered_has_no_versions_and_no_champion(
-    make_settings: Callable[..., Settings], unique: str,
+    make_settings: Callable[..., Settings],
+    unique: str,
 ) -> None:
     settings = make_settings(kafka=False, mlflow=True, model_name=f"Nobody-{unique}")
     for registry in (Registry(settings), Registry(settings, store=FakeStore())):
@@ -109,7 +147,11 @@ def test_one_version_leads_to_the_run_that_made_it(world: World) -> None:
     found = world.registry.version(two)
 
     assert found == world.registry.versions()[0]
-    assert (found.aliases, dict(found.tags)["dataset_digest"], dict(found.metrics)) == ((CHALLENGER,), "md5:1", {"average_precision": 0.5})
+    assert (found.aliases, dict(found.tags)["dataset_digest"], dict(found.metrics)) == (
+        (CHALLENGER,),
+        "md5:1",
+        {"average_precision": 0.5},
+    )
     run = world.registry.run(found.run_id or "")
     assert run is not None
     assert (run.run_id, run.started_at.tzinfo) == (found.run_id, UTC)
@@ -137,7 +179,8 @@ def test_a_promotion_names_the_champion_before_and_is_remembered(world: World) -
 
     assert world.registry.version_of(CHAMPION) == two
     assert [(p.kind, p.version, p.previous, p.at, p.reason) for p in world.registry.history()] == [
-        ("promote", one, None, NOW, "first"), ("promote", two, one, NOW, "better on late labels"),
+        ("promote", one, None, NOW, "first"),
+        ("promote", two, one, NOW, "better on late labels"),
     ]
 
 
@@ -170,7 +213,11 @@ def test_the_old_stages_are_readable_as_tags(world: World) -> None:
     world.registry.set_alias(CHALLENGER, three)
 
     versions = {v.version: v for v in world.registry.versions()}
-    assert {number: v.tags["stage"] for number, v in versions.items()} == {one: "Archived", two: "Production", three: "Staging"}
+    assert {number: v.tags["stage"] for number, v in versions.items()} == {
+        one: "Archived",
+        two: "Production",
+        three: "Staging",
+    }
     assert versions[one].tags["request_id"] == "r-1"
 
 
@@ -220,7 +267,9 @@ def test_an_alias_cannot_point_to_a_version_that_is_not_there(world: World, alia
 
 
 def test_a_bundle_arrives_whole_with_its_version_in_the_metadata(
-    world: World, bundle_files: dict[str, bytes], tmp_path: Path,
+    world: World,
+    bundle_files: dict[str, bytes],
+    tmp_path: Path,
 ) -> None:
     world.add_version()
     version = world.add_version(bundle=bundle_files)
@@ -231,18 +280,32 @@ def test_a_bundle_arrives_whole_with_its_version_in_the_metadata(
     assert {path.name: path.read_bytes() for path in got.iterdir() if path.name != METADATA} == bundle_files
     assert verify(got).model_kind == "hgb"
     metadata = json.loads((got / METADATA).read_text())
-    assert (metadata["version"], metadata["model_kind"], metadata["metrics"]) == (version, "hgb", {"average_precision": 0.9})
+    assert (metadata["version"], metadata["model_kind"], metadata["metrics"]) == (
+        version,
+        "hgb",
+        {"average_precision": 0.9},
+    )
     assert datetime.fromisoformat(metadata["created_at"]) == NOW
 
 
-@pytest.mark.parametrize(("change", "reason"), [
-    (lambda files: {name: data for name, data in files.items() if name != MANIFEST}, "missing_file: manifest.json"),
-    (lambda files: {name: data for name, data in files.items() if name != "model.skops"}, "missing_file: model.skops"),
-    (lambda files: files | {"model.skops": files["model.skops"] + b"!"}, "digest_mismatch: model.skops"),
-    (lambda files: {}, "missing_file: manifest.json"),
-])
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (lambda files: {name: data for name, data in files.items() if name != MANIFEST}, "missing_file: manifest.json"),
+        (
+            lambda files: {name: data for name, data in files.items() if name != "model.skops"},
+            "missing_file: model.skops",
+        ),
+        (lambda files: files | {"model.skops": files["model.skops"] + b"!"}, "digest_mismatch: model.skops"),
+        (lambda files: {}, "missing_file: manifest.json"),
+    ],
+)
 def test_a_damaged_bundle_is_refused_and_leaves_nothing_behind(
-    world: World, bundle_files: dict[str, bytes], tmp_path: Path, change: Callable[[dict[str, bytes]], dict[str, bytes]], reason: str,
+    world: World,
+    bundle_files: dict[str, bytes],
+    tmp_path: Path,
+    change: Callable[[dict[str, bytes]], dict[str, bytes]],
+    reason: str,
 ) -> None:
     version = world.add_version(bundle=change(dict(bundle_files)))
     with pytest.raises(ModelRejected, match=reason):
@@ -261,13 +324,20 @@ def test_a_download_never_overwrites(world: World, bundle_files: dict[str, bytes
         world.registry.download(version, tmp_path)
 
 
-def test_a_server_that_is_away_is_a_dependency_that_is_away(make_settings: Callable[..., Settings], tmp_path: Path) -> None:
+def test_a_server_that_is_away_is_a_dependency_that_is_away(
+    make_settings: Callable[..., Settings], tmp_path: Path
+) -> None:
     away = FakeStore()
     away.away = True
     settings = make_settings(kafka=False, mlflow_tracking_uri="http://127.0.0.1:9")
     for registry in (Registry(settings), Registry(settings, store=away)):
-        for call in (lambda r: r.version_of(CHAMPION), lambda r: r.versions(), lambda r: r.promote("1"), lambda r: r.rollback(),
-                     lambda r: r.download("1", tmp_path / "1")):
+        for call in (
+            lambda r: r.version_of(CHAMPION),
+            lambda r: r.versions(),
+            lambda r: r.promote("1"),
+            lambda r: r.rollback(),
+            lambda r: r.download("1", tmp_path / "1"),
+        ):
             with pytest.raises(DependencyUnavailable) as caught:
                 call(registry)
             assert caught.value.dependency == "mlflow"

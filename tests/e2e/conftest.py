@@ -1,4 +1,5 @@
-"""What the walks through the whole system share: a stack of separate processes for each file, and clients of our own."""
+"""What the walks through the whole system share: a stack of separate processes for each file, and clients of our
+own."""
 
 from __future__ import annotations
 
@@ -14,7 +15,9 @@ from typing import NamedTuple
 
 import httpx
 import pytest
-from kafka import KafkaConsumer, TopicPartition  # noqa: TID251 - an independent client: what it counts, our own code did not
+
+# An independent client: what it counts, our own code did not.
+from kafka import KafkaConsumer, TopicPartition  # noqa: TID251
 
 from centinela_local.temporary_stack import TemporaryStack
 
@@ -38,10 +41,18 @@ class Log:
     """
 
     def __init__(self, servers: str, tail: int | None = None) -> None:
-        self._consumer = KafkaConsumer(bootstrap_servers=servers, group_id=None, isolation_level="read_committed", auto_offset_reset="earliest",
-                                       enable_auto_commit=False)
-        self._partitions = [TopicPartition(topic, p) for topic in ("predictions", "transactions-dlq")
-                            for p in sorted(self._consumer.partitions_for_topic(topic))]
+        self._consumer = KafkaConsumer(
+            bootstrap_servers=servers,
+            group_id=None,
+            isolation_level="read_committed",
+            auto_offset_reset="earliest",
+            enable_auto_commit=False,
+        )
+        self._partitions = [
+            TopicPartition(topic, p)
+            for topic in ("predictions", "transactions-dlq")
+            for p in sorted(self._consumer.partitions_for_topic(topic))
+        ]
         self._consumer.assign(self._partitions)
         if tail is not None:
             for partition, end in self._consumer.end_offsets(self._partitions).items():
@@ -58,7 +69,9 @@ class Log:
                 if partition.topic == "predictions":
                     self.verdicts += [_verdict(record.value) for record in records]
                 else:
-                    self.dead_letters += [{name: value.decode() for name, value in record.headers} for record in records]
+                    self.dead_letters += [
+                        {name: value.decode() for name, value in record.headers} for record in records
+                    ]
 
     def read_until(self, condition: Callable[[], bool], timeout_s: float = 90.0) -> None:
         """Read on until *condition* holds.
@@ -70,7 +83,10 @@ class Log:
         self.read()
         while not condition():
             if time.monotonic() > deadline:
-                raise TimeoutError(f"{len(self.verdicts)} verdicts and {len(self.dead_letters)} dead letters were not what was waited for")
+                raise TimeoutError(
+                    f"{len(self.verdicts)} verdicts and {len(self.dead_letters)} dead letters were not what was"
+                    " waited for"
+                )
             time.sleep(0.02)
             self.read()
 
@@ -129,17 +145,24 @@ class Load:
         deadline = time.monotonic() + timeout_s
         while not enough(self.answers):
             if time.monotonic() > deadline:
-                raise TimeoutError(f"{len(self.answers)} answers, the last {self.answers[-1:]}; failures: {self.failures[:5]}")
+                raise TimeoutError(
+                    f"{len(self.answers)} answers, the last {self.answers[-1:]}; failures: {self.failures[:5]}"
+                )
             time.sleep(0.01)
 
     def ask(self, client: httpx.Client, number: int) -> None:
         """Post one payment and note what came of it."""
         transaction_id, sent_at = f"{self.mark}-{number}", time.monotonic()
         try:
-            response = client.post("/predict", json={
-                "transaction_id": transaction_id, "user_id": f"{self.mark}-{number % 20}", "amount": 10 + number % 50,
-                "occurred_at": self.occurred_at.isoformat(),
-            })
+            response = client.post(
+                "/predict",
+                json={
+                    "transaction_id": transaction_id,
+                    "user_id": f"{self.mark}-{number % 20}",
+                    "amount": 10 + number % 50,
+                    "occurred_at": self.occurred_at.isoformat(),
+                },
+            )
         except httpx.TransportError as error:
             self.failures.append(repr(error))
             return
@@ -150,7 +173,8 @@ class Load:
 
 @pytest.fixture
 def load() -> Callable[..., AbstractContextManager[Load]]:
-    """``load(url, mark, occurred_at, rate=50)``: a context in which *rate* requests a second run against the gateway at *url*."""
+    """``load(url, mark, occurred_at, rate=50)``: a context in which *rate* requests a second run against the gateway at
+    *url*."""
 
     @contextmanager
     def run(url: str, mark: str, occurred_at: datetime, rate: float = 50.0) -> Iterator[Load]:
@@ -176,7 +200,8 @@ def load() -> Callable[..., AbstractContextManager[Load]]:
 
 @pytest.fixture(scope="module")
 def stack_in(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., AbstractContextManager[TemporaryStack]]:
-    """``stack_in(name, demo=False)``: a context in which a stack may run; nothing of it may be left after ``centinela down``."""
+    """``stack_in(name, demo=False)``: a context in which a stack may run; nothing of it may be left after ``centinela
+    down``."""
 
     @contextmanager
     def run(name: str, *, demo: bool = False) -> Iterator[TemporaryStack]:

@@ -1,4 +1,5 @@
-"""The loop by itself: a new fraud pattern, drift, retraining, promotion and swap, under load and with no failed request.
+"""The loop by itself: a new fraud pattern, drift, retraining, promotion and swap, under load and with no failed
+request.
 
 One ``centinela demo`` plays it; what it leaves running is then swapped by hand, and loses its registry.
 """
@@ -58,7 +59,9 @@ def answered_trainings(stack: TemporaryStack) -> int:
     return int(total(metrics_page(stack.url("trainer")) or "", "centinela_trainings_total") or 0)
 
 
-def test_the_loop_closes_and_every_transaction_has_one_verdict(played: Played, record_property: Callable[[str, object], None]) -> None:
+def test_the_loop_closes_and_every_transaction_has_one_verdict(
+    played: Played, record_property: Callable[[str, object], None]
+) -> None:
     summary = played.summary
     record_property("seconds", summary["seconds"])
     assert summary["closed"], played.output
@@ -80,11 +83,15 @@ def test_no_request_failed_while_the_model_was_swapped(played: Played) -> None:
 
 
 def test_a_version_promoted_in_mlflow_answers_under_load_and_no_request_fails(
-    stack: TemporaryStack, open_log: Callable[..., Any], load: Callable[..., AbstractContextManager[Any]],
+    stack: TemporaryStack,
+    open_log: Callable[..., Any],
+    load: Callable[..., AbstractContextManager[Any]],
     record_property: Callable[[str, object], None],
 ) -> None:
     log = open_log(stack, tail=100)
-    assert within(300, lambda: answered_trainings(stack) == log.end_of("retrain-requests")), "a training that ends later would promote its own version"
+    assert within(300, lambda: answered_trainings(stack) == log.end_of("retrain-requests")), (
+        "a training that ends later would promote its own version"
+    )
     log.read()
     registry = MlflowClient(stack.url("mlflow"))
     before = registry.get_model_version_by_alias(MODEL, ALIAS).version
@@ -103,7 +110,7 @@ def test_a_version_promoted_in_mlflow_answers_under_load_and_no_request_fails(
     versions = [answer.model_version for answer in running.answers]
     assert set(versions[:promoted_after]) == {before}
     assert set(versions) == {before, other}
-    assert set(versions[swapped_after + running.at_once:]) == {other}
+    assert set(versions[swapped_after + running.at_once :]) == {other}
 
     answered = {answer.transaction_id: answer.model_version for answer in running.answers}
     log.read_until(lambda: len([v for v in log.verdicts if v.transaction_id in answered]) >= len(answered))

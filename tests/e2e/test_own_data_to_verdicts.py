@@ -1,7 +1,8 @@
 """A user's first walk: start, load a file as history, train, send the rest, ask, count. Every process is a real one.
 
-With files of your own instead of the small ones that are made here (the first needs a day and some dozens of frauds in each half):
-``E2E_ULB_FILE=creditcard.csv.gz E2E_HANDBOOK_FILE=stream.parquet make test ARGS=tests/e2e/test_own_data_to_verdicts.py``
+With files of your own instead of the small ones that are made here (the first needs a day and some dozens of frauds in
+each half): ``E2E_ULB_FILE=creditcard.csv.gz E2E_HANDBOOK_FILE=stream.parquet make test
+ARGS=tests/e2e/test_own_data_to_verdicts.py``
 """
 
 from __future__ import annotations
@@ -54,11 +55,17 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Files:
     folder = tmp_path_factory.mktemp("files")
     ulb = Path(os.environ.get("E2E_ULB_FILE") or write_ulb(folder / "creditcard.csv.gz"))
     handbook = Path(os.environ.get("E2E_HANDBOOK_FILE") or write_handbook(folder / "handbook.parquet"))
-    return Files(ulb, pd.read_csv(ulb, usecols=["Class"])["Class"], handbook, len(pd.read_parquet(handbook, columns=["TX_AMOUNT"])))
+    return Files(
+        ulb,
+        pd.read_csv(ulb, usecols=["Class"])["Class"],
+        handbook,
+        len(pd.read_parquet(handbook, columns=["TX_AMOUNT"])),
+    )
 
 
 def write_ulb(path: Path, rows: int = 6_000) -> Path:
-    """A day in the ULB layout: one fraud in thirty, told by three of the columns; some rows of the second half are spoilt."""
+    """A day in the ULB layout: one fraud in thirty, told by three of the columns; some rows of the second half are
+    spoilt."""
     random, fraud = np.random.default_rng(11), np.arange(rows) % 30 == 7
     columns = random.normal(size=(rows, 28))
     columns[fraud, :3] += 2.5
@@ -74,7 +81,13 @@ def write_ulb(path: Path, rows: int = 6_000) -> Path:
 def write_handbook(path: Path) -> Path:
     """Twenty days of cardholders and terminals in the Handbook's layout."""
     days = pd.concat(Simulation(Profile(seed=5, customers=300, terminals=600, start=date(2018, 4, 1))).days(20))
-    names = {"occurred_at": "TX_DATETIME", "user_id": "CUSTOMER_ID", "terminal_id": "TERMINAL_ID", "amount": "TX_AMOUNT", "is_fraud": "TX_FRAUD"}
+    names = {
+        "occurred_at": "TX_DATETIME",
+        "user_id": "CUSTOMER_ID",
+        "terminal_id": "TERMINAL_ID",
+        "amount": "TX_AMOUNT",
+        "is_fraud": "TX_FRAUD",
+    }
     frame = days.assign(occurred_at=days["occurred_at"].dt.tz_localize(None))[list(names)].rename(columns=names)
     frame.insert(0, "TRANSACTION_ID", range(len(frame)))
     frame.to_parquet(path, index=False)
@@ -105,15 +118,22 @@ def gateway(stack: TemporaryStack) -> Iterator[httpx.Client]:
 
 
 def test_the_model_of_the_first_half_finds_the_frauds_of_the_second(
-    stack: TemporaryStack, log: Any, files: Files, record_property: Callable[[str, object], None],
+    stack: TemporaryStack,
+    log: Any,
+    files: Files,
+    record_property: Callable[[str, object], None],
 ) -> None:
     stack.run("replay", str(files.ulb), timeout_s=files.patience_s)
 
     def rejected() -> set[str]:
-        return {letter["dlq.row"] for letter in log.dead_letters if letter.get("dlq.source", "").endswith(files.ulb.name)}
+        return {
+            letter["dlq.row"] for letter in log.dead_letters if letter.get("dlq.source", "").endswith(files.ulb.name)
+        }
 
     def verdicts() -> dict[int, Any]:
-        return {int(v.transaction_id.removeprefix("ulb-")): v for v in log.verdicts if v.transaction_id.startswith("ulb-")}
+        return {
+            int(v.transaction_id.removeprefix("ulb-")): v for v in log.verdicts if v.transaction_id.startswith("ulb-")
+        }
 
     log.read_until(lambda: len(verdicts()) + len(rejected()) >= len(files.classes), files.patience_s)
     answers = verdicts()
@@ -122,12 +142,16 @@ def test_the_model_of_the_first_half_finds_the_frauds_of_the_second(
     second = {row: verdict for row, verdict in answers.items() if row > files.history_rows}
     assert {v.origin for row, v in answers.items() if row <= files.history_rows} == {"history"}
     assert {v.origin for v in second.values()} == {"stream"}
-    average_precision = average_precision_score([files.classes[row - 1] for row in second], [v.score for v in second.values()])
+    average_precision = average_precision_score(
+        [files.classes[row - 1] for row in second], [v.score for v in second.values()]
+    )
     record_property("average_precision_of_second_half", average_precision)
     assert average_precision >= LEAST_AVERAGE_PRECISION
 
 
-def test_each_row_has_one_verdict_although_the_stream_is_killed_in_the_middle(stack: TemporaryStack, log: Any, files: Files) -> None:
+def test_each_row_has_one_verdict_although_the_stream_is_killed_in_the_middle(
+    stack: TemporaryStack, log: Any, files: Files
+) -> None:
     replay = stack.begin("replay", str(files.handbook), "--rate", f"{max(500, files.handbook_rows // REPLAY_S)}/s")
 
     def verdicts() -> list[str]:
@@ -145,13 +169,24 @@ def test_each_row_has_one_verdict_although_the_stream_is_killed_in_the_middle(st
 
 
 def test_a_posted_transaction_gets_one_verdict_of_the_champion_however_often_it_is_posted(
-    stack: TemporaryStack, log: Any, gateway: httpx.Client,
+    stack: TemporaryStack,
+    log: Any,
+    gateway: httpx.Client,
 ) -> None:
-    transaction = {"transaction_id": "posted-1", "user_id": "u-42", "terminal_id": "t-7", "amount": 100.5, "attributes": {"v1": 0.5},
-                   "occurred_at": datetime.now(UTC).isoformat()}
+    transaction = {
+        "transaction_id": "posted-1",
+        "user_id": "u-42",
+        "terminal_id": "t-7",
+        "amount": 100.5,
+        "attributes": {"v1": 0.5},
+        "occurred_at": datetime.now(UTC).isoformat(),
+    }
     for body in (transaction, transaction, transaction | {"transaction_id": "posted-2"}):
         response = httpx.post(f"{stack.url('ingest')}/transactions", json=body, timeout=20)
-        assert (response.status_code, response.json()) == (202, {"accepted": 1, "transaction_ids": [body["transaction_id"]]})
+        assert (response.status_code, response.json()) == (
+            202,
+            {"accepted": 1, "transaction_ids": [body["transaction_id"]]},
+        )
 
     assert log.verdict_on("posted-2").origin == "stream"
     [verdict] = log.of("posted-1")
@@ -167,11 +202,20 @@ def test_the_plain_body_is_answered_and_the_same_verdict_stands_in_the_log(log: 
     assert 0 <= answer["fraud_probability"] <= 1
 
     verdict = log.verdict_on(answer["transaction_id"])
-    assert verdict[:5] == (answer["transaction_id"], answer["fraud_probability"], answer["decision"], "gateway", answer["model_version"])
+    assert verdict[:5] == (
+        answer["transaction_id"],
+        answer["fraud_probability"],
+        answer["decision"],
+        "gateway",
+        answer["model_version"],
+    )
 
 
 def test_an_id_given_twice_gets_its_first_verdict(log: Any, gateway: httpx.Client) -> None:
-    first, again = (gateway.post("/predict", json={"transaction_id": "asked-twice", "user_id": "u-9", "amount": 12}).json() for _ in range(2))
+    first, again = (
+        gateway.post("/predict", json={"transaction_id": "asked-twice", "user_id": "u-9", "amount": 12}).json()
+        for _ in range(2)
+    )
     assert (first.pop("repeated"), again.pop("repeated")) == (False, True)
     assert again == first
 

@@ -39,8 +39,18 @@ class World:
 
     def verdict(self, offset: int, name: str, **more: object) -> None:
         self.found.verdict_places.add(Raw(0, offset, None, b"", {}))
-        fields = {"transaction_id": name, "occurred_at": AT, "amount": 5.0, "decision": "approve", "origin": "stream", "features": b"", "scored_at": AT,
-                  "user_id": "u", "score": 0.25, "model_version": "1"}
+        fields = {
+            "transaction_id": name,
+            "occurred_at": AT,
+            "amount": 5.0,
+            "decision": "approve",
+            "origin": "stream",
+            "features": b"",
+            "scored_at": AT,
+            "user_id": "u",
+            "score": 0.25,
+            "model_version": "1",
+        }
         self.found.verdicts.append(Scored(**(fields | more)))  # type: ignore[arg-type]
 
     def judged(self) -> set[str]:
@@ -116,16 +126,25 @@ def _score_before_the_promotion(world: World) -> None:
     world.promoted["1"] += 60
 
 
-@pytest.mark.parametrize(("harm", "violated"), [
-    (_lose_a_record, "acknowledged by Kafka, in the log as sent"), (_change_a_record, "acknowledged by Kafka, in the log as sent"),
-    (_lose_an_accepted_one, "acknowledged by HTTP, in the log"), (_lose_a_verdict, "transactions with a verdict"),
-    (_double_a_verdict, "verdicts, one each"), (_invent_a_verdict, "verdicts on what is in the log"),
-    (_change_a_verdict, "verdicts on what the first record of the id says"), (_swap_verdicts, "verdicts in the order of the log"),
-    (_lose_a_letter, "broken and conflicting records with a dead letter"), (_double_a_letter, "dead letters, one each"),
-    (_letter_on_a_sound_one, "dead letters of what is broken only"), (_answer_otherwise, "gateway answers that are the verdict"),
-    (_score_by_a_rejected_version, "versions that were promoted, not before that"),
-    (_score_before_the_promotion, "versions that were promoted, not before that"),
-])
+@pytest.mark.parametrize(
+    ("harm", "violated"),
+    [
+        (_lose_a_record, "acknowledged by Kafka, in the log as sent"),
+        (_change_a_record, "acknowledged by Kafka, in the log as sent"),
+        (_lose_an_accepted_one, "acknowledged by HTTP, in the log"),
+        (_lose_a_verdict, "transactions with a verdict"),
+        (_double_a_verdict, "verdicts, one each"),
+        (_invent_a_verdict, "verdicts on what is in the log"),
+        (_change_a_verdict, "verdicts on what the first record of the id says"),
+        (_swap_verdicts, "verdicts in the order of the log"),
+        (_lose_a_letter, "broken and conflicting records with a dead letter"),
+        (_double_a_letter, "dead letters, one each"),
+        (_letter_on_a_sound_one, "dead letters of what is broken only"),
+        (_answer_otherwise, "gateway answers that are the verdict"),
+        (_score_by_a_rejected_version, "versions that were promoted, not before that"),
+        (_score_before_the_promotion, "versions that were promoted, not before that"),
+    ],
+)
 def test_each_harm_is_found(harm: Callable[[World], None], violated: str) -> None:
     world = World()
     harm(world)

@@ -27,16 +27,32 @@ class Served:
     def __init__(self) -> None:
         self.found = ReadBack()
         times = [START + timedelta(hours=12 * n) for n in range(60)]
-        table = pd.DataFrame({
-            "transaction_id": [f"t{n:02d}" for n in range(60)], "user_id": [f"u{n % 2}" for n in range(60)], "terminal_id": "m",
-            "occurred_at": times, "amount": np.arange(60) + 0.5, "v1": 1.0, "v2": np.nan,
-        })
-        labels = pd.DataFrame({"transaction_id": ["t03"], "is_fraud": [True], "occurred_at": [times[3]], "reported_at": [times[3] + timedelta(days=2)]})
+        table = pd.DataFrame(
+            {
+                "transaction_id": [f"t{n:02d}" for n in range(60)],
+                "user_id": [f"u{n % 2}" for n in range(60)],
+                "terminal_id": "m",
+                "occurred_at": times,
+                "amount": np.arange(60) + 0.5,
+                "v1": 1.0,
+                "v2": np.nan,
+            }
+        )
+        labels = pd.DataFrame(
+            {
+                "transaction_id": ["t03"],
+                "is_fraud": [True],
+                "occurred_at": [times[3]],
+                "reported_at": [times[3] + timedelta(days=2)],
+            }
+        )
         self.matrix = build_features(table, labels, LAYOUT).to_numpy().copy()
         self.found.labels = [Reported("t03", True, times[3] + timedelta(days=2))]
         for row in table.itertuples():
             self.found.log.add(Raw(0, row.Index, None, b"", {}))
-            self.found.transactions.append(Transaction(row.transaction_id, times[row.Index], row.amount, row.user_id, "m", {"v1": 1.0}))
+            self.found.transactions.append(
+                Transaction(row.transaction_id, times[row.Index], row.amount, row.user_id, "m", {"v1": 1.0})
+            )
         self.origins = ["stream"] * 60
 
     def column(self, name: str) -> int:
@@ -44,11 +60,29 @@ class Served:
 
     def judged(self) -> Judgement:
         self.found.verdicts = [
-            Scored(t.transaction_id, t.occurred_at, t.amount, "approve", origin, vector.tobytes(), START, t.user_id, "m", 0.5, "1")
-            for t, origin, vector in zip(self.found.transactions, self.origins, self.matrix, strict=True) if t is not None
+            Scored(
+                t.transaction_id,
+                t.occurred_at,
+                t.amount,
+                "approve",
+                origin,
+                vector.tobytes(),
+                START,
+                t.user_id,
+                "m",
+                0.5,
+                "1",
+            )
+            for t, origin, vector in zip(self.found.transactions, self.origins, self.matrix, strict=True)
+            if t is not None
         ]
         judgement = Judgement()
-        judge_features(self.found, {verdict.transaction_id: row for row, verdict in enumerate(self.found.verdicts)}, LAYOUT.names, judgement)
+        judge_features(
+            self.found,
+            {verdict.transaction_id: row for row, verdict in enumerate(self.found.verdicts)},
+            LAYOUT.names,
+            judgement,
+        )
         return judgement
 
 
@@ -58,7 +92,9 @@ def test_vectors_of_a_fault_free_computation_are_right_and_have_a_fraud_in_a_win
     assert judgement.notes["rows with a fraud in a terminal's window"]
 
 
-@pytest.mark.parametrize("name", ["user_count_7d", "user_mean_30d", "user_max_30d", "terminal_count_7d", "terminal_risk_30d", "v1"])
+@pytest.mark.parametrize(
+    "name", ["user_count_7d", "user_mean_30d", "user_max_30d", "terminal_count_7d", "terminal_risk_30d", "v1"]
+)
 @pytest.mark.parametrize("origin", ["stream", "gateway"])
 def test_one_wrong_value_is_found(name: str, origin: str) -> None:
     served = Served()
@@ -78,7 +114,9 @@ def test_only_a_gateway_may_miss_its_user_s_last_transaction_and_then_exactly_th
         served.matrix[50, served.column(name)] -= 1
     for days in (7, 30):
         count = before[served.column(f"user_count_{days}d")]
-        served.matrix[50, served.column(f"user_mean_{days}d")] = (before[served.column(f"user_mean_{days}d")] * count - 48.5) / (count - 1)
+        served.matrix[50, served.column(f"user_mean_{days}d")] = (
+            before[served.column(f"user_mean_{days}d")] * count - 48.5
+        ) / (count - 1)
     assert served.judged().clean is right
 
 
@@ -90,12 +128,17 @@ def test_a_row_that_is_missing_from_the_archive_and_one_that_is_there_twice_are_
     for number, offsets in enumerate(([0, 1], [1])):
         folder = tmp_path / "predictions" / f"day=2024-01-0{number + 1}"
         folder.mkdir(parents=True)
-        pd.DataFrame({"partition": 0, "offset": offsets, "transaction_id": [f"t{n}" for n in offsets]}).to_parquet(folder / f"{number}.parquet")
+        pd.DataFrame({"partition": 0, "offset": offsets, "transaction_id": [f"t{n}" for n in offsets]}).to_parquet(
+            folder / f"{number}.parquet"
+        )
     judgement = Judgement()
 
     judge_archive(tmp_path, found, judgement)
 
-    assert judgement.violations["predictions in the archive, once each"] == ["missing (0, 2, 't2')", "too many (0, 1, 't1')"]
+    assert judgement.violations["predictions in the archive, once each"] == [
+        "missing (0, 2, 't2')",
+        "too many (0, 1, 't1')",
+    ]
 
 
 def test_a_training_without_an_answer_and_one_with_two_versions_are_found() -> None:

@@ -1,4 +1,5 @@
-"""Two minutes of faults on a stack of its own: nothing lost, doubled or wrong. The long run by hand: ``make test-faults``."""
+"""Two minutes of faults on a stack of its own: nothing lost, doubled or wrong. The long run by hand: ``make
+test-faults``."""
 
 from __future__ import annotations
 
@@ -25,7 +26,20 @@ def test_what_was_acknowledged_has_one_outcome_and_the_windows_of_a_fault_free_r
     stack = FaultStack(tmp_path / "stack", steady_ports(PORTS), brokers=1, mounts=False)
     try:
         stack.start()
-        run = Run(stack, Options(SEED, faults=len(QUICK), brokers=1, rate=700, transactions=45_000, profile=PROFILE, kinds=QUICK, drain_s=60), print)
+        run = Run(
+            stack,
+            Options(
+                SEED,
+                faults=len(QUICK),
+                brokers=1,
+                rate=700,
+                transactions=45_000,
+                profile=PROFILE,
+                kinds=QUICK,
+                drain_s=60,
+            ),
+            print,
+        )
         judgement = run.go()
         run.report(tmp_path / "report")
     finally:

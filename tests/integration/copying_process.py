@@ -1,4 +1,5 @@
-"""A process for ``test_consumer_loop_kafka``: copies a topic to another, exactly once, until it is told to stop or dies.
+"""A process for ``test_consumer_loop_kafka``: copies a topic to another, exactly once, until it is told to stop or
+dies.
 
 Arguments: bootstrap servers, client, source topic, sink topic, group.
 """

@@ -30,24 +30,60 @@ VECTOR = pack_rows(np.zeros((1, len(LAYOUT.names))))[0]
 
 
 def verdicts(topic: str, numbers: range) -> list[Outgoing]:
-    return [Outgoing(topic, encode(TransactionScored(
-        transaction_id=f"t{n}", user_id=f"u{n % 50}", occurred_at=START + timedelta(minutes=n), amount=1.0, decision="approve", variant="none",
-        origin="history", feature_set=LAYOUT.id, features=VECTOR, scored_at=START)), f"u{n % 50}".encode()) for n in numbers]
+    return [
+        Outgoing(
+            topic,
+            encode(
+                TransactionScored(
+                    transaction_id=f"t{n}",
+                    user_id=f"u{n % 50}",
+                    occurred_at=START + timedelta(minutes=n),
+                    amount=1.0,
+                    decision="approve",
+                    variant="none",
+                    origin="history",
+                    feature_set=LAYOUT.id,
+                    features=VECTOR,
+                    scored_at=START,
+                )
+            ),
+            f"u{n % 50}".encode(),
+        )
+        for n in numbers
+    ]
 
 
 def reports(topic: str, numbers: range) -> list[Outgoing]:
-    return [Outgoing(topic, encode(LabelReported(
-        transaction_id=f"t{n}", user_id=f"u{n % 50}", is_fraud=True, occurred_at=START, reported_at=START + timedelta(days=5))),
-        f"u{n % 50}".encode()) for n in numbers]
+    return [
+        Outgoing(
+            topic,
+            encode(
+                LabelReported(
+                    transaction_id=f"t{n}",
+                    user_id=f"u{n % 50}",
+                    is_fraud=True,
+                    occurred_at=START,
+                    reported_at=START + timedelta(days=5),
+                )
+            ),
+            f"u{n % 50}".encode(),
+        )
+        for n in numbers
+    ]
 
 
-def test_what_was_committed_stands_once_after_a_kill_and_what_was_aborted_does_not(make_settings: Callable[..., TrainerSettings], unique: str) -> None:
+def test_what_was_committed_stands_once_after_a_kill_and_what_was_aborted_does_not(
+    make_settings: Callable[..., TrainerSettings], unique: str
+) -> None:
     settings = make_settings(TrainerSettings, archive_flush_rows=300, archive_flush_s=0.2, archive_wait_s=60.0)
     predictions, labels = f"predictions-{unique}", f"labels-{unique}"
     admin = topic_admin(settings)
     admin.create([TopicSpec(name, 2, 1, {}) for name in (predictions, labels)])
     admin.close()
-    producer, bystander = transactional_producer(settings, transactional_id=f"writer-{unique}"), consumer(settings, group=None)
+    producer, bystander = (
+        transactional_producer(settings, transactional_id=f"writer-{unique}"),
+        consumer(settings, group=None),
+    )
     producer.init()
 
     def write(records: list[Outgoing], *, abort: bool = False) -> None:
@@ -61,7 +97,9 @@ def test_what_was_committed_stands_once_after_a_kill_and_what_was_aborted_does_n
     store = ArchiveStore(settings.archive_dir)
 
     def build(stop: threading.Event, health: Health) -> SinkLoop:
-        return bootstrap.archive_loop(settings, store, health, stop, predictions=predictions, labels=labels, name=f"archive-{unique}")
+        return bootstrap.archive_loop(
+            settings, store, health, stop, predictions=predictions, labels=labels, name=f"archive-{unique}"
+        )
 
     write(verdicts(predictions, range(1_000)))
     write(verdicts(predictions, range(5_000, 5_400)), abort=True)
@@ -89,5 +127,9 @@ def test_what_was_committed_stands_once_after_a_kill_and_what_was_aborted_does_n
     assert not thread.is_alive()
 
     for stream, count in (("predictions", 1_500), ("labels", 200)):
-        ids = Counter(name for path in store.files(stream) for name in pq.ParquetFile(path).read(["transaction_id"])["transaction_id"].to_pylist())
+        ids = Counter(
+            name
+            for path in store.files(stream)
+            for name in pq.ParquetFile(path).read(["transaction_id"])["transaction_id"].to_pylist()
+        )
         assert ids == Counter(f"t{n}" for n in range(count))

@@ -81,7 +81,9 @@ def judge(settings: Settings, names: Names, group: str, skip: str = "") -> None:
     producer = connect.transactional_producer(settings, transactional_id=group, client="confluent")
     loop = ConsumerLoop(consumer, producer, handle, topics=[log], health=Health("kafka"), stop=stop, batch=100)
     partitions = [TopicPartition(log, n) for n in range(3)]
-    while loop.run_once() or any((consumer.committed(partitions)[p] or 0) != end for p, end in consumer.end_offsets(partitions).items()):
+    while loop.run_once() or any(
+        (consumer.committed(partitions)[p] or 0) != end for p, end in consumer.end_offsets(partitions).items()
+    ):
         assert time.monotonic() < deadline, "the log was not judged in time"
     stop.set()
     loop.run()

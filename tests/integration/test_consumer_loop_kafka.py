@@ -100,7 +100,9 @@ class Member:
 
     def __init__(self, topics: Topics, consumer: Consumer, producer: TransactionalProducer, batch: int = 50) -> None:
         self.stop, self.health, self.handler = threading.Event(), Health("kafka"), Copying(topics[1])
-        loop = ConsumerLoop(consumer, producer, self.handler, topics=[topics[0]], health=self.health, stop=self.stop, batch=batch)
+        loop = ConsumerLoop(
+            consumer, producer, self.handler, topics=[topics[0]], health=self.health, stop=self.stop, batch=batch
+        )
         self._thread = threading.Thread(target=loop.run, daemon=True)
         self._thread.start()
 
@@ -131,12 +133,20 @@ def sink(settings: Settings, topics: Topics) -> Iterator[Sink]:
 
 @pytest.mark.parametrize("client", ["confluent", "kafka-python"])
 def test_a_loop_killed_in_the_middle_loses_and_repeats_nothing(
-        settings: Settings, topics: Topics, sink: Sink, unique: str, client: Client) -> None:
+    settings: Settings, topics: Topics, sink: Sink, unique: str, client: Client
+) -> None:
     source, target = topics
     count = 6_000
     expected = fill(settings, source, count)
-    command = [sys.executable, str(Path(__file__).with_name("copying_process.py")), settings.kafka_bootstrap_servers, client, source, target,
-               f"copying-{unique}"]
+    command = [
+        sys.executable,
+        str(Path(__file__).with_name("copying_process.py")),
+        settings.kafka_bootstrap_servers,
+        client,
+        source,
+        target,
+        f"copying-{unique}",
+    ]
     for share in (0.2, 0.5):
         process = subprocess.Popen(command)
         try:
@@ -158,13 +168,17 @@ def test_a_loop_killed_in_the_middle_loses_and_repeats_nothing(
 
 @pytest.mark.parametrize("client", ["confluent", "kafka-python"])
 def test_members_that_come_and_go_lose_and_repeat_nothing(
-        settings: Settings, topics: Topics, sink: Sink, unique: str, client: Client) -> None:
+    settings: Settings, topics: Topics, sink: Sink, unique: str, client: Client
+) -> None:
     count = 20_000
     expected = fill(settings, topics[0], count)
 
     def join(name: str) -> Member:
-        return Member(topics, connect.consumer(settings, group=unique, client=client),
-                      connect.transactional_producer(settings, transactional_id=f"{unique}-{name}", client=client))
+        return Member(
+            topics,
+            connect.consumer(settings, group=unique, client=client),
+            connect.transactional_producer(settings, transactional_id=f"{unique}-{name}", client=client),
+        )
 
     first = join("first")
     until(lambda: sink.count() > 0, "the first member copies")
@@ -189,8 +203,12 @@ def test_a_broker_that_goes_and_comes_back_is_waited_for_and_nothing_is_lost_or_
         make_topics(settings, *names)
         expected = fill(settings, "source", 2_000)
         sink = Sink(settings, "sink")
-        member = Member(names, ConfluentConsumer(broker.bootstrap_servers, "copying", limits=BRISK),
-                        ConfluentTransactionalProducer(broker.bootstrap_servers, "copying", limits=BRISK), batch=20)
+        member = Member(
+            names,
+            ConfluentConsumer(broker.bootstrap_servers, "copying", limits=BRISK),
+            ConfluentTransactionalProducer(broker.bootstrap_servers, "copying", limits=BRISK),
+            batch=20,
+        )
         until(lambda: sink.count() > 0, "copying began")
         broker.stop(grace_s=10.0)
         until(lambda: "kafka" in member.health.unmet(), "the outage is told")

@@ -83,6 +83,7 @@ def test_a_redrive_killed_on_its_way_and_run_again_puts_each_record_back_once(
     found: list[Record] = []
     killed = subprocess.Popen([sys.executable, "-c", REDRIVE, settings.kafka_bootstrap_servers, names[2], unique])
     try:
+
         def some() -> bool:
             found.extend(log.poll(0.05))
             return len(found) > 10
@@ -100,7 +101,9 @@ def test_a_redrive_killed_on_its_way_and_run_again_puts_each_record_back_once(
 
     assert 0 < len(rest.redrive) < COUNT - 10
     assert nothing.redrive == []
-    assert sorted((r.key, r.value, r.headers[0]) for r in found) == sorted((r.key, r.value, r.headers[0]) for r in originals)
+    assert sorted((r.key, r.value, r.headers[0]) for r in found) == sorted(
+        (r.key, r.value, r.headers[0]) for r in originals
+    )
     assert len({redriven_from(r.headers) for r in found}) == COUNT
     assert {history_of(r.headers)[-1].by for r in found} == {"ana", "ben"}
 
@@ -111,4 +114,9 @@ def test_a_redrive_killed_on_its_way_and_run_again_puts_each_record_back_once(
     result = LogAudit(reader, names).read_until_reconciled(DEADLINE_S)
     reader.close()
     assert result.reconciled
-    assert (result.records, result.verdicts, result.redrives.redriven, result.open_letters) == (2 * COUNT, COUNT, COUNT, 0)
+    assert (result.records, result.verdicts, result.redrives.redriven, result.open_letters) == (
+        2 * COUNT,
+        COUNT,
+        COUNT,
+        0,
+    )

@@ -37,7 +37,12 @@ def test_records_at_the_size_limit_get_letters_that_can_be_written(
     records = [
         Outgoing(topic, os.urandom(MAX_RECORD_BYTES), b"value at the codec's limit", (("ce_id", b"1"),)),
         Outgoing(topic, os.urandom(largest), b"value at the topic's limit"),
-        Outgoing(topic, os.urandom(MAX_RECORD_BYTES), b"headers fill the rest", (("h", os.urandom(largest - MAX_RECORD_BYTES - 100)),)),
+        Outgoing(
+            topic,
+            os.urandom(MAX_RECORD_BYTES),
+            b"headers fill the rest",
+            (("h", os.urandom(largest - MAX_RECORD_BYTES - 100)),),
+        ),
         Outgoing(topic, b"{}", os.urandom(largest - 100)),
         Outgoing(topic, b"{}", b"the last"),
     ]
@@ -51,8 +56,13 @@ def test_records_at_the_size_limit_get_letters_that_can_be_written(
 
     stop, deadline = threading.Event(), time.monotonic() + DEADLINE_S
     loop = ConsumerLoop(
-        connect.consumer(settings, group=unique, client=client), connect.transactional_producer(settings, transactional_id=unique, client=client),
-        refuse, topics=[topic], health=Health("kafka"), stop=stop, cap=DeadLetterCap(max_share=1.0),  # type: ignore[arg-type]
+        connect.consumer(settings, group=unique, client=client),
+        connect.transactional_producer(settings, transactional_id=unique, client=client),
+        refuse,
+        topics=[topic],
+        health=Health("kafka"),
+        stop=stop,
+        cap=DeadLetterCap(max_share=1.0),  # type: ignore[arg-type]
     )
     reader = TableReader(connect.consumer(settings, group=None), [f"{topic}-dlq"])
     letters: list[Record] = []
@@ -66,4 +76,6 @@ def test_records_at_the_size_limit_get_letters_that_can_be_written(
 
     assert [dict(letter.headers)["dlq.offset"] for letter in letters] == [b"%d" % n for n in range(len(records))]
     assert (letters[0].key, letters[0].value) == (records[0].key, records[0].value)
-    assert all((record.value or b"").startswith(letter.value or b"-") for record, letter in zip(records, letters, strict=True))
+    assert all(
+        (record.value or b"").startswith(letter.value or b"-") for record, letter in zip(records, letters, strict=True)
+    )

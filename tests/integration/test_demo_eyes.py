@@ -24,8 +24,10 @@ from centinela_local.ports import free_port
 
 AT = datetime(2025, 3, 1, tzinfo=UTC)
 METRICS = (
-    'centinela_consumer_records_total{outcome="scored",topic="transactions"} 1200.0\ncentinela_consumer_records_total{outcome="held",topic="transactions"} 5.0\n'
-    'centinela_consumer_records_total{outcome="processed",topic="labels"} 9.0\nfraud_rate 0.02\ncentinela_consumer_lag_records{topic="transactions",partition="0"} 7.0\n'
+    'centinela_consumer_records_total{outcome="scored",topic="transactions"}'
+    ' 1200.0\ncentinela_consumer_records_total{outcome="held",topic="transactions"}'
+    ' 5.0\ncentinela_consumer_records_total{outcome="processed",topic="labels"} 9.0\nfraud_rate'
+    ' 0.02\ncentinela_consumer_lag_records{topic="transactions",partition="0"} 7.0\n'
 )
 
 
@@ -108,8 +110,16 @@ def test_the_observer_finds_what_stands_in_the_topics_and_what_comes(make_settin
     admin.close()
     model = f"model-{AT:%f}-{time.monotonic_ns()}"
     events: list[tuple[str, Event]] = [
-        ("retrain-requests", RetrainRequested(request_id="r", model_name=model, requested_by="drift", as_of=AT, reason="AP fell")),
-        ("model-events", ModelPromoted(model_name=model, alias="champion", model_version="2", previous_version="1", sequence=2, observed_at=AT)),
+        (
+            "retrain-requests",
+            RetrainRequested(request_id="r", model_name=model, requested_by="drift", as_of=AT, reason="AP fell"),
+        ),
+        (
+            "model-events",
+            ModelPromoted(
+                model_name=model, alias="champion", model_version="2", previous_version="1", sequence=2, observed_at=AT
+            ),
+        ),
     ]
     observer, seen, sender = Observer(settings), list[Event](), producer(settings)
 
@@ -130,4 +140,6 @@ def test_the_observer_finds_what_stands_in_the_topics_and_what_comes(make_settin
 def test_a_record_that_is_no_event_does_not_hide_the_next_one() -> None:
     event = RetrainRequested(request_id="r", model_name="m", requested_by="drift", as_of=AT, reason="AP fell")
     values = [b"no event", None, encode(event)]
-    assert list(decoded(Record("retrain-requests", 0, offset, None, value) for offset, value in enumerate(values))) == [event]
+    assert list(decoded(Record("retrain-requests", 0, offset, None, value) for offset, value in enumerate(values))) == [
+        event
+    ]

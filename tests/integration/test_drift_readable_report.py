@@ -24,8 +24,13 @@ async def test_a_report_is_written_as_html_and_json_and_says_what_was_decided_an
     reference = reference_of(world.manifest(), "1")
     while (end := handler.due()) is not None:
         evaluation = handler.evaluate(end, reference)
-    reporter = SubprocessReporter(tmp_path / "reports", tmp_path / "archive", lambda version: tmp_path / f"{version}.json",
-                                  handler.windows.first_seen, 120.0)
+    reporter = SubprocessReporter(
+        tmp_path / "reports",
+        tmp_path / "archive",
+        lambda version: tmp_path / f"{version}.json",
+        handler.windows.first_seen,
+        120.0,
+    )
     reporter.begin(evaluation, reference)
     async with asyncio.timeout(150):
         while reporter.running:

@@ -1,4 +1,5 @@
-"""The drift service as a process on a real broker: panes and labels in, reports and requests out, killed in the middle."""
+"""The drift service as a process on a real broker: panes and labels in, reports and requests out, killed in the
+middle."""
 
 from __future__ import annotations
 
@@ -58,13 +59,25 @@ class Service:
 
     def start(self, prelude: str = "") -> None:
         environment = os.environ | {
-            "CENTINELA_KAFKA_BOOTSTRAP_SERVERS": self.settings.kafka_bootstrap_servers, "CENTINELA_DATA_DIR": str(self.settings.data_dir),
-            "CENTINELA_DRIFT_PORT": "0", "CENTINELA_DRIFT_GROUP": self.settings.drift_group, "CENTINELA_DRIFT_EVIDENTLY": "false",
-            "CENTINELA_DRIFT_SNAPSHOT_SECONDS": "0.2", "CENTINELA_LOG_FORMAT": "json",
+            "CENTINELA_KAFKA_BOOTSTRAP_SERVERS": self.settings.kafka_bootstrap_servers,
+            "CENTINELA_DATA_DIR": str(self.settings.data_dir),
+            "CENTINELA_DRIFT_PORT": "0",
+            "CENTINELA_DRIFT_GROUP": self.settings.drift_group,
+            "CENTINELA_DRIFT_EVIDENTLY": "false",
+            "CENTINELA_DRIFT_SNAPSHOT_SECONDS": "0.2",
+            "CENTINELA_LOG_FORMAT": "json",
         }
-        names = [self.topics.panes, self.topics.labels, self.topics.model_events, self.topics.reports, self.topics.requests]
+        names = [
+            self.topics.panes,
+            self.topics.labels,
+            self.topics.model_events,
+            self.topics.reports,
+            self.topics.requests,
+        ]
         with self.log.open("ab") as log:
-            self._process = subprocess.Popen([sys.executable, "-c", prelude + CHILD, *names], env=environment, stdout=log, stderr=log)
+            self._process = subprocess.Popen(
+                [sys.executable, "-c", prelude + CHILD, *names], env=environment, stdout=log, stderr=log
+            )
 
     def kill(self) -> None:
         assert self._process is not None
@@ -99,16 +112,25 @@ class Service:
 
 
 @pytest.fixture
-def make_service(make_settings: Callable[..., DriftSettings], topic_names: Callable[[str], str], tmp_path: Path) -> Iterator[Callable[[str], Service]]:
+def make_service(
+    make_settings: Callable[..., DriftSettings], topic_names: Callable[[str], str], tmp_path: Path
+) -> Iterator[Callable[[str], Service]]:
     started: list[Service] = []
 
     def make(name: str) -> Service:
-        topics = Topics(*(topic_names(f"{name}-{kind}") for kind in ("panes", "labels", "model-events", "reports", "requests")))
-        settings = make_settings(DriftSettings, data_dir=tmp_path / name / "data", drift_group=topic_names(f"{name}-drift"))
+        topics = Topics(
+            *(topic_names(f"{name}-{kind}") for kind in ("panes", "labels", "model-events", "reports", "requests"))
+        )
+        settings = make_settings(
+            DriftSettings, data_dir=tmp_path / name / "data", drift_group=topic_names(f"{name}-drift")
+        )
         settings.data_dir.mkdir(parents=True)
         admin = topic_admin(settings)
-        specs = [TopicSpec(topic + suffix, PARTITIONS if topic in (topics.panes, topics.labels) else 1, 1, {})
-                 for topic in (*topics.inputs, topics.reports, topics.requests) for suffix in ("", "-dlq")]
+        specs = [
+            TopicSpec(topic + suffix, PARTITIONS if topic in (topics.panes, topics.labels) else 1, 1, {})
+            for topic in (*topics.inputs, topics.reports, topics.requests)
+            for suffix in ("", "-dlq")
+        ]
         admin.create(specs)
         admin.close()
         service = Service(settings, topics)
@@ -174,7 +196,9 @@ def send_plainly(service: Service, topic: str, *values: Event | bytes) -> None:
 
 def wait_for_uncommitted(service: Service, count: int) -> None:
     """Wait until the log holds *count* panes of an open transaction: what a careless reader would count."""
-    reader = KafkaConsumer(bootstrap_servers=service.settings.kafka_bootstrap_servers, isolation_level="read_uncommitted")
+    reader = KafkaConsumer(
+        bootstrap_servers=service.settings.kafka_bootstrap_servers, isolation_level="read_uncommitted"
+    )
     reader.assign([TopicPartition(service.topics.panes, n) for n in range(PARTITIONS)])
     reader.seek_to_beginning()
     seen, deadline = 0, time.monotonic() + 20
@@ -217,7 +241,9 @@ def test_panes_and_labels_become_reports_and_one_request_and_a_kill_in_the_middl
     assert len(first) == 17
     assert list(again.values()) == first
     [request] = requests(collected[steady], steady.topics.requests)
-    assert {r.request_id: r for r in requests(collected[killed], killed.topics.requests)} == {request.request_id: request}
+    assert {r.request_id: r for r in requests(collected[killed], killed.topics.requests)} == {
+        request.request_id: request
+    }
     assert request.reason.startswith("average precision fell")
 
 
@@ -235,7 +261,12 @@ def test_an_aborted_pane_is_not_counted_a_bad_one_is_dead_lettered_and_training_
     out.abort()
     out.close()
     send_plainly(service, topics.panes, b"{no json")
-    send_plainly(service, topics.model_events, b"[]", TrainingCompleted(model_name="FraudDetector", request_id="r", outcome="failed", reason="", completed_at=START))
+    send_plainly(
+        service,
+        topics.model_events,
+        b"[]",
+        TrainingCompleted(model_name="FraudDetector", request_id="r", outcome="failed", reason="", completed_at=START),
+    )
     send(service, range(2))
     service.start()
     with reading(service, topics.reports, f"{topics.panes}-dlq", f"{topics.model_events}-dlq") as until:
@@ -249,7 +280,9 @@ def test_an_aborted_pane_is_not_counted_a_bad_one_is_dead_lettered_and_training_
     assert service.stop() == 0
 
 
-def test_the_group_commits_all_that_was_taken_however_many_transactions_it_came_in(make_service: Callable[[str], Service]) -> None:
+def test_the_group_commits_all_that_was_taken_however_many_transactions_it_came_in(
+    make_service: Callable[[str], Service],
+) -> None:
     service = make_service("lag")
     for day in range(8):
         send(service, range(day, day + 1))
@@ -269,7 +302,9 @@ def test_the_group_commits_all_that_was_taken_however_many_transactions_it_came_
     assert service.stop() == 0
 
 
-def test_a_client_that_hears_nothing_from_brokers_that_answer_others_ends_the_process(make_service: Callable[[str], Service]) -> None:
+def test_a_client_that_hears_nothing_from_brokers_that_answer_others_ends_the_process(
+    make_service: Callable[[str], Service],
+) -> None:
     service = make_service("deaf")
 
     service.start(DEAF)

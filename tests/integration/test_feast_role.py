@@ -41,24 +41,43 @@ def verdict(number: int, count: float) -> TransactionScored:
     vector = np.zeros((1, len(LAYOUT.names)))
     vector[0, LAYOUT.names.index("user_count_7d")] = count
     return TransactionScored(
-        transaction_id=f"t{number}-{count}", user_id=f"u{number % USERS}", terminal_id="m1", occurred_at=START + timedelta(seconds=number), amount=1.0,
-        decision="approve", variant="none", origin="history", feature_set=LAYOUT.id, features=pack_rows(vector)[0], scored_at=START)
+        transaction_id=f"t{number}-{count}",
+        user_id=f"u{number % USERS}",
+        terminal_id="m1",
+        occurred_at=START + timedelta(seconds=number),
+        amount=1.0,
+        decision="approve",
+        variant="none",
+        origin="history",
+        feature_set=LAYOUT.id,
+        features=pack_rows(vector)[0],
+        scored_at=START,
+    )
 
 
 def test_after_a_kill_before_the_commit_the_store_holds_each_users_newest_committed_verdict(
-        make_settings: Callable[..., FeastSettings], unique: str, tmp_path: Path) -> None:
+    make_settings: Callable[..., FeastSettings], unique: str, tmp_path: Path
+) -> None:
     settings = make_settings(FeastSettings, feast_repo=REPO, feast_batch=100)
     topic, group = f"predictions-{unique}", f"feast-{unique}"
     admin = topic_admin(settings)
     admin.create([TopicSpec(topic, 1, 1, {})])
     admin.close()
-    producer, bystander = transactional_producer(settings, transactional_id=f"writer-{unique}"), consumer(settings, group=None)
+    producer, bystander = (
+        transactional_producer(settings, transactional_id=f"writer-{unique}"),
+        consumer(settings, group=None),
+    )
     watcher = consumer(settings, group=group)
     producer.init()
 
     def write(numbers: range, *, count: float | None = None, abort: bool = False) -> None:
         producer.begin()
-        producer.send_all([Outgoing(topic, encode(verdict(n, n if count is None else count)), f"u{n % USERS}".encode()) for n in numbers])
+        producer.send_all(
+            [
+                Outgoing(topic, encode(verdict(n, n if count is None else count)), f"u{n % USERS}".encode())
+                for n in numbers
+            ]
+        )
         if abort:
             producer.abort()
         else:
@@ -105,16 +124,26 @@ def test_after_a_kill_before_the_commit_the_store_holds_each_users_newest_commit
             client.close()
     assert not thread.is_alive()
 
-    answer = store.get_online_features(features=[COUNT_FEATURE], entity_rows=[{"user_id": f"u{n}"} for n in range(USERS)]).to_dict()
+    answer = store.get_online_features(
+        features=[COUNT_FEATURE], entity_rows=[{"user_id": f"u{n}"} for n in range(USERS)]
+    ).to_dict()
     assert answer["transaction_count_7d"] == [float(COUNT - USERS + n) for n in range(USERS)]
 
 
 def test_the_process_says_what_it_waits_for_and_ends_in_good_order(tmp_path: Path) -> None:
     port = free_port()
-    environment = {name: value for name, value in os.environ.items() if not name.startswith(("CENTINELA_", "KAFKA_"))} | {
-        "CENTINELA_KAFKA_BOOTSTRAP_SERVERS": "127.0.0.1:9", "CENTINELA_DATA_DIR": str(tmp_path), "CENTINELA_FEAST_PORT": str(port),
-        "CENTINELA_FEAST_REPO": str(REPO), "CENTINELA_LOG_FORMAT": "json"}
-    with subprocess.Popen([sys.executable, "-m", "centinela_predictor", "feast"], env=environment, stderr=subprocess.PIPE, text=True) as process:
+    environment = {
+        name: value for name, value in os.environ.items() if not name.startswith(("CENTINELA_", "KAFKA_"))
+    } | {
+        "CENTINELA_KAFKA_BOOTSTRAP_SERVERS": "127.0.0.1:9",
+        "CENTINELA_DATA_DIR": str(tmp_path),
+        "CENTINELA_FEAST_PORT": str(port),
+        "CENTINELA_FEAST_REPO": str(REPO),
+        "CENTINELA_LOG_FORMAT": "json",
+    }
+    with subprocess.Popen(
+        [sys.executable, "-m", "centinela_predictor", "feast"], env=environment, stderr=subprocess.PIPE, text=True
+    ) as process:
         try:
             deadline, waiting = time.monotonic() + 120, {}
             while set(waiting) != {"kafka"} or "not there yet" in waiting["kafka"]:

@@ -1,4 +1,5 @@
-"""Every window that the stream serves is that of an independent computation: undisturbed, killed on the way, and shared by three.
+"""Every window that the stream serves is that of an independent computation: undisturbed, killed on the way, and shared
+by three.
 
 The same on a file of your own: ``make exactness``.
 """
@@ -25,11 +26,16 @@ def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     random = np.random.default_rng(4)
     seconds = np.sort(random.integers(0, 40 * 86_400 // 20, ROWS)) * 20
     path = tmp_path_factory.mktemp("exactness") / "generated.parquet"
-    pd.DataFrame({
-        "TRANSACTION_ID": np.arange(ROWS), "TX_DATETIME": pd.Timestamp("2018-04-01") + pd.to_timedelta(seconds, unit="s"),
-        "CUSTOMER_ID": random.integers(0, 70, ROWS), "TERMINAL_ID": random.integers(0, 25, ROWS),
-        "TX_AMOUNT": random.integers(1, 40_000, ROWS) / 100, "TX_FRAUD": (random.random(ROWS) < 0.1).astype(int),
-    }).to_parquet(path)
+    pd.DataFrame(
+        {
+            "TRANSACTION_ID": np.arange(ROWS),
+            "TX_DATETIME": pd.Timestamp("2018-04-01") + pd.to_timedelta(seconds, unit="s"),
+            "CUSTOMER_ID": random.integers(0, 70, ROWS),
+            "TERMINAL_ID": random.integers(0, 25, ROWS),
+            "TX_AMOUNT": random.integers(1, 40_000, ROWS) / 100,
+            "TX_FRAUD": (random.random(ROWS) < 0.1).astype(int),
+        }
+    ).to_parquet(path)
     return path
 
 
@@ -47,7 +53,9 @@ def empty_broker(tmp_path: Path) -> Iterator[str]:
 def test_all_windows_agree(empty_broker: str, tmp_path: Path, file: Path, predictors: int, kills: int) -> None:
     (tmp_path / "data").mkdir()
 
-    found = held_against_an_independent_computation(empty_broker, file, tmp_path / "data", predictors=predictors, kills=kills)
+    found = held_against_an_independent_computation(
+        empty_broker, file, tmp_path / "data", predictors=predictors, kills=kills
+    )
 
     assert (found.rows, found.missing, found.doubled, found.kills) == (ROWS, 0, 0, kills)
     assert found.mismatches == dict.fromkeys(found.mismatches, 0)

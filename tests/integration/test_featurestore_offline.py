@@ -1,4 +1,5 @@
-"""``get_historical_features`` over the archive's own files: each entity row comes back with what was known of it at its time."""
+"""``get_historical_features`` over the archive's own files: each entity row comes back with what was known of it at its
+time."""
 
 from __future__ import annotations
 
@@ -35,28 +36,55 @@ class Archived:
         self.feast = open_store(repo, data)
         apply(self.feast, repo, data)
 
-    def write(self, *rows: tuple[str | None, datetime, float], layout: FeatureLayout = NARROW, scored_at: datetime = NOON) -> None:
+    def write(
+        self, *rows: tuple[str | None, datetime, float], layout: FeatureLayout = NARROW, scored_at: datetime = NOON
+    ) -> None:
         """One file of (user, event time, mean), in the order of the log; the terminal is ``m1``, its risk the mean."""
         events = []
         for user, at, mean in rows:
             vector = np.zeros(len(layout.names))
             vector[[layout.names.index("user_mean_30d"), layout.names.index("terminal_risk_7d")]] = mean
-            events.append(Row("predictions", 0, self._offset, TransactionScored(
-                transaction_id=f"t{self._offset}", user_id=user, terminal_id="m1", occurred_at=at, amount=1.0, decision="approve", variant="none",
-                origin="history", feature_set=layout.id, features=pack_rows(vector[None, :])[0], scored_at=scored_at)))
+            events.append(
+                Row(
+                    "predictions",
+                    0,
+                    self._offset,
+                    TransactionScored(
+                        transaction_id=f"t{self._offset}",
+                        user_id=user,
+                        terminal_id="m1",
+                        occurred_at=at,
+                        amount=1.0,
+                        decision="approve",
+                        variant="none",
+                        origin="history",
+                        feature_set=layout.id,
+                        features=pack_rows(vector[None, :])[0],
+                        scored_at=scored_at,
+                    ),
+                )
+            )
             self._offset += 1
-        self.store.write("predictions", TopicPartition("predictions", 0), events[0].offset, events[-1].offset, verdict_tables(events))
+        self.store.write(
+            "predictions", TopicPartition("predictions", 0), events[0].offset, events[-1].offset, verdict_tables(events)
+        )
 
-    def history(self, *rows: tuple[str | None, datetime], features: tuple[str, ...] = (MEAN,), **options: bool) -> pd.DataFrame:
+    def history(
+        self, *rows: tuple[str | None, datetime], features: tuple[str, ...] = (MEAN,), **options: bool
+    ) -> pd.DataFrame:
         """The answer to (user, time) rows, in their order."""
         users, times = (list(column) for column in zip(*rows, strict=True))
-        asked = pd.DataFrame({"user_id": users, "terminal_id": "m1", "event_timestamp": pd.to_datetime(times), "row": range(len(rows))})
+        asked = pd.DataFrame(
+            {"user_id": users, "terminal_id": "m1", "event_timestamp": pd.to_datetime(times), "row": range(len(rows))}
+        )
         answer = self.feast.get_historical_features(entity_df=asked, features=list(features), **options).to_df()
         assert sorted(answer["row"]) == list(range(len(rows)))
         return answer.sort_values("row").reset_index(drop=True)
 
     def mean(self, *rows: tuple[str | None, datetime], **options: bool) -> list[float | None]:
-        return [None if np.isnan(value) else value for value in self.history(*rows, **options)["avg_transaction_amount"]]
+        return [
+            None if np.isnan(value) else value for value in self.history(*rows, **options)["avg_transaction_amount"]
+        ]
 
 
 @pytest.fixture
@@ -67,14 +95,26 @@ def archived(tmp_path: Path) -> Archived:
 def test_every_entity_row_comes_back_also_copies_strangers_and_nobody(archived: Archived) -> None:
     archived.write(("u1", NOON, 1.0), (None, NOON, 5.0))
     later = NOON + timedelta(hours=1)
-    assert archived.mean(("u1", later), ("stranger", later), ("u1", later), (None, later), ("u1", later)) == [1.0, None, 1.0, None, 1.0]
+    assert archived.mean(("u1", later), ("stranger", later), ("u1", later), (None, later), ("u1", later)) == [
+        1.0,
+        None,
+        1.0,
+        None,
+        1.0,
+    ]
 
 
 def test_a_row_sees_the_last_event_up_to_its_time_within_the_time_to_live(archived: Archived) -> None:
     archived.write(("u1", NOON, 1.0), ("u1", NOON + timedelta(hours=2), 2.0))
     end = NOON + timedelta(hours=2) + DAY
-    assert archived.mean(("u1", NOON - TICK), ("u1", NOON), ("u1", NOON + timedelta(hours=2) - TICK), ("u1", NOON + timedelta(hours=2)),
-                         ("u1", end), ("u1", end + TICK)) == [None, 1.0, 1.0, 2.0, 2.0, None]
+    assert archived.mean(
+        ("u1", NOON - TICK),
+        ("u1", NOON),
+        ("u1", NOON + timedelta(hours=2) - TICK),
+        ("u1", NOON + timedelta(hours=2)),
+        ("u1", end),
+        ("u1", end + TICK),
+    ) == [None, 1.0, 1.0, 2.0, 2.0, None]
 
 
 def test_of_events_at_one_instant_the_last_in_the_log_counts(archived: Archived) -> None:
@@ -97,7 +137,16 @@ def test_one_more_line_serves_one_more_column_of_the_vector_also_where_old_files
     np.testing.assert_array_equal(answer[["avg_transaction_amount", "v1"]], [[1.0, np.nan], [2.0, 0.0], [3.0, np.nan]])
 
     archived.feast._get_provider().online_store.clock = FixedClock(NOON)
-    served = pd.DataFrame({"user_id": ["u2"], "terminal_id": None, "occurred_at": [NOON], "scored_at": [NOON], "user_mean_30d": 2.0, "v1": 7.0})
+    served = pd.DataFrame(
+        {
+            "user_id": ["u2"],
+            "terminal_id": None,
+            "occurred_at": [NOON],
+            "scored_at": [NOON],
+            "user_mean_30d": 2.0,
+            "v1": 7.0,
+        }
+    )
     FeaturePusher(archived.feast).push(served)
     assert archived.feast.get_online_features(features=[v1], entity_rows=[{"user_id": "u2"}]).to_dict()["v1"] == [7.0]
 

@@ -67,8 +67,14 @@ class Running:
 
     def promote(self, version: str) -> None:
         self._sequence += 1
-        event = ModelPromoted(model_name=self.settings.model_name, alias="champion", model_version=version, previous_version=None,
-                              sequence=self._sequence, observed_at=datetime.now(UTC))
+        event = ModelPromoted(
+            model_name=self.settings.model_name,
+            alias="champion",
+            model_version=version,
+            previous_version=None,
+            sequence=self._sequence,
+            observed_at=datetime.now(UTC),
+        )
         with_key = Outgoing("model-events", encode(event), f"{self.settings.model_name}:promoted:champion".encode())
         sender = producer(self.settings)
         sender.send(with_key).wait(10)
@@ -76,7 +82,12 @@ class Running:
 
     def serve(self, version: str) -> None:
         self.promote(version)
-        eventually(lambda: self.client.get("/ready").status_code == 200 and self.client.get("/model").json()["champion"]["version"] == version)
+        eventually(
+            lambda: (
+                self.client.get("/ready").status_code == 200
+                and self.client.get("/model").json()["champion"]["version"] == version
+            )
+        )
 
     def log(self, topic: str) -> list[Record]:
         table = open_table(self.settings, [topic])
@@ -87,7 +98,9 @@ class Running:
 
     def in_log(self, transaction_ids: set[str]) -> dict[str, list[tuple[Record, TransactionReceived]]]:
         """The records of these transactions; found by an independent reader."""
-        found: dict[str, list[tuple[Record, TransactionReceived]]] = {transaction_id: [] for transaction_id in transaction_ids}
+        found: dict[str, list[tuple[Record, TransactionReceived]]] = {
+            transaction_id: [] for transaction_id in transaction_ids
+        }
         for record in self.log("transactions"):
             event = Decoder(TransactionReceived).decode(record.value)
             if event.transaction_id in found:
@@ -141,8 +154,12 @@ def test_what_is_answered_is_in_the_log_with_its_verdict(gateway: Running, bundl
     again = gateway.client.post("/predict", json=body).json()
     assert again == answer | {"repeated": True}
     assert len(gateway.in_log({body["transaction_id"]})[body["transaction_id"]]) == 1
-    loaded = [e for r in gateway.log("model-events") if isinstance(e := ModelEventDecoder().decode(r.value), ModelLoaded)
-              and e.model_name == gateway.settings.model_name]
+    loaded = [
+        e
+        for r in gateway.log("model-events")
+        if isinstance(e := ModelEventDecoder().decode(r.value), ModelLoaded)
+        and e.model_name == gateway.settings.model_name
+    ]
     assert [(event.replica, event.model_version, event.sequence) for event in loaded] == [("gateway-0", "1", 1)]
 
 
@@ -151,12 +168,19 @@ def test_the_users_windows_count_what_came_back_from_the_log(gateway: Running, u
     at = datetime.now(UTC) - timedelta(minutes=10)
 
     def counted(n: int) -> float:
-        body = {"transaction_id": f"w-{unique}-{n}", "user_id": f"w-{unique}", "amount": 10, "occurred_at": (at + timedelta(seconds=n)).isoformat()}
+        body = {
+            "transaction_id": f"w-{unique}-{n}",
+            "user_id": f"w-{unique}",
+            "amount": 10,
+            "occurred_at": (at + timedelta(seconds=n)).isoformat(),
+        }
         assert gateway.client.post("/predict", json=body).status_code == 200
         [(_, event)] = gateway.in_log({body["transaction_id"]})[body["transaction_id"]]
         eventually(lambda: gateway.process.state.seen([event]) == [True])
         assert event.verdict is not None
-        return float(unpack_rows([event.verdict.features or b""], len(LAYOUT.names))[0, LAYOUT.names.index("user_count_1d")])
+        return float(
+            unpack_rows([event.verdict.features or b""], len(LAYOUT.names))[0, LAYOUT.names.index("user_count_1d")]
+        )
 
     assert [counted(n) for n in range(4)] == [1.0, 2.0, 3.0, 4.0]
 
@@ -164,9 +188,18 @@ def test_the_users_windows_count_what_came_back_from_the_log(gateway: Running, u
 def test_a_verdict_of_the_stream_is_the_answer_to_a_later_request(gateway: Running, unique: str) -> None:
     gateway.serve("1")
     scored = TransactionScored(
-        transaction_id=f"s-{unique}", occurred_at=datetime(2026, 3, 1, tzinfo=UTC), amount=5.0, decision="review", variant="champion",
-        origin="stream", feature_set=LAYOUT.id, features=pack_rows(np.full((1, len(LAYOUT.names)), np.nan))[0], scored_at=datetime.now(UTC), score=0.3,
-        threshold=0.5, model_version="77",
+        transaction_id=f"s-{unique}",
+        occurred_at=datetime(2026, 3, 1, tzinfo=UTC),
+        amount=5.0,
+        decision="review",
+        variant="champion",
+        origin="stream",
+        feature_set=LAYOUT.id,
+        features=pack_rows(np.full((1, len(LAYOUT.names)), np.nan))[0],
+        scored_at=datetime.now(UTC),
+        score=0.3,
+        threshold=0.5,
+        model_version="77",
     )
     sender = producer(gateway.settings)
     sender.send(Outgoing("predictions", encode(scored), scored.transaction_id.encode())).wait(10)
@@ -188,7 +221,9 @@ def test_swaps_and_a_refused_bundle_under_concurrent_requests_lose_none(gateway:
             n = 0
             while not stop.is_set():
                 transaction_id = f"c-{unique}-{worker}-{n}"
-                response = client.post("/predict", json={"transaction_id": transaction_id, "amount": 10 + n, "v1": 0.1 * (n % 40)})
+                response = client.post(
+                    "/predict", json={"transaction_id": transaction_id, "amount": 10 + n, "v1": 0.1 * (n % 40)}
+                )
                 answers.append((transaction_id, response.status_code, response.json().get("model_version", "")))
                 n += 1
 
@@ -198,10 +233,13 @@ def test_swaps_and_a_refused_bundle_under_concurrent_requests_lose_none(gateway:
             for version in ("2", "1", "2"):
                 gateway.serve(version)
             gateway.promote("3")
-            eventually(lambda: any(
-                isinstance(event := ModelEventDecoder().decode(record.value), ModelRejectedEvent) and event.model_name == gateway.settings.model_name
-                for record in gateway.log("model-events")
-            ))
+            eventually(
+                lambda: any(
+                    isinstance(event := ModelEventDecoder().decode(record.value), ModelRejectedEvent)
+                    and event.model_name == gateway.settings.model_name
+                    for record in gateway.log("model-events")
+                )
+            )
             assert gateway.client.get("/model").json()["champion"]["version"] == "2"
             assert gateway.client.get("/ready").status_code == 200
         finally:
@@ -212,15 +250,24 @@ def test_swaps_and_a_refused_bundle_under_concurrent_requests_lose_none(gateway:
     assert {status for _, status, _ in answers} == {200}
     assert {version for _, _, version in answers} == {"1", "2"}
     found = gateway.in_log({transaction_id for transaction_id, _, _ in answers})
-    assert {transaction_id: [e.verdict.model_version for _, e in records if e.verdict] for transaction_id, records in found.items()} == {
-        transaction_id: [version] for transaction_id, _, version in answers
-    }
+    assert {
+        transaction_id: [e.verdict.model_version for _, e in records if e.verdict]
+        for transaction_id, records in found.items()
+    } == {transaction_id: [version] for transaction_id, _, version in answers}
 
 
-def test_after_a_restart_the_first_verdict_stands_and_another_payload_an_hour_later_is_a_conflict(gateway: Running, bundles: Path, unique: str) -> None:
+def test_after_a_restart_the_first_verdict_stands_and_another_payload_an_hour_later_is_a_conflict(
+    gateway: Running, bundles: Path, unique: str
+) -> None:
     gateway.serve("1")
     at = datetime.now(UTC) - timedelta(hours=2)
-    body = {"transaction_id": f"r-{unique}", "user_id": f"u-{unique}", "amount": 10.0, "v1": 0.3, "occurred_at": at.isoformat()}
+    body = {
+        "transaction_id": f"r-{unique}",
+        "user_id": f"u-{unique}",
+        "amount": 10.0,
+        "v1": 0.3,
+        "occurred_at": at.isoformat(),
+    }
     first = gateway.client.post("/predict", json=body).json()
     gateway.process.close()
     again = Running(gateway.settings, bundles)

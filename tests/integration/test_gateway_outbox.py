@@ -1,4 +1,5 @@
-"""Kafka killed under requests, the gateway killed meanwhile: what was answered is the verdict, once, when all are back."""
+"""Kafka killed under requests, the gateway killed meanwhile: what was answered is the verdict, once, when all are
+back."""
 
 from __future__ import annotations
 
@@ -29,7 +30,8 @@ MODEL = "FraudDetector"
 class Clients:
     """Clients that ask one after another, and again for the same transaction until they have an answer.
 
-    ``answers``: the first answer to each transaction, in the order of their coming. ``others``: later answers that differ.
+    ``answers``: the first answer to each transaction, in the order of their coming. ``others``: later answers that
+    differ.
     """
 
     def __init__(self, port: int, count: int) -> None:
@@ -72,7 +74,14 @@ class Clients:
 
 
 def payload(transaction_id: str, worker: int, n: int) -> dict[str, Any]:
-    return {"transaction_id": transaction_id, "user_id": f"u-{worker % 3}", "terminal_id": f"t-{n % 5}", "amount": 10 + n, "v1": 0.1 * (n % 40), "v2": 0.5}
+    return {
+        "transaction_id": transaction_id,
+        "user_id": f"u-{worker % 3}",
+        "terminal_id": f"t-{n % 5}",
+        "amount": 10 + n,
+        "v1": 0.1 * (n % 40),
+        "v2": 0.5,
+    }
 
 
 @pytest.fixture
@@ -97,7 +106,9 @@ def test_kafka_and_the_gateway_killed_under_requests_leave_each_answered_verdict
     port, stream_port = free_port(), free_port()
 
     def start(role: str) -> PredictorProcess:
-        processes.append(PredictorProcess(tmp_path, kafka.bootstrap_servers, port if role == "gateway" else stream_port, MODEL, role))
+        processes.append(
+            PredictorProcess(tmp_path, kafka.bootstrap_servers, port if role == "gateway" else stream_port, MODEL, role)
+        )
         return processes[-1]
 
     settings = Settings(kafka_bootstrap_servers=kafka.bootstrap_servers)
@@ -134,7 +145,9 @@ def test_kafka_and_the_gateway_killed_under_requests_leave_each_answered_verdict
     gateway.answers("/ready", 200)
     clients.go_on(60, "answers after all are back")
     clients.end()
-    until(lambda: "\ncentinela_gateway_outbox_records 0.0" in gateway.client.get("/metrics").text, "the outbox is empty")
+    until(
+        lambda: "\ncentinela_gateway_outbox_records 0.0" in gateway.client.get("/metrics").text, "the outbox is empty"
+    )
 
     def verdicts() -> dict[str, list[TransactionScored]]:
         table = open_table(settings, ["predictions"])
@@ -146,14 +159,18 @@ def test_kafka_and_the_gateway_killed_under_requests_leave_each_answered_verdict
         return found
 
     def arrived() -> bool:
-        if streams[-1].popen.poll() is not None:  # fenced by its own earlier self when the broker came back: its supervisor's part
+        if (
+            streams[-1].popen.poll() is not None
+        ):  # fenced by its own earlier self when the broker came back: its supervisor's part
             streams.append(start("stream"))
         return verdicts().keys() >= clients.answers.keys()
 
     until(arrived, "every answered transaction is in predictions")
     found = verdicts()
     assert {transaction_id: len(events) for transaction_id, events in found.items()} == dict.fromkeys(found, 1)
-    assert {i: given(events[0]) for i, events in found.items() if i in clients.answers} == {i: answered(a) for i, a in clients.answers.items()}
+    assert {i: given(events[0]) for i, events in found.items() if i in clients.answers} == {
+        i: answered(a) for i, a in clients.answers.items()
+    }
     assert clients.statuses <= {200, 503}
     assert "outbox.not_empty" in gateway.output(), "the second life began with what the first one kept"
     assert gateway.end() == 0

@@ -53,7 +53,11 @@ def provide(settings: PredictorSettings, folder: Path) -> None:
 
 
 def test_sigterm_answers_what_is_in_flight_and_ends_with_zero(
-    start: Callable[..., Process], broker: str, tmp_path: Path, make_settings: Callable[..., PredictorSettings], unique: str
+    start: Callable[..., Process],
+    broker: str,
+    tmp_path: Path,
+    make_settings: Callable[..., PredictorSettings],
+    unique: str,
 ) -> None:
     provide(make_settings(PredictorSettings), tmp_path)
     process = start(broker, model_name=f"FraudDetector-{unique}")
@@ -67,7 +71,11 @@ def test_sigterm_answers_what_is_in_flight_and_ends_with_zero(
             n = 0
             while True:
                 try:
-                    statuses.append(client.post("/predict", json={"transaction_id": f"p-{unique}-{worker}-{n}", "amount": 5}).status_code)
+                    statuses.append(
+                        client.post(
+                            "/predict", json={"transaction_id": f"p-{unique}-{worker}-{n}", "amount": 5}
+                        ).status_code
+                    )
                 except httpx.ConnectError:
                     return
                 except httpx.TransportError as error:
@@ -92,7 +100,11 @@ def test_sigterm_answers_what_is_in_flight_and_ends_with_zero(
 
 
 def test_thirty_two_requests_held_open_over_a_sigterm_are_answered(
-    start: Callable[..., Process], broker: str, tmp_path: Path, make_settings: Callable[..., PredictorSettings], unique: str
+    start: Callable[..., Process],
+    broker: str,
+    tmp_path: Path,
+    make_settings: Callable[..., PredictorSettings],
+    unique: str,
 ) -> None:
     settings = make_settings(PredictorSettings)
     provide(settings, tmp_path)
@@ -140,7 +152,9 @@ def test_the_stream_lives_with_kafka_away_says_so_and_ends_with_zero(start: Call
     assert process.end() == 0, process.output()
 
 
-@pytest.mark.parametrize(("role", "variable"), [("gateway", "CENTINELA_GATEWAY_PORT"), ("stream", "CENTINELA_PREDICTOR_PORT")])
+@pytest.mark.parametrize(
+    ("role", "variable"), [("gateway", "CENTINELA_GATEWAY_PORT"), ("stream", "CENTINELA_PREDICTOR_PORT")]
+)
 def test_a_taken_port_is_one_clear_line_and_exit_two(start: Callable[..., Process], role: str, variable: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         process = start(NOBODY, taken.getsockname()[1], role=role)
@@ -151,5 +165,7 @@ def test_a_taken_port_is_one_clear_line_and_exit_two(start: Callable[..., Proces
 
 @pytest.mark.parametrize("arguments", [[], ["serve"], ["gateway", "stream"]])
 def test_an_unknown_role_prints_the_usage(arguments: list[str]) -> None:
-    done = subprocess.run([sys.executable, "-m", "centinela_predictor", *arguments], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-m", "centinela_predictor", *arguments], capture_output=True, text=True, check=False
+    )
     assert (done.returncode, done.stderr) == (2, "usage: python -m centinela_predictor gateway|stream|feast\n")

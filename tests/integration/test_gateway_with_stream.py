@@ -61,7 +61,12 @@ class Pair:
             table = open_table(self.settings, ["predictions"])
             events = [Decoder(TransactionScored).decode(record.value) for record in table.read_to_end(20)]
             table.close()
-            found.update({transaction_id: [e for e in events if e.transaction_id == transaction_id] for transaction_id in transaction_ids})
+            found.update(
+                {
+                    transaction_id: [e for e in events if e.transaction_id == transaction_id]
+                    for transaction_id in transaction_ids
+                }
+            )
             return all(found.values())
 
         self.eventually(read)
@@ -77,7 +82,9 @@ class Pair:
 
 @pytest.fixture
 def pair(make_settings: Callable[..., PredictorSettings], unique: str) -> Iterator[Pair]:
-    settings = make_settings(PredictorSettings, attributes=LAYOUT.attributes, model_name=f"FraudDetector-{unique}", slot=unique)
+    settings = make_settings(
+        PredictorSettings, attributes=LAYOUT.attributes, model_name=f"FraudDetector-{unique}", slot=unique
+    )
     admin = TopicAdmin(settings)
     admin.create()
     admin.close()
@@ -88,22 +95,38 @@ def pair(make_settings: Callable[..., PredictorSettings], unique: str) -> Iterat
     running.end()
 
 
-def test_the_stream_adopts_the_gateways_verdicts_and_the_gateway_answers_with_the_streams(pair: Pair, unique: str) -> None:
+def test_the_stream_adopts_the_gateways_verdicts_and_the_gateway_answers_with_the_streams(
+    pair: Pair, unique: str
+) -> None:
     answers = {
         body["transaction_id"]: pair.client.post("/predict", json=body).json()
-        for body in ({"transaction_id": f"g-{unique}-{n}", "user_id": f"u-{n % 3}-{unique}", "amount": 10 + n, "v1": 0.5 * n} for n in range(12))
+        for body in (
+            {"transaction_id": f"g-{unique}-{n}", "user_id": f"u-{n % 3}-{unique}", "amount": 10 + n, "v1": 0.5 * n}
+            for n in range(12)
+        )
     }
-    streamed = TransactionReceived(transaction_id=f"s-{unique}", occurred_at=datetime.now(UTC), amount=33.0, user_id=f"u-0-{unique}",
-                                   attributes={"v1": 4.0})
+    streamed = TransactionReceived(
+        transaction_id=f"s-{unique}",
+        occurred_at=datetime.now(UTC),
+        amount=33.0,
+        user_id=f"u-0-{unique}",
+        attributes={"v1": 4.0},
+    )
     sender = producer(pair.settings)
-    sender.send(Outgoing("transactions", encode(streamed), streamed.user_id.encode() if streamed.user_id else None)).wait(10)
+    sender.send(
+        Outgoing("transactions", encode(streamed), streamed.user_id.encode() if streamed.user_id else None)
+    ).wait(10)
     sender.close()
 
     found = pair.verdicts({*answers, streamed.transaction_id})
     assert {transaction_id: len(verdicts) for transaction_id, verdicts in found.items()} == dict.fromkeys(found, 1)
     for transaction_id, answer in answers.items():
         [verdict] = found[transaction_id]
-        assert (verdict.origin, verdict.score, verdict.decision) == ("gateway", answer["fraud_probability"], answer["decision"])
+        assert (verdict.origin, verdict.score, verdict.decision) == (
+            "gateway",
+            answer["fraud_probability"],
+            answer["decision"],
+        )
         assert (verdict.is_fraud, verdict.model_version, verdict.variant) == (answer["is_fraud"], "1", "champion")
     [own] = found[streamed.transaction_id]
     assert (own.origin, own.model_version, own.is_fraud) == ("stream", "1", True)
@@ -115,11 +138,16 @@ def test_the_stream_adopts_the_gateways_verdicts_and_the_gateway_answers_with_th
     assert len(pair.verdicts({streamed.transaction_id})[streamed.transaction_id]) == 1
 
 
-def test_a_transaction_that_came_another_way_counts_in_the_gateways_next_answer_and_so_does_the_one_asked_about(pair: Pair, unique: str) -> None:
+def test_a_transaction_that_came_another_way_counts_in_the_gateways_next_answer_and_so_does_the_one_asked_about(
+    pair: Pair, unique: str
+) -> None:
     """The gateway promises two seconds; a loaded machine may take longer, so this waits and does not measure."""
     user = f"late-{unique}"
     now = datetime.now(UTC)
-    streamed = [TransactionReceived(transaction_id=f"w{n}-{unique}", occurred_at=now, amount=30.0 + n, user_id=user) for n in range(3)]
+    streamed = [
+        TransactionReceived(transaction_id=f"w{n}-{unique}", occurred_at=now, amount=30.0 + n, user_id=user)
+        for n in range(3)
+    ]
     sender = producer(pair.settings)
     for transaction in streamed:
         sender.send(Outgoing("transactions", encode(transaction), user.encode())).wait(10)

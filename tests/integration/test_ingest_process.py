@@ -32,11 +32,15 @@ class Api:
         self.port = port = free_port()
         self.log = log
         environment = os.environ | {
-            "CENTINELA_KAFKA_BOOTSTRAP_SERVERS": bootstrap_servers, "CENTINELA_INGEST_PORT": str(port), "CENTINELA_LOG_FORMAT": "json",
+            "CENTINELA_KAFKA_BOOTSTRAP_SERVERS": bootstrap_servers,
+            "CENTINELA_INGEST_PORT": str(port),
+            "CENTINELA_LOG_FORMAT": "json",
             "CENTINELA_INGEST_DEADLINE_S": "8",
         }
         with log.open("wb") as stream:
-            self.process = subprocess.Popen([sys.executable, "-m", "centinela_ingest"], env=environment, stdout=stream, stderr=stream)
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "centinela_ingest"], env=environment, stdout=stream, stderr=stream
+            )
         self.client = httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=30)
 
     def status(self, path: str) -> int:
@@ -80,7 +84,9 @@ def logged_ids(settings: Settings) -> list[str | None]:
         reader.close()
 
 
-def test_the_api_waits_for_kafka_refuses_while_it_is_away_and_goes_on_when_it_is_back(api: Api, own_broker: TemporaryBroker) -> None:
+def test_the_api_waits_for_kafka_refuses_while_it_is_away_and_goes_on_when_it_is_back(
+    api: Api, own_broker: TemporaryBroker
+) -> None:
     settings = Settings(kafka_bootstrap_servers=own_broker.bootstrap_servers)
     until(lambda: api.status("/health") == 200, "the process lives without Kafka")
     assert api.status("/ready") == 503
@@ -149,7 +155,9 @@ def test_the_commands_tell_what_they_sent_and_what_they_could_not(
         return int(ended.value.code or 0), *capsys.readouterr()
 
     file, mapping = tmp_path / "mine.csv", tmp_path / "mine.yaml"
-    file.write_text("when,card,value\n2025-01-01T00:00:00Z,c1,5\n2025-01-01T00:00:01Z,c1,five\n2025-01-01T00:00:02Z,c2,5\n")
+    file.write_text(
+        "when,card,value\n2025-01-01T00:00:00Z,c1,5\n2025-01-01T00:00:01Z,c1,five\n2025-01-01T00:00:02Z,c2,5\n"
+    )
     mapping.write_text("columns: {when: occurred_at, card: user_id, value: amount}\nid_prefix: mine-\n")
 
     code, out, err = centinela("replay", str(file), "--mapping", str(mapping))

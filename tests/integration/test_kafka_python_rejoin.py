@@ -17,7 +17,9 @@ from centinela.settings import Settings
 DEADLINE_S = 20.0
 
 
-def test_a_member_that_its_group_has_forgotten_joins_anew(make_settings: Callable[..., Settings], topic_names: Callable[[str], str]) -> None:
+def test_a_member_that_its_group_has_forgotten_joins_anew(
+    make_settings: Callable[..., Settings], topic_names: Callable[[str], str]
+) -> None:
     settings, topic = make_settings(), topic_names("source")
     servers, partition = settings.kafka_bootstrap_servers, TopicPartition(topic, 0)
     admin, producer, consumer = TopicAdmin(settings), KafkaPythonProducer(servers), KafkaPythonConsumer(servers, topic)
@@ -45,5 +47,9 @@ def test_a_member_that_its_group_has_forgotten_joins_anew(make_settings: Callabl
         client.close()
 
     assert [r.value for r in again] == [b"v"]
-    assert [(c.assigned, c.lost) for c in changes] == [({partition}, frozenset()), (frozenset(), {partition}), ({partition}, frozenset())]
+    assert [(c.assigned, c.lost) for c in changes] == [
+        ({partition}, frozenset()),
+        (frozenset(), {partition}),
+        ({partition}, frozenset()),
+    ]
     assert committed == {partition: 1}

@@ -1,7 +1,7 @@
 """A broker that trusts nobody: TLS, SCRAM and ACLs, with a user of the least rights for each service.
 
-A transaction goes its way from ingest through the stream into the archive, drift takes part, operators do their work; and who has no
-rights, a wrong password or no trust in the broker is refused clearly, and ends.
+A transaction goes its way from ingest through the stream into the archive, drift takes part, operators do their work;
+and who has no rights, a wrong password or no trust in the broker is refused clearly, and ends.
 """
 
 from __future__ import annotations
@@ -32,8 +32,19 @@ from centinela_local.ports import free_port
 pytestmark = pytest.mark.timeout(600)
 PORTS = ("ingest", "predictor", "drift", "archive")
 STRANGER = "stranger"
-ROLES = {"ingest": ["centinela_ingest"], "stream": ["centinela_predictor", "stream"], "archive": ["centinela_trainer", "archive"], "drift": ["centinela_drift"]}
-TRANSACTION = {"transaction_id": "t-1", "occurred_at": "2025-01-03T10:00:00Z", "amount": 10, "user_id": "1", "terminal_id": "1"}
+ROLES = {
+    "ingest": ["centinela_ingest"],
+    "stream": ["centinela_predictor", "stream"],
+    "archive": ["centinela_trainer", "archive"],
+    "drift": ["centinela_drift"],
+}
+TRANSACTION = {
+    "transaction_id": "t-1",
+    "occurred_at": "2025-01-03T10:00:00Z",
+    "amount": 10,
+    "user_id": "1",
+    "terminal_id": "1",
+}
 DAYS = ("--days", "2", "--customers", "20", "--terminals", "40")
 
 
@@ -46,30 +57,56 @@ class Secured:
 
     def __init__(self, folder: Path, broker: SecuredBroker) -> None:
         self.folder, self.broker = folder, broker
-        self._everyday = {name: value for name, value in os.environ.items() if not name.startswith(("CENTINELA_", "KAFKA_", "MLFLOW_"))}
+        self._everyday = {
+            name: value
+            for name, value in os.environ.items()
+            if not name.startswith(("CENTINELA_", "KAFKA_", "MLFLOW_"))
+        }
         self._ports = {name: free_port() for name in PORTS}
 
     def environment(self, user: str, secret: str | None = None) -> dict[str, str]:
         ports = {f"CENTINELA_{name.upper()}_PORT": str(port) for name, port in self._ports.items()}
-        return self._everyday | ports | self.broker.environment(user, secret or password(user)) | {
-            "CENTINELA_DATA_DIR": str(self.folder / "data"), "CENTINELA_MLFLOW_TRACKING_URI": "http://127.0.0.1:9", "CENTINELA_LOG_FORMAT": "json",
-            "CENTINELA_ATTRIBUTES": "[]", "CENTINELA_PARTITIONS": "2", "CENTINELA_IDLE_AFTER_S": "0.5", "CENTINELA_ARCHIVE_FLUSH_S": "0.2", "OMP_NUM_THREADS": "1",
-        }
+        return (
+            self._everyday
+            | ports
+            | self.broker.environment(user, secret or password(user))
+            | {
+                "CENTINELA_DATA_DIR": str(self.folder / "data"),
+                "CENTINELA_MLFLOW_TRACKING_URI": "http://127.0.0.1:9",
+                "CENTINELA_LOG_FORMAT": "json",
+                "CENTINELA_ATTRIBUTES": "[]",
+                "CENTINELA_PARTITIONS": "2",
+                "CENTINELA_IDLE_AFTER_S": "0.5",
+                "CENTINELA_ARCHIVE_FLUSH_S": "0.2",
+                "OMP_NUM_THREADS": "1",
+            }
+        )
 
     def settings(self, user: str, secret: str | None = None) -> Settings:
         given = self.broker.environment(user, secret or password(user))
         return Settings(**{name.removeprefix("CENTINELA_").lower(): value for name, value in given.items()})  # type: ignore[arg-type]
 
     def run(self, *command: str, user: str, secret: str | None = None) -> subprocess.CompletedProcess[str]:
-        return subprocess.run([sys.executable, "-m", "centinela", *command], env=self.environment(user, secret), capture_output=True, text=True,
-                              timeout=120, check=False)
+        return subprocess.run(
+            [sys.executable, "-m", "centinela", *command],
+            env=self.environment(user, secret),
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
 
     @contextmanager
     def running(self, *roles: str) -> Iterator[dict[str, subprocess.Popen[bytes]]]:
         processes = {}
         for role in roles:
             with self.log(role).open("wb") as log:
-                processes[role] = subprocess.Popen([sys.executable, "-m", *ROLES[role]], env=self.environment(f"centinela-{role}"), stdout=log, stderr=log)
+                processes[role] = subprocess.Popen(
+                    [sys.executable, "-m", *ROLES[role]],
+                    env=self.environment(f"centinela-{role}"),
+                    stdout=log,
+                    stderr=log,
+                )
         try:
             yield processes
         finally:
@@ -83,7 +120,9 @@ class Secured:
     def ask(self, name: str, path: str, body: object = None) -> int:
         data = None if body is None else json.dumps(body).encode()
         try:
-            with urllib.request.urlopen(urllib.request.Request(f"http://127.0.0.1:{self._ports[name]}{path}", data), timeout=10) as answer:
+            with urllib.request.urlopen(
+                urllib.request.Request(f"http://127.0.0.1:{self._ports[name]}{path}", data), timeout=10
+            ) as answer:
                 return int(answer.status)
         except urllib.error.HTTPError as error:
             return error.code
@@ -100,7 +139,9 @@ def secured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Secured]:
     broker.start()
     try:
         made = Secured(folder, broker)
-        acls.create(made.settings(ADMIN, ADMIN_PASSWORD), {service: f"User:centinela-{service}" for service in acls.RIGHTS})
+        acls.create(
+            made.settings(ADMIN, ADMIN_PASSWORD), {service: f"User:centinela-{service}" for service in acls.RIGHTS}
+        )
         done = made.run("topics", "create", user="centinela-operator")
         assert done.returncode == 0, done.stderr
         yield made
@@ -113,7 +154,11 @@ def test_with_its_own_rights_each_service_does_its_work(secured: Secured) -> Non
         done = secured.run("simulate", *DAYS, "--history", user="centinela-operator")
         assert done.returncode == 0, done.stderr
         archived = secured.folder / "data" / "archive" / "predictions"
-        until(lambda: len({path.parent for path in archived.rglob("*.parquet")}) == 2, "verdicts of both days are archived", 200)
+        until(
+            lambda: len({path.parent for path in archived.rglob("*.parquet")}) == 2,
+            "verdicts of both days are archived",
+            200,
+        )
         until(lambda: secured.ask("ingest", "/ready") == 200, "ingest reaches Kafka", 120)
         assert secured.ask("ingest", "/transactions", TRANSACTION) == 202
         until(lambda: secured.ask("drift", "/ready") == 200, "drift has joined its group", 120)
@@ -133,9 +178,15 @@ def test_with_its_own_rights_each_service_does_its_work(secured: Secured) -> Non
 def test_who_has_no_rights_is_told_so_at_once(secured: Secured, client: Client) -> None:
     settings = secured.settings(STRANGER)
     reader = connect.consumer(settings, group="anything", client=client)
-    plain, transactional = connect.producer(settings, client=client), connect.transactional_producer(settings, transactional_id="anything", client=client)
+    plain, transactional = (
+        connect.producer(settings, client=client),
+        connect.transactional_producer(settings, transactional_id="anything", client=client),
+    )
     tries: list[Callable[[], object]] = [
-        lambda: reader.partitions_of(PREDICTIONS.name), lambda: plain.send(Outgoing(TRANSACTIONS.name, b"k", b"v")).wait(10), transactional.init]
+        lambda: reader.partitions_of(PREDICTIONS.name),
+        lambda: plain.send(Outgoing(TRANSACTIONS.name, b"k", b"v")).wait(10),
+        transactional.init,
+    ]
     try:
         for attempt in tries:
             with pytest.raises(AccessRefused, match="does not let this client's user"):
@@ -169,10 +220,22 @@ def test_a_wrong_password_is_a_refusal_and_not_an_outage(secured: Secured, clien
         reader.close()
 
 
-@pytest.mark.parametrize(("command", "error"), [(["centinela_drift"], "AccessRefused"), (["centinela_predictor", "gateway"], "Died")])
+@pytest.mark.parametrize(
+    ("command", "error"), [(["centinela_drift"], "AccessRefused"), (["centinela_predictor", "gateway"], "Died")]
+)
 def test_a_service_that_is_refused_ends_with_the_reason(secured: Secured, command: list[str], error: str) -> None:
-    ended = subprocess.run([sys.executable, "-m", *command], capture_output=True, text=True, timeout=120, check=False, env=secured.environment(STRANGER) | {
-        "CENTINELA_DATA_DIR": str(secured.folder / "other"), "CENTINELA_GATEWAY_PORT": "0"})
+    ended = subprocess.run(
+        [sys.executable, "-m", *command],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+        env=secured.environment(STRANGER)
+        | {
+            "CENTINELA_DATA_DIR": str(secured.folder / "other"),
+            "CENTINELA_GATEWAY_PORT": "0",
+        },
+    )
     assert ended.returncode == 1
     last = json.loads(ended.stderr.splitlines()[-1])
     assert (last["message"], last["error"]) == ("process.failed", error)

@@ -1,4 +1,5 @@
-"""What librdkafka says of brokers that are away goes into the structured log or nowhere, never raw to standard error."""
+"""What librdkafka says of brokers that are away goes into the structured log or nowhere, never raw to standard
+error."""
 
 from __future__ import annotations
 
@@ -32,7 +33,13 @@ while time.monotonic() < end:
 
 
 def stderr_of(level: str, configured: str) -> list[str]:
-    ended = subprocess.run([sys.executable, "-c", CLIENTS_ON_NOTHING, level, configured], check=True, capture_output=True, text=True, timeout=120)
+    ended = subprocess.run(
+        [sys.executable, "-c", CLIENTS_ON_NOTHING, level, configured],
+        check=True,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
     return ended.stderr.splitlines()
 
 

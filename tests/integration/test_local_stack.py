@@ -22,6 +22,8 @@ def test_the_mlflow_of_the_run_is_healthy(mlflow_server: str) -> None:
         assert response.read().decode().startswith("3.")
 
 
-def test_settings_point_at_the_servers_of_the_run(make_settings: Callable[..., Settings], broker: str, mlflow_server: str) -> None:
+def test_settings_point_at_the_servers_of_the_run(
+    make_settings: Callable[..., Settings], broker: str, mlflow_server: str
+) -> None:
     settings = make_settings(mlflow=True)
     assert (settings.kafka_bootstrap_servers, settings.mlflow_tracking_uri) == (broker, mlflow_server)

@@ -27,7 +27,10 @@ import http.server, json, sys
 status, body = int(sys.argv[2]), sys.argv[3].encode()
 class Handler(http.server.BaseHTTPRequestHandler):
     def do_GET(self):
-        self.send_response(status); self.send_header("Content-Length", str(len(body))); self.end_headers(); self.wfile.write(body)
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
 http.server.HTTPServer(("127.0.0.1", int(sys.argv[1])), Handler).serve_forever()
 """
 READY = (200, '{"ready": true}')
@@ -36,21 +39,37 @@ WITHOUT_MODEL = (503, '{"ready": false, "waiting_for": {"model": "no champion ye
 
 def serving(name: str, answer: tuple[int, str] = READY, port: int | None = None) -> Process:
     port = port or free_port()
-    return Process(name, (sys.executable, "-S", "-c", SERVER, str(port), str(answer[0]), answer[1]), port, f"{name}_port")
+    return Process(
+        name, (sys.executable, "-S", "-c", SERVER, str(port), str(answer[0]), answer[1]), port, f"{name}_port"
+    )
 
 
-def stack_of(folder: Path, broker: str, services: tuple[Process, ...], *, model: bool = False,
-             topics: Callable[[Settings], None] = lambda settings: None) -> Stack:
+def stack_of(
+    folder: Path,
+    broker: str,
+    services: tuple[Process, ...],
+    *,
+    model: bool = False,
+    topics: Callable[[Settings], None] = lambda settings: None,
+) -> Stack:
     settings = LocalSettings(kafka_bootstrap_servers=broker, local_dir=folder)
-    return Stack(settings, Console(file=io.StringIO()), create_topics=topics, model_exists=lambda settings: model,
-                 mlflow=serving("mlflow"), services=services)
+    return Stack(
+        settings,
+        Console(file=io.StringIO()),
+        create_topics=topics,
+        model_exists=lambda settings: model,
+        mlflow=serving("mlflow"),
+        services=services,
+    )
 
 
 @pytest.fixture
 def make_stack(tmp_path: Path, broker: str) -> Iterator[Callable[..., Stack]]:
     stacks: list[Stack] = []
 
-    def make(*services: Process, model: bool = False, topics: Callable[[Settings], None] = lambda settings: None) -> Stack:
+    def make(
+        *services: Process, model: bool = False, topics: Callable[[Settings], None] = lambda settings: None
+    ) -> Stack:
         stacks.append(stack_of(tmp_path / "local", broker, services, model=model, topics=topics))
         return stacks[-1]
 
@@ -69,7 +88,12 @@ class Running(NamedTuple):
 @pytest.fixture(scope="module")
 def running(tmp_path_factory: pytest.TempPathFactory, broker: str) -> Iterator[Running]:
     services, listened = (serving("ingest"), serving("gateway", WITHOUT_MODEL)), list[bool]()
-    stack = stack_of(tmp_path_factory.mktemp("stack"), broker, services, topics=lambda _: listened.extend(is_taken(s.port) for s in services))
+    stack = stack_of(
+        tmp_path_factory.mktemp("stack"),
+        broker,
+        services,
+        topics=lambda _: listened.extend(is_taken(s.port) for s in services),
+    )
     stack.up(30)
     yield Running(stack, listened)
     stack.down()
@@ -138,7 +162,12 @@ def test_an_interrupted_start_leaves_nothing(make_stack: Callable[..., Stack]) -
 
 
 def test_a_service_that_keeps_ending_fails_the_start_with_its_last_words(make_stack: Callable[..., Stack]) -> None:
-    broken = Process("drift", (sys.executable, "-S", "-c", "import time; time.sleep(1.1); raise SystemExit('no feature store')"), free_port(), "drift_port")
+    broken = Process(
+        "drift",
+        (sys.executable, "-S", "-c", "import time; time.sleep(1.1); raise SystemExit('no feature store')"),
+        free_port(),
+        "drift_port",
+    )
     with pytest.raises(StartFailed, match=r"drift keeps ending at its start:(.|\n)*no feature store"):
         make_stack(broken).up(30)
 
@@ -149,7 +178,10 @@ def test_a_taken_port_is_named_with_the_variable_that_changes_it(make_stack: Cal
         make_stack(serving("ingest", port=taken)).up(30)
 
 
-on_linux = pytest.mark.skipif(sys.platform != "linux", reason="the kernel tells a child of its parent's death, and hands over orphans, on Linux only")
+on_linux = pytest.mark.skipif(
+    sys.platform != "linux",
+    reason="the kernel tells a child of its parent's death, and hands over orphans, on Linux only",
+)
 
 
 @on_linux
@@ -167,10 +199,12 @@ import subprocess, sys
 from pathlib import Path
 from centinela_local.process import BackgroundProcess
 
-child = "import subprocess, sys, time; print(subprocess.Popen([sys.executable, '-S', '-c', 'import time; time.sleep(300)']).pid, flush=True); time.sleep(300)"
+grandchild = "import time; time.sleep(300)"
+child = "import subprocess, sys, time; "
+child += f"print(subprocess.Popen([sys.executable, '-S', '-c', {grandchild!r}]).pid, flush=True); time.sleep(300)"
 log = Path(sys.argv[1])
-family = BackgroundProcess("a family", [sys.executable, "-m", "centinela_local.family", sys.executable, "-S", "-c", child], log=log,
-                           answers=lambda: log.read_text().endswith("\\n"))
+command = [sys.executable, "-m", "centinela_local.family", sys.executable, "-S", "-c", child]
+family = BackgroundProcess("a family", command, log=log, answers=lambda: log.read_text().endswith("\\n"))
 family.start()
 print(family._process.pid, flush=True)
 sys.stdin.read()
@@ -180,7 +214,9 @@ sys.stdin.read()
 @on_linux
 def test_what_a_command_started_ends_with_whoever_started_the_command(tmp_path: Path) -> None:
     log = tmp_path / "family.log"
-    with subprocess.Popen([sys.executable, "-c", STARTER, str(log)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as starter:
+    with subprocess.Popen(
+        [sys.executable, "-c", STARTER, str(log)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as starter:
         assert starter.stdout is not None
         family, grandchild = int(starter.stdout.readline()), int(log.read_text())
         assert not gone(family)
@@ -192,7 +228,16 @@ def test_what_a_command_started_ends_with_whoever_started_the_command(tmp_path: 
 
 @on_linux
 def test_a_command_that_ends_ends_what_it_started_and_its_code_is_told() -> None:
-    child = "import subprocess, sys; print(subprocess.Popen([sys.executable, '-S', '-c', 'import time; time.sleep(300)']).pid); sys.exit(7)"
-    done = subprocess.run([sys.executable, "-m", "centinela_local.family", sys.executable, "-S", "-c", child], capture_output=True, text=True, timeout=60, check=False)
+    child = (
+        "import subprocess, sys; print(subprocess.Popen([sys.executable, '-S', '-c', 'import time;"
+        " time.sleep(300)']).pid); sys.exit(7)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-m", "centinela_local.family", sys.executable, "-S", "-c", child],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
     assert done.returncode == 7
     assert eventually(lambda: gone(int(done.stdout)))

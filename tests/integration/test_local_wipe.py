@@ -20,7 +20,9 @@ def _docker(folder: Path, calls: Path) -> None:
 
 
 @pytest.mark.parametrize("wipe", [True, False])
-def test_down_removes_the_data_only_where_it_is_told_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wipe: bool) -> None:
+def test_down_removes_the_data_only_where_it_is_told_to(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wipe: bool
+) -> None:
     root, calls = tmp_path / "local", tmp_path / "calls"
     _docker(tmp_path / "bin", calls)
     monkeypatch.setenv("PATH", str(tmp_path / "bin"), prepend=":")

@@ -1,4 +1,5 @@
-"""The stream on a real broker, killed in the middle of its work: one verdict each, and the features of a run without a kill."""
+"""The stream on a real broker, killed in the middle of its work: one verdict each, and the features of a run without a
+kill."""
 
 from __future__ import annotations
 
@@ -36,15 +37,23 @@ class Stream:
 
     def __init__(self, folder: Path, kafka: str, model_name: str) -> None:
         self._environment = {name: value for name, value in os.environ.items() if not name.startswith("CENTINELA_")} | {
-            "CENTINELA_KAFKA_BOOTSTRAP_SERVERS": kafka, "CENTINELA_MLFLOW_TRACKING_URI": "http://127.0.0.1:9", "CENTINELA_DATA_DIR": str(folder),
-            "CENTINELA_PREDICTOR_PORT": "0", "CENTINELA_MODEL_NAME": model_name, "CENTINELA_ATTRIBUTES": '["v1", "v2"]',
-            "CENTINELA_LOG_FORMAT": "json", "CENTINELA_STREAM_BATCH": "100", "CENTINELA_SNAPSHOT_INTERVAL_S": "0.3",
+            "CENTINELA_KAFKA_BOOTSTRAP_SERVERS": kafka,
+            "CENTINELA_MLFLOW_TRACKING_URI": "http://127.0.0.1:9",
+            "CENTINELA_DATA_DIR": str(folder),
+            "CENTINELA_PREDICTOR_PORT": "0",
+            "CENTINELA_MODEL_NAME": model_name,
+            "CENTINELA_ATTRIBUTES": '["v1", "v2"]',
+            "CENTINELA_LOG_FORMAT": "json",
+            "CENTINELA_STREAM_BATCH": "100",
+            "CENTINELA_SNAPSHOT_INTERVAL_S": "0.3",
         }
         self._log = (folder / "stream.log").open("a+")
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
-        self._process = subprocess.Popen([sys.executable, "-m", "centinela_predictor", "stream"], env=self._environment, stderr=self._log)
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "centinela_predictor", "stream"], env=self._environment, stderr=self._log
+        )
 
     def end(self, how: signal.Signals) -> int:
         assert self._process is not None
@@ -72,7 +81,9 @@ class Verdicts:
     def wait_for(self, count: int) -> None:
         deadline = time.monotonic() + DEADLINE_S
         while len(self.found) < count:
-            assert time.monotonic() < deadline, f"{len(self.found)} of {count} verdicts\n{self._stream.output()[-3_000:]}"
+            assert time.monotonic() < deadline, (
+                f"{len(self.found)} of {count} verdicts\n{self._stream.output()[-3_000:]}"
+            )
             self.read()
 
     def read(self) -> int:
@@ -88,24 +99,37 @@ def traffic(mark: str) -> tuple[list[list[TransactionReceived]], list[LabelRepor
     phases, labels = [], []
     for phase in range(PHASES):
         seconds = np.sort(random.integers(0, int(PHASE.total_seconds()), PER_PHASE)).tolist()
-        phases.append([
-            TransactionReceived(
-                transaction_id=f"{mark}-{phase}-{n:05d}", occurred_at=START + phase * PHASE + timedelta(seconds=second),
-                amount=int(random.integers(1, 90_000)) / 100, user_id=f"{mark}-u{random.integers(0, 150)}",
-                terminal_id=f"{mark}-m{random.integers(0, 20)}", attributes={"v1": float(random.normal())},
-            )
-            for n, second in enumerate(seconds)
-        ])
+        phases.append(
+            [
+                TransactionReceived(
+                    transaction_id=f"{mark}-{phase}-{n:05d}",
+                    occurred_at=START + phase * PHASE + timedelta(seconds=second),
+                    amount=int(random.integers(1, 90_000)) / 100,
+                    user_id=f"{mark}-u{random.integers(0, 150)}",
+                    terminal_id=f"{mark}-m{random.integers(0, 20)}",
+                    attributes={"v1": float(random.normal())},
+                )
+                for n, second in enumerate(seconds)
+            ]
+        )
         labels += [
-            LabelReported(transaction_id=t.transaction_id, is_fraud=True, occurred_at=t.occurred_at, reported_at=t.occurred_at + timedelta(days=2),
-                          user_id=t.user_id)
-            for t in phases[-1] if random.random() < 0.1
+            LabelReported(
+                transaction_id=t.transaction_id,
+                is_fraud=True,
+                occurred_at=t.occurred_at,
+                reported_at=t.occurred_at + timedelta(days=2),
+                user_id=t.user_id,
+            )
+            for t in phases[-1]
+            if random.random() < 0.1
         ]
     return phases, labels
 
 
 @pytest.fixture
-def stream(broker: str, tmp_path: Path, make_settings: Callable[..., PredictorSettings], unique: str) -> Iterator[Stream]:
+def stream(
+    broker: str, tmp_path: Path, make_settings: Callable[..., PredictorSettings], unique: str
+) -> Iterator[Stream]:
     admin = TopicAdmin(make_settings(PredictorSettings))
     admin.create()
     admin.close()
@@ -118,7 +142,10 @@ def stream(broker: str, tmp_path: Path, make_settings: Callable[..., PredictorSe
 
 
 def test_a_stream_killed_again_and_again_gives_one_verdict_each_with_the_features_of_an_unbroken_run(
-    stream: Stream, make_settings: Callable[..., PredictorSettings], unique: str, tmp_path: Path,
+    stream: Stream,
+    make_settings: Callable[..., PredictorSettings],
+    unique: str,
+    tmp_path: Path,
 ) -> None:
     settings = make_settings(PredictorSettings)
     phases, labels = traffic(unique)

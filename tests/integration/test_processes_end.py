@@ -26,8 +26,12 @@ from centinela_predictor.fakes import small_bundle
 
 WITHIN_S = 10.0
 PROCESSES = {
-    "ingest": ("centinela_ingest",), "gateway": ("centinela_predictor", "gateway"), "stream": ("centinela_predictor", "stream"),
-    "drift": ("centinela_drift",), "trainer": ("centinela_trainer", "serve"), "archive": ("centinela_trainer", "archive"),
+    "ingest": ("centinela_ingest",),
+    "gateway": ("centinela_predictor", "gateway"),
+    "stream": ("centinela_predictor", "stream"),
+    "drift": ("centinela_drift",),
+    "trainer": ("centinela_trainer", "serve"),
+    "archive": ("centinela_trainer", "archive"),
     "registry-watcher": ("centinela_registry_watcher",),
 }
 PORTS = {"stream": "PREDICTOR", "registry-watcher": "WATCHER"}
@@ -40,9 +44,14 @@ class Stack:
         self.folder, self.model_name = folder, model_name
         self.settings = Settings(kafka_bootstrap_servers=kafka)
         self._environment = {name: value for name, value in os.environ.items() if not name.startswith("CENTINELA_")} | {
-            "CENTINELA_KAFKA_BOOTSTRAP_SERVERS": kafka, "CENTINELA_MLFLOW_TRACKING_URI": mlflow, "CENTINELA_DATA_DIR": str(folder),
-            "CENTINELA_ATTRIBUTES": '["v1", "v2"]', "CENTINELA_LOG_FORMAT": "json", "CENTINELA_MODEL_NAME": model_name,
-            "CENTINELA_PARAMS_PATH": str(CHECKOUT / "params.yaml"), "CENTINELA_ARCHIVE_WAIT_S": "120",
+            "CENTINELA_KAFKA_BOOTSTRAP_SERVERS": kafka,
+            "CENTINELA_MLFLOW_TRACKING_URI": mlflow,
+            "CENTINELA_DATA_DIR": str(folder),
+            "CENTINELA_ATTRIBUTES": '["v1", "v2"]',
+            "CENTINELA_LOG_FORMAT": "json",
+            "CENTINELA_MODEL_NAME": model_name,
+            "CENTINELA_PARAMS_PATH": str(CHECKOUT / "params.yaml"),
+            "CENTINELA_ARCHIVE_WAIT_S": "120",
         }
         self._ports: dict[str, int] = {}
         self.running: dict[str, subprocess.Popen[bytes]] = {}
@@ -51,8 +60,12 @@ class Stack:
         self._ports[name] = free_port()
         variable = f"CENTINELA_{PORTS.get(name, name.upper())}_PORT"
         with (self.folder / f"{name}.log").open("ab") as log:
-            self.running[name] = subprocess.Popen([sys.executable, "-m", *PROCESSES[name]], stdout=log, stderr=log,
-                                                  env=self._environment | {variable: str(self._ports[name])})
+            self.running[name] = subprocess.Popen(
+                [sys.executable, "-m", *PROCESSES[name]],
+                stdout=log,
+                stderr=log,
+                env=self._environment | {variable: str(self._ports[name])},
+            )
 
     def log(self, name: str) -> str:
         return (self.folder / f"{name}.log").read_text()
@@ -104,8 +117,13 @@ def test_a_process_that_is_ready_ends_with_zero(stack: Stack, name: str) -> None
 
 def test_a_trainer_in_the_middle_of_a_training_ends_with_zero_and_takes_the_request_up_again(stack: Stack) -> None:
     until(lambda: stack.ready("trainer"), "the trainer is ready")
-    request = RetrainRequested(request_id=f"ask-{stack.model_name}", model_name=stack.model_name, requested_by="operator",
-                               as_of=datetime.now(UTC), reason="a test")
+    request = RetrainRequested(
+        request_id=f"ask-{stack.model_name}",
+        model_name=stack.model_name,
+        requested_by="operator",
+        as_of=datetime.now(UTC),
+        reason="a test",
+    )
     sender = producer(stack.settings)
     sender.send(Outgoing("retrain-requests", encode(request), request.model_name.encode())).wait(20)
     sender.close()

@@ -25,7 +25,8 @@ Told = list[tuple[str, str | None, int]]
 
 
 class World:
-    """A model of its own on the shared MLflow, a topic of its own on the shared Kafka, and an independent reader of it."""
+    """A model of its own on the shared MLflow, a topic of its own on the shared Kafka, and an independent reader of
+    it."""
 
     def __init__(self, settings: WatcherSettings, topic: str) -> None:
         self.settings, self.topic, self.registry = settings, topic, Registry(settings)
@@ -37,7 +38,12 @@ class World:
         experiment = self._post("experiments/create", name=f"watcher-{settings.model_name}")["experiment_id"]
         for _ in range(3):
             run = self._post("runs/create", experiment_id=experiment)["run"]["info"]
-            self._post("model-versions/create", name=settings.model_name, source=f"{run['artifact_uri']}/bundle", run_id=run["run_id"])
+            self._post(
+                "model-versions/create",
+                name=settings.model_name,
+                source=f"{run['artifact_uri']}/bundle",
+                run_id=run["run_id"],
+            )
         self._reader: TableReader = open_table(settings, [topic], client="confluent")
         self._told: Told = []
 
@@ -59,7 +65,9 @@ class World:
     @contextmanager
     def watcher(self, *, poll_s: float = 0.05, mlflow: str | None = None) -> Iterator[WatcherSettings]:
         """A watcher at work, on a port of its own; ended and joined afterwards."""
-        update = {"watcher_poll_s": poll_s, "watcher_port": free_port()} | ({"mlflow_tracking_uri": mlflow} if mlflow else {})
+        update = {"watcher_poll_s": poll_s, "watcher_port": free_port()} | (
+            {"mlflow_tracking_uri": mlflow} if mlflow else {}
+        )
         settings = self.settings.model_copy(update=update)
         stop = threading.Event()
         thread = threading.Thread(target=run, args=(settings, stop), kwargs={"topic": self.topic})
@@ -82,8 +90,12 @@ class World:
 
 
 @pytest.fixture
-def world(make_settings: Callable[..., WatcherSettings], topic_names: Callable[[str], str], unique: str) -> Iterator[World]:
-    world = World(make_settings(WatcherSettings, mlflow=True, model_name=f"Watched-{unique}"), topic_names("model-events"))
+def world(
+    make_settings: Callable[..., WatcherSettings], topic_names: Callable[[str], str], unique: str
+) -> Iterator[World]:
+    world = World(
+        make_settings(WatcherSettings, mlflow=True, model_name=f"Watched-{unique}"), topic_names("model-events")
+    )
     yield world
     world.close()
 
@@ -116,13 +128,17 @@ def test_a_hint_by_http_makes_it_look_at_once(world: World) -> None:
     with world.watcher(poll_s=600) as settings:
         _answers(settings, "/ready")
         world.registry.promote("2")
-        assert httpx.post(f"http://127.0.0.1:{settings.watcher_port}/hint", json={"any": "webhook"}).json() == {"status": "looking"}
+        assert httpx.post(f"http://127.0.0.1:{settings.watcher_port}/hint", json={"any": "webhook"}).json() == {
+            "status": "looking"
+        }
         world.eventually([("champion", "2", 1)])
 
 
 def test_without_mlflow_it_lives_and_is_not_ready_and_says_so(world: World) -> None:
     with world.watcher(mlflow="http://127.0.0.1:9") as settings:
-        waiting = _until(settings, "/ready", lambda status, body: "does not answer" in body.get("waiting_for", {}).get("mlflow", ""))
+        waiting = _until(
+            settings, "/ready", lambda status, body: "does not answer" in body.get("waiting_for", {}).get("mlflow", "")
+        )
         assert set(waiting["waiting_for"]) == {"mlflow"}
         assert httpx.get(f"http://127.0.0.1:{settings.watcher_port}/health").status_code == 200
     assert world.told() == []

@@ -50,7 +50,9 @@ class Topics:
 
     def run(self, action: Callable[[Feed], bool], **options: object) -> Feed:
         producer = connect.producer(self.settings, client="confluent", linger_ms=5)
-        feed = Feed(producer, source="replay/test", transactions_topic=self.transactions, labels_topic=self.labels, **options)  # type: ignore[arg-type]
+        feed = Feed(
+            producer, source="replay/test", transactions_topic=self.transactions, labels_topic=self.labels, **options
+        )  # type: ignore[arg-type]
         try:
             assert action(feed)
         finally:
@@ -99,10 +101,16 @@ def test_every_row_of_a_file_is_in_the_log_once_or_in_the_dead_letters(topics: T
 
 def test_a_users_transactions_and_labels_keep_their_order_and_partition(topics: Topics, tmp_path: Path) -> None:
     rows = 2_000
-    frame = pd.DataFrame({
-        "TRANSACTION_ID": range(rows), "TX_DATETIME": pd.date_range("2018-04-01", periods=rows, freq="17min"),
-        "CUSTOMER_ID": np.arange(rows) % 40, "TERMINAL_ID": np.arange(rows) % 90, "TX_AMOUNT": 1.5, "TX_FRAUD": (np.arange(rows) % 20 == 0).astype(int),
-    })
+    frame = pd.DataFrame(
+        {
+            "TRANSACTION_ID": range(rows),
+            "TX_DATETIME": pd.date_range("2018-04-01", periods=rows, freq="17min"),
+            "CUSTOMER_ID": np.arange(rows) % 40,
+            "TERMINAL_ID": np.arange(rows) % 90,
+            "TX_AMOUNT": 1.5,
+            "TX_FRAUD": (np.arange(rows) % 20 == 0).astype(int),
+        }
+    )
     frame.to_parquet(tmp_path / "h.parquet")
     table = open_table(tmp_path / "h.parquet")
     _, mapping = detect(table.columns, "test")

@@ -36,16 +36,23 @@ def test_what_differs_is_reported(admin: TopicAdmin, topic_names: Callable[[str]
     admin.create([TopicSpec(name, 1, 1, {})])
 
     assert admin.check([TopicSpec(name, 2, 1, {"cleanup.policy": "compact"})]) == [
-        TopicFinding(name, "differs", ("1 partitions, not 2", "cleanup.policy=delete, not compact"))]
-    assert admin.check([TopicSpec(topic_names("missing"), 1, 1, {})]) == [TopicFinding(topic_names("missing"), "missing")]
+        TopicFinding(name, "differs", ("1 partitions, not 2", "cleanup.policy=delete, not compact"))
+    ]
+    assert admin.check([TopicSpec(topic_names("missing"), 1, 1, {})]) == [
+        TopicFinding(topic_names("missing"), "missing")
+    ]
 
 
-def test_more_replicas_than_brokers_are_refused_with_the_brokers_reason(admin: TopicAdmin, topic_names: Callable[[str], str]) -> None:
+def test_more_replicas_than_brokers_are_refused_with_the_brokers_reason(
+    admin: TopicAdmin, topic_names: Callable[[str], str]
+) -> None:
     with pytest.raises(CentinelaError, match="was refused"):
         admin.create([TopicSpec(topic_names("safe"), 1, 99, {})])
 
 
-def test_a_topic_made_anew_is_another_one_and_a_grown_one_is_not(admin: TopicAdmin, topic_names: Callable[[str], str]) -> None:
+def test_a_topic_made_anew_is_another_one_and_a_grown_one_is_not(
+    admin: TopicAdmin, topic_names: Callable[[str], str]
+) -> None:
     name = topic_names("lives")
     admin.create([TopicSpec(name, 1, 1, {})])
     first = admin.identify(name)

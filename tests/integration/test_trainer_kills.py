@@ -1,4 +1,5 @@
-"""A training killed (SIGKILL) at every point where it matters, and the trainer itself before its commit: one run, one version, one answer."""
+"""A training killed (SIGKILL) at every point where it matters, and the trainer itself before its commit: one run, one
+version, one answer."""
 
 from __future__ import annotations
 
@@ -17,7 +18,8 @@ from centinela_trainer.child import as_environment
 from centinela_trainer.settings import TrainerSettings
 
 POINTS = "Tracking.log Registry.set_alias Tracking.complete"
-"""Where a child dies, one after the other: before anything is logged, after the version is registered, after it is promoted."""
+"""Where a child dies, one after the other: before anything is logged, after the version is registered, after it is
+promoted."""
 DYING_CHILD = """
 import os, signal, sys
 from centinela.model.registry import Registry
@@ -47,7 +49,8 @@ def start(request, answer, output):
     if not points:
         return start_well(request, answer, output)
     point = points.pop(0)
-    process = subprocess.Popen([sys.executable, "-c", child, point, str(request), str(answer)], stdout=output.open("wb"))
+    command = [sys.executable, "-c", child, point, str(request), str(answer)]
+    process = subprocess.Popen(command, stdout=output.open("wb"))
     print(f"{point}: {process.wait()}", flush=True)
     return process
 
@@ -58,7 +61,8 @@ def commit(self, records, offsets):
 
 bootstrap.start_child = lambda settings: start
 TransactionalCommitter.commit = commit
-bootstrap.trainer_loop(TrainerSettings(), Health(), threading.Event(), requests=requests, events=events, name=name).run()
+settings, health, stop = TrainerSettings(), Health(), threading.Event()
+bootstrap.trainer_loop(settings, health, stop, requests=requests, events=events, name=name).run()
 """
 
 
@@ -70,7 +74,14 @@ def world(make_settings: Callable[..., TrainerSettings], unique: str, tmp_path: 
 def test_a_request_trains_once_whatever_is_killed_and_whenever(world: World) -> None:
     world.ask(world.request("first", 16))
     command = [sys.executable, "-c", DYING_TRAINER, world.requests, world.events, world.name, DYING_CHILD, POINTS]
-    done = subprocess.run(command, env={**os.environ, **as_environment(world.settings)}, capture_output=True, text=True, timeout=600, check=False)
+    done = subprocess.run(
+        command,
+        env={**os.environ, **as_environment(world.settings)},
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=False,
+    )
     assert done.returncode == -signal.SIGKILL, done.stderr[-3000:]
     assert done.stdout.split("\n") == [*(f"{point}: -9" for point in POINTS.split()), "commit", ""]
 

@@ -33,7 +33,9 @@ def pairs(entries: list[dict]) -> dict[str, object]:
     return {entry["key"]: entry["value"] for entry in entries}
 
 
-def test_requests_become_a_first_champion_then_a_better_one_and_the_same_request_trains_once(world: World, tmp_path: Path) -> None:
+def test_requests_become_a_first_champion_then_a_better_one_and_the_same_request_trains_once(
+    world: World, tmp_path: Path
+) -> None:
     first, second = world.request("first", 16), world.request("second", 20)
     with world.trainer():
         world.ask(first, first)
@@ -53,19 +55,38 @@ def test_requests_become_a_first_champion_then_a_better_one_and_the_same_request
     assert (run["info"]["run_name"], run["info"]["status"]) == ("hgb_baseline", "FINISHED")
     params, metrics, tags = (pairs(run["data"][part]) for part in ("params", "metrics", "tags"))
     assert {"max_depth", "max_iter", "train_size", "test_size", "seed"} <= set(params)
-    assert {"average_precision", "roc_auc", "accuracy", "f1_score", "precision", "recall", "card_precision_at_100",
-            "champion_average_precision", "forward_average_precision", "recall_at_budget", "brier_score"} <= set(metrics)
+    assert {
+        "average_precision",
+        "roc_auc",
+        "accuracy",
+        "f1_score",
+        "precision",
+        "recall",
+        "card_precision_at_100",
+        "champion_average_precision",
+        "forward_average_precision",
+        "recall_at_budget",
+        "brier_score",
+    } <= set(metrics)
     assert tags["request_id"] == "second"
     assert tags["dataset_digest"] == three.dataset_digest
     assert run["inputs"]["dataset_inputs"][0]["dataset"]["digest"] == three.dataset_digest
     snapshots = SnapshotStore(world.settings.snapshots_dir)
     assert snapshots.digests() == sorted([one.dataset_digest, three.dataset_digest])
     assert folder_digest(Path(tags["dataset_snapshot"])) == three.dataset_digest
-    listed = httpx.get(f"{world.settings.mlflow_tracking_uri}/api/2.0/mlflow/artifacts/list", params={"run_id": three.run_id}).json()
-    assert {"confusion_matrix.png", "pr_curve.png", "environment.json", "bundle"} <= {file["path"] for file in listed["files"]}
+    listed = httpx.get(
+        f"{world.settings.mlflow_tracking_uri}/api/2.0/mlflow/artifacts/list", params={"run_id": three.run_id}
+    ).json()
+    assert {"confusion_matrix.png", "pr_curve.png", "environment.json", "bundle"} <= {
+        file["path"] for file in listed["files"]
+    }
 
     newest = world.registry.versions()[0]
-    assert (newest.version, newest.tags["request_id"], newest.tags["dataset_digest"]) == ("2", "second", three.dataset_digest)
+    assert (newest.version, newest.tags["request_id"], newest.tags["dataset_digest"]) == (
+        "2",
+        "second",
+        three.dataset_digest,
+    )
     scorer = Scorer.load(world.registry.download("2", tmp_path / "bundle"), layout=LAYOUT)
     assert (scorer.manifest.request_id, scorer.manifest.dataset_digest) == ("second", three.dataset_digest)
     assert len(snapshots.read(three.dataset_digest)) == scorer.manifest.reference.rows
@@ -90,7 +111,9 @@ def test_a_challenger_that_is_no_better_is_refused_and_not_registered(world: Wor
     assert run_job(world, world.request("again", 16.001), tmp_path / "c") == same
 
 
-def test_a_challenger_learned_from_features_that_no_stream_computes_is_refused_with_the_report(world: World, tmp_path: Path) -> None:
+def test_a_challenger_learned_from_features_that_no_stream_computes_is_refused_with_the_report(
+    world: World, tmp_path: Path
+) -> None:
     world.settings.params_path.write_text(PARAMS.replace("max_mismatch_rate: 1", "max_mismatch_rate: 0.05"))
     answer = run_job(world, world.request("first", 16), tmp_path / "a")
     assert answer.outcome == "refused"
@@ -98,7 +121,9 @@ def test_a_challenger_learned_from_features_that_no_stream_computes_is_refused_w
     assert world.registry.versions() == []
     [run] = world.runs()
     assert pairs(run["data"]["metrics"])["skew_mismatch_rate"] > 0.5
-    listed = httpx.get(f"{world.settings.mlflow_tracking_uri}/api/2.0/mlflow/artifacts/list", params={"run_id": answer.run_id}).json()
+    listed = httpx.get(
+        f"{world.settings.mlflow_tracking_uri}/api/2.0/mlflow/artifacts/list", params={"run_id": answer.run_id}
+    ).json()
     assert "skew.json" in {file["path"] for file in listed["files"]}
     assert world.settings.skew_path.exists()
 
@@ -123,7 +148,9 @@ class DiesWhilePromoting(Registry):
         raise DependencyUnavailable("the registry went away", dependency="mlflow")
 
 
-def test_a_crash_between_registration_and_promotion_is_finished_without_training_again(world: World, tmp_path: Path) -> None:
+def test_a_crash_between_registration_and_promotion_is_finished_without_training_again(
+    world: World, tmp_path: Path
+) -> None:
     request = world.request("first", 16)
     (tmp_path / "a").mkdir()
     job = bootstrap.training_job(world.settings, tmp_path / "a", registry=DiesWhilePromoting(world.settings))
@@ -146,8 +173,10 @@ def test_a_champion_that_changed_meanwhile_is_not_overwritten(world: World, tmp_
 
     assert run_job(world, world.request("first", 16), tmp_path / "a").outcome == "promoted"
     run = world.runs()[0]["info"]
-    httpx.post(f"{world.settings.mlflow_tracking_uri}/api/2.0/mlflow/model-versions/create",
-               json={"name": world.settings.model_name, "source": run["artifact_uri"], "run_id": run["run_id"]}).raise_for_status()
+    httpx.post(
+        f"{world.settings.mlflow_tracking_uri}/api/2.0/mlflow/model-versions/create",
+        json={"name": world.settings.model_name, "source": run["artifact_uri"], "run_id": run["run_id"]},
+    ).raise_for_status()
     (tmp_path / "b").mkdir()
     job = bootstrap.training_job(world.settings, tmp_path / "b", registry=PromotedByHand(world.settings))
     answer = job.run(world.request("second", 20))
@@ -177,7 +206,9 @@ def test_an_archive_that_lags_is_waited_for(world: World) -> None:
 
 def test_the_child_ends_when_its_parent_is_gone(world: World, tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
-        settings = world.settings.model_copy(update={"mlflow_tracking_uri": f"http://127.0.0.1:{silent.getsockname()[1]}"})
+        settings = world.settings.model_copy(
+            update={"mlflow_tracking_uri": f"http://127.0.0.1:{silent.getsockname()[1]}"}
+        )
         request = tmp_path / "request.json"
         request.write_bytes(encode(world.request("first", 16)))
         child = start_child(settings)(request, tmp_path / "answer.json", tmp_path / "output.txt")

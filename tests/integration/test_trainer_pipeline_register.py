@@ -23,14 +23,22 @@ COMMIT = "d" * 40
 
 def params(minimum: float) -> Params:
     return Params(
-        data=DataParams(days=12, customers=150, terminals=300), train=TrainParams(min_rows=100, min_frauds=5, hgb=HgbParams(max_iter=10)),
-        evaluate=EvaluateParams(test_days=4), gate=GateParams(min_average_precision=minimum, min_frauds=1, min_alert_rate=0, max_alert_rate=1))
+        data=DataParams(days=12, customers=150, terminals=300),
+        train=TrainParams(min_rows=100, min_frauds=5, hgb=HgbParams(max_iter=10)),
+        evaluate=EvaluateParams(test_days=4),
+        gate=GateParams(min_average_precision=minimum, min_frauds=1, min_alert_rate=0, max_alert_rate=1),
+    )
 
 
 def test_the_evaluated_model_becomes_the_challenger_once_and_a_refused_one_never(
-    make_settings: Callable[..., TrainerSettings], unique: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    make_settings: Callable[..., TrainerSettings],
+    unique: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    settings = make_settings(TrainerSettings, kafka=False, mlflow=True, model_name=f"Piped-{unique}", experiment=f"pipeline-{unique}")
+    settings = make_settings(
+        TrainerSettings, kafka=False, mlflow=True, model_name=f"Piped-{unique}", experiment=f"pipeline-{unique}"
+    )
     monkeypatch.setenv("CENTINELA_CODE_COMMIT", COMMIT)
     (tmp_path / params(0).data.path).mkdir(parents=True)
     monkeypatch.chdir(tmp_path)
@@ -47,10 +55,18 @@ def test_the_evaluated_model_becomes_the_challenger_once_and_a_refused_one_never
 
     registry = Registry(settings)
     [version] = registry.versions()
-    assert (registered.outcome, registered.model_version, dict(registry.aliases())) == ("challenger", version.version, {CHALLENGER: version.version})
+    assert (registered.outcome, registered.model_version, dict(registry.aliases())) == (
+        "challenger",
+        version.version,
+        {CHALLENGER: version.version},
+    )
     assert (version.tags["code_commit"], version.tags["dataset_digest"]) == (COMMIT, registered.dataset_digest)
     bundle = Scorer.load(registry.download(version.version, tmp_path / "bundle")).manifest
-    assert (bundle.code_commit, bundle.dataset_digest, bundle.request_id) == (COMMIT, registered.dataset_digest, registered.request_id)
+    assert (bundle.code_commit, bundle.dataset_digest, bundle.request_id) == (
+        COMMIT,
+        registered.dataset_digest,
+        registered.request_id,
+    )
     assert bundle.created_at > datetime(2026, 1, 1, tzinfo=UTC)
     assert len(SnapshotStore(settings.snapshots_dir).read(registered.dataset_digest or "")) == bundle.reference.rows
     run = registry.run(version.run_id or "")

@@ -22,9 +22,14 @@ ROWS = 300
 def dataset() -> Dataset:
     random = np.random.default_rng(2)
     return Dataset(
-        names=("amount", "v1"), matrix=random.normal(size=(ROWS, 2)), is_fraud=random.random(ROWS) < 0.1,
-        transaction_ids=np.array([f"t{n:04d}" for n in range(ROWS)], dtype=object), cards=np.full(ROWS, None, dtype=object),
-        times_us=20_000 * DAY_US + np.arange(ROWS) * (DAY_US // 50), mature_until_us=0)
+        names=("amount", "v1"),
+        matrix=random.normal(size=(ROWS, 2)),
+        is_fraud=random.random(ROWS) < 0.1,
+        transaction_ids=np.array([f"t{n:04d}" for n in range(ROWS)], dtype=object),
+        cards=np.full(ROWS, None, dtype=object),
+        times_us=20_000 * DAY_US + np.arange(ROWS) * (DAY_US // 50),
+        mature_until_us=0,
+    )
 
 
 @pytest.fixture
@@ -45,7 +50,9 @@ def test_dvc_add_gives_a_snapshot_its_own_digest(tmp_path: Path, dataset: Datase
 
 
 @pytest.mark.parametrize("pushed", [True, False], ids=["pushed to a remote", "the store itself as a remote"])
-def test_dvc_pull_brings_a_snapshot_to_another_machine(tmp_path: Path, dataset: Dataset, repo: Repo, pushed: bool) -> None:
+def test_dvc_pull_brings_a_snapshot_to_another_machine(
+    tmp_path: Path, dataset: Dataset, repo: Repo, pushed: bool
+) -> None:
     store, remote = SnapshotStore(tmp_path / "snapshots"), tmp_path / "remote"
     kept = store.write(dataset)
     if pushed:
@@ -57,5 +64,8 @@ def test_dvc_pull_brings_a_snapshot_to_another_machine(tmp_path: Path, dataset: 
     out = {"md5": f"{kept.digest.removeprefix('md5:')}.dir", "hash": "md5", "path": "training-set"}
     (root / "training-set.dvc").write_text(yaml.safe_dump({"outs": [out]}))
     Repo(str(root)).pull()
-    brought = {path.relative_to(root / "training-set"): path.read_bytes() for path in (root / "training-set").rglob("*.parquet")}
+    brought = {
+        path.relative_to(root / "training-set"): path.read_bytes()
+        for path in (root / "training-set").rglob("*.parquet")
+    }
     assert brought == {path.relative_to(kept.path): path.read_bytes() for path in kept.path.rglob("*.parquet")}

@@ -26,16 +26,27 @@ def test_a_snapshot_pushed_to_s3_is_pulled_by_dvc(tmp_path: Path, s3: tuple[str,
     endpoint, objects = s3
     rows = 60
     store = SnapshotStore(tmp_path / "snapshots")
-    kept = store.write(Dataset(
-        names=("amount",), matrix=np.arange(rows)[:, None] / 7, is_fraud=np.arange(rows) % 7 == 0,
-        transaction_ids=np.array([f"t{n:02d}" for n in range(rows)], dtype=object), cards=np.full(rows, None, dtype=object),
-        times_us=np.arange(rows) * 3_600_000_000, mature_until_us=0))
+    kept = store.write(
+        Dataset(
+            names=("amount",),
+            matrix=np.arange(rows)[:, None] / 7,
+            is_fraud=np.arange(rows) % 7 == 0,
+            transaction_ids=np.array([f"t{n:02d}" for n in range(rows)], dtype=object),
+            cards=np.full(rows, None, dtype=object),
+            times_us=np.arange(rows) * 3_600_000_000,
+            mature_until_us=0,
+        )
+    )
     remote = SnapshotRemote(f"s3://{BUCKET}/snapshots")
     assert not remote.holds(kept.digest)
     assert remote.push(store, kept.digest).files == 4
     assert remote.push(store, kept.digest).files == 0
     assert remote.holds(kept.digest)
-    assert objects == {f"snapshots/{path.relative_to(store.root).as_posix()}": path.read_bytes() for path in (store.root / "files").rglob("*") if path.is_file()}
+    assert objects == {
+        f"snapshots/{path.relative_to(store.root).as_posix()}": path.read_bytes()
+        for path in (store.root / "files").rglob("*")
+        if path.is_file()
+    }
 
     root = tmp_path / "checkout"
     root.mkdir()

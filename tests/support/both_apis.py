@@ -49,7 +49,13 @@ class _AmountOnly:
 
 def ingest_app(broker: FakeBroker) -> FastAPI:
     """ingest, ready, writing to *broker*."""
-    service = Service(IngestSettings(), threading.Event(), producer=FakeProducer(broker), consumer=FakeConsumer(broker), clock=FixedClock(NOW))
+    service = Service(
+        IngestSettings(),
+        threading.Event(),
+        producer=FakeProducer(broker),
+        consumer=FakeConsumer(broker),
+        clock=FixedClock(NOW),
+    )
     service.watch.look()
     return service.app
 

@@ -17,7 +17,9 @@ shares = st.floats(0, 1)
 
 def built(kind: type) -> st.SearchStrategy[events.Event]:
     """Events of *kind* with any values that its fields allow."""
-    return st.builds(kind, **{field.name: of_type(field.type) for field in msgspec.structs.fields(kind) if field.name != "version"})
+    return st.builds(
+        kind, **{field.name: of_type(field.type) for field in msgspec.structs.fields(kind) if field.name != "version"}
+    )
 
 
 def of_type(annotation: object) -> st.SearchStrategy[object]:
@@ -36,7 +38,7 @@ def _of(info: msgspec.inspect.Type) -> st.SearchStrategy[object]:
         case msgspec.inspect.FloatType():
             return st.floats(info.ge if info.ge is not None else -1e300, info.le if info.le is not None else 1e300)
         case msgspec.inspect.IntType():
-            return st.integers(-2**63, 2**63 - 1)
+            return st.integers(-(2**63), 2**63 - 1)
         case msgspec.inspect.BoolType():
             return st.booleans()
         case msgspec.inspect.NoneType():
@@ -50,7 +52,9 @@ def _of(info: msgspec.inspect.Type) -> st.SearchStrategy[object]:
         case msgspec.inspect.VarTupleType():
             return st.lists(_of(info.item_type), max_size=3).map(tuple)
         case msgspec.inspect.DictType():
-            return st.dictionaries(st.text(st.characters(exclude_categories=["Cs"]), max_size=8), _of(info.value_type), max_size=3)
+            return st.dictionaries(
+                st.text(st.characters(exclude_categories=["Cs"]), max_size=8), _of(info.value_type), max_size=3
+            )
         case msgspec.inspect.StructType():
             return built(info.cls)
         case msgspec.inspect.Metadata():

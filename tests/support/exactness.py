@@ -21,7 +21,9 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from confluent_kafka import Consumer, TopicPartition  # noqa: TID251 - an independent client: what it reads, our own code did not
+
+# An independent client: what it reads, our own code did not.
+from confluent_kafka import Consumer, TopicPartition  # noqa: TID251
 from independent_features import independent_features
 
 from centinela.kafka.admin import TopicAdmin
@@ -89,17 +91,29 @@ class Predictors:
 
     def _start(self, slot: int) -> subprocess.Popen[bytes]:
         environment = {name: value for name, value in os.environ.items() if not name.startswith("CENTINELA_")} | {
-            "CENTINELA_KAFKA_BOOTSTRAP_SERVERS": self._servers, "CENTINELA_MLFLOW_TRACKING_URI": "http://127.0.0.1:9", "CENTINELA_SLOT": str(slot),
-            "CENTINELA_DATA_DIR": str(self._folder), "CENTINELA_PREDICTOR_PORT": "0", "CENTINELA_ATTRIBUTES": json.dumps(LAYOUT.attributes),
-            "CENTINELA_LOG_FORMAT": "json", "CENTINELA_SNAPSHOT_INTERVAL_S": "2", "CENTINELA_GATE_PATIENCE_S": "3600",
+            "CENTINELA_KAFKA_BOOTSTRAP_SERVERS": self._servers,
+            "CENTINELA_MLFLOW_TRACKING_URI": "http://127.0.0.1:9",
+            "CENTINELA_SLOT": str(slot),
+            "CENTINELA_DATA_DIR": str(self._folder),
+            "CENTINELA_PREDICTOR_PORT": "0",
+            "CENTINELA_ATTRIBUTES": json.dumps(LAYOUT.attributes),
+            "CENTINELA_LOG_FORMAT": "json",
+            "CENTINELA_SNAPSHOT_INTERVAL_S": "2",
+            "CENTINELA_GATE_PATIENCE_S": "3600",
         }
-        return subprocess.Popen([sys.executable, "-m", "centinela_predictor", "stream"], env=environment, stderr=self._log)
+        return subprocess.Popen(
+            [sys.executable, "-m", "centinela_predictor", "stream"], env=environment, stderr=self._log
+        )
 
 
-def held_against_an_independent_computation(servers: str, file: Path, folder: Path, *, predictors: int = 1, kills: int = 0) -> Finding:
-    """Replay *file*, a Parquet file of the Handbook's columns in order of time, and compare what is served. The topics are empty before.
+def held_against_an_independent_computation(
+    servers: str, file: Path, folder: Path, *, predictors: int = 1, kills: int = 0
+) -> Finding:
+    """Replay *file*, a Parquet file of the Handbook's columns in order of time, and compare what is served. The topics
+    are empty before.
 
-    All of the file, and its labels, are in the log before the stream begins: what a label adds then does not depend on who was faster.
+    All of the file, and its labels, are in the log before the stream begins: what a label adds then does not depend on
+    who was faster.
 
     Args:
         predictors: Processes in the group.
@@ -109,8 +123,12 @@ def held_against_an_independent_computation(servers: str, file: Path, folder: Pa
     admin.create()
     admin.close()
     replay = [sys.executable, "-m", "centinela", "replay", str(file), "--mapping", "handbook"]
-    subprocess.run(replay, check=True, env=os.environ | {"CENTINELA_KAFKA_BOOTSTRAP_SERVERS": servers, "CENTINELA_PARTITIONS": "4"},
-                   stdout=subprocess.DEVNULL)
+    subprocess.run(
+        replay,
+        check=True,
+        env=os.environ | {"CENTINELA_KAFKA_BOOTSTRAP_SERVERS": servers, "CENTINELA_PARTITIONS": "4"},
+        stdout=subprocess.DEVNULL,
+    )
     transactions = table_of(file)
     began = time.monotonic()
     running, served = Predictors(servers, folder, predictors), Served(servers, transactions["transaction_id"])
@@ -153,7 +171,10 @@ class Served:
 
     def read_what_is_left(self) -> None:
         """A second verdict would be before the end as it is now."""
-        ends = {partition.partition: self._reader.get_watermark_offsets(partition, 20)[1] for partition in self._reader.assignment()}
+        ends = {
+            partition.partition: self._reader.get_watermark_offsets(partition, 20)[1]
+            for partition in self._reader.assignment()
+        }
         deadline = time.monotonic() + SILENCE_S
         while any(place.offset < ends[place.partition] for place in self._reader.position(self._reader.assignment())):
             assert time.monotonic() < deadline, "predictions could not be read to their end"
@@ -170,7 +191,9 @@ class Served:
             same = np.abs(ours - other) <= (0 if "_count_" in name else TOLERANCE)
             mismatches[name] = int((~(same | (np.isnan(ours) & np.isnan(other)))).sum())
         frauds = int((expected["terminal_risk_30d"] > 0).sum())
-        return Finding(len(expected), int((self._times == 0).sum()), int((self._times > 1).sum()), mismatches, frauds, kills, took)
+        return Finding(
+            len(expected), int((self._times == 0).sum()), int((self._times > 1).sum()), mismatches, frauds, kills, took
+        )
 
     def _read(self) -> int:
         values = [message.value() for message in self._reader.consume(5_000, 1.0) if message.error() is None]
@@ -184,29 +207,46 @@ class Served:
 def table_of(file: Path) -> pd.DataFrame:
     """The transactions of *file* as the independent computation wants them."""
     given = pd.read_parquet(file)
-    return pd.DataFrame({
-        "transaction_id": "hb-" + given["TRANSACTION_ID"].astype(str), "user_id": given["CUSTOMER_ID"].astype(str),
-        "terminal_id": given["TERMINAL_ID"].astype(str), "occurred_at": given["TX_DATETIME"].dt.tz_localize("UTC"), "amount": given["TX_AMOUNT"],
-    })
+    return pd.DataFrame(
+        {
+            "transaction_id": "hb-" + given["TRANSACTION_ID"].astype(str),
+            "user_id": given["CUSTOMER_ID"].astype(str),
+            "terminal_id": given["TERMINAL_ID"].astype(str),
+            "occurred_at": given["TX_DATETIME"].dt.tz_localize("UTC"),
+            "amount": given["TX_AMOUNT"],
+        }
+    )
 
 
 def labels_of(servers: str) -> pd.DataFrame:
     """What was reported, as it stands in the topic."""
     reader, values = reader_of(servers, "labels"), []
-    left = sum(end - first for first, end in (reader.get_watermark_offsets(partition, 20) for partition in reader.assignment()))
+    left = sum(
+        end - first for first, end in (reader.get_watermark_offsets(partition, 20) for partition in reader.assignment())
+    )
     deadline = time.monotonic() + SILENCE_S
     while len(values) < left:
         assert time.monotonic() < deadline, f"{len(values)} of {left} labels"
         values += [json.loads(message.value()) for message in reader.consume(5_000, 1.0) if message.error() is None]
     reader.close()
     frame = pd.DataFrame(values, columns=["transaction_id", "is_fraud", "reported_at"])
-    return frame.assign(is_fraud=frame["is_fraud"].fillna(value=True).astype(bool), reported_at=pd.to_datetime(frame["reported_at"], format="ISO8601", utc=True))
+    return frame.assign(
+        is_fraud=frame["is_fraud"].fillna(value=True).astype(bool),
+        reported_at=pd.to_datetime(frame["reported_at"], format="ISO8601", utc=True),
+    )
 
 
 def reader_of(servers: str, topic: str) -> Any:
     """A read_committed reader of all of *topic*."""
-    reader = Consumer({"bootstrap.servers": servers, "group.id": "exactness", "isolation.level": "read_committed", "enable.auto.commit": False,
-                       "auto.offset.reset": "earliest"})
+    reader = Consumer(
+        {
+            "bootstrap.servers": servers,
+            "group.id": "exactness",
+            "isolation.level": "read_committed",
+            "enable.auto.commit": False,
+            "auto.offset.reset": "earliest",
+        }
+    )
     numbers = reader.list_topics(topic, 20).topics[topic].partitions
     reader.assign([TopicPartition(topic, number, 0) for number in numbers])
     return reader
@@ -229,16 +269,22 @@ def main() -> int:
         if options.days:
             given = pd.read_parquet(file)
             file = folder / "part.parquet"
-            given[given["TX_DATETIME"] < given["TX_DATETIME"].min().normalize() + pd.Timedelta(days=options.days)].to_parquet(file)
+            given[
+                given["TX_DATETIME"] < given["TX_DATETIME"].min().normalize() + pd.Timedelta(days=options.days)
+            ].to_parquet(file)
         broker.start()
         (folder / "data").mkdir()
         found = held_against_an_independent_computation(
-            broker.bootstrap_servers, file, folder / "data", predictors=options.predictors, kills=options.kills)
+            broker.bootstrap_servers, file, folder / "data", predictors=options.predictors, kills=options.kills
+        )
     finally:
         broker.stop()
         shutil.rmtree(folder, ignore_errors=True)
-    print(f"{found.rows:,} rows x {len(found.mismatches)} features; {options.predictors} predictor(s), {found.kills} kill(s); "
-          f"stream {found.stream_s:.0f} s; missing {found.missing}, doubled {found.doubled}; rows with a fraud in a terminal's window {found.frauds_seen:,}")
+    print(
+        f"{found.rows:,} rows x {len(found.mismatches)} features; {options.predictors} predictor(s), {found.kills}"
+        f" kill(s); stream {found.stream_s:.0f} s; missing {found.missing}, doubled {found.doubled}; rows with a fraud"
+        f" in a terminal's window {found.frauds_seen:,}"
+    )
     for name, count in found.mismatches.items():
         print(f"  {name:24} {count:>8} mismatches")
     return 0 if found.exact else 1

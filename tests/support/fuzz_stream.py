@@ -1,4 +1,5 @@
-"""``make fuzz N=1000000 SEED=1``: changed records through the stream's decoder. Each is a transaction or a dead letter, nothing else."""
+"""``make fuzz N=1000000 SEED=1``: changed records through the stream's decoder. Each is a transaction or a dead letter,
+nothing else."""
 
 from __future__ import annotations
 
@@ -22,7 +23,18 @@ from centinela_predictor.admission import admit
 
 NOW = datetime(2026, 11, 24, tzinfo=UTC)
 BATCH = 250
-REASONS = frozenset({"empty", "too_large", "malformed_json", "invalid_field", "unsupported_version", "invalid_verdict", "time_in_future", "time_before_1970"})
+REASONS = frozenset(
+    {
+        "empty",
+        "too_large",
+        "malformed_json",
+        "invalid_field",
+        "unsupported_version",
+        "invalid_verdict",
+        "time_in_future",
+        "time_before_1970",
+    }
+)
 LAYOUTS = (BASE_LAYOUT, FeatureLayout(("v1", "v2", "v3")))
 
 
@@ -41,7 +53,10 @@ def fuzz(count: int, seed: int, say: Callable[[str], None] = lambda _line: None)
     for first in range(0, count, BATCH):
         size = min(BATCH, count - first)
         values: list[bytes | None] = [value if value or n % 2 else None for n, value in enumerate(mutator.many(size))]
-        records = [Record("transactions", n % 4, first + n, b"k", value, (), int(NOW.timestamp() * 1000) * (n % 3 > 0)) for n, value in enumerate(values)]
+        records = [
+            Record("transactions", n % 4, first + n, b"k", value, (), int(NOW.timestamp() * 1000) * (n % 3 > 0))
+            for n, value in enumerate(values)
+        ]
         try:
             _check(records, outcomes)
         except Exception as error:
@@ -56,7 +71,10 @@ def _check(records: list[Record], outcomes: Counter[str]) -> None:
     admitted = admit(records, NOW, LAYOUTS[records[0].offset % len(LAYOUTS)])
     both = sorted([r.offset for r in admitted.records] + [letter.record.offset for letter in admitted.refused])
     if both != [r.offset for r in records]:
-        raise Broken(f"{len(records)} records became {len(admitted.records)} transactions and {len(admitted.refused)} dead letters")
+        raise Broken(
+            f"{len(records)} records became {len(admitted.records)} transactions and {len(admitted.refused)} dead"
+            " letters"
+        )
     if not len(admitted.records) == len(admitted.events) == len(admitted.columns):
         raise Broken("records, events and columns are not of one length")
     for letter in admitted.refused:
@@ -66,8 +84,13 @@ def _check(records: list[Record], outcomes: Counter[str]) -> None:
         outcomes[letter.reason] += 1
     for event in admitted.events:
         numbers = [event.amount, *(v for v in event.attributes.values() if v is not None)]
-        if not (0 <= event.amount <= 1e9 and all(map(math.isfinite, numbers)) and 1 <= len(event.transaction_id) <= 128
-                and EPOCH <= event.occurred_at <= NOW + timedelta(days=1, seconds=1) and event.version == 1):
+        if not (
+            0 <= event.amount <= 1e9
+            and all(map(math.isfinite, numbers))
+            and 1 <= len(event.transaction_id) <= 128
+            and EPOCH <= event.occurred_at <= NOW + timedelta(days=1, seconds=1)
+            and event.version == 1
+        ):
             raise Broken(f"let through: {event}")
         if msgspec.json.decode(encode(event), type=TransactionReceived) != event:
             raise Broken(f"does not survive its own form: {event}")
@@ -83,7 +106,10 @@ def main() -> int:
     outcomes = fuzz(options.count, options.seed, lambda line: print(line, file=sys.stderr))
     for name, count in outcomes.most_common():
         print(f"{count:>10,}  {name}")
-    print(f"{sum(outcomes.values()):>10,}  records in {time.monotonic() - began:.0f} s, seed {options.seed}: each a transaction or a dead letter")
+    print(
+        f"{sum(outcomes.values()):>10,}  records in {time.monotonic() - began:.0f} s, seed {options.seed}: each a"
+        " transaction or a dead letter"
+    )
     return 0
 
 

@@ -103,7 +103,9 @@ def drain(world: World) -> None:
 class World:
     """A gateway with its threads, and what surrounds it."""
 
-    def __init__(self, allowed_s: float = 20.0, queue_limit: int = 100, patience_s: float = 20.0, outbox_records: int = 100) -> None:
+    def __init__(
+        self, allowed_s: float = 20.0, queue_limit: int = 100, patience_s: float = 20.0, outbox_records: int = 100
+    ) -> None:
         self.slot, self.broker, self.book, self.clock = ModelSlot(), Broker(), VerdictBook(1_000), FixedClock(NOW)
         self.slot.swap("champion", served("1"))
         core = ScoringCore(self.slot, Router("salt", 0.0))
@@ -111,7 +113,9 @@ class World:
         self.link = Link(self.outbox, self.clock)
         self.dispatch = Dispatch(self.broker, self.outbox, self.link, self.book, self.clock, patience_s)
         self.lacks: dict[str, str] = {}
-        self.gateway = Gateway(core, AmountOnly(), self.dispatch, self.book, self.clock, queue_limit, lambda: self.lacks)
+        self.gateway = Gateway(
+            core, AmountOnly(), self.dispatch, self.book, self.clock, queue_limit, lambda: self.lacks
+        )
         self.allowed_s = allowed_s
         self.threads = [threading.Thread(target=run, daemon=True) for run in (self.gateway.work, self.dispatch.settle)]
 

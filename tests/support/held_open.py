@@ -12,7 +12,10 @@ class HeldOpen:
 
     def __init__(self, port: int, path: str, body: Mapping[str, object]) -> None:
         data = json.dumps(body).encode()
-        head = f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: {len(data)}\r\n\r\n"
+        head = (
+            f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length:"
+            f" {len(data)}\r\n\r\n"
+        )
         self._connection = socket.create_connection(("127.0.0.1", port), timeout=30)
         self._connection.sendall(head.encode() + data[:10])
         self._rest = data[10:]

@@ -59,8 +59,13 @@ class FakeKit:
 class RealKit:
     """Plain producer and administration serve all tests, the rest is each test's own."""
 
-    def __init__(self, servers: str, consumer: Callable[..., Consumer], producer: Callable[..., Producer],
-                 transactional: Callable[..., TransactionalProducer]) -> None:
+    def __init__(
+        self,
+        servers: str,
+        consumer: Callable[..., Consumer],
+        producer: Callable[..., Producer],
+        transactional: Callable[..., TransactionalProducer],
+    ) -> None:
         self._servers, self._consumer, self._producer, self._transactional = servers, consumer, producer, transactional
         self._admin = TopicAdmin(Settings(kafka_bootstrap_servers=servers))
         self._shared = producer(servers)
@@ -81,8 +86,11 @@ class RealKit:
         return self._keep(self._transactional(self._servers, transactional_id))
 
     def away(self) -> tuple[Consumer, Producer, TransactionalProducer]:
-        return (self._keep(self._consumer(NOBODY, "g", limits=SHORT)), self._keep(self._producer(NOBODY, limits=SHORT)),
-                self._keep(self._transactional(NOBODY, "t", limits=SHORT)))
+        return (
+            self._keep(self._consumer(NOBODY, "g", limits=SHORT)),
+            self._keep(self._producer(NOBODY, limits=SHORT)),
+            self._keep(self._transactional(NOBODY, "t", limits=SHORT)),
+        )
 
     def after_test(self) -> None:
         while self._made:

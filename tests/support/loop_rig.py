@@ -35,7 +35,9 @@ class Copying(StatefulHandler):
         if self.errors:
             raise self.errors.pop(0)
         self.calls.append(("process", [r.value for r in records]))
-        outcome = Outcome(held={p: o for p, o in self.hold_from.items() if any((r.topic, r.partition) == p for r in records)})
+        outcome = Outcome(
+            held={p: o for p, o in self.hold_from.items() if any((r.topic, r.partition) == p for r in records)}
+        )
         for record in records:
             if record.offset >= outcome.held.get(TopicPartition(record.topic, record.partition), record.offset + 1):
                 continue
@@ -74,13 +76,29 @@ class Copying(StatefulHandler):
 class Rig:
     """A loop with everything around it."""
 
-    def __init__(self, partitions: int = 1, group: str = GROUP, broker: FakeBroker | None = None, **options: object) -> None:
+    def __init__(
+        self, partitions: int = 1, group: str = GROUP, broker: FakeBroker | None = None, **options: object
+    ) -> None:
         self.broker = broker or FakeBroker(partitions)
-        self.handler, self.health, self.stop, self.clock = Copying(), Health("kafka"), threading.Event(), FixedClock(NOW)
+        self.handler, self.health, self.stop, self.clock = (
+            Copying(),
+            Health("kafka"),
+            threading.Event(),
+            FixedClock(NOW),
+        )
         self.consumer = FakeConsumer(self.broker, group)
         self.producer = FakeTransactionalProducer(self.broker, f"{group}-{id(self)}")
-        self.loop = ConsumerLoop(self.consumer, self.producer, self.handler, topics=[SOURCE], health=self.health, stop=self.stop,
-                                 clock=self.clock, poll_timeout_s=0, **options)  # type: ignore[arg-type]
+        self.loop = ConsumerLoop(
+            self.consumer,
+            self.producer,
+            self.handler,
+            topics=[SOURCE],
+            health=self.health,
+            stop=self.stop,
+            clock=self.clock,
+            poll_timeout_s=0,
+            **options,
+        )  # type: ignore[arg-type]
 
     def fill(self, *values: bytes, partition: int = 0) -> None:
         for value in values:

@@ -20,12 +20,20 @@ class PredictorProcess:
 
     def __init__(self, folder: Path, kafka: str, port: int, model_name: str, role: str) -> None:
         environment = {name: value for name, value in os.environ.items() if not name.startswith("CENTINELA_")} | {
-            "CENTINELA_KAFKA_BOOTSTRAP_SERVERS": kafka, "CENTINELA_MLFLOW_TRACKING_URI": "http://127.0.0.1:9", "CENTINELA_DATA_DIR": str(folder),
-            "CENTINELA_GATEWAY_PORT": str(port), "CENTINELA_PREDICTOR_PORT": str(port), "CENTINELA_MODEL_NAME": model_name, "CENTINELA_ATTRIBUTES": '["v1", "v2"]',
-            "CENTINELA_LOG_FORMAT": "json", "CENTINELA_GATEWAY_DEADLINE_S": "8",
+            "CENTINELA_KAFKA_BOOTSTRAP_SERVERS": kafka,
+            "CENTINELA_MLFLOW_TRACKING_URI": "http://127.0.0.1:9",
+            "CENTINELA_DATA_DIR": str(folder),
+            "CENTINELA_GATEWAY_PORT": str(port),
+            "CENTINELA_PREDICTOR_PORT": str(port),
+            "CENTINELA_MODEL_NAME": model_name,
+            "CENTINELA_ATTRIBUTES": '["v1", "v2"]',
+            "CENTINELA_LOG_FORMAT": "json",
+            "CENTINELA_GATEWAY_DEADLINE_S": "8",
         }
         self.log = (folder / f"{role}-{port}.log").open("a+")
-        self.popen = subprocess.Popen([sys.executable, "-m", "centinela_predictor", role], env=environment, stderr=self.log)
+        self.popen = subprocess.Popen(
+            [sys.executable, "-m", "centinela_predictor", role], env=environment, stderr=self.log
+        )
         self.client = httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=20)
 
     def answers(self, path: str, status: int) -> httpx.Response:

@@ -46,9 +46,12 @@ class SecuredBroker:
     def environment(self, user: str, password: str) -> dict[str, str]:
         """The variables by which a process of ours connects as *user*."""
         return {
-            "CENTINELA_KAFKA_BOOTSTRAP_SERVERS": self.bootstrap_servers, "CENTINELA_KAFKA_SECURITY_PROTOCOL": "SASL_SSL",
-            "CENTINELA_KAFKA_SASL_MECHANISM": MECHANISM, "CENTINELA_KAFKA_SASL_USERNAME": user,
-            "CENTINELA_KAFKA_SASL_PASSWORD": password, "CENTINELA_KAFKA_SSL_CAFILE": str(self.certificate),
+            "CENTINELA_KAFKA_BOOTSTRAP_SERVERS": self.bootstrap_servers,
+            "CENTINELA_KAFKA_SECURITY_PROTOCOL": "SASL_SSL",
+            "CENTINELA_KAFKA_SASL_MECHANISM": MECHANISM,
+            "CENTINELA_KAFKA_SASL_USERNAME": user,
+            "CENTINELA_KAFKA_SASL_PASSWORD": password,
+            "CENTINELA_KAFKA_SSL_CAFILE": str(self.certificate),
         }
 
     def start(self) -> None:
@@ -57,13 +60,41 @@ class SecuredBroker:
         folder.mkdir(parents=True, exist_ok=True)
         self.certificate.write_bytes(make_certificates(folder / "server.pem"))
         properties = folder / "server.properties"
-        properties.write_text(server_properties(self._node) + "".join(f"{key}={value}\n" for key, value in self._secured().items()))
+        properties.write_text(
+            server_properties(self._node) + "".join(f"{key}={value}\n" for key, value in self._secured().items())
+        )
         scram = [f"--add-scram={MECHANISM}=[name={name},password={password}]" for name, password in self._users.items()]
-        subprocess.run([str(java), "-Xmx128m", "-XX:TieredStopAtLevel=1", "-cp", classpath, "kafka.tools.StorageTool", "format",
-                        f"--cluster-id={_CLUSTER}", "--config", str(properties), *scram], check=True, capture_output=True)
-        command = [str(java), "-Xms192m", f"-Xmx{self._node.heap_mb}m", "-XX:+UseSerialGC", "-Djava.net.preferIPv4Stack=true",
-                   "-cp", classpath, "kafka.Kafka", str(properties)]
-        self._process = BackgroundProcess("Kafka", command, log=folder / "kafka.log", answers=self._listens, start_timeout_s=150)
+        subprocess.run(
+            [
+                str(java),
+                "-Xmx128m",
+                "-XX:TieredStopAtLevel=1",
+                "-cp",
+                classpath,
+                "kafka.tools.StorageTool",
+                "format",
+                f"--cluster-id={_CLUSTER}",
+                "--config",
+                str(properties),
+                *scram,
+            ],
+            check=True,
+            capture_output=True,
+        )
+        command = [
+            str(java),
+            "-Xms192m",
+            f"-Xmx{self._node.heap_mb}m",
+            "-XX:+UseSerialGC",
+            "-Djava.net.preferIPv4Stack=true",
+            "-cp",
+            classpath,
+            "kafka.Kafka",
+            str(properties),
+        ]
+        self._process = BackgroundProcess(
+            "Kafka", command, log=folder / "kafka.log", answers=self._listens, start_timeout_s=150
+        )
         self._process.start()
 
     def stop(self) -> None:
@@ -79,9 +110,13 @@ class SecuredBroker:
         return True
 
     def _secured(self) -> dict[str, str]:
-        """Clients and the node itself by TLS and SCRAM, the controller by a password of its own; nobody unnamed may do anything."""
+        """Clients and the node itself by TLS and SCRAM, the controller by a password of its own; nobody unnamed may do
+        anything."""
         scram = f'{_LOGIN}.scram.ScramLoginModule required username="{ADMIN}" password="{ADMIN_PASSWORD}";'
-        plain = f'{_LOGIN}.plain.PlainLoginModule required username="{ADMIN}" password="{ADMIN_PASSWORD}" user_{ADMIN}="{ADMIN_PASSWORD}";'
+        plain = (
+            f'{_LOGIN}.plain.PlainLoginModule required username="{ADMIN}" password="{ADMIN_PASSWORD}"'
+            f' user_{ADMIN}="{ADMIN_PASSWORD}";'
+        )
         return {
             "listeners": f"CLIENTS://{LOOPBACK}:{self._node.port},CONTROLLER://{LOOPBACK}:{self._node.controller_port}",
             "advertised.listeners": f"CLIENTS://{LOOPBACK}:{self._node.port}",
@@ -119,10 +154,20 @@ def _name(text: str) -> x509.Name:
     return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, text)])
 
 
-def _certificate(subject: x509.Name, issuer: x509.Name, own: ec.EllipticCurvePrivateKey, signer: ec.EllipticCurvePrivateKey,
-                 extension: x509.ExtensionType) -> bytes:
+def _certificate(
+    subject: x509.Name,
+    issuer: x509.Name,
+    own: ec.EllipticCurvePrivateKey,
+    signer: ec.EllipticCurvePrivateKey,
+    extension: x509.ExtensionType,
+) -> bytes:
     now = datetime.datetime.now(datetime.UTC)
     builder = x509.CertificateBuilder(
-        issuer, subject, own.public_key(), x509.random_serial_number(), now - datetime.timedelta(hours=1), now + datetime.timedelta(days=1),
+        issuer,
+        subject,
+        own.public_key(),
+        x509.random_serial_number(),
+        now - datetime.timedelta(hours=1),
+        now + datetime.timedelta(days=1),
     ).add_extension(extension, critical=False)
     return builder.sign(signer, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)

@@ -19,9 +19,18 @@ from centinela.model.export import ModelFacts
 
 NAMES = ("amount", "count", "risk", "v1")
 FACTS = ModelFacts(
-    model_name="FraudDetector", model_kind="hgb", layout_id="v1:v1", feature_names=NAMES, threshold=0.5, review_threshold=0.2,
-    average_precision=0.8, dataset_digest="d" * 32, request_id="r-1", code_commit="c" * 40,
-    created_at=datetime(2026, 3, 1, tzinfo=UTC), metrics={"average_precision": 0.8},
+    model_name="FraudDetector",
+    model_kind="hgb",
+    layout_id="v1:v1",
+    feature_names=NAMES,
+    threshold=0.5,
+    review_threshold=0.2,
+    average_precision=0.8,
+    dataset_digest="d" * 32,
+    request_id="r-1",
+    code_commit="c" * 40,
+    created_at=datetime(2026, 3, 1, tzinfo=UTC),
+    metrics={"average_precision": 0.8},
 )
 
 
@@ -47,12 +56,20 @@ TRAIN, TRUTH = rows(3_000, 1)
 RECENT, _ = rows(2_000, 2)
 
 KINDS: dict[str, Callable[[], Any]] = {
-    "hgb": lambda: HistGradientBoostingClassifier(max_iter=15, l2_regularization=1.0, early_stopping=False, random_state=0),
+    "hgb": lambda: HistGradientBoostingClassifier(
+        max_iter=15, l2_regularization=1.0, early_stopping=False, random_state=0
+    ),
     "forest": lambda: RandomForestClassifier(20, max_depth=8, random_state=0),
-    "imputed forest": lambda: make_pipeline(SimpleImputer(strategy="median"), RandomForestClassifier(20, max_depth=8, random_state=0)),
-    "flagged forest": lambda: make_pipeline(SimpleImputer(add_indicator=True), RandomForestClassifier(20, max_depth=8, random_state=0)),
+    "imputed forest": lambda: make_pipeline(
+        SimpleImputer(strategy="median"), RandomForestClassifier(20, max_depth=8, random_state=0)
+    ),
+    "flagged forest": lambda: make_pipeline(
+        SimpleImputer(add_indicator=True), RandomForestClassifier(20, max_depth=8, random_state=0)
+    ),
     "logistic": lambda: make_pipeline(SimpleImputer(strategy="median"), StandardScaler(), LogisticRegression()),
-    "flagged logistic": lambda: make_pipeline(SimpleImputer(add_indicator=True), StandardScaler(), LogisticRegression()),
+    "flagged logistic": lambda: make_pipeline(
+        SimpleImputer(add_indicator=True), StandardScaler(), LogisticRegression()
+    ),
 }
 
 

@@ -43,26 +43,43 @@ class Bucket(BaseHTTPRequestHandler):
         elif key in self.objects:
             data = self.objects[key]
             span = self.headers.get("Range", "").removeprefix("bytes=").partition("-")
-            part = data[int(span[0]):int(span[2] or len(data)) + 1] if span[0] else data
-            self._answer(206 if span[0] else 200, part, {"ETag": '"x"', "Last-Modified": "Mon, 24 Nov 2025 12:00:00 GMT"})
+            part = data[int(span[0]) : int(span[2] or len(data)) + 1] if span[0] else data
+            self._answer(
+                206 if span[0] else 200, part, {"ETag": '"x"', "Last-Modified": "Mon, 24 Nov 2025 12:00:00 GMT"}
+            )
         else:
             self._answer(404, b"<Error><Code>NoSuchKey</Code></Error>")
 
     def _listing(self, prefix: str, delimiter: str) -> bytes:
         keys = sorted(key for key in self.objects if key.startswith(prefix))
-        folders = sorted({prefix + key[len(prefix):].partition("/")[0] + "/" for key in keys if delimiter and "/" in key[len(prefix):]})
-        files = [key for key in keys if not delimiter or "/" not in key[len(prefix):]]
-        contents = "".join(f"<Contents><Key>{escape(key)}</Key><Size>{len(self.objects[key])}</Size><ETag>\"x\"</ETag>"
-                           "<LastModified>2025-11-24T12:00:00.000Z</LastModified></Contents>" for key in files)
+        folders = sorted(
+            {
+                prefix + key[len(prefix) :].partition("/")[0] + "/"
+                for key in keys
+                if delimiter and "/" in key[len(prefix) :]
+            }
+        )
+        files = [key for key in keys if not delimiter or "/" not in key[len(prefix) :]]
+        contents = "".join(
+            f'<Contents><Key>{escape(key)}</Key><Size>{len(self.objects[key])}</Size><ETag>"x"</ETag>'
+            "<LastModified>2025-11-24T12:00:00.000Z</LastModified></Contents>"
+            for key in files
+        )
         common = "".join(f"<CommonPrefixes><Prefix>{escape(folder)}</Prefix></CommonPrefixes>" for folder in folders)
-        return (f"<ListBucketResult><Name>{BUCKET}</Name><KeyCount>{len(files) + len(folders)}</KeyCount><IsTruncated>false</IsTruncated>"
-                f"{contents}{common}</ListBucketResult>").encode()
+        return (
+            f"<ListBucketResult><Name>{BUCKET}</Name><KeyCount>{len(files) + len(folders)}</KeyCount>"
+            f"<IsTruncated>false</IsTruncated>"
+            f"{contents}{common}</ListBucketResult>"
+        ).encode()
 
     def _key(self) -> str:
         return unquote(urlsplit(self.path).path).removeprefix(f"/{BUCKET}").lstrip("/")
 
     def _body(self) -> bytes:
-        if "aws-chunked" not in self.headers.get("Content-Encoding", "") and self.headers.get("Transfer-Encoding") != "chunked":
+        if (
+            "aws-chunked" not in self.headers.get("Content-Encoding", "")
+            and self.headers.get("Transfer-Encoding") != "chunked"
+        ):
             return self.rfile.read(int(self.headers.get("Content-Length", 0)))
         data = b""
         while size := int(self.rfile.readline().partition(b";")[0], 16):
@@ -87,13 +104,19 @@ class Bucket(BaseHTTPRequestHandler):
 
 @contextmanager
 def small_s3() -> Iterator[tuple[str, dict[str, bytes]]]:
-    """Endpoint of an empty bucket on this machine, and its objects; credentials and endpoint stand in the environment as production gives them."""
+    """Endpoint of an empty bucket on this machine, and its objects; credentials and endpoint stand in the environment
+    as production gives them."""
     objects: dict[str, bytes] = {}
     server = ThreadingHTTPServer(("127.0.0.1", 0), type("OneBucket", (Bucket,), {"objects": objects}))
     threading.Thread(target=server.serve_forever, daemon=True).start()
     endpoint = f"http://127.0.0.1:{server.server_address[1]}"
     with pytest.MonkeyPatch.context() as patch:
-        for name, value in {"AWS_ENDPOINT_URL": endpoint, "AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_REGION": "us-east-1"}.items():
+        for name, value in {
+            "AWS_ENDPOINT_URL": endpoint,
+            "AWS_ACCESS_KEY_ID": "test",
+            "AWS_SECRET_ACCESS_KEY": "test",
+            "AWS_REGION": "us-east-1",
+        }.items():
             patch.setenv(name, value)
         s3fs.S3FileSystem.clear_instance_cache()
         try:

@@ -43,7 +43,8 @@ skew: {max_mismatch_rate: 1}
 
 
 def fill(store: ArchiveStore) -> None:
-    """Twenty days of verdicts and labels: fraud where the amount is high and, from day twelve on, where a card is busy."""
+    """Twenty days of verdicts and labels: fraud where the amount is high and, from day twelve on, where a card is
+    busy."""
     random = np.random.default_rng(1)
     days = np.sort(random.uniform(0, DAYS, ROWS))
     matrix = random.normal(size=(ROWS, len(LAYOUT.names)))
@@ -56,11 +57,27 @@ def fill(store: ArchiveStore) -> None:
     for number, (day, features) in enumerate(zip(days, pack_rows(matrix), strict=True)):
         occurred = START + timedelta(days=float(day))
         ids = {"transaction_id": f"t{number:05d}", "user_id": f"u{random.integers(300)}", "occurred_at": occurred}
-        verdicts.append(Row("predictions", 0, number, TransactionScored(
-            **ids, amount=float(matrix[number, amount]), decision="approve", variant="none", origin="history", feature_set=LAYOUT.id,
-            features=features, scored_at=occurred)))
+        verdicts.append(
+            Row(
+                "predictions",
+                0,
+                number,
+                TransactionScored(
+                    **ids,
+                    amount=float(matrix[number, amount]),
+                    decision="approve",
+                    variant="none",
+                    origin="history",
+                    feature_set=LAYOUT.id,
+                    features=features,
+                    scored_at=occurred,
+                ),
+            )
+        )
         if fraud[number]:
-            labels.append(Row("labels", 0, number, LabelReported(**ids, is_fraud=True, reported_at=occurred + timedelta(days=4))))
+            labels.append(
+                Row("labels", 0, number, LabelReported(**ids, is_fraud=True, reported_at=occurred + timedelta(days=4)))
+            )
     store.write("predictions", TopicPartition("predictions", 0), 0, ROWS - 1, verdict_tables(verdicts))
     store.write("labels", TopicPartition("labels", 0), 0, ROWS - 1, label_tables(labels))
 
@@ -92,8 +109,13 @@ class World:
             reader.close()
 
     def request(self, name: str, day: float) -> RetrainRequested:
-        return RetrainRequested(request_id=name, model_name=self.settings.model_name, requested_by="drift",
-                                as_of=START + timedelta(days=day), reason="a test")
+        return RetrainRequested(
+            request_id=name,
+            model_name=self.settings.model_name,
+            requested_by="drift",
+            as_of=START + timedelta(days=day),
+            reason="a test",
+        )
 
     def ask(self, *requests: RetrainRequested) -> None:
         sender = producer(self.settings)
@@ -108,7 +130,9 @@ class World:
     def trainer(self) -> Iterator[Health]:
         """The service at work."""
         health, stop = Health("kafka"), threading.Event()
-        loop = bootstrap.trainer_loop(self.settings, health, stop, requests=self.requests, events=self.events, name=self.name)
+        loop = bootstrap.trainer_loop(
+            self.settings, health, stop, requests=self.requests, events=self.events, name=self.name
+        )
         thread = threading.Thread(target=loop.run)
         thread.start()
         try:
@@ -120,7 +144,11 @@ class World:
 
     def answers(self, count: int, timeout_s: float = 120) -> list[TrainingCompleted]:
         """Wait for *count* answers on the topic."""
-        table, decoder, deadline = open_table(self.settings, [self.events]), ModelEventDecoder(), time.monotonic() + timeout_s
+        table, decoder, deadline = (
+            open_table(self.settings, [self.events]),
+            ModelEventDecoder(),
+            time.monotonic() + timeout_s,
+        )
         found: list[TrainingCompleted] = []
         try:
             while len(found) < count:
@@ -136,13 +164,28 @@ class World:
     def runs(self) -> list[dict]:
         """All runs of the experiment, as MLflow's own API shows them."""
         base = f"{self.settings.mlflow_tracking_uri}/api/2.0/mlflow"
-        experiment = httpx.get(f"{base}/experiments/get-by-name", params={"experiment_name": self.settings.experiment}).json()
-        return httpx.post(f"{base}/runs/search", json={"experiment_ids": [experiment["experiment"]["experiment_id"]]}).json().get("runs", [])
+        experiment = httpx.get(
+            f"{base}/experiments/get-by-name", params={"experiment_name": self.settings.experiment}
+        ).json()
+        return (
+            httpx.post(f"{base}/runs/search", json={"experiment_ids": [experiment["experiment"]["experiment_id"]]})
+            .json()
+            .get("runs", [])
+        )
 
 
 def world_of(make_settings: Callable[..., TrainerSettings], unique: str, folder: Path) -> World:
     """A world on the run's Kafka and MLflow, with parameters under which its small sets train and pass."""
     params = folder / "params.yaml"
     params.write_text(PARAMS)
-    return World(make_settings(TrainerSettings, mlflow=True, model_name=f"FraudDetector-{unique}", experiment=f"credit-card-fraud-{unique}",
-                               params_path=params, archive_wait_s=20.0), unique)
+    return World(
+        make_settings(
+            TrainerSettings,
+            mlflow=True,
+            model_name=f"FraudDetector-{unique}",
+            experiment=f"credit-card-fraud-{unique}",
+            params_path=params,
+            archive_wait_s=20.0,
+        ),
+        unique,
+    )

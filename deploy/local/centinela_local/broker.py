@@ -31,7 +31,8 @@ class Node:
         number: Tells the nodes of a cluster apart.
         controllers: The controllers' ports of all nodes, by number from 1 on; none: it is alone.
         cluster: Id of the cluster, the same for all its nodes.
-        session_ms: After so long without a sign of life its partitions get other leaders, and only then may it come back after a kill.
+        session_ms: After so long without a sign of life its partitions get other leaders, and only then may it come
+            back after a kill.
     """
 
     folder: Path
@@ -49,39 +50,46 @@ class Node:
 
 
 def server_properties(node: Node) -> str:
-    """The node's configuration: as many replicas of what is internal as there are nodes, few internal partitions, no topic created by accident."""
+    """The node's configuration: as many replicas of what is internal as there are nodes, few internal partitions, no
+    topic created by accident."""
     controllers = node.controllers or (node.controller_port,)
     replicas = len(controllers)
     in_sync = 2 if replicas >= 3 else 1
-    return "\n".join(f"{key}={value}" for key, value in {
-        "process.roles": "broker,controller",
-        "node.id": node.number,
-        "controller.quorum.voters": ",".join(f"{n}@{LOOPBACK}:{port}" for n, port in enumerate(controllers, 1)),
-        "controller.listener.names": "CONTROLLER",
-        "listeners": f"PLAINTEXT://{LOOPBACK}:{node.port},CONTROLLER://{LOOPBACK}:{node.controller_port}",
-        "advertised.listeners": f"PLAINTEXT://{LOOPBACK}:{node.port}",
-        "inter.broker.listener.name": "PLAINTEXT",
-        "log.dirs": (node.folder / "data").resolve(),
-        "auto.create.topics.enable": "false",
-        "default.replication.factor": replicas,
-        "min.insync.replicas": in_sync,
-        "offsets.topic.replication.factor": replicas,
-        "offsets.topic.num.partitions": 4,
-        "transaction.state.log.replication.factor": replicas,
-        "transaction.state.log.min.isr": in_sync,
-        "transaction.state.log.num.partitions": 4,
-        "share.coordinator.state.topic.replication.factor": replicas,
-        "share.coordinator.state.topic.min.isr": in_sync,
-        "group.initial.rebalance.delay.ms": 0,
-        "group.min.session.timeout.ms": 1000,
-        "controlled.shutdown.enable": "false",
-        "broker.session.timeout.ms": node.session_ms,
-        "broker.heartbeat.interval.ms": min(2_000, node.session_ms // 6),
-        "log.cleaner.dedupe.buffer.size": 16 * 1024 * 1024,
-        "num.network.threads": 2,
-        "num.io.threads": 4,
-        "background.threads": 4,
-    }.items()) + "\n"
+    return (
+        "\n".join(
+            f"{key}={value}"
+            for key, value in {
+                "process.roles": "broker,controller",
+                "node.id": node.number,
+                "controller.quorum.voters": ",".join(f"{n}@{LOOPBACK}:{port}" for n, port in enumerate(controllers, 1)),
+                "controller.listener.names": "CONTROLLER",
+                "listeners": f"PLAINTEXT://{LOOPBACK}:{node.port},CONTROLLER://{LOOPBACK}:{node.controller_port}",
+                "advertised.listeners": f"PLAINTEXT://{LOOPBACK}:{node.port}",
+                "inter.broker.listener.name": "PLAINTEXT",
+                "log.dirs": (node.folder / "data").resolve(),
+                "auto.create.topics.enable": "false",
+                "default.replication.factor": replicas,
+                "min.insync.replicas": in_sync,
+                "offsets.topic.replication.factor": replicas,
+                "offsets.topic.num.partitions": 4,
+                "transaction.state.log.replication.factor": replicas,
+                "transaction.state.log.min.isr": in_sync,
+                "transaction.state.log.num.partitions": 4,
+                "share.coordinator.state.topic.replication.factor": replicas,
+                "share.coordinator.state.topic.min.isr": in_sync,
+                "group.initial.rebalance.delay.ms": 0,
+                "group.min.session.timeout.ms": 1000,
+                "controlled.shutdown.enable": "false",
+                "broker.session.timeout.ms": node.session_ms,
+                "broker.heartbeat.interval.ms": min(2_000, node.session_ms // 6),
+                "log.cleaner.dedupe.buffer.size": 16 * 1024 * 1024,
+                "num.network.threads": 2,
+                "num.io.threads": 4,
+                "background.threads": 4,
+            }.items()
+        )
+        + "\n"
+    )
 
 
 def broker_command(node: Node) -> list[str]:
@@ -99,13 +107,36 @@ def broker_command(node: Node) -> list[str]:
     properties = node.folder / "server.properties"
     properties.write_text(server_properties(node))
     if not (node.folder / "data" / "meta.properties").exists():
-        format_ = [java, "-Xmx128m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", *_LOGGING, "-cp", classpath, "kafka.tools.StorageTool",
-                   "format", f"--cluster-id={node.cluster or _cluster_id()}", "--config", str(properties)]
+        format_ = [
+            java,
+            "-Xmx128m",
+            "-XX:+UseSerialGC",
+            "-XX:TieredStopAtLevel=1",
+            *_LOGGING,
+            "-cp",
+            classpath,
+            "kafka.tools.StorageTool",
+            "format",
+            f"--cluster-id={node.cluster or _cluster_id()}",
+            "--config",
+            str(properties),
+        ]
         done = subprocess.run(format_, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
         if done.returncode != 0:
             raise StartFailed(f"Kafka's storage could not be formatted:\n{(done.stdout + done.stderr).strip()[-2000:]}")
-    return [java, f"-Xms{node.heap_mb // 2}m", f"-Xmx{node.heap_mb}m", "-XX:+UseSerialGC", "-Djava.awt.headless=true",
-            "-Djava.net.preferIPv4Stack=true", *_LOGGING, "-cp", classpath, "kafka.Kafka", str(properties)]
+    return [
+        java,
+        f"-Xms{node.heap_mb // 2}m",
+        f"-Xmx{node.heap_mb}m",
+        "-XX:+UseSerialGC",
+        "-Djava.awt.headless=true",
+        "-Djava.net.preferIPv4Stack=true",
+        *_LOGGING,
+        "-cp",
+        classpath,
+        "kafka.Kafka",
+        str(properties),
+    ]
 
 
 def answers(bootstrap_servers: str, timeout_s: float = 2.0) -> bool:
@@ -142,8 +173,12 @@ class TemporaryBroker:
     def launch(self) -> None:
         """Start, or start again on the same data, without waiting."""
         command = broker_command(self._node)
-        self._process = BackgroundProcess(f"Kafka {self._node.number}", command, log=self._node.folder / "kafka.log",
-                                          answers=lambda: answers(self.bootstrap_servers))
+        self._process = BackgroundProcess(
+            f"Kafka {self._node.number}",
+            command,
+            log=self._node.folder / "kafka.log",
+            answers=lambda: answers(self.bootstrap_servers),
+        )
         self._process.launch()
 
     def await_answer(self) -> None:
@@ -188,8 +223,10 @@ class TemporaryCluster:
 
     def __init__(self, folder: Path, ports: Sequence[int], *, heap_mb: int = 320) -> None:
         clients, controllers, cluster = ports[::2], tuple(ports[1::2]), _cluster_id()
-        nodes = [Node(folder / f"kafka-{n}", port, controllers[n - 1], heap_mb, n, controllers, cluster, session_ms=3_000)
-                 for n, port in enumerate(clients, 1)]
+        nodes = [
+            Node(folder / f"kafka-{n}", port, controllers[n - 1], heap_mb, n, controllers, cluster, session_ms=3_000)
+            for n, port in enumerate(clients, 1)
+        ]
         self.brokers = [TemporaryBroker(node.folder, node) for node in nodes]
 
     @property
@@ -209,8 +246,12 @@ class TemporaryCluster:
             broker.stop()
 
 
-_LOGGING = ("-Dorg.slf4j.simpleLogger.defaultLogLevel=warn", "-Dorg.slf4j.simpleLogger.showDateTime=true",
-            "-Dorg.slf4j.simpleLogger.dateTimeFormat=yyyy-MM-dd'T'HH:mm:ss.SSSXXX", "-Dorg.slf4j.simpleLogger.showThreadName=false")
+_LOGGING = (
+    "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn",
+    "-Dorg.slf4j.simpleLogger.showDateTime=true",
+    "-Dorg.slf4j.simpleLogger.dateTimeFormat=yyyy-MM-dd'T'HH:mm:ss.SSSXXX",
+    "-Dorg.slf4j.simpleLogger.showThreadName=false",
+)
 
 
 def _cluster_id() -> str:

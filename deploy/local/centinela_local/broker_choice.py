@@ -27,7 +27,9 @@ def choose_broker(*, external: bool, can_embed: bool, docker_answers: bool) -> B
         return "embedded"
     if docker_answers:
         return "docker"
-    raise ToolMissing(f"no Kafka to run on. Either {INSTALL_HINT}, or start a Docker engine, or set KAFKA_BOOTSTRAP_SERVERS")
+    raise ToolMissing(
+        f"no Kafka to run on. Either {INSTALL_HINT}, or start a Docker engine, or set KAFKA_BOOTSTRAP_SERVERS"
+    )
 
 
 def docker_answers() -> bool:
@@ -37,7 +39,13 @@ def docker_answers() -> bool:
         return False
     for arguments in (["info"], ["compose", "version"]):
         try:
-            done = subprocess.run([docker, *arguments], stdin=subprocess.DEVNULL, capture_output=True, timeout=_DOCKER_TIMEOUT_S, check=False)
+            done = subprocess.run(
+                [docker, *arguments],
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                timeout=_DOCKER_TIMEOUT_S,
+                check=False,
+            )
         except subprocess.TimeoutExpired:
             return False
         if done.returncode != 0:
@@ -53,7 +61,9 @@ class DockerBroker:
         environment: Holds ``CENTINELA_KAFKA_PORT``.
     """
 
-    def __init__(self, project: str, environment: dict[str, str], compose_file: Path = CHECKOUT / "docker-compose.yml") -> None:
+    def __init__(
+        self, project: str, environment: dict[str, str], compose_file: Path = CHECKOUT / "docker-compose.yml"
+    ) -> None:
         self._base = ["docker", "compose", "-p", project, "-f", str(compose_file)]
         self._environment = environment
 
@@ -66,6 +76,13 @@ class DockerBroker:
         self._run("down", *(["--volumes"] if wipe else []))
 
     def _run(self, *arguments: str) -> None:
-        done = subprocess.run([*self._base, *arguments], stdin=subprocess.DEVNULL, capture_output=True, text=True, env=self._environment, check=False)
+        done = subprocess.run(
+            [*self._base, *arguments],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            env=self._environment,
+            check=False,
+        )
         if done.returncode != 0:
             raise StartFailed(f"docker compose {arguments[0]} failed:\n{(done.stdout + done.stderr).strip()[-2000:]}")

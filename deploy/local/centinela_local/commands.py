@@ -52,8 +52,11 @@ def up(timeout: Annotated[float, typer.Option(help="Seconds until all must be re
     console.print("Everything runs. `centinela status` shows it, `centinela down` stops it.")
 
 
-def down(wipe: Annotated[bool, typer.Option("--wipe", help="Remove Kafka's, MLflow's and the services' data too.")] = False) -> None:
-    """Stop everything that `up`, `demo` or `soak` started. Data stay, under .local and where Docker keeps the broker's."""
+def down(
+    wipe: Annotated[bool, typer.Option("--wipe", help="Remove Kafka's, MLflow's and the services' data too.")] = False,
+) -> None:
+    """Stop everything that `up`, `demo` or `soak` started. Data stay, under .local and where Docker keeps the
+    broker's."""
     console = Console()
     settings = load_settings(LocalSettings)
     stacks = [make_stack(each, console) for each in (settings, *map(settings.apart, _APART))]
@@ -68,14 +71,21 @@ def status() -> None:
     """What runs, and what it waits for. Exit code 1 where nothing runs, or something is not ready."""
     console = Console()
     settings = load_settings(LocalSettings)
-    states = next(filter(None, (make_stack(each, console).states() for each in (settings, *map(settings.apart, _APART)))), {})
+    states = next(
+        filter(None, (make_stack(each, console).states() for each in (settings, *map(settings.apart, _APART)))), {}
+    )
     if not states:
         console.print("Nothing is running. `centinela up` starts it.")
         raise typer.Exit(1)
     table = Table("process", "state", "pid", "ready", "address", box=None, header_style="bold")
     for name, (process, state, waiting) in states.items():
-        table.add_row(name, state.state.lower(), str(state.pid or ""), Text("yes", "green") if waiting is None else Text(waiting, "yellow"),
-                      process.url.removeprefix("http://"))
+        table.add_row(
+            name,
+            state.state.lower(),
+            str(state.pid or ""),
+            Text("yes", "green") if waiting is None else Text(waiting, "yellow"),
+            process.url.removeprefix("http://"),
+        )
     console.print(table)
     if any(waiting for _, _, waiting in states.values()):
         raise typer.Exit(1)
@@ -96,5 +106,7 @@ def _patiently(call: Callable[[], object], patience_s: float = 30.0) -> None:
 def _addresses(stack: Stack) -> Table:
     table = Table.grid(padding=(0, 2))
     for name, (process, _, _) in stack.states().items():
-        table.add_row(Text(_PAGES.get(name, name)), Text(process.url + ("/docs" if name in ("ingest", "gateway") else ""), "cyan"))
+        table.add_row(
+            Text(_PAGES.get(name, name)), Text(process.url + ("/docs" if name in ("ingest", "gateway") else ""), "cyan")
+        )
     return table

@@ -1,7 +1,7 @@
 """Runs a command, and ends with it all that it started: ``python -m centinela_local.family COMMAND ...``.
 
-For commands that leave their own children behind when they end, as MLflow's server does. On Linux it also ends when its parent
-dies, and takes in whom the command leaves as orphans.
+For commands that leave their own children behind when they end, as MLflow's server does. On Linux it also ends when its
+parent dies, and takes in whom the command leaves as orphans.
 """
 
 from __future__ import annotations

@@ -22,7 +22,8 @@ def cache_root() -> Path:
 
 
 def jars_dir(pom: Path = POM) -> Path:
-    """Where the jars of *pom* belong: named by Kafka's version and the pom's content, so that a changed pom resolves anew."""
+    """Where the jars of *pom* belong: named by Kafka's version and the pom's content, so that a changed pom resolves
+    anew."""
     content = pom.read_bytes()
     version = re.search(rb"<kafka\.version>([^<]+)<", content)
     if version is None:

@@ -10,15 +10,38 @@ from pathlib import Path
 from centinela_local.ports import LOOPBACK, free_port
 from centinela_local.process import BackgroundProcess
 
-MLFLOW_ENVIRONMENT = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "true"}
+MLFLOW_ENVIRONMENT = {
+    "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "DO_NOT_TRACK": "true",
+}
 
 
 def mlflow_command(folder: Path, port: int) -> list[str]:
-    """The command that serves runs and registry of *folder* on the loopback interface. The folder must exist when it runs."""
+    """The command that serves runs and registry of *folder* on the loopback interface. The folder must exist when it
+    runs."""
     root = folder.resolve()
-    return [sys.executable, "-m", "centinela_local.family", sys.executable, "-m", "mlflow", "server", "--backend-store-uri", f"sqlite:///{root / 'mlflow.db'}",
-            "--artifacts-destination", str(root / "artifacts"), "--host", LOOPBACK, "--port", str(port), "--workers", "1",
-            "--allowed-hosts", f"{LOOPBACK}:{port},localhost:{port}"]
+    return [
+        sys.executable,
+        "-m",
+        "centinela_local.family",
+        sys.executable,
+        "-m",
+        "mlflow",
+        "server",
+        "--backend-store-uri",
+        f"sqlite:///{root / 'mlflow.db'}",
+        "--artifacts-destination",
+        str(root / "artifacts"),
+        "--host",
+        LOOPBACK,
+        "--port",
+        str(port),
+        "--workers",
+        "1",
+        "--allowed-hosts",
+        f"{LOOPBACK}:{port},localhost:{port}",
+    ]
 
 
 def answers(url: str, timeout_s: float = 2.0) -> bool:
@@ -40,8 +63,14 @@ class TemporaryMlflow:
     def __init__(self, folder: Path) -> None:
         port = free_port()
         self.uri = f"http://{LOOPBACK}:{port}"
-        self._process = BackgroundProcess("MLflow", mlflow_command(folder, port), log=folder / "mlflow.log",
-                                          answers=lambda: answers(f"{self.uri}/health"), env=MLFLOW_ENVIRONMENT, start_timeout_s=120)
+        self._process = BackgroundProcess(
+            "MLflow",
+            mlflow_command(folder, port),
+            log=folder / "mlflow.log",
+            answers=lambda: answers(f"{self.uri}/health"),
+            env=MLFLOW_ENVIRONMENT,
+            start_timeout_s=120,
+        )
 
     def start(self) -> None:
         """Start, or start again on the same data, and wait until it answers."""

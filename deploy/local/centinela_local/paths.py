@@ -70,7 +70,8 @@ class Paths:
         return hashlib.sha256(os.fsencode(self.root)).hexdigest()[:10]
 
     def socket(self) -> Path:
-        """Supervisor's socket, in a short folder that only this user can enter (a checkout may lie too deep for a socket).
+        """Supervisor's socket, in a short folder that only this user can enter (a checkout may lie too deep for a
+        socket).
 
         Raises:
             StartFailed: The folder belongs to somebody else, or its path is too long.

@@ -31,8 +31,16 @@ class BackgroundProcess:
         answers: Whether it is ready; asked again and again by ``start``.
     """
 
-    def __init__(self, name: str, command: Sequence[str], *, log: Path, answers: Callable[[], bool],
-                 env: Mapping[str, str] | None = None, start_timeout_s: float = 60.0) -> None:
+    def __init__(
+        self,
+        name: str,
+        command: Sequence[str],
+        *,
+        log: Path,
+        answers: Callable[[], bool],
+        env: Mapping[str, str] | None = None,
+        start_timeout_s: float = 60.0,
+    ) -> None:
         self._name, self._command, self._log, self._answers = name, list(command), log, answers
         self._env, self._start_timeout_s = {**os.environ, **(env or {})}, start_timeout_s
         self._process: subprocess.Popen[bytes] | None = None
@@ -50,8 +58,13 @@ class BackgroundProcess:
         """Start without waiting."""
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
-                self._command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, env=self._env,
-                start_new_session=True, preexec_fn=_die_with_parent,
+                self._command,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env=self._env,
+                start_new_session=True,
+                preexec_fn=_die_with_parent,
             )
 
     def await_answer(self) -> None:
@@ -68,7 +81,9 @@ class BackgroundProcess:
                 if process.poll() is not None:
                     raise StartFailed(f"{self._name} ended with code {process.returncode}:\n{self._tail()}")
                 if time.monotonic() > deadline:
-                    raise StartFailed(f"{self._name} did not answer within {self._start_timeout_s:.0f} s:\n{self._tail()}")
+                    raise StartFailed(
+                        f"{self._name} did not answer within {self._start_timeout_s:.0f} s:\n{self._tail()}"
+                    )
                 time.sleep(0.05)
         except BaseException:
             self.stop(grace_s=0)

@@ -13,7 +13,8 @@ from rich.text import Text
 
 
 class ReadinessDisplay:
-    """On a terminal a table that lives while its context is open; elsewhere a line for each process as it becomes ready.
+    """On a terminal a table that lives while its context is open; elsewhere a line for each process as it becomes
+    ready.
 
     Args:
         names: The processes, in order.
@@ -23,14 +24,20 @@ class ReadinessDisplay:
         self._console = console
         self._waiting: dict[str, str | None] = dict.fromkeys(names, "not started")
         self._spinner = Spinner("dots")
-        self._live = Live(get_renderable=self._render, console=console, refresh_per_second=8, transient=True) if console.is_terminal else None
+        self._live = (
+            Live(get_renderable=self._render, console=console, refresh_per_second=8, transient=True)
+            if console.is_terminal
+            else None
+        )
 
     def __enter__(self) -> ReadinessDisplay:
         if self._live is not None:
             self._live.start()
         return self
 
-    def __exit__(self, _type: type[BaseException] | None, _error: BaseException | None, _traceback: TracebackType | None) -> None:
+    def __exit__(
+        self, _type: type[BaseException] | None, _error: BaseException | None, _traceback: TracebackType | None
+    ) -> None:
         if self._live is not None:
             self._live.stop()
 

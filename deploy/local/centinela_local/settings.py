@@ -12,13 +12,18 @@ from centinela.settings import Settings
 class LocalSettings(Settings):
     """``centinela up`` passes these on to every process it starts."""
 
-    local_dir: Path = Field(Path(".local"), description="Folder of the local stack: run files, logs, Kafka's and MLflow's data, the demo's results.")
+    local_dir: Path = Field(
+        Path(".local"),
+        description="Folder of the local stack: run files, logs, Kafka's and MLflow's data, the demo's results.",
+    )
     kafka_port: int = Field(9092, gt=0, le=65535, description="Port of the local broker.")
     kafka_controller_port: int = Field(9093, gt=0, le=65535, description="Port of the local broker's KRaft controller.")
     mlflow_port: int = Field(5000, gt=0, le=65535, description="Port of the local MLflow server.")
     ingest_port: int = Field(8000, gt=0, le=65535, description="Port of the ingest API.")
     gateway_port: int = Field(8001, gt=0, le=65535, description="Port of the gateway.")
-    predictor_port: int = Field(8002, gt=0, le=65535, description="Port of the stream predictor's /health, /ready and /metrics.")
+    predictor_port: int = Field(
+        8002, gt=0, le=65535, description="Port of the stream predictor's /health, /ready and /metrics."
+    )
     drift_port: int = Field(8003, gt=0, le=65535, description="Port of drift, likewise.")
     trainer_port: int = Field(8004, gt=0, le=65535, description="Port of the trainer, likewise.")
     archive_port: int = Field(8005, gt=0, le=65535, description="Port of the archive, likewise.")

@@ -41,9 +41,17 @@ class Stack:
         environment: Further settings of every process.
     """
 
-    def __init__(self, settings: LocalSettings, console: Console, *, create_topics: Callable[[Settings], None],
-                 model_exists: Callable[[Settings], bool], mlflow: Process | None = None, services: Sequence[Process] | None = None,
-                 environment: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        settings: LocalSettings,
+        console: Console,
+        *,
+        create_topics: Callable[[Settings], None],
+        model_exists: Callable[[Settings], bool],
+        mlflow: Process | None = None,
+        services: Sequence[Process] | None = None,
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
         self._settings, self._console, self._environment = settings, console, environment or {}
         self._create_topics, self._model_exists = create_topics, model_exists
         self.paths = Paths.of(settings.local_dir)
@@ -72,18 +80,21 @@ class Stack:
     def connection(self) -> Settings:
         """The settings by which a command beside the stack reaches it."""
         environment = self.environment
-        return self._settings.model_copy(update={
-            "kafka_bootstrap_servers": self.bootstrap_servers,
-            "mlflow_tracking_uri": environment["CENTINELA_MLFLOW_TRACKING_URI"],
-            "data_dir": Path(environment["CENTINELA_DATA_DIR"]),
-        })
+        return self._settings.model_copy(
+            update={
+                "kafka_bootstrap_servers": self.bootstrap_servers,
+                "mlflow_tracking_uri": environment["CENTINELA_MLFLOW_TRACKING_URI"],
+                "data_dir": Path(environment["CENTINELA_DATA_DIR"]),
+            }
+        )
 
     def running(self) -> bool:
         """Whether the supervisor runs."""
         return self._supervisor.running()
 
     def up(self, timeout_s: float) -> None:
-        """Start what does not run yet and wait until all of it is ready. A failed or interrupted start leaves nothing running.
+        """Start what does not run yet and wait until all of it is ready. A failed or interrupted start leaves nothing
+        running.
 
         Raises:
             ToolMissing: There is no broker to run on.
@@ -123,18 +134,26 @@ class Stack:
             return {}
         kafka = kafka_process(self._settings, [])
         processes = {process.name: process for process in (kafka, self._mlflow, *self._services)}
-        return {name: (processes[name], state, self._waiting(processes[name], state, model_expected=True))
-                for name, state in states.items() if name in processes}
+        return {
+            name: (processes[name], state, self._waiting(processes[name], state, model_expected=True))
+            for name, state in states.items()
+            if name in processes
+        }
 
     def _up(self, timeout_s: float, was_running: bool) -> None:
         deadline = time.monotonic() + timeout_s
-        kind = choose_broker(external=self._settings.external_kafka, can_embed=can_run_broker(),
-                             docker_answers=not self._settings.external_kafka and not can_run_broker() and docker_answers())
+        kind = choose_broker(
+            external=self._settings.external_kafka,
+            can_embed=can_run_broker(),
+            docker_answers=not self._settings.external_kafka and not can_run_broker() and docker_answers(),
+        )
         for folder in (self.paths.run, self.paths.log, self.paths.mlflow):
             folder.mkdir(parents=True, exist_ok=True)
         infrastructure = self._infrastructure(kind)
         everything = [*infrastructure, *self._services]
-        config = render_config({INFRASTRUCTURE: infrastructure, SERVICES: self._services}, self.paths.socket(), self.paths.processes)
+        config = render_config(
+            {INFRASTRUCTURE: infrastructure, SERVICES: self._services}, self.paths.socket(), self.paths.processes
+        )
         listing = render_listing(everything, self.environment)
         if was_running:
             if (self.paths.supervisor_config.read_text(), self.paths.processes.read_text()) != (config, listing):
@@ -142,7 +161,10 @@ class Stack:
         else:
             for process in everything:
                 if is_taken(process.port):
-                    raise PortTaken(f"port {process.port} ({process.name}) is taken; free it or set {process.port_variable} to another one")
+                    raise PortTaken(
+                        f"port {process.port} ({process.name}) is taken; free it or set {process.port_variable} to"
+                        " another one"
+                    )
             self.paths.supervisor_config.write_text(config)
             self.paths.processes.write_text(listing)
             if kind == "docker":
@@ -168,10 +190,15 @@ class Stack:
             return [self._mlflow]
         node = broker.Node(self.paths.kafka, self._settings.kafka_port, self._settings.kafka_controller_port)
         if not self._supervisor.running() and is_taken(node.controller_port):
-            raise PortTaken(f"port {node.controller_port} (Kafka's controller) is taken; free it or set CENTINELA_KAFKA_CONTROLLER_PORT to another one")
+            raise PortTaken(
+                f"port {node.controller_port} (Kafka's controller) is taken; free it or set"
+                " CENTINELA_KAFKA_CONTROLLER_PORT to another one"
+            )
         return [kafka_process(self._settings, broker.broker_command(node)), self._mlflow]
 
-    def _wait(self, processes: list[Process], display: ReadinessDisplay, deadline: float, *, model_expected: bool = False) -> None:
+    def _wait(
+        self, processes: list[Process], display: ReadinessDisplay, deadline: float, *, model_expected: bool = False
+    ) -> None:
         starts: dict[str, set[int]] = {process.name: set() for process in processes}
         waiting: dict[str, str | None] = {process.name: "not started" for process in processes}
         while any(waiting.values()):
@@ -190,7 +217,9 @@ class Stack:
 
     def _waiting(self, process: Process, state: ProcessState, *, model_expected: bool) -> str | None:
         if process.ready_path is None:
-            return None if state.state == "RUNNING" and broker.answers(self.bootstrap_servers) else "does not answer yet"
+            return (
+                None if state.state == "RUNNING" and broker.answers(self.bootstrap_servers) else "does not answer yet"
+            )
         answer = ask(process.url + process.ready_path) if state.state == "RUNNING" else None
         return waits_for(state.state, answer, model_expected=model_expected)
 
@@ -214,7 +243,9 @@ class Stack:
         return self.paths.run / "docker-keeps"
 
     def _docker(self) -> DockerBroker:
-        return DockerBroker(f"centinela-{self.paths.digest}", {**os.environ, "CENTINELA_KAFKA_PORT": str(self._settings.kafka_port)})
+        return DockerBroker(
+            f"centinela-{self.paths.digest}", {**os.environ, "CENTINELA_KAFKA_PORT": str(self._settings.kafka_port)}
+        )
 
     def _log_tail(self, name: str) -> str:
         log = self.paths.log / f"{name}.log"

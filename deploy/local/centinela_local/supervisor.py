@@ -56,7 +56,9 @@ class Supervisor:
             StartFailed: It ended at once, or did not answer in time.
         """
         command = [sys.executable, "-m", "supervisor.supervisord", "-c", str(self._config)]
-        done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, env=dict(environment), check=False)
+        done = subprocess.run(
+            command, stdin=subprocess.DEVNULL, capture_output=True, text=True, env=dict(environment), check=False
+        )
         if done.returncode != 0:
             raise StartFailed(f"supervisord did not start:\n{(done.stdout + done.stderr).strip()[-2000:]}")
         if not _within(20.0, self.running):
@@ -84,8 +86,12 @@ class Supervisor:
         Raises:
             OSError: supervisord does not answer.
         """
-        return {info["name"]: ProcessState(info["statename"], info["pid"], info["start"], info["spawnerr"] or info["description"])
-                for info in self._call("getAllProcessInfo")}
+        return {
+            info["name"]: ProcessState(
+                info["statename"], info["pid"], info["start"], info["spawnerr"] or info["description"]
+            )
+            for info in self._call("getAllProcessInfo")
+        }
 
     def shutdown(self, timeout_s: float = 60.0) -> None:
         """Stop every process and the daemon, and wait until they are gone; what stays past *timeout_s* is killed."""
@@ -107,10 +113,14 @@ class Supervisor:
         return not _alive(daemon)
 
     def _full_name(self, name: str) -> str:
-        return next((f"{info['group']}:{name}" for info in self._call("getAllProcessInfo") if info["name"] == name), name)
+        return next(
+            (f"{info['group']}:{name}" for info in self._call("getAllProcessInfo") if info["name"] == name), name
+        )
 
     def _call(self, method: str, *arguments: object) -> Any:
-        proxy = xmlrpc.client.ServerProxy("http://localhost", transport=SupervisorTransport(serverurl=f"unix://{self._socket}"))
+        proxy = xmlrpc.client.ServerProxy(
+            "http://localhost", transport=SupervisorTransport(serverurl=f"unix://{self._socket}")
+        )
         with proxy:
             return getattr(proxy.supervisor, method)(*arguments)
 

@@ -56,17 +56,32 @@ def render_config(groups: Mapping[str, Sequence[Process]], socket: Path, listing
     """
     parts = [_HEAD.format(socket=_literal(str(socket)))]
     for priority, (group, processes) in enumerate(groups.items()):
-        parts.append(f"\n[group:{group}]\nprograms={','.join(process.name for process in processes)}\npriority={priority}\n")
+        parts.append(
+            f"\n[group:{group}]\nprograms={','.join(process.name for process in processes)}\npriority={priority}\n"
+        )
         for process in processes:
             command = [sys.executable, "-m", "centinela_local.child", str(listing), process.name]
-            parts.append(_PROGRAM.format(name=process.name, command=_literal(shlex.join(command)), stop_wait_s=process.stop_wait_s))
+            parts.append(
+                _PROGRAM.format(
+                    name=process.name, command=_literal(shlex.join(command)), stop_wait_s=process.stop_wait_s
+                )
+            )
     return "".join(parts)
 
 
 def render_listing(processes: Iterable[Process], environment: Mapping[str, str]) -> str:
     """The process list as JSON: name to command, environment (*environment* and the process's own) and niceness."""
-    return json.dumps({process.name: {"command": process.command, "nice": process.nice, "environment": {**environment, **process.environment}}
-                       for process in processes}, indent=1)
+    return json.dumps(
+        {
+            process.name: {
+                "command": process.command,
+                "nice": process.nice,
+                "environment": {**environment, **process.environment},
+            }
+            for process in processes
+        },
+        indent=1,
+    )
 
 
 def _literal(value: str) -> str:

@@ -25,7 +25,8 @@ class TemporaryStack:
     """Answers only for what runs under *folder*, which the caller removes.
 
     Args:
-        demo: Whether ``centinela demo`` starts it, which keeps data of its own below the folder, instead of ``centinela up``.
+        demo: Whether ``centinela demo`` starts it, which keeps data of its own below the folder, instead of ``centinela
+            up``.
     """
 
     def __init__(self, folder: Path, *, demo: bool = False) -> None:
@@ -35,12 +36,17 @@ class TemporaryStack:
         self.paths = Paths.of(folder / "demo" / "stack" if demo else folder)
         self.data_dir = self.paths.root / "data"
         self.supervisor = Supervisor(self.paths.supervisor_config, self.paths.socket())
-        everyday = {name: value for name, value in os.environ.items()
-                    if not name.startswith(("CENTINELA_", "KAFKA_", "MLFLOW_")) or name == "CENTINELA_CACHE"}
+        everyday = {
+            name: value
+            for name, value in os.environ.items()
+            if not name.startswith(("CENTINELA_", "KAFKA_", "MLFLOW_")) or name == "CENTINELA_CACHE"
+        }
         ports = {f"CENTINELA_{name.upper()}": str(port) for name, port in self._ports.items()}
         self._starting = everyday | ports | {"CENTINELA_LOCAL_DIR": str(folder)}
         self._beside = self._starting | {
-            "KAFKA_BOOTSTRAP_SERVERS": self.bootstrap_servers, "MLFLOW_TRACKING_URI": self.url("mlflow"), "CENTINELA_DATA_DIR": str(self.data_dir),
+            "KAFKA_BOOTSTRAP_SERVERS": self.bootstrap_servers,
+            "MLFLOW_TRACKING_URI": self.url("mlflow"),
+            "CENTINELA_DATA_DIR": str(self.data_dir),
         }
 
     @property
@@ -55,8 +61,17 @@ class TemporaryStack:
         """Start ``centinela`` with *command*, until ``down`` at the latest; all it prints goes to one pipe."""
         environment = self._starting if command[0] in _STARTS_AND_STOPS else self._beside
         self._begun = [process for process in self._begun if process.poll() is None]
-        self._begun.append(subprocess.Popen([sys.executable, "-m", "centinela", *command], env=environment, cwd=CHECKOUT, text=True,
-                                            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT))
+        self._begun.append(
+            subprocess.Popen(
+                [sys.executable, "-m", "centinela", *command],
+                env=environment,
+                cwd=CHECKOUT,
+                text=True,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+            )
+        )
         return self._begun[-1]
 
     def run(self, *command: str, timeout_s: float = 300.0) -> str:
@@ -96,9 +111,12 @@ class TemporaryStack:
         Raises:
             StartFailed: One did not in time.
         """
+
         def unready() -> list[str]:
             answers = {process: ask(f"{self.url(process)}/ready") for process in processes}
-            return [f"{process}: {answer}" for process, answer in answers.items() if answer is None or answer.status != 200]
+            return [
+                f"{process}: {answer}" for process, answer in answers.items() if answer is None or answer.status != 200
+            ]
 
         if not within(timeout_s, lambda: not unready()):
             raise StartFailed(f"not ready in time: {'; '.join(unready())}")
@@ -107,7 +125,9 @@ class TemporaryStack:
         """Stop everything by ``centinela down``; what still runs or listens after that, in words."""
         for process in self._begun:
             _end(process)
-        groups = {name: state.pid for name, state in self.supervisor.states().items()} if self.supervisor.running() else {}
+        groups = (
+            {name: state.pid for name, state in self.supervisor.states().items()} if self.supervisor.running() else {}
+        )
         groups["supervisord"] = int(self.paths.supervisor_pid.read_text()) if groups else 0
         self.run("down")
         alive = [f"{name} ({pid})" for name, pid in groups.items() if pid and _group_lives(pid)]

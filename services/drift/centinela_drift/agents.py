@@ -1,8 +1,8 @@
 """Faust [A]: one app that reads panes, labels and model events for ``DriftService``.
 
-How offsets are kept: the service's snapshots hold the next offset of every partition, and partitions are read from there, not
-from what the group committed. Faust's commits only let others see the lag. So neither an acknowledged record that was never
-snapshotted nor a snapshot without its commit loses or repeats anything.
+How offsets are kept: the service's snapshots hold the next offset of every partition, and partitions are read from
+there, not from what the group committed. Faust's commits only let others see the lag. So neither an acknowledged record
+that was never snapshotted nor a snapshot without its commit loses or repeats anything.
 """
 
 from __future__ import annotations
@@ -45,7 +45,9 @@ POSITION_TIMEOUT_S = 5.0
 def _credentials(brokers: Access) -> faust.SASLCredentials | faust.SSLCredentials | None:
     """*brokers* as Faust calls them."""
     if brokers.mechanism is not None:
-        return faust.SASLCredentials(username=brokers.user, password=brokers.password, mechanism=brokers.mechanism, ssl_context=brokers.context())
+        return faust.SASLCredentials(
+            username=brokers.user, password=brokers.password, mechanism=brokers.mechanism, ssl_context=brokers.context()
+        )
     return faust.SSLCredentials(context=brokers.context()) if brokers.encrypted else None
 
 
@@ -94,7 +96,8 @@ class _Consumer(driver.Consumer):
     def _new_offset(self, tp: TP) -> int | None:
         """What the group commits: what the service has taken.
 
-        Faust's own count goes past one transaction marker a commit: it falls behind, and remembers all that it is behind by.
+        Faust's own count goes past one transaction marker a commit: it falls behind, and remembers all that it is
+        behind by.
         """
         self._acked[tp].clear()
         self._acked_index[tp].clear()
@@ -124,16 +127,20 @@ class Transport(driver.Transport):
     health: Health
 
     def starts(self, bounds: Mapping[TP, tuple[int, int]]) -> dict[TP, int]:
-        """Where to read each partition from, given its first and end offset: the service's next offset, else the beginning.
+        """Where to read each partition from, given its first and end offset: the service's next offset, else the
+        beginning.
 
-        An offset past the end means that the topic was made anew: it is forgotten, or every new record would count as seen.
+        An offset past the end means that the topic was made anew: it is forgotten, or every new record would count as
+        seen.
         """
         offsets = self.service.handler.offsets
         starts = {}
         for tp, (begin, end) in bounds.items():
             known = TopicPartition(tp.topic, tp.partition)
             if offsets.get(known, 0) > end:
-                log.error("partition.begins_anew", topic=tp.topic, partition=tp.partition, offset=offsets.pop(known), end=end)
+                log.error(
+                    "partition.begins_anew", topic=tp.topic, partition=tp.partition, offset=offsets.pop(known), end=end
+                )
             starts[tp] = max(begin, offsets.get(known, 0))
         self.health.met("kafka")
         log.info("partitions.assigned", starts={f"{tp.topic}-{tp.partition}": offset for tp, offset in starts.items()})
@@ -143,8 +150,8 @@ class Transport(driver.Transport):
 class FaustLog:
     """``EventLog`` on a Faust app.
 
-    The client reconnects by itself and says so dozens of times a second; here it is silent, and an outage is told once, by what
-    was last fetched.
+    The client reconnects by itself and says so dozens of times a second; here it is silent, and an outage is told once,
+    by what was last fetched.
 
     Args:
         settings: Brokers and group.
@@ -156,18 +163,38 @@ class FaustLog:
         abandoned: The client could not be stopped, because the brokers do not answer; its threads go on waiting.
     """
 
-    def __init__(self, settings: DriftSettings, topics: Topics, service: DriftService, health: Health, clock: Clock) -> None:
-        self._settings, self._topics, self._service, self._health, self._clock = settings, topics, service, health, clock
+    def __init__(
+        self, settings: DriftSettings, topics: Topics, service: DriftService, health: Health, clock: Clock
+    ) -> None:
+        self._settings, self._topics, self._service, self._health, self._clock = (
+            settings,
+            topics,
+            service,
+            health,
+            clock,
+        )
         self._patience: Patience = settings.patience
         for name, level in (("faust", "WARNING"), ("mode", "WARNING"), ("aiokafka", "CRITICAL")):
             logging.getLogger(name).setLevel(level)
         brokers = [f"aiokafka://{broker.strip()}" for broker in settings.kafka_bootstrap_servers.split(",")]
         self._app = faust.App(
-            settings.drift_group, broker=";".join(brokers), datadir=str(settings.data_dir / "drift" / "faust"), store="memory://",
-            web_enabled=False, topic_disable_leader=True, topic_allow_declare=False, worker_redirect_stdouts=False,
-            stream_wait_empty=False, stream_recovery_delay=0.0, consumer_auto_offset_reset="earliest",
-            broker_request_timeout=REQUEST_TIMEOUT_S, broker_session_timeout=SESSION_TIMEOUT_S, broker_heartbeat_interval=3.0,
-            consumer_group_instance_id=f"{settings.drift_group}-0", broker_commit_interval=5.0, producer_compression_type="zstd",
+            settings.drift_group,
+            broker=";".join(brokers),
+            datadir=str(settings.data_dir / "drift" / "faust"),
+            store="memory://",
+            web_enabled=False,
+            topic_disable_leader=True,
+            topic_allow_declare=False,
+            worker_redirect_stdouts=False,
+            stream_wait_empty=False,
+            stream_recovery_delay=0.0,
+            consumer_auto_offset_reset="earliest",
+            broker_request_timeout=REQUEST_TIMEOUT_S,
+            broker_session_timeout=SESSION_TIMEOUT_S,
+            broker_heartbeat_interval=3.0,
+            consumer_group_instance_id=f"{settings.drift_group}-0",
+            broker_commit_interval=5.0,
+            producer_compression_type="zstd",
             broker_credentials=_credentials(access(settings)),
         )
         self._app.transport = transport = Transport(self._app.conf.broker_consumer, self._app)
@@ -181,7 +208,8 @@ class FaustLog:
         """Read until *stop*, then stop cleanly.
 
         Raises:
-            DependencyUnavailable: The brokers went away for good, or the app crashed: the process must end and start anew.
+            DependencyUnavailable: The brokers went away for good, or the app crashed: the process must end and start
+                anew.
             DeadLetterFlood: See ``DriftService.take``.
         """
         self._failure = asyncio.get_running_loop().create_future()
@@ -225,7 +253,10 @@ class FaustLog:
 
     async def _watch(self, progress: Progress) -> None:
         """See whether the brokers are heard; while they are, where the partitions stand."""
-        hearing, looked_at = Hearing(self._health, lambda: asyncio.to_thread(self._brokers_answer)), self._clock.monotonic()
+        hearing, looked_at = (
+            Hearing(self._health, lambda: asyncio.to_thread(self._brokers_answer)),
+            self._clock.monotonic(),
+        )
         while True:
             await asyncio.sleep(1.0)
             before, looked_at = looked_at, self._clock.monotonic()
@@ -262,7 +293,9 @@ class FaustLog:
         producer = await self._app.maybe_start_producer()
         try:
             await asyncio.wait_for(
-                producer.send_and_wait(record.topic, record.key, record.value, record.partition, None, list(record.headers)),
+                producer.send_and_wait(
+                    record.topic, record.key, record.value, record.partition, None, list(record.headers)
+                ),
                 SEND_TIMEOUT_S,
             )
         except (KafkaError, TimeoutError) as error:
@@ -284,11 +317,14 @@ class FaustLog:
         consumer.resume_partitions(consumer.assignment())
 
     def _declare_agent(self) -> None:
-        channel = self._app.topic(*self._topics.inputs, key_type=bytes, value_type=bytes, key_serializer="raw", value_serializer="raw")
+        channel = self._app.topic(
+            *self._topics.inputs, key_type=bytes, value_type=bytes, key_serializer="raw", value_serializer="raw"
+        )
 
         @self._app.agent(channel, name="drift")
         async def drift(stream: Any) -> None:
-            # An agent that raises has its record acknowledged and goes on with the next: so nothing may leave this loop.
+            # An agent that raises has its record acknowledged and goes on with the next: so nothing may leave this
+            # loop.
             events: AsyncIterator[Any] = stream.events()
             async for event in events:
                 await self._take(event.message)
@@ -298,7 +334,12 @@ class FaustLog:
         if failure is None or failure.done():
             return
         record = Record(
-            message.topic, message.partition, message.offset, message.key, message.value, tuple(message.headers or ()),
+            message.topic,
+            message.partition,
+            message.offset,
+            message.key,
+            message.value,
+            tuple(message.headers or ()),
             int((message.timestamp or 0) * 1000),
         )
         try:

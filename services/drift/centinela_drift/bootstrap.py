@@ -32,8 +32,14 @@ log = structlog.get_logger()
 RETRY_S = (0.5, 1.0, 2.0, 5.0)
 
 
-def run(settings: DriftSettings, stop: threading.Event, *, topics: Topics = Topics(),  # noqa: B008
-        download: Callable[[str, Path], Path] | None = None, clock: Clock | None = None) -> None:
+def run(
+    settings: DriftSettings,
+    stop: threading.Event,
+    *,
+    topics: Topics = Topics(),  # noqa: B008
+    download: Callable[[str, Path], Path] | None = None,
+    clock: Clock | None = None,
+) -> None:
     """Run until *stop*.
 
     Args:
@@ -63,13 +69,23 @@ def _registry(settings: Settings) -> Callable[[str, Path], Path]:
     return download
 
 
-async def _run(settings: DriftSettings, topics: Topics, download: Callable[[str, Path], Path], store: SnapshotStore, health: Health,
-               clock: Clock, stop: threading.Event) -> None:
+async def _run(
+    settings: DriftSettings,
+    topics: Topics,
+    download: Callable[[str, Path], Path],
+    store: SnapshotStore,
+    health: Health,
+    clock: Clock,
+    stop: threading.Event,
+) -> None:
     references = BundleReferences(download, settings.data_dir / "drift" / "references")
     handler = DriftHandler(settings, topics)
     reporter = SubprocessReporter(
-        settings.data_dir / "reports", settings.data_dir / "archive" / "predictions", references.manifest_path,
-        handler.windows.first_seen, settings.drift_evidently_timeout_seconds,
+        settings.data_dir / "reports",
+        settings.data_dir / "archive" / "predictions",
+        references.manifest_path,
+        handler.windows.first_seen,
+        settings.drift_evidently_timeout_seconds,
     )
     service = DriftService(settings, handler, store, references, reporter, health, clock)
     service.restore()

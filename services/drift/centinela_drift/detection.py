@@ -64,7 +64,8 @@ def psi(reference: Counts, recent: Counts) -> float:
 
 
 def psi_chance_limit(reference: Counts, recent: Counts, significance: float) -> float:
-    """The index that two samples of one distribution exceed with chance *significance*: (1/n + 1/m) chi-square(bins - 1).
+    """The index that two samples of one distribution exceed with chance *significance*: (1/n + 1/m) chi-square(bins -
+    1).
 
     Source:
         Yurdakul, Naranjo: Statistical properties of the population stability index (2020).
@@ -144,7 +145,8 @@ def score_drift(reference: Reference, recent: Bucket, limits: Limits) -> tuple[F
 
 
 def alert_rate_shift(reference: Reference, recent: Bucket, limits: Limits) -> Finding | None:
-    """``alert_rate_ratio``: recent over reference. It counts where the whole interval of the recent rate lies beyond the limit.
+    """``alert_rate_ratio``: recent over reference. It counts where the whole interval of the recent rate lies beyond
+    the limit.
 
     None where the reference has no alert rate above zero.
     """
@@ -155,15 +157,20 @@ def alert_rate_shift(reference: Reference, recent: Bucket, limits: Limits) -> Fi
     ratio = recent.alert_rate / reference.alert_rate
     beyond = ratio >= limits.alert_rate_ratio or ratio <= 1 / limits.alert_rate_ratio
     significant = low > above or high < below
-    return Finding(statistic="alert_rate_ratio", value=ratio, limit=limits.alert_rate_ratio, breached=beyond and significant,
-                   significant=significant)
+    return Finding(
+        statistic="alert_rate_ratio",
+        value=ratio,
+        limit=limits.alert_rate_ratio,
+        breached=beyond and significant,
+        significant=significant,
+    )
 
 
 def data_quality(reference: Reference, recent: Bucket, limits: Limits) -> tuple[Finding, ...]:
     """Faults of the feed: ``data_quality.missing`` (a feature is missing more often than it was, beyond chance) and
-    ``data_quality.stuck`` (nearly all values in one bin where the reference had them spread over several; a flag may well stand
-    still for a day). What gathers in the reference's topmost bin, or above it, has grown, which is drift. Only faults are
-    listed."""
+    ``data_quality.stuck`` (nearly all values in one bin where the reference had them spread over several; a flag may
+    well stand still for a day). What gathers in the reference's topmost bin, or above it, has grown, which is drift.
+    Only faults are listed."""
     observed = _by_feature(reference, recent)
     if observed is None:
         return ()
@@ -174,16 +181,32 @@ def data_quality(reference: Reference, recent: Bucket, limits: Limits) -> tuple[
         usual = before[-1] / before.sum() if before.sum() else 0.0
         rise = after[-1] / after.sum() - usual
         if rise >= limits.missing and wilson_interval(int(after[-1]), int(after.sum()), confidence)[0] > usual:
-            found.append(Finding(statistic=DATA_QUALITY + "missing", value=float(rise), limit=limits.missing, breached=True,
-                                 feature=name, significant=True))
+            found.append(
+                Finding(
+                    statistic=DATA_QUALITY + "missing",
+                    value=float(rise),
+                    limit=limits.missing,
+                    breached=True,
+                    feature=name,
+                    significant=True,
+                )
+            )
         present, expected = after[:-1], before[:-1]
         if present.sum() and expected.sum():
             fullest = int(present.argmax())
             share, usual_share = present[fullest] / present.sum(), expected[fullest] / expected.sum()
             spread = usual_share <= STUCK_USUAL_SHARE and (expected > 0).sum() >= STUCK_LEAST_BINS
             if share >= STUCK_SHARE and spread and fullest < np.flatnonzero(expected)[-1]:
-                found.append(Finding(statistic=DATA_QUALITY + "stuck", value=float(share), limit=STUCK_SHARE, breached=True,
-                                     feature=name, significant=True))
+                found.append(
+                    Finding(
+                        statistic=DATA_QUALITY + "stuck",
+                        value=float(share),
+                        limit=STUCK_SHARE,
+                        breached=True,
+                        feature=name,
+                        significant=True,
+                    )
+                )
     return tuple(found)
 
 
@@ -192,11 +215,19 @@ def worst(findings: Sequence[Finding]) -> Finding | None:
     return max((f for f in findings if f.breached), key=lambda f: f.value / f.limit, default=None)
 
 
-def _shift(statistic: str, reference: Counts, recent: Counts, limit: float, significance: float, feature: str | None) -> Finding:
+def _shift(
+    statistic: str, reference: Counts, recent: Counts, limit: float, significance: float, feature: str | None
+) -> Finding:
     value = psi(reference, recent)
     significant = value > psi_chance_limit(reference, recent, significance)
-    return Finding(statistic=statistic, value=value, limit=limit, breached=value >= limit and significant, feature=feature,
-                   significant=significant)
+    return Finding(
+        statistic=statistic,
+        value=value,
+        limit=limit,
+        breached=value >= limit and significant,
+        feature=feature,
+        significant=significant,
+    )
 
 
 def _by_feature(reference: Reference, recent: Bucket) -> NDArray[np.int64] | None:

@@ -1,4 +1,5 @@
-"""A small world for tests: scored transactions by event day with late labels, and stand-ins for what the service talks to."""
+"""A small world for tests: scored transactions by event day with late labels, and stand-ins for what the service talks
+to."""
 
 from __future__ import annotations
 
@@ -44,7 +45,8 @@ class World:
 
     Args:
         attack_from: Day from which frauds look genuine to the model (a new pattern); they are as frequent as before.
-        season: Days of a busy season [from, to): users are twice as active, amounts higher; the model ranks as well as before.
+        season: Days of a busy season [from, to): users are twice as active, amounts higher; the model ranks as well as
+            before.
         hole_from: Day from which ``v1`` is missing in half of the rows and the model misses every second fraud.
         reported_share: Share of frauds that are ever reported.
     """
@@ -66,18 +68,36 @@ class World:
         is_fraud, scores, matrix = self._draw(rng, n, day, busy)
         names = [f"{self.version}-{day}-{i}" for i in range(n)]
         times = np.sort(rng.integers(day_ms(day), day_ms(day + 1), n))
-        rows = pane_rows(hash_ids(names), hash_ids([f"user-{u}" for u in rng.integers(0, 200, n)]), times, scores, scores >= THRESHOLD)
+        rows = pane_rows(
+            hash_ids(names),
+            hash_ids([f"user-{u}" for u in rng.integers(0, 200, n)]),
+            times,
+            scores,
+            scores >= THRESHOLD,
+        )
         panes: list[FeaturePane] = []
         home = rng.integers(0, self.partitions, n)
         model = PaneModel(self.version, "champion", np.arange(len(FEATURES)), self.manifest().reference.edge_matrix())
         for partition in range(self.partitions):
             mine = np.flatnonzero(home == partition)
-            panes += build_panes(rows[mine], matrix[mine], np.zeros(len(mine), np.intp), [model], partition=partition,
-                                 watermark_ms=int(times[mine].max()))
+            panes += build_panes(
+                rows[mine],
+                matrix[mine],
+                np.zeros(len(mine), np.intp),
+                [model],
+                partition=partition,
+                watermark_ms=int(times[mine].max()),
+            )
         reported = is_fraud & (rng.random(n) < self.reported_share)
-        labels = [LabelReported(transaction_id=names[i], is_fraud=True, occurred_at=_instant(int(times[i])),
-                                reported_at=_instant(int(times[i])) + timedelta(days=float(delay)))
-                  for i, delay in zip(np.flatnonzero(reported), rng.uniform(1, 6, int(reported.sum())), strict=True)]
+        labels = [
+            LabelReported(
+                transaction_id=names[i],
+                is_fraud=True,
+                occurred_at=_instant(int(times[i])),
+                reported_at=_instant(int(times[i])) + timedelta(days=float(delay)),
+            )
+            for i, delay in zip(np.flatnonzero(reported), rng.uniform(1, 6, int(reported.sum())), strict=True)
+        ]
         return panes, labels
 
     def manifest(self) -> Manifest:
@@ -97,7 +117,9 @@ class World:
         if self.hole_from is not None and day >= self.hole_from:
             seen &= rng.random(n) < 0.5
         scores = np.clip(rng.normal(np.where(seen, 0.65, 0.2), 0.12), 0, 1)
-        matrix = np.column_stack([rng.lognormal(3.4 if busy else 3.0, 1.0, n), rng.poisson(16 if busy else 8, n), rng.normal(size=n)])
+        matrix = np.column_stack(
+            [rng.lognormal(3.4 if busy else 3.0, 1.0, n), rng.poisson(16 if busy else 8, n), rng.normal(size=n)]
+        )
         if self.hole_from is not None and day >= self.hole_from:
             matrix[rng.random(n) < 0.5, 2] = np.nan
         return is_fraud, scores, matrix.astype(np.float64)
@@ -111,15 +133,31 @@ def _manifest(seed: int, reported_share: float) -> Manifest:
     known = is_fraud & (rng.random(len(is_fraud)) < reported_share)
     edges = reference_edges(matrix)
     frozen = FrozenReference(
-        bins=10, rows=len(matrix), edges=tuple(tuple(row[np.isfinite(row)].tolist()) for row in edges),
-        counts=tuple(tuple(row) for row in histogram(matrix, edges).tolist()), recent_rows=len(scores),
-        score_counts=tuple(score_histogram(scores).tolist()), alert_rate=float((scores >= THRESHOLD).mean()), review_rate=0.2,
+        bins=10,
+        rows=len(matrix),
+        edges=tuple(tuple(row[np.isfinite(row)].tolist()) for row in edges),
+        counts=tuple(tuple(row) for row in histogram(matrix, edges).tolist()),
+        recent_rows=len(scores),
+        score_counts=tuple(score_histogram(scores).tolist()),
+        alert_rate=float((scores >= THRESHOLD).mean()),
+        review_rate=0.2,
         average_precision=average_precision(known, scores),
     )
     return Manifest(
-        model_name="FraudDetector", model_kind="fake", layout_id="v1:v1", feature_names=FEATURES, backend="sklearn",
-        threshold=THRESHOLD, review_threshold=0.4, files={}, reference=frozen, dataset_digest="md5:0", request_id="request-0",
-        code_commit="0", created_at=START, versions={},
+        model_name="FraudDetector",
+        model_kind="fake",
+        layout_id="v1:v1",
+        feature_names=FEATURES,
+        backend="sklearn",
+        threshold=THRESHOLD,
+        review_threshold=0.4,
+        files={},
+        reference=frozen,
+        dataset_digest="md5:0",
+        request_id="request-0",
+        code_commit="0",
+        created_at=START,
+        versions={},
         parity=Parity(rows=0, missing_rows=0, edge_rows=0, tolerance=0.0, attempts=()),
     )
 
@@ -134,8 +172,10 @@ class Feed:
 
     def records(self, panes: Sequence[FeaturePane] = (), labels: Sequence[LabelReported] = ()) -> list[Record]:
         """The events as the next records of their partitions, labels first."""
-        return [*(self.record(self.labels_topic, 0, label) for label in labels),
-                *(self.record(self.panes_topic, pane.partition, pane) for pane in panes)]
+        return [
+            *(self.record(self.labels_topic, 0, label) for label in labels),
+            *(self.record(self.panes_topic, pane.partition, pane) for pane in panes),
+        ]
 
     def record(self, topic: str, partition: int, event: Event | bytes | None) -> Record:
         """One event (or raw value) as the next record of a partition."""

@@ -1,6 +1,7 @@
 """Records in, reports and requests out: the drift service without its Kafka client [P].
 
-Everything that must survive a crash is here, the next offset of every partition included, so that one snapshot is one instant.
+Everything that must survive a crash is here, the next offset of every partition included, so that one snapshot is one
+instant.
 """
 
 from __future__ import annotations
@@ -62,7 +63,8 @@ class Topics:
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """One report, the request where one is made, and what they rest on. ``alarm_began``: the report before was no alarm."""
+    """One report, the request where one is made, and what they rest on. ``alarm_began``: the report before was no
+    alarm."""
 
     report: DriftReported
     request: RetrainRequested | None
@@ -84,11 +86,20 @@ class DriftHandler:
         self._window = _ms(settings.drift_window_days)
         self._mature_window = _ms(settings.drift_performance_window_days)
         self._maturity = _ms(settings.label_maturity_days)
-        self._limits = Limits(settings.drift_psi_limit, settings.drift_significance, settings.drift_missing_limit,
-                              settings.drift_alert_rate_ratio)
+        self._limits = Limits(
+            settings.drift_psi_limit,
+            settings.drift_significance,
+            settings.drift_missing_limit,
+            settings.drift_alert_rate_ratio,
+        )
         self._policy_settings = PolicySettings(
-            settings.drift_min_sample, settings.drift_min_frauds, settings.drift_ap_fall_limit, settings.drift_confirm_performance,
-            settings.drift_confirm_alert_rate, _ms(settings.drift_cooldown_days), _ms(settings.drift_request_timeout_days),
+            settings.drift_min_sample,
+            settings.drift_min_frauds,
+            settings.drift_ap_fall_limit,
+            settings.drift_confirm_performance,
+            settings.drift_confirm_alert_rate,
+            _ms(settings.drift_cooldown_days),
+            _ms(settings.drift_request_timeout_days),
         )
         self._panes: Decoder[FeaturePane] = Decoder(FeaturePane)
         self._labels_in: Decoder[LabelReported] = Decoder(LabelReported)
@@ -151,23 +162,57 @@ class DriftHandler:
         if reference is None:
             decision = Decision("insufficient", "none", f"the reference of version {version} cannot be had", ())
         else:
-            findings = self._findings(reference, recent, (
-                recent, self.windows.between(version, end_ms - self._every, end_ms), self.windows.between(version, mature_start, mature_end),
-            ), whole=(self.windows.first_seen(version) or 0) <= end_ms - self._window)
+            findings = self._findings(
+                reference,
+                recent,
+                (
+                    recent,
+                    self.windows.between(version, end_ms - self._every, end_ms),
+                    self.windows.between(version, mature_start, mature_end),
+                ),
+                whole=(self.windows.first_seen(version) or 0) <= end_ms - self._window,
+            )
             seen = Observation(
-                self._settings.model_name, version, end_ms, recent.count, mature, mature_start, reference.average_precision, findings,
+                self._settings.model_name,
+                version,
+                end_ms,
+                recent.count,
+                mature,
+                mature_start,
+                reference.average_precision,
+                findings,
             )
             self.policy, decision = decide(self.policy, seen, self._policy_settings)
-        baseline = reference.average_precision if reference and reference.average_precision is not None else self.policy.own_baseline
+        baseline = (
+            reference.average_precision
+            if reference and reference.average_precision is not None
+            else self.policy.own_baseline
+        )
         report = DriftReported(
-            report_id=deterministic_id("drift", self._settings.model_name, version, end_ms), model_name=self._settings.model_name,
-            model_version=version, start=_instant(end_ms - self._window), end=_instant(end_ms), count=recent.count,
-            alert_rate=recent.alert_rate, state=decision.state, findings=decision.findings, retrain=decision.retrain,
-            reason=decision.reason, report_path=self.report_path,
-            performance=None if mature is None else PerformanceMeasured(
-                start=_instant(mature_start), end=_instant(mature_end), count=mature.count, frauds=mature.frauds,
-                average_precision=mature.average_precision, card_precision_at_100=mature.card_precision,
-                baseline_average_precision=baseline,
+            report_id=deterministic_id("drift", self._settings.model_name, version, end_ms),
+            model_name=self._settings.model_name,
+            model_version=version,
+            start=_instant(end_ms - self._window),
+            end=_instant(end_ms),
+            count=recent.count,
+            alert_rate=recent.alert_rate,
+            state=decision.state,
+            findings=decision.findings,
+            retrain=decision.retrain,
+            reason=decision.reason,
+            report_path=self.report_path,
+            performance=(
+                None
+                if mature is None
+                else PerformanceMeasured(
+                    start=_instant(mature_start),
+                    end=_instant(mature_end),
+                    count=mature.count,
+                    frauds=mature.frauds,
+                    average_precision=mature.average_precision,
+                    card_precision_at_100=mature.card_precision,
+                    baseline_average_precision=baseline,
+                )
             ),
         )
         return self._conclude(report, decision, recent, end_ms)
@@ -187,11 +232,14 @@ class DriftHandler:
         """Plain values and arrays that ``load`` takes back; see ``Windows.state``."""
         windows, arrays = self.windows.state()
         return {
-            "windows": windows, "policy": msgspec.to_builtins(self.policy), "last_end": self._last_end,
+            "windows": windows,
+            "policy": msgspec.to_builtins(self.policy),
+            "last_end": self._last_end,
             "offsets": [[tp.topic, tp.partition, offset] for tp, offset in self.offsets.items()],
             "outbox": msgspec.to_builtins(self.outbox),
             "last_report": None if self.last_report is None else encode(self.last_report).decode(),
-            "report_path": self.report_path, "promoted_version": self.promoted_version,
+            "report_path": self.report_path,
+            "promoted_version": self.promoted_version,
         }, {**arrays, "labels": self.labels.array()}
 
     def load(self, values: Mapping[str, object], arrays: Mapping[str, NDArray[np.generic]]) -> None:
@@ -220,7 +268,11 @@ class DriftHandler:
         if isinstance(event, TrainingCompleted) and event.model_name == self._settings.model_name:
             self.policy = training_completed(self.policy, event.request_id)
             return True
-        if isinstance(event, ModelPromoted) and event.model_name == self._settings.model_name and event.alias == "champion":
+        if (
+            isinstance(event, ModelPromoted)
+            and event.model_name == self._settings.model_name
+            and event.alias == "champion"
+        ):
             self.promoted_version = event.model_version
             return True
         return False
@@ -231,8 +283,11 @@ class DriftHandler:
             return None
         return measure(rows, self.labels.frauds_known(rows["id"], as_of_ms), start_ms=start_ms)
 
-    def _findings(self, reference: Reference, recent: Bucket, fed: Sequence[Bucket], *, whole: bool) -> tuple[Finding, ...]:
-        """Faults in any of *fed*, then what *recent* shows; features only over a *whole* window, else weekdays look like drift."""
+    def _findings(
+        self, reference: Reference, recent: Bucket, fed: Sequence[Bucket], *, whole: bool
+    ) -> tuple[Finding, ...]:
+        """Faults in any of *fed*, then what *recent* shows; features only over a *whole* window, else weekdays look
+        like drift."""
         if recent.count < self._settings.drift_min_sample:
             return ()
         faults: dict[tuple[str, str | None], Finding] = {}
@@ -242,15 +297,23 @@ class DriftHandler:
                 if fault.value > known.value:
                     faults[fault.statistic, fault.feature] = fault
         shift = detection.alert_rate_shift(reference, recent, self._limits)
-        return (*faults.values(), *(() if shift is None else (shift,)), *detection.score_drift(reference, recent, self._limits),
-                *(detection.feature_drift(reference, recent, self._limits) if whole else ()))
+        return (
+            *faults.values(),
+            *(() if shift is None else (shift,)),
+            *detection.score_drift(reference, recent, self._limits),
+            *(detection.feature_drift(reference, recent, self._limits) if whole else ()),
+        )
 
     def _conclude(self, report: DriftReported, decision: Decision, recent: Bucket, end_ms: int) -> Evaluation:
         request = None
         if decision.request_id is not None:
             request = RetrainRequested(
-                request_id=decision.request_id, model_name=report.model_name, requested_by="drift", as_of=report.end,
-                reason=report.reason, findings=tuple(f for f in report.findings if f.breached),
+                request_id=decision.request_id,
+                model_name=report.model_name,
+                requested_by="drift",
+                as_of=report.end,
+                reason=report.reason,
+                findings=tuple(f for f in report.findings if f.breached),
             )
         self._send(self.topics.reports, report, report.report_id, report.end)
         if request is not None:
@@ -261,7 +324,6 @@ class DriftHandler:
         self.windows.expire(horizon)
         self.labels.expire(horizon)
         return Evaluation(report, request, recent, began)
-
 
     def _send(self, topic: str, event: DriftReported | RetrainRequested, event_id: str, time: datetime) -> None:
         headers = event_headers(event_type=type(event).__name__, event_id=event_id, source="drift", time=time)

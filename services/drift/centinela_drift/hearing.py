@@ -15,7 +15,8 @@ SILENCE_S = 6.0
 """A fetch is answered within 1.5 s, records or not: after this long the brokers count as away."""
 ASK_EVERY_S = 5.0
 DEAF_S = 60.0
-"""Longer than a request waits for its answer (40 s). A client that hears nothing for so long from brokers that answer others will not hear again."""
+"""Longer than a request waits for its answer (40 s). A client that hears nothing for so long from brokers that answer
+others will not hear again."""
 
 
 class Hearing:
@@ -52,7 +53,9 @@ class Hearing:
             self._deaf_s = self._deaf_s + self._silent_s if await self._others_hear() else 0.0
             self._silent_s = 0.0
         if self._deaf_s >= DEAF_S:
-            raise DependencyUnavailable(f"the brokers have answered others for {self._deaf_s:.0f} s, and this client not", dependency="kafka")
+            raise DependencyUnavailable(
+                f"the brokers have answered others for {self._deaf_s:.0f} s, and this client not", dependency="kafka"
+            )
         return not self._away
 
     def _turn(self, *, away: bool, silent_s: float) -> None:

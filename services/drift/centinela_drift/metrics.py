@@ -6,19 +6,29 @@ from prometheus_client import Counter, Gauge
 
 from centinela.events import DriftReported
 
-FEATURE_PSI = Gauge("centinela_feature_psi", "Population stability index of a feature in the newest report.", ["feature"])
+FEATURE_PSI = Gauge(
+    "centinela_feature_psi", "Population stability index of a feature in the newest report.", ["feature"]
+)
 SCORE_PSI = Gauge("centinela_score_psi", "Population stability index of the scores in the newest report.")
-AVERAGE_PRECISION = Gauge("centinela_average_precision", "Average precision on mature labels in the newest report that measured it.")
-CARD_PRECISION = Gauge("centinela_card_precision_at_100", "Card Precision@100 on mature labels in the newest report that measured it.")
+AVERAGE_PRECISION = Gauge(
+    "centinela_average_precision", "Average precision on mature labels in the newest report that measured it."
+)
+CARD_PRECISION = Gauge(
+    "centinela_card_precision_at_100", "Card Precision@100 on mature labels in the newest report that measured it."
+)
 ALERT_RATE = Gauge("centinela_alert_rate", "Share of transactions declined in the newest report's window.")
 DRIFT_STATE = Gauge("centinela_drift_state", "1 for the state of the newest report.", ["state"])
 WATERMARK = Gauge("centinela_drift_watermark_timestamp_seconds", "Event time up to which panes are complete.")
 ROWS = Gauge("centinela_drift_rows", "Transactions held for performance on late labels.")
-REPORTS = Counter("centinela_drift_reports_total", "Reports by state and by what became of a retrain.", ["state", "retrain"])
+REPORTS = Counter(
+    "centinela_drift_reports_total", "Reports by state and by what became of a retrain.", ["state", "retrain"]
+)
 REPORT_FAILURES = Counter("centinela_drift_evidently_failures_total", "Evidently reports that were not made.")
 LATE_PANES = Counter("centinela_drift_late_panes_total", "Panes whose event time had expired.")
 UNSETTLED = Counter("centinela_drift_unsettled_total", "Reports made before all records in the log were read.")
-INTERNAL_ERRORS = Counter("centinela_drift_internal_errors_total", "Records dead-lettered because of a fault of this service.")
+INTERNAL_ERRORS = Counter(
+    "centinela_drift_internal_errors_total", "Records dead-lettered because of a fault of this service."
+)
 
 STATES = ("insufficient", "stable", "warning", "alarm")
 

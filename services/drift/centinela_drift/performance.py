@@ -89,7 +89,9 @@ def measure(rows: PaneRows, is_fraud: Bools, *, start_ms: int, cards_per_day: in
     value = average_precision(is_fraud, scores)
     low, high = average_precision_interval(value, frauds)
     days = (rows["time"] - start_ms) // DAY_MS
-    return Measured(len(rows), frauds, value, low, high, card_precision(is_fraud, scores, rows["user"], days, cards_per_day))
+    return Measured(
+        len(rows), frauds, value, low, high, card_precision(is_fraud, scores, rows["user"], days, cards_per_day)
+    )
 
 
 def average_precision(is_fraud: Bools, scores: Floats) -> float:
@@ -118,11 +120,13 @@ def average_precision_interval(value: float, frauds: int, confidence: float = 0.
     return float(1 / (1 + np.exp(reach - centre))), float(1 / (1 + np.exp(-reach - centre)))
 
 
-def card_precision(is_fraud: Bools, scores: Floats, cards: NDArray[np.uint64], days: NDArray[np.int64], k: int) -> float | None:
+def card_precision(
+    is_fraud: Bools, scores: Floats, cards: NDArray[np.uint64], days: NDArray[np.int64], k: int
+) -> float | None:
     """Mean over days of the share of compromised cards among the *k* most suspicious cards of the day.
 
-    A card's score of a day is its highest; it is compromised where any of its transactions that day is fraud. A card found
-    once is not looked at again. Transactions without a card are left out.
+    A card's score of a day is its highest; it is compromised where any of its transactions that day is fraud. A card
+    found once is not looked at again. Transactions without a card are left out.
 
     Args:
         is_fraud: Labels, shape (n,).

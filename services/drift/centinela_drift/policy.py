@@ -1,7 +1,8 @@
 """When a retrain is asked for, and why it is not [P].
 
-Only two things ask for a retrain: average precision on mature labels has fallen, or the alert rate has shifted and labels do
-not yet say that all is well. Feature and score drift explain; a busy season moves them without any loss of performance.
+Only two things ask for a retrain: average precision on mature labels has fallen, or the alert rate has shifted and
+labels do not yet say that all is well. Feature and score drift explain; a busy season moves them without any loss of
+performance.
 """
 
 from __future__ import annotations
@@ -86,8 +87,8 @@ class Decision:
 def decide(state: PolicyState, seen: Observation, settings: PolicySettings) -> tuple[PolicyState, Decision]:
     """The decision on one report, and what to remember for the next.
 
-    A fall (or a shift) counts once per report; it is confirmed after several in a row, and forgotten once it is below half of
-    its limit: in between, the count stands (hysteresis).
+    A fall (or a shift) counts once per report; it is confirmed after several in a row, and forgotten once it is below
+    half of its limit: in between, the count stands (hysteresis).
     """
     state = _requests(_of_version(state, seen.version), seen, settings)
     fall = _performance_finding(state, seen, settings)
@@ -97,7 +98,11 @@ def decide(state: PolicyState, seen: Observation, settings: PolicySettings) -> t
     faults = [f for f in findings if f.breached and f.statistic.startswith(DATA_QUALITY)]
     drifted = [f for f in findings if f.breached and f.statistic in ("psi", "score_psi")]
     fallen, shifted = state.falls >= settings.confirm_performance, state.shifts >= settings.confirm_alert_rate
-    pending = [f for f, count in ((fall, state.falls), (by_kind.get("alert_rate_ratio"), state.shifts)) if f is not None and count]
+    pending = [
+        f
+        for f, count in ((fall, state.falls), (by_kind.get("alert_rate_ratio"), state.shifts))
+        if f is not None and count
+    ]
 
     def conclude(retrain: Retrain, reason: str, *, alarm: bool, request_id: str | None = None) -> Decision:
         quiet = not (faults or drifted or pending)
@@ -106,35 +111,49 @@ def decide(state: PolicyState, seen: Observation, settings: PolicySettings) -> t
         return Decision("alarm" if alarm else "stable" if quiet else "warning", retrain, reason, findings, request_id)
 
     if fall is None and seen.count < settings.min_sample:
-        return state, conclude("none", f"{seen.count} transactions; at least {settings.min_sample} are needed", alarm=False)
+        return state, conclude(
+            "none", f"{seen.count} transactions; at least {settings.min_sample} are needed", alarm=False
+        )
     if not pending:
         if faults:
-            return state, conclude("suppressed", f"data quality: {_name(faults)}; mend the feed, a retrain would learn the fault", alarm=False)
+            return state, conclude(
+                "suppressed",
+                f"data quality: {_name(faults)}; mend the feed, a retrain would learn the fault",
+                alarm=False,
+            )
         if drifted:
-            return state, conclude("suppressed", f"drift alone ({_name(drifted)}): {_performance_note(seen, fall)}", alarm=False)
+            return state, conclude(
+                "suppressed", f"drift alone ({_name(drifted)}): {_performance_note(seen, fall)}", alarm=False
+            )
         return state, conclude("none", _performance_note(seen, fall), alarm=False)
 
     why = "; ".join(_describe(f, seen) for f in pending)
     alarm = fallen or shifted
     if faults:
-        return state, conclude("suppressed", f"{why}; but data quality: {_name(faults)}; mend the feed first", alarm=alarm)
+        return state, conclude(
+            "suppressed", f"{why}; but data quality: {_name(faults)}; mend the feed first", alarm=alarm
+        )
     if not alarm:
         return state, conclude("suppressed", f"{why}; not confirmed yet ({_progress(state, settings)})", alarm=False)
     if not fallen and _labels_vouch(state, seen, fall):
-        return state, conclude("suppressed", f"{why}; but average precision holds on mature labels since the shift", alarm=False)
+        return state, conclude(
+            "suppressed", f"{why}; but average precision holds on mature labels since the shift", alarm=False
+        )
     if state.in_flight is not None:
         return state, conclude("suppressed", f"{why}; request {state.in_flight} is still in flight", alarm=True)
     if state.quiet_since_ms is not None and seen.end_ms - state.quiet_since_ms < settings.cooldown_ms:
         waited = (seen.end_ms - state.quiet_since_ms) / 86_400_000
-        return state, conclude("suppressed", f"{why}; cooldown: {waited:.1f} days since the last request or its answer", alarm=True)
+        return state, conclude(
+            "suppressed", f"{why}; cooldown: {waited:.1f} days since the last request or its answer", alarm=True
+        )
     request_id = deterministic_id("retrain", seen.model_name, seen.version, seen.end_ms)
     asked = msgspec.structs.replace(state, quiet_since_ms=seen.end_ms, in_flight=request_id)
     return asked, conclude("requested", why, alarm=True, request_id=request_id)
 
 
 def training_completed(state: PolicyState, request_id: str) -> PolicyState:
-    """The request is answered, whatever came of it. The cooldown begins anew: a new champion has yet to serve and to be measured,
-    and where none was found, asking again at once finds none either."""
+    """The request is answered, whatever came of it. The cooldown begins anew: a new champion has yet to serve and to be
+    measured, and where none was found, asking again at once finds none either."""
     return msgspec.structs.replace(state, in_flight=None, answered=True) if state.in_flight == request_id else state
 
 
@@ -147,21 +166,31 @@ def deterministic_id(kind: str, model_name: str, version: str, end_ms: int) -> s
 def _of_version(state: PolicyState, version: str) -> PolicyState:
     if state.version == version:
         return state
-    return PolicyState(version=version, quiet_since_ms=state.quiet_since_ms, in_flight=state.in_flight, answered=state.answered)
+    return PolicyState(
+        version=version, quiet_since_ms=state.quiet_since_ms, in_flight=state.in_flight, answered=state.answered
+    )
 
 
 def _requests(state: PolicyState, seen: Observation, settings: PolicySettings) -> PolicyState:
     """Date an answer by this report; give up a request that got none in time."""
     if state.answered:
         return msgspec.structs.replace(state, quiet_since_ms=seen.end_ms, answered=False)
-    if state.in_flight is None or state.quiet_since_ms is None or seen.end_ms - state.quiet_since_ms < settings.request_timeout_ms:
+    if (
+        state.in_flight is None
+        or state.quiet_since_ms is None
+        or seen.end_ms - state.quiet_since_ms < settings.request_timeout_ms
+    ):
         return state
     return msgspec.structs.replace(state, in_flight=None)
 
 
 def _sufficient(seen: Observation, settings: PolicySettings) -> bool:
-    return (seen.mature is not None and seen.mature.average_precision is not None
-            and seen.mature.count >= settings.min_sample and seen.mature.frauds >= settings.min_frauds)
+    return (
+        seen.mature is not None
+        and seen.mature.average_precision is not None
+        and seen.mature.count >= settings.min_sample
+        and seen.mature.frauds >= settings.min_frauds
+    )
 
 
 def _performance_finding(state: PolicyState, seen: Observation, settings: PolicySettings) -> Finding | None:
@@ -172,8 +201,13 @@ def _performance_finding(state: PolicyState, seen: Observation, settings: Policy
         return None
     fall = baseline - seen.mature.average_precision
     significant = seen.mature.high < baseline
-    return Finding(statistic="average_precision_fall", value=fall, limit=settings.ap_fall_limit,
-                   breached=fall >= settings.ap_fall_limit and significant, significant=significant)
+    return Finding(
+        statistic="average_precision_fall",
+        value=fall,
+        limit=settings.ap_fall_limit,
+        breached=fall >= settings.ap_fall_limit and significant,
+        significant=significant,
+    )
 
 
 def _remember(state: PolicyState, seen: Observation, fall: Finding | None, settings: PolicySettings) -> PolicyState:
@@ -198,7 +232,12 @@ def _count(so_far: int, breached: bool, *, quiet: bool) -> int:
 
 def _labels_vouch(state: PolicyState, seen: Observation, fall: Finding | None) -> bool:
     """Whether mature labels of a window that began after the shift show no fall."""
-    return fall is not None and not state.falls and state.shift_since_ms is not None and seen.mature_start_ms >= state.shift_since_ms
+    return (
+        fall is not None
+        and not state.falls
+        and state.shift_since_ms is not None
+        and seen.mature_start_ms >= state.shift_since_ms
+    )
 
 
 def _name(findings: list[Finding]) -> str:
@@ -211,7 +250,11 @@ def _name(findings: list[Finding]) -> str:
 
 
 def _describe(finding: Finding, seen: Observation) -> str:
-    if finding.statistic == "average_precision_fall" and seen.mature is not None and seen.mature.average_precision is not None:
+    if (
+        finding.statistic == "average_precision_fall"
+        and seen.mature is not None
+        and seen.mature.average_precision is not None
+    ):
         now = seen.mature.average_precision
         return f"average precision fell from {now + finding.value:.2f} to {now:.2f}"
     return f"alert rate is {finding.value:.2f} times the reference"

@@ -78,6 +78,10 @@ def reference_of(manifest: Manifest, version: str) -> Reference:
     """What drift of *version* is measured against."""
     frozen = manifest.reference
     return Reference(
-        version, manifest.feature_names, frozen.count_matrix().astype(np.int64), np.array(frozen.score_counts, dtype=np.int64),
-        frozen.alert_rate, frozen.average_precision,
+        version,
+        manifest.feature_names,
+        frozen.count_matrix().astype(np.int64),
+        np.array(frozen.score_counts, dtype=np.int64),
+        frozen.alert_rate,
+        frozen.average_precision,
     )

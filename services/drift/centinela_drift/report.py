@@ -1,4 +1,5 @@
-"""The readable report of an alarm [A]: Evidently, in a process of its own. ``python -m centinela_drift.report SPEC``."""
+"""The readable report of an alarm [A]: Evidently, in a process of its own. ``python -m centinela_drift.report
+SPEC``."""
 
 from __future__ import annotations
 
@@ -21,7 +22,8 @@ def make(spec: ReportSpec) -> None:
     rows = samples(spec)
     usable = [name for name in rows.reference if rows.reference[name].notna().any() and rows.recent[name].notna().any()]
     snapshot = Report([DataDriftPreset(num_method=METHOD), DataSummaryPreset()]).run(
-        Dataset.from_pandas(rows.recent[usable]), Dataset.from_pandas(rows.reference[usable]),
+        Dataset.from_pandas(rows.recent[usable]),
+        Dataset.from_pandas(rows.reference[usable]),
     )
     page, data = Path(spec.html), Path(spec.json)
     aside = page.with_suffix(".html.tmp")
@@ -39,16 +41,20 @@ def heading(spec: ReportSpec, source: str) -> str:
     """What Centinela decided, and on what: it does not decide on Evidently's statistics."""
     report = spec.report
     findings = "".join(
-        f"<tr><td>{html.escape(f.statistic)}</td><td>{html.escape(f.feature or '')}</td><td>{f.value:.4f}</td><td>{f.limit:.4f}</td></tr>"
-        for f in report.findings if f.breached
+        f"<tr><td>{html.escape(f.statistic)}</td><td>{html.escape(f.feature or '')}</td>"
+        f"<td>{f.value:.4f}</td><td>{f.limit:.4f}</td></tr>"
+        for f in report.findings
+        if f.breached
     )
     return (
         '<section style="font-family:sans-serif;margin:2em">'
-        f"<h1>Drift of {html.escape(report.model_name)} version {html.escape(report.model_version)}: {report.state}</h1>"
+        f"<h1>Drift of {html.escape(report.model_name)} version {html.escape(report.model_version)}:"
+        f" {report.state}</h1>"
         f"<p>{report.start:%Y-%m-%d %H:%M} to {report.end:%Y-%m-%d %H:%M} UTC, {report.count} transactions. "
         f"Retrain: {report.retrain}. {html.escape(report.reason)}</p>"
         f"<table><tr><th>statistic</th><th>feature</th><th>value</th><th>limit</th></tr>{findings}</table>"
-        f"<p>{html.escape(source)} What follows is Evidently's view of these rows; it takes no part in the decision.</p></section>"
+        f"<p>{html.escape(source)} What follows is Evidently's view of these rows; it takes no part in the"
+        " decision.</p></section>"
     )
 
 

@@ -32,10 +32,20 @@ class SubprocessReporter:
     """
 
     def __init__(
-        self, folder: Path, archive: Path, manifest_path: Callable[[str], Path], served_since: Callable[[str], int | None],
-        timeout_s: float, command: tuple[str, ...] = (sys.executable, "-m", "centinela_drift.report"),
+        self,
+        folder: Path,
+        archive: Path,
+        manifest_path: Callable[[str], Path],
+        served_since: Callable[[str], int | None],
+        timeout_s: float,
+        command: tuple[str, ...] = (sys.executable, "-m", "centinela_drift.report"),
     ) -> None:
-        self._folder, self._archive, self._manifest_path, self._served_since = folder, archive, manifest_path, served_since
+        self._folder, self._archive, self._manifest_path, self._served_since = (
+            folder,
+            archive,
+            manifest_path,
+            served_since,
+        )
         self._timeout_s, self._command = timeout_s, command
         self._task: asyncio.Task[None] | None = None
         self._finished: str | None = None
@@ -83,16 +93,30 @@ class SubprocessReporter:
         since = self._served_since(report.model_version)
         base = (self._folder / report.report_id).absolute()
         path = base.with_suffix(".spec.json")
-        path.write_bytes(encode(ReportSpec(
-            report=report, manifest=str(self._manifest_path(reference.version).absolute()), archive=str(self._archive.absolute()),
-            served_since=report.start if since is None else datetime.fromtimestamp(since / 1000, UTC),
-            recent=evaluation.recent.histograms.tolist(), html=str(base.with_suffix(".html")), json=str(base.with_suffix(".json")),
-        )))
+        path.write_bytes(
+            encode(
+                ReportSpec(
+                    report=report,
+                    manifest=str(self._manifest_path(reference.version).absolute()),
+                    archive=str(self._archive.absolute()),
+                    served_since=report.start if since is None else datetime.fromtimestamp(since / 1000, UTC),
+                    recent=evaluation.recent.histograms.tolist(),
+                    html=str(base.with_suffix(".html")),
+                    json=str(base.with_suffix(".json")),
+                )
+            )
+        )
         return path
 
     async def _child(self, spec: Path) -> tuple[int, str]:
         process = await asyncio.create_subprocess_exec(
-            "nice", "-n", "10", *self._command, str(spec), stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.DEVNULL,
+            "nice",
+            "-n",
+            "10",
+            *self._command,
+            str(spec),
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.DEVNULL,
             stderr=asyncio.subprocess.PIPE,
         )
         try:

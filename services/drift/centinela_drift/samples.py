@@ -1,4 +1,5 @@
-"""Rows for a readable report: from the archive where it holds them, else expanded from the bins [P but for reading files]."""
+"""Rows for a readable report: from the archive where it holds them, else expanded from the bins [P but for reading
+files]."""
 
 from __future__ import annotations
 
@@ -52,24 +53,33 @@ def samples(spec: ReportSpec) -> Samples:
     reference = archived(folder, names, since - timedelta(days=REFERENCE_DAYS), since)
     recent = archived(folder, names, spec.report.start, spec.report.end, version=spec.report.model_version)
     if len(reference) >= LEAST_ROWS and len(recent) >= LEAST_ROWS:
-        return Samples(reference, recent, (
-            f"Rows of the archive: {len(recent)} of the report's window; for comparison {len(reference)} of the {REFERENCE_DAYS} days "
-            f"before version {spec.report.model_version} began to serve."
-        ))
+        return Samples(
+            reference,
+            recent,
+            f"Rows of the archive: {len(recent)} of the report's window; for comparison {len(reference)} of the"
+            f" {REFERENCE_DAYS} days before version {spec.report.model_version} began to serve.",
+        )
     counts = np.array(spec.recent, dtype=np.int64)
     expected = manifest.reference.count_matrix().astype(np.int64)
     if counts.size != expected.size:
         raise ValueError("the archive holds too few rows, and the panes have no feature histograms")
     edges = manifest.reference.edges
-    return Samples(expanded(names, edges, expected), expanded(names, edges, counts.reshape(expected.shape)), (
-        "The archive holds too few rows: values are expanded from the panes' histograms, each at the middle of its bin. "
-        "Shares are right, shapes within a bin and correlations are not."
-    ))
+    return Samples(
+        expanded(names, edges, expected),
+        expanded(names, edges, counts.reshape(expected.shape)),
+        "The archive holds too few rows: values are expanded from the panes' histograms, each at the middle of its bin."
+        " Shares are right, shapes within a bin and correlations are not.",
+    )
 
 
-def archived(folder: Path, names: Sequence[str], start: datetime, end: datetime, version: str | None = None) -> pd.DataFrame:
-    """Up to ``ROWS`` archived rows of [start, end), columns *names*, drawn alike every time; empty where there are none."""
-    files = [str(path) for day in _days(start, end) for path in sorted((folder / f"day={day.isoformat()}").glob("*.parquet"))]
+def archived(
+    folder: Path, names: Sequence[str], start: datetime, end: datetime, version: str | None = None
+) -> pd.DataFrame:
+    """Up to ``ROWS`` archived rows of [start, end), columns *names*, drawn alike every time; empty where there are
+    none."""
+    files = [
+        str(path) for day in _days(start, end) for path in sorted((folder / f"day={day.isoformat()}").glob("*.parquet"))
+    ]
     empty = pd.DataFrame(columns=list(names), dtype=np.float64)
     if not files:
         return empty
@@ -83,8 +93,11 @@ def archived(folder: Path, names: Sequence[str], start: datetime, end: datetime,
 
 
 def expanded(names: Sequence[str], edges: Sequence[Sequence[float]], counts: NDArray[np.int64]) -> pd.DataFrame:
-    """``EXPANDED_ROWS`` rows whose columns have the shares of *counts*, shape (features, bins + 1), missing values last."""
-    return pd.DataFrame({name: _column(np.array(inner), row) for name, inner, row in zip(names, edges, counts, strict=True)})
+    """``EXPANDED_ROWS`` rows whose columns have the shares of *counts*, shape (features, bins + 1), missing values
+    last."""
+    return pd.DataFrame(
+        {name: _column(np.array(inner), row) for name, inner, row in zip(names, edges, counts, strict=True)}
+    )
 
 
 def _column(inner: NDArray[np.float64], counts: NDArray[np.int64]) -> NDArray[np.float64]:
@@ -92,15 +105,21 @@ def _column(inner: NDArray[np.float64], counts: NDArray[np.int64]) -> NDArray[np
     gap = float(np.median(np.diff(inner))) if len(inner) > 1 else 1.0
     bounds = np.concatenate([[inner[0] - gap], inner, [inner[-1] + gap]]) if len(inner) else np.array([-0.5, 0.5])
     middles = np.full(bins + 1, np.nan)
-    middles[:len(bounds) - 1] = (bounds[:-1] + bounds[1:]) / 2
+    middles[: len(bounds) - 1] = (bounds[:-1] + bounds[1:]) / 2
     filled = np.cumsum(counts) / max(1, counts.sum()) * EXPANDED_ROWS
     return np.repeat(middles, np.diff(np.rint(filled).astype(np.int64), prepend=0))
 
 
 def _schema(names: Sequence[str]) -> pa.Schema:
     instant = pa.timestamp("us", tz="UTC")
-    return pa.schema([("transaction_id", pa.string()), ("occurred_at", instant), ("model_version", pa.string()),
-                      *[(name, pa.float64()) for name in names]])
+    return pa.schema(
+        [
+            ("transaction_id", pa.string()),
+            ("occurred_at", instant),
+            ("model_version", pa.string()),
+            *[(name, pa.float64()) for name in names],
+        ]
+    )
 
 
 def _days(start: datetime, end: datetime) -> list[date]:

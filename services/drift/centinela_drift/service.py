@@ -71,8 +71,14 @@ class DriftService:
     """The loop around ``DriftHandler``. One event loop calls everything; only snapshots are written in a thread."""
 
     def __init__(
-        self, settings: DriftSettings, handler: DriftHandler, store: SnapshotStore, references: References, reporter: Reporter,
-        health: Health, clock: Clock,
+        self,
+        settings: DriftSettings,
+        handler: DriftHandler,
+        store: SnapshotStore,
+        references: References,
+        reporter: Reporter,
+        health: Health,
+        clock: Clock,
     ) -> None:
         self._settings, self.handler, self._store = settings, handler, store
         self._references, self._reporter, self._health, self._clock = references, reporter, health, clock
@@ -96,7 +102,8 @@ class DriftService:
         log.info("state.restored", transactions=self.handler.windows.row_count, labels=len(self.handler.labels))
 
     async def take(self, record: Record, out: EventLog) -> None:
-        """Deal with one record: into the state, or to the dead letters. An error of ours dead-letters the record as well.
+        """Deal with one record: into the state, or to the dead letters. An error of ours dead-letters the record as
+        well.
 
         Raises:
             DeadLetterFlood: Most records fail: the fault is likely ours.
@@ -135,10 +142,14 @@ class DriftService:
         """What ``/drift`` shows."""
         watermark = self.handler.windows.watermark_ms
         return {
-            "last_report": to_builtins(self.handler.last_report), "policy": to_builtins(self.handler.policy),
-            "promoted_version": self.handler.promoted_version, "watermark_ms": watermark,
-            "transactions": self.handler.windows.row_count, "labels": len(self.handler.labels),
-            "waiting_for": self._waiting_for, "report_path": self.handler.report_path,
+            "last_report": to_builtins(self.handler.last_report),
+            "policy": to_builtins(self.handler.policy),
+            "promoted_version": self.handler.promoted_version,
+            "watermark_ms": watermark,
+            "transactions": self.handler.windows.row_count,
+            "labels": len(self.handler.labels),
+            "waiting_for": self._waiting_for,
+            "report_path": self.handler.report_path,
         }
 
     async def _report_all_due(self, out: EventLog, stop: asyncio.Event) -> None:
@@ -162,7 +173,8 @@ class DriftService:
             self._flow(out, blocked=False)
 
     async def _settle(self, out: EventLog, stop: asyncio.Event) -> None:
-        """Wait until every record that is in the log now is taken: a report does not depend on which topic was read first."""
+        """Wait until every record that is in the log now is taken: a report does not depend on which topic was read
+        first."""
         ends: dict[TopicPartition, int] = {}
         deadline = self._clock.monotonic() + self._settings.drift_settle_seconds
         while not stop.is_set():
@@ -179,8 +191,8 @@ class DriftService:
             await asyncio.sleep(0.05)
 
     async def _taken(self, partition: TopicPartition, end: int, out: EventLog) -> bool:
-        """Whether *partition* is taken up to *end*. Past the last record there may be transaction markers only: then what was
-        fetched is up to *end*, and nothing has arrived for a moment."""
+        """Whether *partition* is taken up to *end*. Past the last record there may be transaction markers only: then
+        what was fetched is up to *end*, and nothing has arrived for a moment."""
         if self.handler.offsets.get(partition, 0) >= end:
             return True
         if await out.position(partition) < end:
@@ -227,7 +239,8 @@ class DriftService:
             self._paused = False
 
     async def _publish(self, out: EventLog, stop: asyncio.Event) -> None:
-        """Send what the outbox holds. It is part of the snapshot: after a crash the same events go out again, with the same ids."""
+        """Send what the outbox holds. It is part of the snapshot: after a crash the same events go out again, with the
+        same ids."""
         attempt = 0
         while self.handler.outbox and not stop.is_set():
             try:
@@ -254,7 +267,14 @@ class DriftService:
         self._saved_at = self._clock.monotonic()
 
     async def _dead_letter(self, record: Record, reason: str, detail: str, out: EventLog) -> None:
-        log.warning("record.dead_lettered", topic=record.topic, partition=record.partition, offset=record.offset, reason=reason, detail=detail)
+        log.warning(
+            "record.dead_lettered",
+            topic=record.topic,
+            partition=record.partition,
+            offset=record.offset,
+            reason=reason,
+            detail=detail,
+        )
         await out.send(dead_letter(record, reason, detail, at=self._clock.now()))
         self.handler.skip(record)
 
@@ -263,8 +283,15 @@ class DriftService:
         metrics.show(report)
         metrics.REPORTS.labels(report.state, report.retrain).inc()
         log.info(
-            "drift.reported", report_id=report.report_id, model_version=report.model_version, end=report.end.isoformat(),
-            state=report.state, retrain=report.retrain, reason=report.reason, transactions=report.count, alert_rate=report.alert_rate,
+            "drift.reported",
+            report_id=report.report_id,
+            model_version=report.model_version,
+            end=report.end.isoformat(),
+            state=report.state,
+            retrain=report.retrain,
+            reason=report.reason,
+            transactions=report.count,
+            alert_rate=report.alert_rate,
             average_precision=performance.average_precision if performance else None,
         )
         if evaluation.request is not None:

@@ -35,7 +35,9 @@ class SnapshotStore:
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
-            raise CentinelaError(f"another drift process works on {folder}: stop it, or set another CENTINELA_DATA_DIR") from error
+            raise CentinelaError(
+                f"another drift process works on {folder}: stop it, or set another CENTINELA_DATA_DIR"
+            ) from error
         for left in folder.glob("*.tmp"):
             left.unlink()
 
@@ -51,7 +53,7 @@ class SnapshotStore:
             os.fsync(file.fileno())
         aside.replace(path)
         sync_folder(self._folder)
-        for number in numbers[:-(KEPT - 1)]:
+        for number in numbers[: -(KEPT - 1)]:
             self._path(number).unlink(missing_ok=True)
         return path
 

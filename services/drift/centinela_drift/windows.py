@@ -77,7 +77,8 @@ class Windows:
     """Panes merged by model version and bucket of event time.
 
     Args:
-        idle_after_ms: A partition whose watermark is so far behind the newest is idle: the watermark does not wait for it.
+        idle_after_ms: A partition whose watermark is so far behind the newest is idle: the watermark does not wait for
+            it.
     """
 
     def __init__(self, idle_after_ms: int) -> None:
@@ -88,23 +89,38 @@ class Windows:
         self.expired_before_ms = -1
 
     def merge(self, pane: Pane) -> bool:
-        """Add *pane*, at most once (the caller skips records it has seen). False where its time has expired: only its watermark counts.
+        """Add *pane*, at most once (the caller skips records it has seen). False where its time has expired: only its
+        watermark counts.
 
         Raises:
-            InvalidRecord: ``histogram_shape``: other features or bins than earlier panes of the version; nothing was changed.
+            InvalidRecord: ``histogram_shape``: other features or bins than earlier panes of the version; nothing was
+                changed.
         """
         event = pane.event
-        known = next((b for (version, _), b in self._buckets.items() if version == event.model_version and len(b.histograms)), None)
+        known = next(
+            (b for (version, _), b in self._buckets.items() if version == event.model_version and len(b.histograms)),
+            None,
+        )
         if known is not None and len(pane.histograms) not in (0, len(known.histograms)):
-            raise InvalidRecord("histogram_shape", f"{len(pane.histograms)} counts; version {event.model_version} has {len(known.histograms)}")
+            raise InvalidRecord(
+                "histogram_shape",
+                f"{len(pane.histograms)} counts; version {event.model_version} has {len(known.histograms)}",
+            )
         self._watermarks[event.partition] = max(pane.watermark_ms, self._watermarks.get(event.partition, -1))
         if pane.start_ms < self.expired_before_ms:
             return False
         until = int(pane.rows["time"].max()) if event.variant == "champion" and len(pane.rows) else -1
         described = event.count if len(pane.histograms) else 0
-        self._buckets.setdefault((event.model_version, pane.start_ms), Bucket()).add(Bucket(
-            event.count, event.alerts, described, until, pane.scores.astype(np.int64), pane.histograms.astype(np.int64),
-        ))
+        self._buckets.setdefault((event.model_version, pane.start_ms), Bucket()).add(
+            Bucket(
+                event.count,
+                event.alerts,
+                described,
+                until,
+                pane.scores.astype(np.int64),
+                pane.histograms.astype(np.int64),
+            )
+        )
         self._rows.setdefault(event.model_version, RowLog(PANE_ROW)).append(pane.rows)
         return True
 
@@ -112,8 +128,8 @@ class Windows:
     def watermark_ms(self) -> int | None:
         """Event time up to which panes are complete: the least of the partitions' watermarks, idle ones left out.
 
-        Partitions advance unevenly, and the greatest watermark would close windows that others still fill; the least alone
-        would wait for ever for a partition that fell silent.
+        Partitions advance unevenly, and the greatest watermark would close windows that others still fill; the least
+        alone would wait for ever for a partition that fell silent.
         """
         if not self._watermarks:
             return None
@@ -130,7 +146,9 @@ class Windows:
 
         Where no champion scored any, the version of the newest pane; None without panes.
         """
-        candidates = [(b.champion_until_ms, start, version) for (version, start), b in self._buckets.items() if start < before_ms]
+        candidates = [
+            (b.champion_until_ms, start, version) for (version, start), b in self._buckets.items() if start < before_ms
+        ]
         return max(candidates)[2] if candidates else None
 
     def between(self, version: str, start_ms: int, end_ms: int) -> Bucket:
@@ -167,7 +185,8 @@ class Windows:
                 del self._rows[version]
 
     def state(self) -> tuple[dict[str, object], dict[str, NDArray[np.generic]]]:
-        """Plain values and arrays that ``load`` takes back. The arrays are never changed later: writing them may take its time."""
+        """Plain values and arrays that ``load`` takes back. The arrays are never changed later: writing them may take
+        its time."""
         arrays: dict[str, NDArray[np.generic]] = {}
         buckets = []
         for number, ((version, start), bucket) in enumerate(self._buckets.items()):
@@ -175,15 +194,25 @@ class Windows:
             buckets.append([version, start, bucket.count, bucket.alerts, bucket.described, bucket.champion_until_ms])
         versions = list(self._rows)
         arrays |= {f"rows-{number}": self._rows[version].all() for number, version in enumerate(versions)}
-        return {"buckets": buckets, "versions": versions, "expired_before_ms": self.expired_before_ms,
-                "watermarks": list(self._watermarks.items())}, arrays
+        return {
+            "buckets": buckets,
+            "versions": versions,
+            "expired_before_ms": self.expired_before_ms,
+            "watermarks": list(self._watermarks.items()),
+        }, arrays
 
     def load(self, values: Mapping[str, object], arrays: Mapping[str, NDArray[np.generic]]) -> None:
         """Replace the content by what ``state`` gave."""
         buckets: list[list[object]] = values["buckets"]  # type: ignore[assignment]
         self._buckets = {
-            (str(version), int(start)): Bucket(int(count), int(alerts), int(described), int(until),  # type: ignore[call-overload]
-                                               arrays[f"scores-{number}"], arrays[f"histograms-{number}"])  # type: ignore[arg-type]
+            (str(version), int(start)): Bucket(  # type: ignore[call-overload]
+                int(count),  # type: ignore[call-overload]
+                int(alerts),  # type: ignore[call-overload]
+                int(described),  # type: ignore[call-overload]
+                int(until),  # type: ignore[call-overload]
+                arrays[f"scores-{number}"],  # type: ignore[arg-type]
+                arrays[f"histograms-{number}"],  # type: ignore[arg-type]
+            )
             for number, (version, start, count, alerts, described, until) in enumerate(buckets)
         }
         self._rows = {}

@@ -41,14 +41,21 @@ class Refusal(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     index: int | None = None
 
 
-def build_app(handler: IngestHandler, publisher: Publisher, health: Health, clock: Clock, settings: IngestSettings) -> FastAPI:
+def build_app(
+    handler: IngestHandler, publisher: Publisher, health: Health, clock: Clock, settings: IngestSettings
+) -> FastAPI:
     """The application. Nothing of a request is accepted before Kafka acknowledged all of it.
 
     Raises:
         InvalidKeys: The API keys of *settings* cannot be used.
     """
     keys = api_keys(settings)
-    app = FastAPI(title="Centinela ingest", version="1", description="Takes card transactions and labels into Kafka.", redoc_url=None)
+    app = FastAPI(
+        title="Centinela ingest",
+        version="1",
+        description="Takes card transactions and labels into Kafka.",
+        redoc_url=None,
+    )
     app.add_middleware(CorrelationMiddleware)
 
     in_flight = InFlight(settings.ingest_in_flight, "ingest")
@@ -65,22 +72,38 @@ def build_app(handler: IngestHandler, publisher: Publisher, health: Health, cloc
         except Denied as denied:
             return _refuse(kind, denied.status, Refusal(error=denied.error, detail=denied.detail), denied.headers)
         except RequestUnserved as unserved:
-            return _refuse(kind, unserved.status, Refusal(error=unserved.error, detail=unserved.detail), unserved.headers)
+            return _refuse(
+                kind, unserved.status, Refusal(error=unserved.error, detail=unserved.detail), unserved.headers
+            )
         except BodyTooLarge:
-            return _refuse(kind, 413, Refusal(error="too_large", detail=f"a body has at most {settings.ingest_max_body_bytes} bytes"))
+            return _refuse(
+                kind,
+                413,
+                Refusal(error="too_large", detail=f"a body has at most {settings.ingest_max_body_bytes} bytes"),
+            )
         except RequestRefused as refused:
-            return _refuse(kind, refused.status, Refusal(error=refused.error, detail=refused.detail, field=refused.field, index=refused.index))
+            return _refuse(
+                kind,
+                refused.status,
+                Refusal(error=refused.error, detail=refused.detail, field=refused.field, index=refused.index),
+            )
         except InvalidRecord as invalid:
             return _refuse(kind, 413, Refusal(error=invalid.reason, detail=invalid.detail))
         except DependencyUnavailable as away:
-            refusal = Refusal(error="kafka_unavailable", detail=f"not acknowledged; the same request may be sent again ({away})")
+            refusal = Refusal(
+                error="kafka_unavailable", detail=f"not acknowledged; the same request may be sent again ({away})"
+            )
             return _refuse(kind, 503, refusal, {"Retry-After": str(settings.ingest_retry_after_s)})
         seconds = clock.monotonic() - began
         metrics.DURATION.labels(kind).observe(seconds)
         metrics.ACCEPTED.labels(kind).inc(len(accepted.records))
         _log.info(
-            f"{kind}.accepted", count=len(accepted.records), transaction_id=accepted.transaction_ids[0], duration_s=round(seconds, 6),
-            user=hashed_user(accepted.user_id, settings.log_salt), client=client,
+            f"{kind}.accepted",
+            count=len(accepted.records),
+            transaction_id=accepted.transaction_ids[0],
+            duration_s=round(seconds, 6),
+            user=hashed_user(accepted.user_id, settings.log_salt),
+            client=client,
         )
         return _json(202, {"accepted": len(accepted.records), "transaction_ids": accepted.transaction_ids})
 

@@ -30,22 +30,38 @@ _log = structlog.get_logger()
 class Service:
     """The parts of a running ingest service. ``watch_kafka`` is to be run in a thread of its own.
 
-    A failure that waiting does not mend sets ``failed`` and *stop*: the process ends, for the supervisor to start it again.
+    A failure that waiting does not mend sets ``failed`` and *stop*: the process ends, for the supervisor to start it
+    again.
     """
 
     def __init__(
-        self, settings: IngestSettings, stop: threading.Event, *, producer: Producer | None = None, consumer: Consumer | None = None,
-        clock: Clock | None = None, transactions_topic: str = topics.TRANSACTIONS.name, labels_topic: str = topics.LABELS.name,
+        self,
+        settings: IngestSettings,
+        stop: threading.Event,
+        *,
+        producer: Producer | None = None,
+        consumer: Consumer | None = None,
+        clock: Clock | None = None,
+        transactions_topic: str = topics.TRANSACTIONS.name,
+        labels_topic: str = topics.LABELS.name,
     ) -> None:
         clock = clock or SystemClock()
         self.health, self.failed, self._stop = Health(KAFKA), False, stop
         state = KafkaState(self.health)
-        self.watch = KafkaWatch(consumer or connect.consumer(settings, group=None), (transactions_topic, labels_topic), state, stop)
-        self.publisher = Publisher(
-            producer or connect.producer(settings), state, clock, patience_s=settings.ingest_deadline_s * PATIENCE,
-            most=settings.ingest_in_flight, on_fatal=self._fail,
+        self.watch = KafkaWatch(
+            consumer or connect.consumer(settings, group=None), (transactions_topic, labels_topic), state, stop
         )
-        handler = IngestHandler(settings.ingest_max_batch, transactions_topic=transactions_topic, labels_topic=labels_topic)
+        self.publisher = Publisher(
+            producer or connect.producer(settings),
+            state,
+            clock,
+            patience_s=settings.ingest_deadline_s * PATIENCE,
+            most=settings.ingest_in_flight,
+            on_fatal=self._fail,
+        )
+        handler = IngestHandler(
+            settings.ingest_max_batch, transactions_topic=transactions_topic, labels_topic=labels_topic
+        )
         self.app: FastAPI = build_app(handler, self.publisher, self.health, clock, settings)
 
     def watch_kafka(self) -> None:
@@ -75,7 +91,12 @@ def serve(settings: IngestSettings, stop: threading.Event) -> None:
     service = Service(settings, stop)
     watch = threading.Thread(target=service.watch_kafka, name="kafka-watch", daemon=True)
     config = uvicorn.Config(
-        service.app, host=settings.ops_host, port=settings.ingest_port, loop="uvloop", log_config=None, access_log=False,
+        service.app,
+        host=settings.ops_host,
+        port=settings.ingest_port,
+        loop="uvloop",
+        log_config=None,
+        access_log=False,
         timeout_graceful_shutdown=max(1, int(settings.ingest_drain_s * 2 / 3)),
     )
     listener = _listen(settings.ops_host, settings.ingest_port)
@@ -108,4 +129,6 @@ def _listen(host: str, port: int) -> socket.socket:
     try:
         return socket.create_server((host, port), backlog=2_048)
     except OSError as error:
-        raise SystemExit(f"centinela: cannot listen on {host}:{port} ({error.strerror}): set CENTINELA_INGEST_PORT to a free one") from error
+        raise SystemExit(
+            f"centinela: cannot listen on {host}:{port} ({error.strerror}): set CENTINELA_INGEST_PORT to a free one"
+        ) from error

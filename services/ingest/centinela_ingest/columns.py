@@ -42,7 +42,8 @@ class Transactions:
             user_id=frame["user_id"].to_numpy(object),
             terminal_id=frame["terminal_id"].to_numpy(object),
             amount=frame["amount"].to_numpy(np.float64),
-            attribute_names=(), attributes=np.empty((len(frame), 0)),
+            attribute_names=(),
+            attributes=np.empty((len(frame), 0)),
             is_fraud=frame["is_fraud"].to_numpy(bool),
             reported_ms=np.where(reported.notna().to_numpy(), epoch_ms(reported), NEVER),
         )

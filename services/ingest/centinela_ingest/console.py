@@ -27,7 +27,14 @@ INTERRUPTED = 130
 _RETRY_S = 0.5
 
 
-def await_topics(consumer: Consumer, names: Sequence[str], servers: str, clock: Clock, wait: Callable[[float], bool], patience_s: float) -> None:
+def await_topics(
+    consumer: Consumer,
+    names: Sequence[str],
+    servers: str,
+    clock: Clock,
+    wait: Callable[[float], bool],
+    patience_s: float,
+) -> None:
     """Return once Kafka answers and has the topics *names*; says once what is waited for. Closes *consumer*.
 
     Args:
@@ -45,7 +52,9 @@ def await_topics(consumer: Consumer, names: Sequence[str], servers: str, clock: 
                 break
             except DependencyUnavailable as error:
                 if clock.monotonic() >= deadline or wait(_RETRY_S):
-                    raise DependencyUnavailable(f"nothing was sent: Kafka at {servers} does not answer", dependency="kafka") from error
+                    raise DependencyUnavailable(
+                        f"nothing was sent: Kafka at {servers} does not answer", dependency="kafka"
+                    ) from error
                 if not told:
                     typer.echo(f"waiting for Kafka at {servers}", err=True)
                     told = True
@@ -77,8 +86,14 @@ class Display:
 
     def __init__(self, title: str, total: int | None) -> None:
         self._progress = Progress(
-            TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[rate]:>10,.0f}/s"),
-            TextColumn("{task.fields[event_time]}"), TimeElapsedColumn(), console=Console(stderr=True), disable=not sys.stderr.isatty(),
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[rate]:>10,.0f}/s"),
+            TextColumn("{task.fields[event_time]}"),
+            TimeElapsedColumn(),
+            console=Console(stderr=True),
+            disable=not sys.stderr.isatty(),
         )
         self._task: TaskID = self._progress.add_task(title, total=total, rate=0.0, event_time="")
 
@@ -93,7 +108,9 @@ class Display:
         """Draw the state of a feed."""
         done, seconds = counters.transactions + counters.rejected, self.elapsed
         event_time = f"{counters.event_time:%Y-%m-%d %H:%M}" if counters.event_time else ""
-        self._progress.update(self._task, completed=done, rate=done / seconds if seconds else 0.0, event_time=event_time)
+        self._progress.update(
+            self._task, completed=done, rate=done / seconds if seconds else 0.0, event_time=event_time
+        )
 
     @property
     def elapsed(self) -> float:
@@ -101,8 +118,11 @@ class Display:
         return self._progress.tasks[0].elapsed or 0.0
 
 
-def send_run(title: str, total: int | None, send: Callable[[Feed], object], *, patience_s: float, **options: Any) -> None:
-    """Let *send* feed Kafka as soon as it answers, with progress; say what was sent. Exit 130 where the run was interrupted.
+def send_run(
+    title: str, total: int | None, send: Callable[[Feed], object], *, patience_s: float, **options: Any
+) -> None:
+    """Let *send* feed Kafka as soon as it answers, with progress; say what was sent. Exit 130 where the run was
+    interrupted.
 
     Args:
         title: Stands before the progress bar.
@@ -116,11 +136,20 @@ def send_run(title: str, total: int | None, send: Callable[[Feed], object], *, p
     settings, clock = load_settings(IngestSettings), SystemClock()
     needed = (topics.TRANSACTIONS.name, topics.LABELS.name, topics.TRANSACTIONS.dlq)
     with stopping() as stop:
-        await_topics(connect.consumer(settings, group=None), needed, settings.kafka_bootstrap_servers, clock, stop.wait, patience_s)
+        await_topics(
+            connect.consumer(settings, group=None),
+            needed,
+            settings.kafka_bootstrap_servers,
+            clock,
+            stop.wait,
+            patience_s,
+        )
         producer = connect.producer(settings, client="confluent", linger_ms=20)
         try:
             with Display(title, total) as display:
-                feed = Feed(producer, stop=stop, clock=clock, on_progress=display.show, patience_s=patience_s, **options)
+                feed = Feed(
+                    producer, stop=stop, clock=clock, on_progress=display.show, patience_s=patience_s, **options
+                )
                 send(feed)
                 seconds = display.elapsed
             close_run(feed, seconds, topics.TRANSACTIONS.dlq)

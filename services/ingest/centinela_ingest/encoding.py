@@ -22,10 +22,16 @@ def record_key(user_id: str | None, transaction_id: str) -> bytes:
     return (user_id if user_id is not None else transaction_id).encode()
 
 
-def transaction_record(event: TransactionReceived, *, topic: str, source: str, traceparent: str | None = None) -> Outgoing:
+def transaction_record(
+    event: TransactionReceived, *, topic: str, source: str, traceparent: str | None = None
+) -> Outgoing:
     """The record of one transaction."""
     headers = event_headers(
-        event_type="TransactionReceived", event_id=event.transaction_id, source=source, time=event.occurred_at, traceparent=traceparent,
+        event_type="TransactionReceived",
+        event_id=event.transaction_id,
+        source=source,
+        time=event.occurred_at,
+        traceparent=traceparent,
     )
     return Outgoing(topic, encode(event), record_key(event.user_id, event.transaction_id), headers)
 
@@ -33,7 +39,11 @@ def transaction_record(event: TransactionReceived, *, topic: str, source: str, t
 def label_record(event: LabelReported, *, topic: str, source: str, traceparent: str | None = None) -> Outgoing:
     """The record of one label."""
     headers = event_headers(
-        event_type="LabelReported", event_id=event.transaction_id, source=source, time=event.reported_at, traceparent=traceparent,
+        event_type="LabelReported",
+        event_id=event.transaction_id,
+        source=source,
+        time=event.reported_at,
+        traceparent=traceparent,
     )
     return Outgoing(topic, encode(event), record_key(event.user_id, event.transaction_id), headers)
 
@@ -45,13 +55,23 @@ def transaction_records(
     names, matrix = transactions.attribute_names, transactions.attributes[start:end].astype(object)
     matrix[np.isnan(transactions.attributes[start:end])] = None
     columns = zip(
-        transactions.transaction_id[start:end], transactions.occurred_ms[start:end].tolist(), transactions.user_id[start:end],
-        transactions.terminal_id[start:end], transactions.amount[start:end].tolist(), matrix, strict=True,
+        transactions.transaction_id[start:end],
+        transactions.occurred_ms[start:end].tolist(),
+        transactions.user_id[start:end],
+        transactions.terminal_id[start:end],
+        transactions.amount[start:end].tolist(),
+        matrix,
+        strict=True,
     )
     for transaction_id, occurred_ms, user_id, terminal_id, amount, row in columns:
         event = TransactionReceived(
-            transaction_id=transaction_id, occurred_at=instant(occurred_ms), amount=amount, user_id=user_id, terminal_id=terminal_id,
-            attributes=dict(zip(names, row, strict=True)), verdict=verdict,
+            transaction_id=transaction_id,
+            occurred_at=instant(occurred_ms),
+            amount=amount,
+            user_id=user_id,
+            terminal_id=terminal_id,
+            attributes=dict(zip(names, row, strict=True)),
+            verdict=verdict,
         )
         yield transaction_record(event, topic=topic, source=source)
 
@@ -60,8 +80,12 @@ def label_records(labels: Sequence[DueLabel], *, topic: str, source: str) -> Ite
     """The records of *labels*, in order."""
     for label in labels:
         event = LabelReported(
-            transaction_id=label.transaction_id, is_fraud=label.is_fraud, occurred_at=instant(label.occurred_ms),
-            reported_at=instant(label.reported_ms), user_id=label.user_id, source="chargeback" if label.is_fraud else "review",
+            transaction_id=label.transaction_id,
+            is_fraud=label.is_fraud,
+            occurred_at=instant(label.occurred_ms),
+            reported_at=instant(label.reported_ms),
+            user_id=label.user_id,
+            source="chargeback" if label.is_fraud else "review",
         )
         yield label_record(event, topic=topic, source=source)
 

@@ -51,10 +51,21 @@ class Feed:
     """
 
     def __init__(
-        self, producer: Producer, *, source: str, stop: threading.Event | None = None, clock: Clock | None = None,
-        history: bool = False, labels: bool = True, rate: float | None = None, speedup: float | None = None,
-        on_progress: Callable[[Counters], None] | None = None, patience_s: float = 60.0, wait: Callable[[float], bool] | None = None,
-        transactions_topic: str = topics.TRANSACTIONS.name, labels_topic: str = topics.LABELS.name,
+        self,
+        producer: Producer,
+        *,
+        source: str,
+        stop: threading.Event | None = None,
+        clock: Clock | None = None,
+        history: bool = False,
+        labels: bool = True,
+        rate: float | None = None,
+        speedup: float | None = None,
+        on_progress: Callable[[Counters], None] | None = None,
+        patience_s: float = 60.0,
+        wait: Callable[[float], bool] | None = None,
+        transactions_topic: str = topics.TRANSACTIONS.name,
+        labels_topic: str = topics.LABELS.name,
     ) -> None:
         self.stop = stop or threading.Event()
         self.counters = Counters()
@@ -96,10 +107,16 @@ class Feed:
         for reject in rejects:
             value = msgspec.json.encode(reject.values, enc_hook=str)
             headers = (
-                ("dlq.reason", reject.reason.encode()), ("dlq.detail", cut_text(reject.detail)), ("dlq.source", self._source.encode()),
-                ("dlq.row", b"%d" % reject.row), ("dlq.size", b"%d" % len(value)), ("dlq.at", at),
+                ("dlq.reason", reject.reason.encode()),
+                ("dlq.detail", cut_text(reject.detail)),
+                ("dlq.source", self._source.encode()),
+                ("dlq.row", b"%d" % reject.row),
+                ("dlq.size", b"%d" % len(value)),
+                ("dlq.at", at),
             )
-            self._outbox.send(Outgoing(self._transactions_topic + topics.DLQ_SUFFIX, value[:MAX_RECORD_BYTES], None, headers))
+            self._outbox.send(
+                Outgoing(self._transactions_topic + topics.DLQ_SUFFIX, value[:MAX_RECORD_BYTES], None, headers)
+            )
             self.counters.rejected += 1
 
     def finish(self, *, remaining_labels: bool = True) -> None:
@@ -135,9 +152,16 @@ class Feed:
     def _send_slice(self, transactions: Transactions, at: int, end: int) -> None:
         self._event_ms = max(self._event_ms, int(transactions.occurred_ms[at:end].max()))
         self._send_labels(self._event_ms)
-        self._send_all(transaction_records(
-            transactions, at, end, topic=self._transactions_topic, source=self._source, verdict=HISTORY if self.history else None,
-        ))
+        self._send_all(
+            transaction_records(
+                transactions,
+                at,
+                end,
+                topic=self._transactions_topic,
+                source=self._source,
+                verdict=HISTORY if self.history else None,
+            )
+        )
         if self._schedule is not None:
             self._schedule.add(transactions, at, end)
         self.counters.transactions += end - at

@@ -52,7 +52,9 @@ class Batch:
             return self
         last = np.sort(np.concatenate([self.numbers, [row.row for row in self.malformed]]))[rows - 1]
         kept = int(np.searchsorted(self.numbers, last, side="right"))
-        return Batch(self.table.slice(0, kept), self.numbers[:kept], tuple(row for row in self.malformed if row.row <= last))
+        return Batch(
+            self.table.slice(0, kept), self.numbers[:kept], tuple(row for row in self.malformed if row.row <= last)
+        )
 
 
 @dataclass(frozen=True)
@@ -156,7 +158,10 @@ def _read_csv(path: Path, zipped: bool, columns: Sequence[str]) -> Iterator[Batc
                 read_options=arrow_csv.ReadOptions(use_threads=False, block_size=_BLOCK_BYTES),
                 parse_options=arrow_csv.ParseOptions(invalid_row_handler=malformed),
                 convert_options=arrow_csv.ConvertOptions(
-                    include_columns=list(columns), column_types=dict.fromkeys(columns, pa.string()), strings_can_be_null=True, null_values=_MISSING,
+                    include_columns=list(columns),
+                    column_types=dict.fromkeys(columns, pa.string()),
+                    strings_can_be_null=True,
+                    null_values=_MISSING,
                 ),
             )
             for table in reader:
@@ -166,4 +171,8 @@ def _read_csv(path: Path, zipped: bool, columns: Sequence[str]) -> Iterator[Batc
             raise UnreadableFile(f"{path} after row {malformed.at - 1}: {error}") from error
         _, new = malformed.numbers(0)
         if new:
-            yield Batch(pa.RecordBatch.from_pydict({name: pa.array([], pa.string()) for name in columns}), np.empty(0, np.int64), new)
+            yield Batch(
+                pa.RecordBatch.from_pydict({name: pa.array([], pa.string()) for name in columns}),
+                np.empty(0, np.int64),
+                new,
+            )

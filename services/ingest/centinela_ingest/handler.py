@@ -30,7 +30,11 @@ class IngestHandler:
     """
 
     def __init__(
-        self, max_batch: int, *, transactions_topic: str = topics.TRANSACTIONS.name, labels_topic: str = topics.LABELS.name
+        self,
+        max_batch: int,
+        *,
+        transactions_topic: str = topics.TRANSACTIONS.name,
+        labels_topic: str = topics.LABELS.name,
     ) -> None:
         self._transactions, self._labels = Parser(TransactionIn, max_batch), Parser(LabelIn, max_batch)
         self._transactions_topic, self._labels_topic = transactions_topic, labels_topic
@@ -42,7 +46,10 @@ class IngestHandler:
             RequestRefused: Nothing of the request is accepted.
         """
         events = self._transactions.parse(body, now)
-        records = [transaction_record(e, topic=self._transactions_topic, source=SOURCE, traceparent=traceparent) for e in events]
+        records = [
+            transaction_record(e, topic=self._transactions_topic, source=SOURCE, traceparent=traceparent)
+            for e in events
+        ]
         return _accepted(ids(events), records, events[0].user_id)
 
     def labels(self, body: bytes, now: datetime, traceparent: str) -> Accepted:

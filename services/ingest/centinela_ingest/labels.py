@@ -34,8 +34,11 @@ class LabelSchedule:
         """Take up the labels of rows ``start .. end - 1``."""
         for row in np.flatnonzero(transactions.reported_ms[start:end] != NEVER) + start:
             label = DueLabel(
-                int(transactions.reported_ms[row]), transactions.transaction_id[row], transactions.user_id[row],
-                bool(transactions.is_fraud[row]), int(transactions.occurred_ms[row]),
+                int(transactions.reported_ms[row]),
+                transactions.transaction_id[row],
+                transactions.user_id[row],
+                bool(transactions.is_fraud[row]),
+                int(transactions.occurred_ms[row]),
             )
             heapq.heappush(self._heap, (label.reported_ms, self._count, label))
             self._count += 1

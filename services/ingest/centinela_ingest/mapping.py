@@ -24,7 +24,8 @@ class MappingError(CentinelaError):
 
 
 class TimeRule(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """How ``occurred_at`` is read: as a number of *unit* from *base*, or (no unit) as a timestamp, in *zone* where it names none."""
+    """How ``occurred_at`` is read: as a number of *unit* from *base*, or (no unit) as a timestamp, in *zone* where it
+    names none."""
 
     unit: Unit | None = None
     base: datetime = datetime(1970, 1, 1, tzinfo=UTC)
@@ -65,7 +66,9 @@ class Mapping(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             MappingError: Names the missing columns and those that are there.
         """
         if missing := [name for name in self.wanted if name not in columns]:
-            raise MappingError(f"{source} has no column {_list(missing)}, which the mapping names; its columns: {_list(columns)}")
+            raise MappingError(
+                f"{source} has no column {_list(missing)}, which the mapping names; its columns: {_list(columns)}"
+            )
 
 
 def shipped(name: str) -> Mapping:
@@ -85,7 +88,9 @@ def load_mapping(choice: str) -> Mapping:
     try:
         return _parse(path.read_text("utf-8"), choice)
     except (OSError, UnicodeDecodeError) as error:
-        raise MappingError(f"mapping {choice!r} is neither {_list(SHIPPED)} nor a file that can be read ({error})") from error
+        raise MappingError(
+            f"mapping {choice!r} is neither {_list(SHIPPED)} nor a file that can be read ({error})"
+        ) from error
 
 
 def detect(columns: Sequence[str], source: str) -> tuple[str, Mapping]:
@@ -110,7 +115,9 @@ def detect(columns: Sequence[str], source: str) -> tuple[str, Mapping]:
 def _parse(text: str, source: str) -> Mapping:
     try:
         content: Any = yaml.safe_load(text)
-    except Exception as error:  # beside its own error, AttributeError, ValueError and RecursionError for dates, numbers and nesting
+    except (
+        Exception
+    ) as error:  # beside its own error, AttributeError, ValueError and RecursionError for dates, numbers and nesting
         raise MappingError(f"mapping {source}: no YAML ({error})") from error
     try:
         mapping = msgspec.convert(content, Mapping)
@@ -122,7 +129,9 @@ def _parse(text: str, source: str) -> Mapping:
     if len(set(mapping.columns.values())) < len(mapping.columns):
         raise MappingError(f"mapping {source}: columns names one field twice")
     if mapping.column("transaction_id") is None and not mapping.id_prefix:
-        raise MappingError(f"mapping {source}: without a column for 'transaction_id' an id_prefix is needed, to number the rows with")
+        raise MappingError(
+            f"mapping {source}: without a column for 'transaction_id' an id_prefix is needed, to number the rows with"
+        )
     if mapping.time.base.tzinfo is None:
         raise MappingError(f"mapping {source}: time.base needs a zone, such as a closing Z")
     try:

@@ -12,35 +12,74 @@ from centinela.security.described import DENIALS, OPTIONAL, SCHEMES
 from centinela_ingest.requests import LabelIn, TransactionIn
 
 _TRANSACTION = {
-    "transaction_id": "tx-0001", "user_id": "u-42", "terminal_id": "t-7", "occurred_at": "2026-03-01T10:15:30Z", "amount": 100.5,
-    "currency": "EUR", "attributes": {"v1": 0.5, "v2": -1.2},
+    "transaction_id": "tx-0001",
+    "user_id": "u-42",
+    "terminal_id": "t-7",
+    "occurred_at": "2026-03-01T10:15:30Z",
+    "amount": 100.5,
+    "currency": "EUR",
+    "attributes": {"v1": 0.5, "v2": -1.2},
 }
 _LABEL = {
-    "transaction_id": "tx-0001", "user_id": "u-42", "is_fraud": True, "occurred_at": "2026-03-01T10:15:30Z", "reported_at": "2026-03-08T09:00:00Z",
+    "transaction_id": "tx-0001",
+    "user_id": "u-42",
+    "is_fraud": True,
+    "occurred_at": "2026-03-01T10:15:30Z",
+    "reported_at": "2026-03-08T09:00:00Z",
 }
-_SCHEMAS, _COMPONENTS = msgspec.json.schema_components([TransactionIn, LabelIn], ref_template="#/components/schemas/{name}")
-_REFUSAL = {"type": "object", "required": ["error", "detail"], "properties": {
-    "error": {"type": "string"}, "detail": {"type": "string"}, "field": {"type": "string"}, "index": {"type": "integer"},
-}}
+_SCHEMAS, _COMPONENTS = msgspec.json.schema_components(
+    [TransactionIn, LabelIn], ref_template="#/components/schemas/{name}"
+)
+_REFUSAL = {
+    "type": "object",
+    "required": ["error", "detail"],
+    "properties": {
+        "error": {"type": "string"},
+        "detail": {"type": "string"},
+        "field": {"type": "string"},
+        "index": {"type": "integer"},
+    },
+}
 _COMPONENTS["TransactionIn"]["properties"].pop("verdict")
 
 
 def _operation(schema: dict[str, Any], example: dict[str, Any]) -> dict[str, Any]:
     def answer(description: str) -> dict[str, Any]:
-        return {"description": description, "content": {"application/json": {"schema": {"$ref": "#/components/schemas/Refusal"}}}}
+        return {
+            "description": description,
+            "content": {"application/json": {"schema": {"$ref": "#/components/schemas/Refusal"}}},
+        }
 
     body = {"oneOf": [schema, {"type": "array", "items": schema, "minItems": 1}]}
-    accepted = {"type": "object", "properties": {"accepted": {"type": "integer"}, "transaction_ids": {"type": "array", "items": {"type": "string"}}}}
+    accepted = {
+        "type": "object",
+        "properties": {
+            "accepted": {"type": "integer"},
+            "transaction_ids": {"type": "array", "items": {"type": "string"}},
+        },
+    }
     return {
         "responses": {
             202: {"description": "Kafka has all of it.", "content": {"application/json": {"schema": accepted}}},
-            400: answer("No JSON, or a header that does not hold."), **{status: answer(text) for status, text in (DENIALS | REFUSALS).items()},
-            413: answer("Too large, or too many."), 422: answer("A field does not hold; nothing was taken."),
+            400: answer("No JSON, or a header that does not hold."),
+            **{status: answer(text) for status, text in (DENIALS | REFUSALS).items()},
+            413: answer("Too large, or too many."),
+            422: answer("A field does not hold; nothing was taken."),
             503: answer("Kafka does not answer; send the same again after `Retry-After`."),
         },
-        "openapi_extra": {"security": OPTIONAL, "parameters": [TIMEOUT_PARAMETER], "requestBody": {"required": True, "content": {"application/json": {
-            "schema": body, "examples": {"one": {"value": example}, "batch": {"value": [example]}},
-        }}}},
+        "openapi_extra": {
+            "security": OPTIONAL,
+            "parameters": [TIMEOUT_PARAMETER],
+            "requestBody": {
+                "required": True,
+                "content": {
+                    "application/json": {
+                        "schema": body,
+                        "examples": {"one": {"value": example}, "batch": {"value": [example]}},
+                    }
+                },
+            },
+        },
     }
 
 

@@ -26,9 +26,21 @@ class Outbox:
     """
 
     def __init__(
-        self, producer: Producer, clock: Clock, wait: Callable[[float], bool], *, patience_s: float = 60.0, window: int = 20_000
+        self,
+        producer: Producer,
+        clock: Clock,
+        wait: Callable[[float], bool],
+        *,
+        patience_s: float = 60.0,
+        window: int = 20_000,
     ) -> None:
-        self._producer, self._clock, self._wait, self._patience, self._window = producer, clock, wait, patience_s, window
+        self._producer, self._clock, self._wait, self._patience, self._window = (
+            producer,
+            clock,
+            wait,
+            patience_s,
+            window,
+        )
         self._in_flight: deque[Delivery] = deque()
         self.acknowledged = 0
         self.undelivered = 0

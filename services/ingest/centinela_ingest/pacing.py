@@ -22,7 +22,9 @@ class Pacer:
         speedup: Seconds of event time that pass in a second; None for no tie to event time.
     """
 
-    def __init__(self, clock: Clock, wait: Callable[[float], bool], *, rate: float | None = None, speedup: float | None = None) -> None:
+    def __init__(
+        self, clock: Clock, wait: Callable[[float], bool], *, rate: float | None = None, speedup: float | None = None
+    ) -> None:
         if (rate is not None and rate <= 0) or (speedup is not None and speedup <= 0):
             raise ValueError("rate and speedup must be above 0")
         self._clock, self._wait, self._rate, self._speedup = clock, wait, rate, speedup

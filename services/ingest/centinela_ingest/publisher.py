@@ -60,7 +60,9 @@ class KafkaWatch:
         consumer: Used by this watch only.
     """
 
-    def __init__(self, consumer: Consumer, topics: Sequence[str], state: KafkaState, stop: threading.Event, every_s: float = 1.0) -> None:
+    def __init__(
+        self, consumer: Consumer, topics: Sequence[str], state: KafkaState, stop: threading.Event, every_s: float = 1.0
+    ) -> None:
         self._consumer, self._topics, self._state, self._stop, self._every = consumer, topics, state, stop, every_s
 
     def run(self) -> None:
@@ -91,13 +93,27 @@ class Publisher:
     Args:
         patience_s: Kafka counts as away where it has not acknowledged for so long.
         most: Requests that wait at once; the caller sees to it that there are no more.
-        on_fatal: Called where the client fails in a way that trying again does not mend; the error goes to the request too.
+        on_fatal: Called where the client fails in a way that trying again does not mend; the error goes to the request
+            too.
     """
 
     def __init__(
-        self, producer: Producer, state: KafkaState, clock: Clock, *, patience_s: float, most: int, on_fatal: Callable[[Exception], None],
+        self,
+        producer: Producer,
+        state: KafkaState,
+        clock: Clock,
+        *,
+        patience_s: float,
+        most: int,
+        on_fatal: Callable[[Exception], None],
     ) -> None:
-        self._producer, self._state, self._clock, self._patience, self._on_fatal = producer, state, clock, patience_s, on_fatal
+        self._producer, self._state, self._clock, self._patience, self._on_fatal = (
+            producer,
+            state,
+            clock,
+            patience_s,
+            on_fatal,
+        )
         self._threads = ThreadPoolExecutor(most, thread_name_prefix="publish")
 
     async def publish(self, records: Sequence[Outgoing], deadline: Deadline) -> None:

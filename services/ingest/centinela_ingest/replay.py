@@ -19,7 +19,14 @@ _SHOWN_REJECTS = 5
 
 
 def replay_table(
-    table: TableFile, mapping: Mapping, feed: Feed, *, labels: LabelRule, now: datetime, limit: int | None = None, echo_rejects: bool = True
+    table: TableFile,
+    mapping: Mapping,
+    feed: Feed,
+    *,
+    labels: LabelRule,
+    now: datetime,
+    limit: int | None = None,
+    echo_rejects: bool = True,
 ) -> bool:
     """Send the rows of *table*, and at its end the labels that are left.
 
@@ -53,16 +60,37 @@ def replay_table(
 
 def replay(
     file: Annotated[Path, typer.Argument(help="CSV (also gzipped) or Parquet.")],
-    mapping: Annotated[str | None, typer.Option(help="ulb, handbook, or the path of a mapping of your own; found by the column names if not given.")] = None,
+    mapping: Annotated[
+        str | None,
+        typer.Option(
+            help="ulb, handbook, or the path of a mapping of your own; found by the column names if not given."
+        ),
+    ] = None,
     rate: Annotated[str | None, typer.Option(metavar="N/s", help="Transactions a second at most.")] = None,
-    speedup: Annotated[str | None, typer.Option(metavar="X", help="Keep the distances of event time, X times as fast.")] = None,
+    speedup: Annotated[
+        str | None, typer.Option(metavar="X", help="Keep the distances of event time, X times as fast.")
+    ] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Rows read at most.")] = None,
-    history: Annotated[bool, typer.Option("--history", help="Load as labelled history: feeds features and training data, needs no model, gets no score.")] = False,
-    labels: Annotated[bool, typer.Option(help="Send labels after their delay in event time, those left at the end.")] = True,
+    history: Annotated[
+        bool,
+        typer.Option(
+            "--history",
+            help="Load as labelled history: feeds features and training data, needs no model, gets no score.",
+        ),
+    ] = False,
+    labels: Annotated[
+        bool, typer.Option(help="Send labels after their delay in event time, those left at the end.")
+    ] = True,
     label_delay_days: Annotated[float, typer.Option(min=0, help="Days between a transaction and its label.")] = 7.0,
-    genuine_labels: Annotated[bool, typer.Option(help="Send labels of genuine transactions too, not only of frauds.")] = False,
-    id_prefix: Annotated[str | None, typer.Option(help="Goes before each transaction id; tells one file's rows from another's.")] = None,
-    patience: Annotated[float, typer.Option(min=0, help="Seconds that Kafka may take nothing before the run is given up.")] = 60.0,
+    genuine_labels: Annotated[
+        bool, typer.Option(help="Send labels of genuine transactions too, not only of frauds.")
+    ] = False,
+    id_prefix: Annotated[
+        str | None, typer.Option(help="Goes before each transaction id; tells one file's rows from another's.")
+    ] = None,
+    patience: Annotated[
+        float, typer.Option(min=0, help="Seconds that Kafka may take nothing before the run is given up.")
+    ] = 60.0,
 ) -> None:
     """Send a file of transactions through Kafka, in its order, with its labels once their time has come.
 
@@ -82,6 +110,13 @@ def replay(
     now = SystemClock().now()
     rule = LabelRule(timedelta(days=label_delay_days) if labels else None, genuine_labels)
     send_run(
-        file.name, min(table.rows, limit or table.rows), lambda feed: replay_table(table, chosen, feed, labels=rule, now=now, limit=limit),
-        source=f"replay/{file.name}", history=history, labels=labels, rate=pace, speedup=speed, patience_s=patience,
+        file.name,
+        min(table.rows, limit or table.rows),
+        lambda feed: replay_table(table, chosen, feed, labels=rule, now=now, limit=limit),
+        source=f"replay/{file.name}",
+        history=history,
+        labels=labels,
+        rate=pace,
+        speedup=speed,
+        patience_s=patience,
     )

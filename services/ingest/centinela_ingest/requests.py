@@ -40,7 +40,9 @@ class RequestRefused(Exception):
         index: Which of a batch, from 0; None for one object.
     """
 
-    def __init__(self, status: int, error: str, detail: str, *, field: str | None = None, index: int | None = None) -> None:
+    def __init__(
+        self, status: int, error: str, detail: str, *, field: str | None = None, index: int | None = None
+    ) -> None:
         super().__init__(f"{error}: {detail}")
         self.status, self.error, self.detail, self.field, self.index = status, error, detail, field, index
 
@@ -90,11 +92,15 @@ def _require_sound(event: TransactionReceived | LabelReported, now: datetime, in
 
 def _require_time(field: str, instant: datetime, now: datetime, index: int | None) -> None:
     if not EARLIEST_YEAR <= instant.year < 9999:
-        raise RequestRefused(422, "invalid_field", f"the year must lie between {EARLIEST_YEAR} and 9998", field=field, index=index)
+        raise RequestRefused(
+            422, "invalid_field", f"the year must lie between {EARLIEST_YEAR} and 9998", field=field, index=index
+        )
     try:
         require_plausible_time(instant, now)
     except InvalidRecord as error:
-        raise RequestRefused(422, error.reason, f"{instant.isoformat()} is more than a day ahead", field=field, index=index) from error
+        raise RequestRefused(
+            422, error.reason, f"{instant.isoformat()} is more than a day ahead", field=field, index=index
+        ) from error
 
 
 def _invalid(message: str, body: bytes) -> RequestRefused:
@@ -129,12 +135,15 @@ def _not_finite(body: bytes) -> RequestRefused | None:
     for index, item in enumerate(content) if isinstance(content, list) else ((None, content),):
         for path, value in _leaves(item, ()):
             if isinstance(value, float) and not math.isfinite(value):
-                return RequestRefused(422, "invalid_field", "not a finite number", field=".".join(path) or None, index=index)
+                return RequestRefused(
+                    422, "invalid_field", "not a finite number", field=".".join(path) or None, index=index
+                )
     return None
 
 
 def _leaves(value: Any, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], Any]]:
-    """What stands where a field of an event can stand; deeper down nothing is ours, and naming it would cost more than reading it."""
+    """What stands where a field of an event can stand; deeper down nothing is ours, and naming it would cost more than
+    reading it."""
     if len(path) > _DEEPEST:
         return
     if isinstance(value, dict):
@@ -152,7 +161,12 @@ def _named_attribute(body: bytes, field: str, index: int | None) -> str | None:
     content, parent = _lenient(body), field.removesuffix("[...]")
     try:
         values = (content[index] if index is not None else content)[parent].items()
-    except (AttributeError, IndexError, KeyError, TypeError):  # the field at fault was the first of two of that name, or the rest is no JSON
+    except (
+        AttributeError,
+        IndexError,
+        KeyError,
+        TypeError,
+    ):  # the field at fault was the first of two of that name, or the rest is no JSON
         return None
     return next((f"{parent}.{name}" for name, value in values if not _is_number(value)), None)
 

@@ -56,7 +56,9 @@ class _Problems:
         self.bad |= mask
 
 
-def to_transactions(batch: Batch, mapping: Mapping, labels: LabelRule, now: datetime) -> tuple[Transactions, list[Reject]]:
+def to_transactions(
+    batch: Batch, mapping: Mapping, labels: LabelRule, now: datetime
+) -> tuple[Transactions, list[Reject]]:
     """The good rows of *batch* as transactions, and the others.
 
     Args:
@@ -71,7 +73,9 @@ def to_transactions(batch: Batch, mapping: Mapping, labels: LabelRule, now: date
         raise UnreadableFile(f"a column has another type than its field: {error}") from error
 
 
-def _to_transactions(batch: Batch, mapping: Mapping, labels: LabelRule, now: datetime) -> tuple[Transactions, list[Reject]]:
+def _to_transactions(
+    batch: Batch, mapping: Mapping, labels: LabelRule, now: datetime
+) -> tuple[Transactions, list[Reject]]:
     table, numbers = batch.table, batch.numbers
     problems = _Problems(table.num_rows)
 
@@ -81,9 +85,20 @@ def _to_transactions(batch: Batch, mapping: Mapping, labels: LabelRule, now: dat
 
     ids = _ids(column("transaction_id"), "transaction_id", problems, required=True)
     prefix = mapping.id_prefix
-    ids = np.array([prefix + i if i is not None else None for i in ids] if ids is not None else [f"{prefix}{n:09d}" for n in numbers], dtype=object)
+    ids = np.array(
+        (
+            [prefix + i if i is not None else None for i in ids]
+            if ids is not None
+            else [f"{prefix}{n:09d}" for n in numbers]
+        ),
+        dtype=object,
+    )
     occurred_ms = _times(table.column(mapping.column("occurred_at")), mapping.time, problems)
-    problems.add(occurred_ms > int((now + FUTURE_TOLERANCE).timestamp() * 1_000), "time_in_future", "occurred_at: more than a day ahead")
+    problems.add(
+        occurred_ms > int((now + FUTURE_TOLERANCE).timestamp() * 1_000),
+        "time_in_future",
+        "occurred_at: more than a day ahead",
+    )
     amount = _numbers(table.column(mapping.column("amount")), "amount", problems)
     problems.add(~np.isfinite(amount), "invalid_field", "amount: missing or not finite")
     problems.add((amount < 0) | (amount > AMOUNT_LIMIT), "invalid_field", "amount: negative or above 1e9")
@@ -103,12 +118,22 @@ def _to_transactions(batch: Batch, mapping: Mapping, labels: LabelRule, now: dat
     good = ~problems.bad
     nobody = np.full(table.num_rows, None, dtype=object)
     transactions = Transactions(
-        transaction_id=ids[good], occurred_ms=occurred_ms[good], amount=amount[good],
-        user_id=(user if user is not None else nobody)[good], terminal_id=(terminal if terminal is not None else nobody)[good],
-        attribute_names=names, attributes=attributes[good], is_fraud=fraud[good], reported_ms=reported[good],
+        transaction_id=ids[good],
+        occurred_ms=occurred_ms[good],
+        amount=amount[good],
+        user_id=(user if user is not None else nobody)[good],
+        terminal_id=(terminal if terminal is not None else nobody)[good],
+        attribute_names=names,
+        attributes=attributes[good],
+        is_fraud=fraud[good],
+        reported_ms=reported[good],
     )
     rejects = [
-        Reject(int(numbers[index]), *problems.first[index], {name: _value(table.column(name)[index]) for name in mapping.wanted})
+        Reject(
+            int(numbers[index]),
+            *problems.first[index],
+            {name: _value(table.column(name)[index]) for name in mapping.wanted},
+        )
         for index in sorted(problems.first)
     ]
     rejects += [Reject(row.row, "malformed_row", row.detail, {"text": row.text}) for row in batch.malformed]
@@ -123,10 +148,15 @@ def _value(cell: pa.Scalar) -> Any:
         return getattr(cell, "value", None)
 
 
-def _ids(column: pa.Array | None, field: str, problems: _Problems, required: bool = False) -> NDArray[np.object_] | None:
+def _ids(
+    column: pa.Array | None, field: str, problems: _Problems, required: bool = False
+) -> NDArray[np.object_] | None:
     if column is None:
         return None
-    if pa.types.is_floating(column.type) and compute.all(compute.equal(column, compute.floor(column))).as_py() is not False:
+    if (
+        pa.types.is_floating(column.type)
+        and compute.all(compute.equal(column, compute.floor(column))).as_py() is not False
+    ):
         with suppress(pa.ArrowInvalid):  # beyond what an integer holds: as it stands
             column = column.cast(pa.int64())
     ids = np.array(column.cast(pa.string()).to_pylist(), dtype=object)
@@ -178,9 +208,12 @@ def _times(column: pa.Array, rule: TimeRule, problems: _Problems) -> NDArray[np.
 
 
 def _localized(naive: pd.Series[Any], rule: TimeRule) -> pd.Series[Any]:
-    """Times without a zone, as times of the rule's; an hour that a clock shows twice counts as its later, one it skips moves on."""
+    """Times without a zone, as times of the rule's; an hour that a clock shows twice counts as its later, one it skips
+    moves on."""
     ambiguous: Any = np.zeros(len(naive), dtype=bool)
-    times: pd.Series[Any] = naive.dt.tz_localize(rule.tz(), ambiguous=ambiguous, nonexistent="shift_forward").dt.tz_convert("UTC")
+    times: pd.Series[Any] = naive.dt.tz_localize(
+        rule.tz(), ambiguous=ambiguous, nonexistent="shift_forward"
+    ).dt.tz_convert("UTC")
     return times
 
 
@@ -191,5 +224,9 @@ def _flags(column: pa.Array | None, count: int, problems: _Problems) -> tuple[ND
     text = [value and value.strip().lower() for value in column.cast(pa.string()).to_pylist()]
     fraud = np.array([value in _TRUE for value in text], dtype=bool)
     missing = np.array([not value for value in text], dtype=bool)
-    problems.add(np.array([bool(value) and value not in _TRUE | _FALSE for value in text], dtype=bool), "invalid_field", "is_fraud: neither 0 nor 1")
+    problems.add(
+        np.array([bool(value) and value not in _TRUE | _FALSE for value in text], dtype=bool),
+        "invalid_field",
+        "is_fraud: neither 0 nor 1",
+    )
     return fraud, ~missing

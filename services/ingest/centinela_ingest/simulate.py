@@ -15,7 +15,8 @@ from centinela_ingest.simulator import Drift, Profile, Simulation, parse_drift
 
 
 def simulate_days(simulation: Simulation, feed: Feed, *, days: int, first_day: int = 0) -> bool:
-    """Send *days* days from *first_day* on, and at the end the labels that are left. False where the feed was stopped before.
+    """Send *days* days from *first_day* on, and at the end the labels that are left. False where the feed was stopped
+    before.
 
     Raises:
         DeliveryIncomplete: Kafka did not take everything.
@@ -30,23 +31,47 @@ def simulate(
     seed: Annotated[int, typer.Option(min=0, help="Equal seeds give equal streams.")] = 0,
     customers: Annotated[int, typer.Option(min=1, help="Each makes about two transactions a day.")] = 5_000,
     terminals: Annotated[int, typer.Option(min=1, help="Spread over the same grid as the customers.")] = 10_000,
-    scenario: Annotated[list[str] | None, typer.Option(metavar="NAME@DAY", help="Drift: card_testing, covariate or season, as NAME@START[-END][:STRENGTH] in days. May be repeated.")] = None,
+    scenario: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME@DAY",
+            help="Drift: card_testing, covariate or season, as NAME@START[-END][:STRENGTH] in days. May be repeated.",
+        ),
+    ] = None,
     start: Annotated[datetime, typer.Option(formats=["%Y-%m-%d"], help="Date of day 0.")] = datetime(2025, 1, 1),  # noqa: DTZ001
     first_day: Annotated[int, typer.Option(min=0, help="Day to begin with; days do not depend on those before.")] = 0,
     rate: Annotated[str | None, typer.Option(metavar="N/s", help="Transactions a second at most.")] = None,
-    speedup: Annotated[str | None, typer.Option(metavar="X", help="Keep the distances of event time, X times as fast.")] = None,
-    history: Annotated[bool, typer.Option("--history", help="Load as labelled history: feeds features and training data, needs no model, gets no score.")] = False,
+    speedup: Annotated[
+        str | None, typer.Option(metavar="X", help="Keep the distances of event time, X times as fast.")
+    ] = None,
+    history: Annotated[
+        bool,
+        typer.Option(
+            "--history",
+            help="Load as labelled history: feeds features and training data, needs no model, gets no score.",
+        ),
+    ] = False,
     labels: Annotated[bool, typer.Option(help="Send the reports of fraud, about a week after the transaction.")] = True,
-    patience: Annotated[float, typer.Option(min=0, help="Seconds that Kafka may take nothing before the run is given up.")] = 60.0,
+    patience: Annotated[
+        float, typer.Option(min=0, help="Seconds that Kafka may take nothing before the run is given up.")
+    ] = 60.0,
 ) -> None:
     """Send days of simulated transactions through Kafka: same seed, same stream."""
     pace, speed = parse_number(rate, "/s", "--rate"), parse_number(speedup, "x", "--speedup")
     require_past(start.date(), first_day + days, SystemClock().now())
-    profile = Profile(seed=seed, customers=customers, terminals=terminals, start=start.date(), drifts=_drifts(scenario or []))
+    profile = Profile(
+        seed=seed, customers=customers, terminals=terminals, start=start.date(), drifts=_drifts(scenario or [])
+    )
     send_run(
-        f"day {first_day} to {first_day + days - 1}", None,
+        f"day {first_day} to {first_day + days - 1}",
+        None,
         lambda feed: simulate_days(Simulation(profile), feed, days=days, first_day=first_day),
-        source="simulator", history=history, labels=labels, rate=pace, speedup=speed, patience_s=patience,
+        source="simulator",
+        history=history,
+        labels=labels,
+        rate=pace,
+        speedup=speed,
+        patience_s=patience,
     )
 
 
@@ -66,4 +91,7 @@ def require_past(start: date, days: int, now: datetime) -> None:
     end = datetime.combine(start, time(), UTC) + timedelta(days=days)
     if end > now + FUTURE_TOLERANCE:
         latest = (now - timedelta(days=days)).date()
-        raise typer.BadParameter(f"day {days - 1} lies in the future, where the stream refuses it; start on {latest} or before", param_hint="--start")
+        raise typer.BadParameter(
+            f"day {days - 1} lies in the future, where the stream refuses it; start on {latest} or before",
+            param_hint="--start",
+        )

@@ -21,9 +21,9 @@ _MAGIC = b"TAB2"
 class Block(NamedTuple):
     """The terminals' transactions of one committed batch of one partition.
 
-    All activity of the partition up to ``watermark`` (event time, ms) is in this block or an earlier one. ``writer`` and
-    ``sequence`` name the block. ``terminals`` and ``ids`` are hashes, ``times`` ms; each of shape (n,). ``end``: of an ``IDLE``
-    partition, the offset at which it ended when all of it had been read.
+    All activity of the partition up to ``watermark`` (event time, ms) is in this block or an earlier one. ``writer``
+    and ``sequence`` name the block. ``terminals`` and ``ids`` are hashes, ``times`` ms; each of shape (n,). ``end``: of
+    an ``IDLE`` partition, the offset at which it ended when all of it had been read.
     """
 
     watermark: int
@@ -38,7 +38,14 @@ class Block(NamedTuple):
 def pack_block(block: Block) -> bytes:
     """*block* as 40 bytes and 24 per transaction, little-endian."""
     header = _HEADER.pack(_MAGIC, len(block.ids), block.watermark, block.writer, block.sequence, block.end)
-    return b"".join((header, block.terminals.astype("<u8").tobytes(), block.times.astype("<i8").tobytes(), block.ids.astype("<u8").tobytes()))
+    return b"".join(
+        (
+            header,
+            block.terminals.astype("<u8").tobytes(),
+            block.times.astype("<i8").tobytes(),
+            block.ids.astype("<u8").tobytes(),
+        )
+    )
 
 
 def unpack_block(value: bytes | None) -> Block:
@@ -51,23 +58,29 @@ def unpack_block(value: bytes | None) -> Block:
         raise InvalidRecord("invalid_block", "shorter than a block's header")
     magic, n, watermark, writer, sequence, end = _HEADER.unpack_from(value)
     if magic != _MAGIC or len(value) != _HEADER.size + 24 * n:
-        raise InvalidRecord("invalid_block", f"{len(value)} bytes beginning with {magic!r} are no block of {n} transactions")
+        raise InvalidRecord(
+            "invalid_block", f"{len(value)} bytes beginning with {magic!r} are no block of {n} transactions"
+        )
     terminals, times, ids = (
-        np.frombuffer(value, dtype, n, _HEADER.size + 8 * n * column) for column, dtype in enumerate(("<u8", "<i8", "<u8"))
+        np.frombuffer(value, dtype, n, _HEADER.size + 8 * n * column)
+        for column, dtype in enumerate(("<u8", "<i8", "<u8"))
     )
-    return Block(watermark, writer, sequence, terminals.astype(np.uint64), times.astype(np.int64), ids.astype(np.uint64), end)
+    return Block(
+        watermark, writer, sequence, terminals.astype(np.uint64), times.astype(np.int64), ids.astype(np.uint64), end
+    )
 
 
 class Gate:
     """How far in event time a transaction may be scored, so that the terminal windows it reads are complete.
 
-    Those windows end 7 days before the transaction, and events may be 2 days late: it may be scored as soon as every partition has
-    announced a watermark no more than 5 days behind it. A partition held back announces the time of the transaction that it holds, so the one
-    that is furthest behind always goes on. A partition without records for a while is announced ``IDLE`` by its owner and
-    then counts as infinitely far; the first record it gets brings its watermark back. Its owner may be gone by then, so whoever would
-    outrun the last watermark of an idle partition asks first whether it still ends where it was idle (``doubtful``). Until every partition has
-    announced something, nothing with a terminal is scored: at a cold start that takes as long as an owner needs to call its empty
-    partitions idle (``CENTINELA_IDLE_AFTER_S``). A partition whose owner died stays where it is until it has a new owner.
+    Those windows end 7 days before the transaction, and events may be 2 days late: it may be scored as soon as every
+    partition has announced a watermark no more than 5 days behind it. A partition held back announces the time of the
+    transaction that it holds, so the one that is furthest behind always goes on. A partition without records for a
+    while is announced ``IDLE`` by its owner and then counts as infinitely far; the first record it gets brings its
+    watermark back. Its owner may be gone by then, so whoever would outrun the last watermark of an idle partition asks
+    first whether it still ends where it was idle (``doubtful``). Until every partition has announced something, nothing
+    with a terminal is scored: at a cold start that takes as long as an owner needs to call its empty partitions idle
+    (``CENTINELA_IDLE_AFTER_S``). A partition whose owner died stays where it is until it has a new owner.
 
     Args:
         partitions: All partitions of ``transactions``.
@@ -78,7 +91,8 @@ class Gate:
         self._idle: dict[int, int] = {}
 
     def announce(self, partition: int, watermark: int, end: int = 0) -> None:
-        """*partition* stands at *watermark*, or is ``IDLE`` at its *end*. A partition that ``transactions`` does not have is ignored."""
+        """*partition* stands at *watermark*, or is ``IDLE`` at its *end*. A partition that ``transactions`` does not
+        have is ignored."""
         if partition not in self._watermarks:
             return
         if watermark == IDLE:
@@ -104,8 +118,11 @@ class Gate:
         return least if least == IDLE else least + SKEW_MS
 
     def doubtful(self, time: int) -> dict[int, int]:
-        """Idle partitions whose last watermark does not reach a transaction of *time*, ms, with the offsets that they ended at."""
-        return {p: end for p, end in self._idle.items() if (last := self._watermarks[p]) is None or time > last + SKEW_MS}
+        """Idle partitions whose last watermark does not reach a transaction of *time*, ms, with the offsets that they
+        ended at."""
+        return {
+            p: end for p, end in self._idle.items() if (last := self._watermarks[p]) is None or time > last + SKEW_MS
+        }
 
     def disbelieve(self, partition: int) -> None:
         """*partition* has records since it was idle: it stands where it last stood."""
@@ -113,7 +130,11 @@ class Gate:
 
     def facts(self) -> dict[str, int]:
         """What was announced, for a snapshot."""
-        stood = {f"watermark:{partition}": watermark for partition, watermark in self._watermarks.items() if watermark is not None}
+        stood = {
+            f"watermark:{partition}": watermark
+            for partition, watermark in self._watermarks.items()
+            if watermark is not None
+        }
         return stood | {f"idle:{partition}": end for partition, end in self._idle.items()}
 
     def restore(self, facts: Mapping[str, int]) -> None:

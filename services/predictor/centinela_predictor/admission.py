@@ -1,4 +1,5 @@
-"""Which records of ``transactions`` are transactions: the one gate before feature state, for the stream, its replay and replicas [P]."""
+"""Which records of ``transactions`` are transactions: the one gate before feature state, for the stream, its replay and
+replicas [P]."""
 
 from __future__ import annotations
 
@@ -34,7 +35,10 @@ class Admitted:
         """What stands before *offset*, of records that are all of one partition."""
         n = sum(record.offset < offset for record in self.records)
         return Admitted(
-            self.records[:n], self.events[:n], self.columns.take(np.arange(n)), [r for r in self.refused if r.record.offset < offset],
+            self.records[:n],
+            self.events[:n],
+            self.columns.take(np.arange(n)),
+            [r for r in self.refused if r.record.offset < offset],
         )
 
 
@@ -52,7 +56,13 @@ def admit(records: Sequence[Record], now: datetime, layout: FeatureLayout = BASE
     good: list[Record] = []
     events: list[TransactionReceived] = []
     for record, event in zip(records, _decoder.decode_many([r.value for r in records]), strict=True):
-        fault = event if isinstance(event, InvalidRecord) else None if event.verdict is None else verdict_fault(event.verdict)
+        fault = (
+            event
+            if isinstance(event, InvalidRecord)
+            else None
+            if event.verdict is None
+            else verdict_fault(event.verdict)
+        )
         if fault is None:
             good.append(record)
             events.append(event)  # type: ignore[arg-type]
@@ -61,7 +71,9 @@ def admit(records: Sequence[Record], now: datetime, layout: FeatureLayout = BASE
     columns = Columns.of(events, layout)
     implausible = _implausible(columns, good, round(now.timestamp() * 1000))
     if implausible.any():
-        refused += [DeadLetter.of(good[n], _time_fault(events[n], good[n], now)) for n in np.flatnonzero(implausible).tolist()]
+        refused += [
+            DeadLetter.of(good[n], _time_fault(events[n], good[n], now)) for n in np.flatnonzero(implausible).tolist()
+        ]
         keep = np.flatnonzero(~implausible)
         good, events, columns = [good[n] for n in keep], [events[n] for n in keep], columns.take(keep)
     return Admitted(good, events, columns, refused)
@@ -79,7 +91,9 @@ def verdict_fault(verdict: Verdict | None) -> InvalidRecord | None:
         except ValueError as error:
             return InvalidRecord("invalid_verdict", str(error))
         if len(verdict.features) != 8 * width:
-            return InvalidRecord("invalid_verdict", f"{len(verdict.features)} bytes of features; feature_set has {width} columns of 8")
+            return InvalidRecord(
+                "invalid_verdict", f"{len(verdict.features)} bytes of features; feature_set has {width} columns of 8"
+            )
     return None
 
 

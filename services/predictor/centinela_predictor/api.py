@@ -33,7 +33,16 @@ _encoder = msgspec.json.Encoder()
 _UNAVAILABLE: dict[type[DependencyUnavailable], str] = {NotReady: "not_ready", OutboxFull: "outbox_full"}
 
 
-def build_app(gateway: Gateway, slot: ModelSlot, standing: Standing, clock: Clock, *, deadline_s: float, in_flight: int, keys: ApiKeys) -> FastAPI:
+def build_app(
+    gateway: Gateway,
+    slot: ModelSlot,
+    standing: Standing,
+    clock: Clock,
+    *,
+    deadline_s: float,
+    in_flight: int,
+    keys: ApiKeys,
+) -> FastAPI:
     """The application; its life does not manage *gateway*'s threads.
 
     Args:
@@ -41,8 +50,15 @@ def build_app(gateway: Gateway, slot: ModelSlot, standing: Standing, clock: Cloc
         in_flight: Requests at once at most.
         keys: Who may ask for verdicts.
     """
-    app = FastAPI(title="Centinela gateway", description="Decides on card transactions; every verdict is in the log, or on the disk on its way there, before it is answered.",
-                  version="1", redoc_url=None)
+    app = FastAPI(
+        title="Centinela gateway",
+        description=(
+            "Decides on card transactions; every verdict is in the log, or on the disk on its way there, before it is"
+            " answered."
+        ),
+        version="1",
+        redoc_url=None,
+    )
     app.add_middleware(CorrelationMiddleware)
 
     requests_in_flight = InFlight(in_flight, "gateway")
@@ -130,13 +146,19 @@ async def _body(request: Request) -> bytes:
     try:
         return await read_body(request, BODY_LIMIT)
     except BodyTooLarge:
-        raise RefusedRequest(413, "too_large", None, f"the body is larger than the {BODY_LIMIT} bytes allowed") from None
+        raise RefusedRequest(
+            413, "too_large", None, f"the body is larger than the {BODY_LIMIT} bytes allowed"
+        ) from None
 
 
 def _json(body: object, status: int = 200) -> Response:
     return Response(_encoder.encode(body), status, media_type="application/json")
 
 
-def _refusal(status: int, error: str, field: str | None, detail: str, headers: dict[str, str] | None = None) -> Response:
+def _refusal(
+    status: int, error: str, field: str | None, detail: str, headers: dict[str, str] | None = None
+) -> Response:
     metrics.GATEWAY_REFUSED.labels(error).inc()
-    return Response(_encoder.encode(openapi.Refusal(error=error, field=field, detail=detail)), status, headers, "application/json")
+    return Response(
+        _encoder.encode(openapi.Refusal(error=error, field=field, detail=detail)), status, headers, "application/json"
+    )

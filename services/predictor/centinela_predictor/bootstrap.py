@@ -29,7 +29,8 @@ from centinela_predictor.threads import GuardedThread
 
 Role = Literal["gateway", "stream"]
 LIBRARIES_REST_S = 10.0
-"""A model that only scikit-learn can serve, promoted sooner after the start than this and the import, waits for the import."""
+"""A model that only scikit-learn can serve, promoted sooner after the start than this and the import, waits for the
+import."""
 
 
 @dataclass(frozen=True)
@@ -42,8 +43,15 @@ class Models:
     thread: GuardedThread
 
 
-def build_models(settings: PredictorSettings, role: Role, health: Health, clock: Clock, stop: threading.Event, *,
-                 registry: Downloads | None = None) -> Models:
+def build_models(
+    settings: PredictorSettings,
+    role: Role,
+    health: Health,
+    clock: Clock,
+    stop: threading.Event,
+    *,
+    registry: Downloads | None = None,
+) -> Models:
     """Models as this replica has them: those of the disk at once, what is promoted as soon as ``thread`` runs.
 
     The caller starts ``thread``, and closes ``producer`` after it.
@@ -52,9 +60,16 @@ def build_models(settings: PredictorSettings, role: Role, health: Health, clock:
     own_producer = producer(settings)
     events = open_table(settings, [MODEL_EVENTS.name])
     follower = ModelFollower(
-        events=events, store=BundleStore(settings.models_dir, partial(verify, trusted=trusted), clock), registry=registry or Registry(settings), slot=slot,
+        events=events,
+        store=BundleStore(settings.models_dir, partial(verify, trusted=trusted), clock),
+        registry=registry or Registry(settings),
+        slot=slot,
         load=partial(Scorer.load, layout=layout_of(settings), trusted=trusted),
-        producer=own_producer, health=health, clock=clock, model_name=settings.model_name, replica=f"{role}-{settings.slot}",
+        producer=own_producer,
+        health=health,
+        clock=clock,
+        model_name=settings.model_name,
+        replica=f"{role}-{settings.slot}",
         retry_s=settings.registry_retry_s,
     )
     follower.start_from_disk()

@@ -23,7 +23,8 @@ class Downloads(Protocol):
     """What is needed of the registry."""
 
     def download(self, version: str, dest: Path) -> Path:
-        """Put the bundle of *version* into *dest*; where it lies. Raises ``DependencyUnavailable``, ``ModelRejected``."""
+        """Put the bundle of *version* into *dest*; where it lies. Raises ``DependencyUnavailable``,
+        ``ModelRejected``."""
 
 
 @contextmanager
@@ -92,7 +93,8 @@ class BundleStore:
         return self._folder / version
 
     def link(self, alias: Alias, version: str | None) -> None:
-        """Point *alias*'s link at *version*, by one rename; None removes it. Raises ``DependencyUnavailable`` for the disk."""
+        """Point *alias*'s link at *version*, by one rename; None removes it. Raises ``DependencyUnavailable`` for the
+        disk."""
         link = self._folder / LINKS[alias]
         with _disk():
             if version is None:

@@ -45,7 +45,8 @@ class Call:
 class Plan:
     """What a call's answer consists of: an entry for each of its requests, and whether it was there before.
 
-    ``direct``: its records were sent to Kafka. ``patience_ends``: where they were not acknowledged by then (monotonic), they go to the outbox.
+    ``direct``: its records were sent to Kafka. ``patience_ends``: where they were not acknowledged by then (monotonic),
+    they go to the outbox.
     """
 
     call: Call
@@ -62,7 +63,15 @@ class Plan:
 
 def _answer(verdict: GivenVerdict, repeated: bool) -> Answer:
     return Answer(
-        transaction_id=verdict.transaction_id, is_fraud=verdict.is_fraud, fraud_probability=verdict.score, decision=verdict.decision,
-        threshold=verdict.threshold, model_version=verdict.model_version, variant=verdict.variant, reasons=verdict.reasons,
-        occurred_at=verdict.occurred_at, scored_at=verdict.scored_at, repeated=repeated,
+        transaction_id=verdict.transaction_id,
+        is_fraud=verdict.is_fraud,
+        fraud_probability=verdict.score,
+        decision=verdict.decision,
+        threshold=verdict.threshold,
+        model_version=verdict.model_version,
+        variant=verdict.variant,
+        reasons=verdict.reasons,
+        occurred_at=verdict.occurred_at,
+        scored_at=verdict.scored_at,
+        repeated=repeated,
     )

@@ -1,7 +1,8 @@
-"""From a verdict to its answer: the records go to Kafka, or to the outbox where Kafka does not acknowledge, and then the answer goes out.
+"""From a verdict to its answer: the records go to Kafka, or to the outbox where Kafka does not acknowledge, and then
+the answer goes out.
 
-A verdict is answered when the log has it or the disk has. One thread (``settle``) waits for both and writes to the outbox
-all that is late together, so that one flush of the disk serves many requests.
+A verdict is answered when the log has it or the disk has. One thread (``settle``) waits for both and writes to the
+outbox all that is late together, so that one flush of the disk serves many requests.
 """
 
 from __future__ import annotations
@@ -26,11 +27,21 @@ class Dispatch:
     """Sends what was decided, and answers.
 
     Args:
-        patience_s: Longest wait for Kafka's acknowledgement before a record goes to the outbox; at most half of what is left of the request's time.
+        patience_s: Longest wait for Kafka's acknowledgement before a record goes to the outbox; at most half of what is
+            left of the request's time.
     """
 
-    def __init__(self, producer: Producer, outbox: Outbox, link: Link, book: VerdictBook, clock: Clock, patience_s: float) -> None:
-        self._producer, self._outbox, self._link, self._book, self._clock, self._patience_s = producer, outbox, link, book, clock, patience_s
+    def __init__(
+        self, producer: Producer, outbox: Outbox, link: Link, book: VerdictBook, clock: Clock, patience_s: float
+    ) -> None:
+        self._producer, self._outbox, self._link, self._book, self._clock, self._patience_s = (
+            producer,
+            outbox,
+            link,
+            book,
+            clock,
+            patience_s,
+        )
         self._sent: queue.SimpleQueue[Plan | None] = queue.SimpleQueue()
 
     def takes(self, count: int) -> bool:
@@ -49,7 +60,9 @@ class Dispatch:
         except InvalidRecord as error:
             self._refuse(plan, error)
             return
-        plan.patience_ends = self._clock.monotonic() + (min(self._patience_s, plan.call.deadline.left() / 2) if plan.direct else 0.0)
+        plan.patience_ends = self._clock.monotonic() + (
+            min(self._patience_s, plan.call.deadline.left() / 2) if plan.direct else 0.0
+        )
         self._sent.put(plan)
 
     def _send_now(self, waiting: list[tuple[Entry, Outgoing]]) -> None:
@@ -118,7 +131,12 @@ class Dispatch:
                 self._answer(plan)
 
     def _append(self, plans: list[Plan]) -> None:
-        waiting = {entry.verdict.transaction_id: (entry, outgoing) for plan in plans for entry in plan.entries if (outgoing := entry.outgoing) is not None}
+        waiting = {
+            entry.verdict.transaction_id: (entry, outgoing)
+            for plan in plans
+            for entry in plan.entries
+            if (outgoing := entry.outgoing) is not None
+        }
         for transaction_id, (entry, _) in waiting.items():
             if self._book.get(transaction_id) is not entry:
                 raise DependencyUnavailable("the first attempt found no room in the outbox", dependency="kafka")

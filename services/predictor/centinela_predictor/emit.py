@@ -33,7 +33,8 @@ _NO_MODEL = -1
 
 @dataclass(slots=True)
 class Batch:
-    """The transactions of one partition that get a verdict in this batch; row *i* of every field belongs to the same one.
+    """The transactions of one partition that get a verdict in this batch; row *i* of every field belongs to the same
+    one.
 
     ``matrix``: features as computed here, shape (n, k). ``to_score``: rows without a verdict of their own.
     """
@@ -58,13 +59,26 @@ class Emitter:
         self._layout = layout
         self._panes: dict[tuple[int, str], tuple[ServedModel, PaneModel]] = {}
 
-    def predictions(self, batch: Batch, scored: ScoredBatch | None, first: int, now: datetime) -> list[TransactionScored]:
-        """The verdict on each row of *batch*: its own, or that of *scored*, whose rows from *first* on are those without one."""
+    def predictions(
+        self, batch: Batch, scored: ScoredBatch | None, first: int, now: datetime
+    ) -> list[TransactionScored]:
+        """The verdict on each row of *batch*: its own, or that of *scored*, whose rows from *first* on are those
+        without one."""
         vectors = pack_rows(batch.matrix)
         of_batch = slice(first, first + len(batch.to_score))
-        ours = iter(()) if scored is None else zip(
-            scored.decisions[of_batch], scored.variants[of_batch], scored.scores[of_batch].tolist(), scored.is_fraud[of_batch],
-            scored.thresholds[of_batch], scored.model_versions[of_batch], scored.reasons[of_batch], strict=True,
+        ours = (
+            iter(())
+            if scored is None
+            else zip(
+                scored.decisions[of_batch],
+                scored.variants[of_batch],
+                scored.scores[of_batch].tolist(),
+                scored.is_fraud[of_batch],
+                scored.thresholds[of_batch],
+                scored.model_versions[of_batch],
+                scored.reasons[of_batch],
+                strict=True,
+            )
         )
         feature_set = self._layout.id
         found = []
@@ -72,32 +86,76 @@ class Emitter:
             verdict = event.verdict
             if verdict is None:
                 decision, variant, score, is_fraud, threshold, model_version, reasons = next(ours)
-                found.append(TransactionScored(
-                    transaction_id=event.transaction_id, occurred_at=event.occurred_at, amount=event.amount, decision=decision, variant=variant,
-                    origin="stream", feature_set=feature_set, features=vector, scored_at=now, user_id=event.user_id, terminal_id=event.terminal_id,
-                    currency=event.currency, score=score, is_fraud=is_fraud, threshold=threshold, model_version=model_version, reasons=reasons,
-                ))
+                found.append(
+                    TransactionScored(
+                        transaction_id=event.transaction_id,
+                        occurred_at=event.occurred_at,
+                        amount=event.amount,
+                        decision=decision,
+                        variant=variant,
+                        origin="stream",
+                        feature_set=feature_set,
+                        features=vector,
+                        scored_at=now,
+                        user_id=event.user_id,
+                        terminal_id=event.terminal_id,
+                        currency=event.currency,
+                        score=score,
+                        is_fraud=is_fraud,
+                        threshold=threshold,
+                        model_version=model_version,
+                        reasons=reasons,
+                    )
+                )
             elif verdict.origin == "history":
-                found.append(self._prediction(
-                    event, vector, self._layout.id, verdict.scored_at or now, origin="history", decision=verdict.decision, variant="none",
-                    is_fraud=verdict.decision == "decline", reasons=verdict.reasons,
-                ))
+                found.append(
+                    self._prediction(
+                        event,
+                        vector,
+                        self._layout.id,
+                        verdict.scored_at or now,
+                        origin="history",
+                        decision=verdict.decision,
+                        variant="none",
+                        is_fraud=verdict.decision == "decline",
+                        reasons=verdict.reasons,
+                    )
+                )
             else:
-                served, layout = (vector, self._layout.id) if verdict.features is None else (verdict.features, verdict.feature_set or "")
-                found.append(self._prediction(
-                    event, served, layout, verdict.scored_at or now, origin="gateway", decision=verdict.decision, variant=verdict.variant,
-                    score=verdict.score, is_fraud=verdict.decision == "decline", threshold=verdict.threshold,
-                    model_version=verdict.model_version, reasons=verdict.reasons,
-                ))
+                served, layout = (
+                    (vector, self._layout.id)
+                    if verdict.features is None
+                    else (verdict.features, verdict.feature_set or "")
+                )
+                found.append(
+                    self._prediction(
+                        event,
+                        served,
+                        layout,
+                        verdict.scored_at or now,
+                        origin="gateway",
+                        decision=verdict.decision,
+                        variant=verdict.variant,
+                        score=verdict.score,
+                        is_fraud=verdict.decision == "decline",
+                        threshold=verdict.threshold,
+                        model_version=verdict.model_version,
+                        reasons=verdict.reasons,
+                    )
+                )
         return found
 
-    def prediction_records(self, batch: Batch, predictions: Sequence[TransactionScored], now: datetime) -> list[Outgoing]:
+    def prediction_records(
+        self, batch: Batch, predictions: Sequence[TransactionScored], now: datetime
+    ) -> list[Outgoing]:
         """The records of *predictions*, keyed like their transactions and in their traces."""
         common = event_headers(event_type="TransactionScored", event_id="", source=SOURCE, time=now)
         of_batch = tuple(item for item in common if item[0] != "ce_id")
         return [
             Outgoing(
-                PREDICTIONS.name, encode(prediction), record.key or (event.user_id or event.transaction_id).encode(),
+                PREDICTIONS.name,
+                encode(prediction),
+                record.key or (event.user_id or event.transaction_id).encode(),
                 (*of_batch, ("ce_id", event.transaction_id.encode()), *_trace(record.headers)),
             )
             for record, event, prediction in zip(batch.records, batch.events, predictions, strict=True)
@@ -125,27 +183,59 @@ class Emitter:
             if which not in index:
                 index[which] = len(models)
                 model = at_hand.get(which)
-                models.append(self._pane_model(model, which[1]) if model else PaneModel(*which, np.empty(0, np.intp), None))
+                models.append(
+                    self._pane_model(model, which[1]) if model else PaneModel(*which, np.empty(0, np.intp), None)
+                )
             model_of[row], scores[row] = index[which], verdict.score
         if not models:
             return []
         columns = batch.columns
         rows = pane_rows(columns.ids, columns.users, columns.times, scores, np.array([p.is_fraud for p in predictions]))
         events = build_panes(
-            rows, self._served_matrix(batch, predictions), model_of, models, partition=batch.partition, watermark_ms=batch.watermark,
+            rows,
+            self._served_matrix(batch, predictions),
+            model_of,
+            models,
+            partition=batch.partition,
+            watermark_ms=batch.watermark,
         )
         key = b"%d" % batch.partition
         return [Outgoing(FEATURE_PANES.name, encode(event), key, partition=batch.partition) for event in events]
 
-    def _prediction(self, event: TransactionReceived, features: bytes, feature_set: str, scored_at: datetime, *,
-                    origin: Literal["gateway", "history"], decision: Decision, variant: Variant, is_fraud: bool,
-                    reasons: tuple[str, ...], score: float | None = None, threshold: float | None = None,
-                    model_version: str | None = None) -> TransactionScored:
+    def _prediction(
+        self,
+        event: TransactionReceived,
+        features: bytes,
+        feature_set: str,
+        scored_at: datetime,
+        *,
+        origin: Literal["gateway", "history"],
+        decision: Decision,
+        variant: Variant,
+        is_fraud: bool,
+        reasons: tuple[str, ...],
+        score: float | None = None,
+        threshold: float | None = None,
+        model_version: str | None = None,
+    ) -> TransactionScored:
         return TransactionScored(
-            transaction_id=event.transaction_id, occurred_at=event.occurred_at, amount=event.amount, decision=decision, variant=variant,
-            origin=origin, feature_set=feature_set, features=features, scored_at=scored_at, user_id=event.user_id,
-            terminal_id=event.terminal_id, currency=event.currency, score=score, is_fraud=is_fraud, threshold=threshold,
-            model_version=model_version, reasons=reasons,
+            transaction_id=event.transaction_id,
+            occurred_at=event.occurred_at,
+            amount=event.amount,
+            decision=decision,
+            variant=variant,
+            origin=origin,
+            feature_set=feature_set,
+            features=features,
+            scored_at=scored_at,
+            user_id=event.user_id,
+            terminal_id=event.terminal_id,
+            currency=event.currency,
+            score=score,
+            is_fraud=is_fraud,
+            threshold=threshold,
+            model_version=model_version,
+            reasons=reasons,
         )
 
     def _served_matrix(self, batch: Batch, predictions: Sequence[TransactionScored]) -> Matrix:

@@ -24,12 +24,32 @@ def by_amount(amounts: NDArray[np.float64]) -> NDArray[np.float64]:
 
 def _manifest(threshold: float, review_threshold: float) -> Manifest:
     """A model on the amount alone, whose reference is spread evenly from 0 to 100."""
-    reference = Reference(bins=10, rows=100, edges=(tuple(10.0 * n for n in range(1, 10)),), counts=((10,) * 10 + (0,),), recent_rows=100,
-                          score_counts=(100,) + (0,) * 49, alert_rate=0.0, review_rate=0.0)
+    reference = Reference(
+        bins=10,
+        rows=100,
+        edges=(tuple(10.0 * n for n in range(1, 10)),),
+        counts=((10,) * 10 + (0,),),
+        recent_rows=100,
+        score_counts=(100,) + (0,) * 49,
+        alert_rate=0.0,
+        review_rate=0.0,
+    )
     return Manifest(
-        model_name="FraudDetector", model_kind="fake", layout_id="v1:", feature_names=("amount",), backend="sklearn", threshold=threshold,
-        review_threshold=review_threshold, files={}, reference=reference, dataset_digest="md5:0", request_id="request-0", code_commit="0",
-        parity=Parity(rows=0, missing_rows=0, edge_rows=0, tolerance=0.0, attempts=()), created_at=datetime(2026, 3, 1, tzinfo=UTC), versions={},
+        model_name="FraudDetector",
+        model_kind="fake",
+        layout_id="v1:",
+        feature_names=("amount",),
+        backend="sklearn",
+        threshold=threshold,
+        review_threshold=review_threshold,
+        files={},
+        reference=reference,
+        dataset_digest="md5:0",
+        request_id="request-0",
+        code_commit="0",
+        parity=Parity(rows=0, missing_rows=0, edge_rows=0, tolerance=0.0, attempts=()),
+        created_at=datetime(2026, 3, 1, tzinfo=UTC),
+        versions={},
     )
 
 
@@ -65,11 +85,30 @@ def small_bundle(dest: Path, layout: FeatureLayout, *, version: str = "1", depth
 
     names = ("amount", "user_count_1d", "v1", "v2")
     random = np.random.default_rng(7)
-    rows = np.column_stack([random.gamma(2, 50, 2_000), random.integers(1, 5, 2_000), random.normal(size=2_000), random.normal(size=2_000)])
-    model = HistGradientBoostingClassifier(max_iter=5, max_depth=depth, learning_rate=0.5, early_stopping=False, l2_regularization=1.0)
+    rows = np.column_stack(
+        [random.gamma(2, 50, 2_000), random.integers(1, 5, 2_000), random.normal(size=2_000), random.normal(size=2_000)]
+    )
+    model = HistGradientBoostingClassifier(
+        max_iter=5, max_depth=depth, learning_rate=0.5, early_stopping=False, l2_regularization=1.0
+    )
     model.fit(rows[:1_500], (rows[:1_500, 2] > 1.5).astype(int))
-    build_bundle(model, rows[:1_500], rows[1_500:], ModelFacts(
-        model_name="FraudDetector", model_kind="hgb", layout_id=layout.id, feature_names=names, threshold=0.5, review_threshold=0.2,
-        average_precision=0.9, dataset_digest="md5:0", request_id=f"request-{version}", code_commit="0", created_at=datetime(2026, 3, 1, tzinfo=UTC),
-    ), dest)
+    build_bundle(
+        model,
+        rows[:1_500],
+        rows[1_500:],
+        ModelFacts(
+            model_name="FraudDetector",
+            model_kind="hgb",
+            layout_id=layout.id,
+            feature_names=names,
+            threshold=0.5,
+            review_threshold=0.2,
+            average_precision=0.9,
+            dataset_digest="md5:0",
+            request_id=f"request-{version}",
+            code_commit="0",
+            created_at=datetime(2026, 3, 1, tzinfo=UTC),
+        ),
+        dest,
+    )
     return dest

@@ -24,13 +24,29 @@ GROUP = "feast"
 _log = structlog.get_logger()
 
 
-def build_loop(settings: FeastSettings, pusher: Pusher, health: Health, stop: threading.Event, *, topic: str = PREDICTIONS.name,
-               group: str = GROUP) -> SinkLoop:
+def build_loop(
+    settings: FeastSettings,
+    pusher: Pusher,
+    health: Health,
+    stop: threading.Event,
+    *,
+    topic: str = PREDICTIONS.name,
+    group: str = GROUP,
+) -> SinkLoop:
     """Reads *topic* from its beginning at first; offsets are committed after the push."""
     return SinkLoop(
-        connect.consumer(settings, group=group, instance_id=f"{group}-{settings.slot}"), connect.producer(settings), FeastSink(pusher),
-        topics=[topic], health=health, stop=stop, batch=settings.feast_batch, clock=SystemClock(), service=GROUP,
-        cap=DeadLetterCap(settings.dead_letter_max_share), patience=settings.patience)
+        connect.consumer(settings, group=group, instance_id=f"{group}-{settings.slot}"),
+        connect.producer(settings),
+        FeastSink(pusher),
+        topics=[topic],
+        health=health,
+        stop=stop,
+        batch=settings.feast_batch,
+        clock=SystemClock(),
+        service=GROUP,
+        cap=DeadLetterCap(settings.dead_letter_max_share),
+        patience=settings.patience,
+    )
 
 
 def prepare(settings: FeastSettings, health: Health, stop: threading.Event) -> Pusher | None:
@@ -53,7 +69,11 @@ def prepare(settings: FeastSettings, health: Health, stop: threading.Event) -> P
         else:
             outage.over()
             pusher = FeaturePusher(store)
-            _log.info("features.applied", views=[target.source for target in pusher.targets], online=store.config.online_store.type)
+            _log.info(
+                "features.applied",
+                views=[target.source for target in pusher.targets],
+                online=store.config.online_store.type,
+            )
             return pusher
     return None
 

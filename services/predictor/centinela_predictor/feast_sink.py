@@ -24,7 +24,8 @@ class Pusher(Protocol):
 
 
 class FeastSink:
-    """Handler of ``predictions``: pushes each batch before its offsets are committed. A repeated batch changes nothing."""
+    """Handler of ``predictions``: pushes each batch before its offsets are committed. A repeated batch changes
+    nothing."""
 
     def __init__(self, pusher: Pusher) -> None:
         self._pusher = pusher
@@ -45,7 +46,8 @@ class FeastSink:
 
 
 def served_rows(verdicts: Sequence[TransactionScored], layouts: dict[str, FeatureLayout]) -> pd.DataFrame:
-    """A row for each of *verdicts*, in their order: who, where, when (by the archive's column names), and the vector's columns.
+    """A row for each of *verdicts*, in their order: who, where, when (by the archive's column names), and the vector's
+    columns.
 
     Args:
         layouts: Each ``feature_set`` among them, parsed.
@@ -56,11 +58,14 @@ def served_rows(verdicts: Sequence[TransactionScored], layouts: dict[str, Featur
         matrix = unpack_rows([verdicts[n].features for n in rows], len(layout.names))
         parts.append(pd.DataFrame(matrix, index=rows, columns=list(layout.names)))
     vectors = (pd.concat(parts) if len(parts) > 1 else parts[0]).sort_index()
-    who_and_when = pd.DataFrame({
-        "user_id": [verdict.user_id for verdict in verdicts], "terminal_id": [verdict.terminal_id for verdict in verdicts],
-        "occurred_at": pd.to_datetime([verdict.occurred_at for verdict in verdicts], utc=True),
-        "scored_at": pd.to_datetime([verdict.scored_at for verdict in verdicts], utc=True),
-    })
+    who_and_when = pd.DataFrame(
+        {
+            "user_id": [verdict.user_id for verdict in verdicts],
+            "terminal_id": [verdict.terminal_id for verdict in verdicts],
+            "occurred_at": pd.to_datetime([verdict.occurred_at for verdict in verdicts], utc=True),
+            "scored_at": pd.to_datetime([verdict.scored_at for verdict in verdicts], utc=True),
+        }
+    )
     return pd.concat([who_and_when, vectors], axis=1)
 
 
@@ -73,6 +78,9 @@ def _checked(event: TransactionScored | InvalidRecord, layouts: dict[str, Featur
     except ValueError as error:
         raise InvalidRecord("invalid_field", f"feature_set: {error}") from error
     if len(event.features) != 8 * len(layout.names):
-        raise InvalidRecord("invalid_field", f"features holds {len(event.features)} bytes; {event.feature_set!r} needs {8 * len(layout.names)}")
+        raise InvalidRecord(
+            "invalid_field",
+            f"features holds {len(event.features)} bytes; {event.feature_set!r} needs {8 * len(layout.names)}",
+        )
     layouts[event.feature_set] = layout
     return event

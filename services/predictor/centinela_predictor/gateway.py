@@ -1,7 +1,7 @@
 """The gateway's core: requests in, verdicts out once the log has them.
 
-One worker thread takes what waits, decides on it in one go and hands the records on (``Dispatch``). Because a single thread
-decides, two requests with one transaction id can never get two verdicts.
+One worker thread takes what waits, decides on it in one go and hands the records on (``Dispatch``). Because a single
+thread decides, two requests with one transaction id can never get two verdicts.
 """
 
 from __future__ import annotations
@@ -59,16 +59,27 @@ class Gateway:
 
     Args:
         queue_limit: Calls that may wait; past it ``submit`` refuses.
-        lacks: What stands between the gateway and a new verdict, by condition; one that was given can be given again all the same.
+        lacks: What stands between the gateway and a new verdict, by condition; one that was given can be given again
+            all the same.
     """
 
-    def __init__(self, core: ScoringCore, features: Features, dispatch: Dispatch, book: VerdictBook, clock: Clock, queue_limit: int,
-                 lacks: Callable[[], Mapping[str, str]]) -> None:
+    def __init__(
+        self,
+        core: ScoringCore,
+        features: Features,
+        dispatch: Dispatch,
+        book: VerdictBook,
+        clock: Clock,
+        queue_limit: int,
+        lacks: Callable[[], Mapping[str, str]],
+    ) -> None:
         self._core, self._features, self._dispatch, self._book, self._clock = core, features, dispatch, book, clock
         self._queue_limit, self._lacks = queue_limit, lacks
         self._waiting: queue.SimpleQueue[Call | None] = queue.SimpleQueue()
 
-    def submit(self, requests: list[PredictRequest], traceparent: str, request_id: str, deadline: Deadline) -> Future[list[Answer]]:
+    def submit(
+        self, requests: list[PredictRequest], traceparent: str, request_id: str, deadline: Deadline
+    ) -> Future[list[Answer]]:
         """Queue *requests*; the answers come in their order, all or none.
 
         The future raises ``RefusedRequest`` (409, 413), ``RequestUnserved`` (504) or ``DependencyUnavailable``.
@@ -133,8 +144,11 @@ class Gateway:
             plan.entries = [entries[transaction_id] for transaction_id in plan.ids]
             self._dispatch.send(plan)
 
-    def _plan(self, call: Call, now: datetime, fresh: dict[str, tuple[TransactionReceived, Call]], entries: dict[str, Entry]) -> Plan | None:
-        """What *call* needs: entries of the book, and transactions new to it (added to *fresh* only if none conflicts)."""
+    def _plan(
+        self, call: Call, now: datetime, fresh: dict[str, tuple[TransactionReceived, Call]], entries: dict[str, Entry]
+    ) -> Plan | None:
+        """What *call* needs: entries of the book, and transactions new to it (added to *fresh* only if none
+        conflicts)."""
         new: dict[str, tuple[TransactionReceived, Call]] = {}
         plan = Plan(call)
         try:
@@ -167,10 +181,14 @@ class Gateway:
             raise OutboxFull("Kafka is away, and the outbox is full", dependency="kafka")
 
     def _require_new(self, transactions: list[TransactionReceived]) -> None:
-        """Refuse what is in the log without a verdict known here: the stream's verdict stands, and another must not be given."""
+        """Refuse what is in the log without a verdict known here: the stream's verdict stands, and another must not be
+        given."""
         for transaction, seen in zip(transactions, self._features.seen(transactions), strict=True):
             if seen:
-                detail = f"transaction {transaction.transaction_id} is in the log; its verdict is, or will be, in topic predictions"
+                detail = (
+                    f"transaction {transaction.transaction_id} is in the log; its verdict is, or will be, in topic"
+                    " predictions"
+                )
                 raise RefusedRequest(409, "already_in_log", "transaction_id", detail)
 
     def _decide(self, fresh: list[tuple[TransactionReceived, Call]], now: datetime) -> dict[str, Entry]:
@@ -184,9 +202,16 @@ class Gateway:
         decided: dict[str, Entry] = {}
         for n, ((transaction, call), packed) in enumerate(zip(fresh, pack_rows(matrix), strict=True)):
             verdict = Verdict(
-                origin="gateway", decision=batch.decisions[n], variant=batch.variants[n], score=float(batch.scores[n]),
-                threshold=batch.thresholds[n], model_version=batch.model_versions[n], feature_set=layout.id, features=packed,
-                reasons=batch.reasons[n], scored_at=now,
+                origin="gateway",
+                decision=batch.decisions[n],
+                variant=batch.variants[n],
+                score=float(batch.scores[n]),
+                threshold=batch.thresholds[n],
+                model_version=batch.model_versions[n],
+                feature_set=layout.id,
+                features=packed,
+                reasons=batch.reasons[n],
+                scored_at=now,
             )
             with_verdict = msgspec.structs.replace(transaction, verdict=verdict)
             given = adopted(with_verdict)
@@ -198,13 +223,25 @@ class Gateway:
 
 def _transaction(request: PredictRequest, transaction_id: str, now: datetime) -> TransactionReceived:
     return TransactionReceived(
-        transaction_id=transaction_id, occurred_at=request.occurred_at or now, amount=request.amount, user_id=request.user_id,
-        terminal_id=request.terminal_id, currency=request.currency, attributes=request.attributes,
+        transaction_id=transaction_id,
+        occurred_at=request.occurred_at or now,
+        amount=request.amount,
+        user_id=request.user_id,
+        terminal_id=request.terminal_id,
+        currency=request.currency,
+        attributes=request.attributes,
     )
 
 
 def _record(transaction: TransactionReceived, call: Call, now: datetime) -> Outgoing:
-    headers = event_headers(event_type="TransactionReceived", event_id=transaction.transaction_id, source=SOURCE, time=now,
-                            traceparent=call.traceparent)
+    headers = event_headers(
+        event_type="TransactionReceived",
+        event_id=transaction.transaction_id,
+        source=SOURCE,
+        time=now,
+        traceparent=call.traceparent,
+    )
     key = transaction.user_id or transaction.transaction_id
-    return Outgoing(TRANSACTIONS.name, encode(transaction), key.encode(), (*headers, (REQUEST_ID, call.request_id.encode())))
+    return Outgoing(
+        TRANSACTIONS.name, encode(transaction), key.encode(), (*headers, (REQUEST_ID, call.request_id.encode()))
+    )

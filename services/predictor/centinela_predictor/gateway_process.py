@@ -32,7 +32,8 @@ from centinela_predictor.verdicts import VerdictBook
 
 _log = structlog.get_logger()
 SWITCH_INTERVAL_S = 0.001
-"""A follower busy in Python hands over after this long, so that a request does not wait out Python's usual 5 ms a hop."""
+"""A follower busy in Python hands over after this long, so that a request does not wait out Python's usual 5 ms a
+hop."""
 
 
 class GatewayProcess:
@@ -42,7 +43,9 @@ class GatewayProcess:
         SystemExit: The port is taken.
     """
 
-    def __init__(self, settings: PredictorSettings, stop: threading.Event, *, registry: Downloads | None = None) -> None:
+    def __init__(
+        self, settings: PredictorSettings, stop: threading.Event, *, registry: Downloads | None = None
+    ) -> None:
         clock = SystemClock()
         listening = bind(settings.ops_host, settings.gateway_port, "CENTINELA_GATEWAY_PORT")
         self._settings, self._stop = settings, stop
@@ -52,24 +55,43 @@ class GatewayProcess:
         self._replica = replica = build_replica(settings, book, clock, self.health, stop)
         self.state = replica.state
         self._producer = producer(settings, client="confluent", linger_ms=1)
-        self._outbox = outbox = Outbox(settings.outbox_file, clock, most_records=settings.gateway_outbox_records,
-                                       most_bytes=settings.gateway_outbox_bytes)
+        self._outbox = outbox = Outbox(
+            settings.outbox_file,
+            clock,
+            most_records=settings.gateway_outbox_records,
+            most_bytes=settings.gateway_outbox_bytes,
+        )
         if waiting := remember(outbox, book):
             _log.warning("outbox.not_empty", records=waiting)
         link = Link(outbox, clock)
         standing = Standing(self.health, link, outbox)
         dispatch = Dispatch(self._producer, outbox, link, book, clock, settings.gateway_outbox_after_s)
-        self._gateway = Gateway(self._models.core, self.state, dispatch, book, clock, settings.gateway_in_flight, standing.lacks)
+        self._gateway = Gateway(
+            self._models.core, self.state, dispatch, book, clock, settings.gateway_in_flight, standing.lacks
+        )
         self._sent_all = threading.Event()
         drain = OutboxDrain(outbox, self._producer, link, book, clock, self._sent_all)
-        for gauge, value in ((OUTBOX_RECORDS, lambda: len(outbox)), (OUTBOX_BYTES, lambda: outbox.size_bytes), (OUTBOX_OLDEST, lambda: outbox.oldest_s)):
+        for gauge, value in (
+            (OUTBOX_RECORDS, lambda: len(outbox)),
+            (OUTBOX_BYTES, lambda: outbox.size_bytes),
+            (OUTBOX_OLDEST, lambda: outbox.oldest_s),
+        ):
             gauge.set_function(value)
-        app = build_app(self._gateway, self._models.slot, standing, clock, deadline_s=settings.gateway_deadline_s,
-                        in_flight=settings.gateway_in_flight, keys=api_keys(settings))
+        app = build_app(
+            self._gateway,
+            self._models.slot,
+            standing,
+            clock,
+            deadline_s=settings.gateway_deadline_s,
+            in_flight=settings.gateway_in_flight,
+            keys=api_keys(settings),
+        )
         self._server = HttpServer(app, listening, settings.drain_timeout_s * 2 / 3)
         self.port = self._server.port
-        self._core_threads = [GuardedThread(name, target, self.health, stop.set)
-                              for name, target in (("decide", self._gateway.work), ("settle", dispatch.settle))]
+        self._core_threads = [
+            GuardedThread(name, target, self.health, stop.set)
+            for name, target in (("decide", self._gateway.work), ("settle", dispatch.settle))
+        ]
         self._outbox_thread = GuardedThread("outbox", drain.run, self.health, stop.set)
         self._followers = [self._models.thread, *replica.threads]
 

@@ -15,7 +15,8 @@ TRY_AGAIN_S = 1.0
 
 
 class Link:
-    """Records go straight to Kafka while it acknowledges and nothing older waits: so those of a key keep their order. Thread-safe."""
+    """Records go straight to Kafka while it acknowledges and nothing older waits: so those of a key keep their order.
+    Thread-safe."""
 
     def __init__(self, outbox: Outbox, clock: Clock) -> None:
         self._outbox, self._clock = outbox, clock
@@ -30,7 +31,8 @@ class Link:
         return self._away
 
     def direct(self) -> bool:
-        """Whether the next records may be sent at once. If not, they are on their way to the outbox until ``arrived``."""
+        """Whether the next records may be sent at once. If not, they are on their way to the outbox until
+        ``arrived``."""
         with self._lock:
             if not self._on_the_way and not len(self._outbox):
                 now = self._clock.monotonic()

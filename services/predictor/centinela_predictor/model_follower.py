@@ -45,8 +45,8 @@ class ModelEvents(Protocol):
 class ModelFollower:
     """Keeps *slot* at the newest promotion of each alias.
 
-    A bundle that is refused leaves the old model in service. Where registry or Kafka are away, what serves goes on serving
-    and the promotion is tried again. A rollback is a promotion of an older version.
+    A bundle that is refused leaves the old model in service. Where registry or Kafka are away, what serves goes on
+    serving and the promotion is tried again. A rollback is a promotion of an older version.
 
     Args:
         load: Opens a bundle: verifies, loads, warms, checks the golden set. Raises ``ModelRejected``.
@@ -54,8 +54,21 @@ class ModelFollower:
         retry_s: First pause after a dependency was away; doubles up to ``LONGEST_PAUSE_S``.
     """
 
-    def __init__(self, *, events: ModelEvents, store: BundleStore, registry: Downloads, load: Callable[[Path], Scores], slot: ModelSlot,
-                 producer: Producer, health: Health, clock: Clock, model_name: str, replica: str, retry_s: float) -> None:
+    def __init__(
+        self,
+        *,
+        events: ModelEvents,
+        store: BundleStore,
+        registry: Downloads,
+        load: Callable[[Path], Scores],
+        slot: ModelSlot,
+        producer: Producer,
+        health: Health,
+        clock: Clock,
+        model_name: str,
+        replica: str,
+        retry_s: float,
+    ) -> None:
         self._events, self._store, self._registry, self._load, self._slot = events, store, registry, load, slot
         self._producer, self._health, self._clock = producer, health, clock
         self._model_name, self._replica, self._retry_s = model_name, replica, retry_s
@@ -66,7 +79,8 @@ class ModelFollower:
         self._pause_s, self._not_before = retry_s, 0.0
 
     def start_from_disk(self) -> None:
-        """Serve what the links name, before anything else answers; a damaged bundle is left for the registry to replace."""
+        """Serve what the links name, before anything else answers; a damaged bundle is left for the registry to
+        replace."""
         for alias in ALIASES:
             version = self._store.linked(alias)
             if version is None:
@@ -135,11 +149,25 @@ class ModelFollower:
             self._reject(promoted, version, str(error))
             return
         duration = self._clock.monotonic() - started
-        _log.info("model.loaded", alias=alias, model_version=version, sequence=promoted.sequence, duration_s=round(duration, 3))
-        self._queue(f"loaded:{alias}:{self._replica}", ModelLoaded(
-            model_name=self._model_name, alias=alias, model_version=version, replica=self._replica, sequence=promoted.sequence,
-            loaded_at=self._clock.now(), duration_s=duration,
-        ))
+        _log.info(
+            "model.loaded",
+            alias=alias,
+            model_version=version,
+            sequence=promoted.sequence,
+            duration_s=round(duration, 3),
+        )
+        self._queue(
+            f"loaded:{alias}:{self._replica}",
+            ModelLoaded(
+                model_name=self._model_name,
+                alias=alias,
+                model_version=version,
+                replica=self._replica,
+                sequence=promoted.sequence,
+                loaded_at=self._clock.now(),
+                duration_s=duration,
+            ),
+        )
 
     def _serve(self, alias: Alias, version: str, folder: Path) -> None:
         scorer = self._load(folder)
@@ -167,10 +195,19 @@ class ModelFollower:
         _log.error("model.rejected", alias=promoted.alias, model_version=version, reason=reason, serving=serving)
         if not self._slot.loaded:
             self._health.wait_for(CONDITION, f"version {version} was refused: {reason}")
-        self._queue(f"rejected:{promoted.alias}:{self._replica}", ModelRejectedEvent(
-            model_name=self._model_name, alias=promoted.alias, model_version=version, replica=self._replica, sequence=promoted.sequence,
-            reason=reason, rejected_at=self._clock.now(), serving_version=serving,
-        ))
+        self._queue(
+            f"rejected:{promoted.alias}:{self._replica}",
+            ModelRejectedEvent(
+                model_name=self._model_name,
+                alias=promoted.alias,
+                model_version=version,
+                replica=self._replica,
+                sequence=promoted.sequence,
+                reason=reason,
+                rejected_at=self._clock.now(),
+                serving_version=serving,
+            ),
+        )
 
     def _serving(self, alias: Alias) -> str | None:
         model = getattr(self._slot.pair, alias)
@@ -178,8 +215,12 @@ class ModelFollower:
 
     def _queue(self, kind: str, event: ModelLoaded | ModelRejectedEvent) -> None:
         key = f"{self._model_name}:{kind}"
-        headers = event_headers(event_type=type(event).__name__, event_id=f"{key}:{event.sequence}", source=f"centinela/{self._replica}",
-                                time=self._clock.now())
+        headers = event_headers(
+            event_type=type(event).__name__,
+            event_id=f"{key}:{event.sequence}",
+            source=f"centinela/{self._replica}",
+            time=self._clock.now(),
+        )
         self._to_tell.append(Outgoing(MODEL_EVENTS.name, encode(event), key.encode(), headers))
 
     def _tell(self) -> None:

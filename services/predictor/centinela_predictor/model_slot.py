@@ -66,15 +66,25 @@ def _described(model: ServedModel | None) -> dict[str, object] | None:
         return None
     manifest = model.scorer.manifest
     return {
-        "version": model.version, "model_name": manifest.model_name, "model_kind": manifest.model_kind, "backend": manifest.backend,
-        "threshold": model.threshold, "review_threshold": model.review_threshold, "features": list(manifest.feature_names),
-        "layout": manifest.layout_id, "dataset_digest": manifest.dataset_digest, "request_id": manifest.request_id,
-        "code_commit": manifest.code_commit, "created_at": manifest.created_at.isoformat(), "metrics": manifest.metrics,
+        "version": model.version,
+        "model_name": manifest.model_name,
+        "model_kind": manifest.model_kind,
+        "backend": manifest.backend,
+        "threshold": model.threshold,
+        "review_threshold": model.review_threshold,
+        "features": list(manifest.feature_names),
+        "layout": manifest.layout_id,
+        "dataset_digest": manifest.dataset_digest,
+        "request_id": manifest.request_id,
+        "code_commit": manifest.code_commit,
+        "created_at": manifest.created_at.isoformat(),
+        "metrics": manifest.metrics,
     }
 
 
 class ModelSlot:
-    """Holds the pair in service. Readers take ``pair`` once per batch and keep it; a swap never changes a pair taken."""
+    """Holds the pair in service. Readers take ``pair`` once per batch and keep it; a swap never changes a pair
+    taken."""
 
     def __init__(self) -> None:
         self._pair = ModelPair()
@@ -94,5 +104,7 @@ class ModelSlot:
         """Put *model* in service under *alias*; what served before."""
         with self._writers:
             before: ServedModel | None = getattr(self._pair, alias)
-            self._pair = replace(self._pair, champion=model) if alias == "champion" else replace(self._pair, challenger=model)
+            self._pair = (
+                replace(self._pair, champion=model) if alias == "champion" else replace(self._pair, challenger=model)
+            )
         return before

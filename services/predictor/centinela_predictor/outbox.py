@@ -1,4 +1,5 @@
-"""What the gateway keeps of verdicts that Kafka has not acknowledged yet: one SQLite file, written before the answer."""
+"""What the gateway keeps of verdicts that Kafka has not acknowledged yet: one SQLite file, written before the
+answer."""
 
 from __future__ import annotations
 
@@ -19,7 +20,10 @@ from centinela.kafka.port import Outgoing
 _SCHEMA = """CREATE TABLE IF NOT EXISTS outbox (
     sequence INTEGER PRIMARY KEY AUTOINCREMENT, transaction_id TEXT NOT NULL UNIQUE, record BLOB NOT NULL,
     crc INTEGER NOT NULL, written_at REAL NOT NULL)"""
-_SCHEMA_REFUSED = "CREATE TABLE IF NOT EXISTS refused (sequence INTEGER PRIMARY KEY, transaction_id TEXT NOT NULL, record BLOB NOT NULL, reason TEXT NOT NULL)"
+_SCHEMA_REFUSED = (
+    "CREATE TABLE IF NOT EXISTS refused (sequence INTEGER PRIMARY KEY, transaction_id TEXT NOT NULL, record BLOB NOT"
+    " NULL, reason TEXT NOT NULL)"
+)
 _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(Outgoing)
 
@@ -64,15 +68,26 @@ class Outbox:
             if path.name != ":memory:":
                 path.touch(mode=0o600)
             self._database = sqlite3.connect(path, timeout=1.0, isolation_level=None, check_same_thread=False)
-            for statement in ("PRAGMA locking_mode = EXCLUSIVE", "PRAGMA journal_mode = WAL", "PRAGMA synchronous = FULL", "BEGIN IMMEDIATE", _SCHEMA,
-                              _SCHEMA_REFUSED, "COMMIT"):
+            for statement in (
+                "PRAGMA locking_mode = EXCLUSIVE",
+                "PRAGMA journal_mode = WAL",
+                "PRAGMA synchronous = FULL",
+                "BEGIN IMMEDIATE",
+                _SCHEMA,
+                _SCHEMA_REFUSED,
+                "COMMIT",
+            ):
                 self._database.execute(statement)
             [[sound]] = self._database.execute("PRAGMA quick_check(1)")
-            [[self._count, self._bytes]] = self._database.execute("SELECT count(*), coalesce(sum(length(record)), 0) FROM outbox")
+            [[self._count, self._bytes]] = self._database.execute(
+                "SELECT count(*), coalesce(sum(length(record)), 0) FROM outbox"
+            )
         except (OSError, sqlite3.Error) as error:
             raise OutboxUnusable(f"the outbox {path} cannot be used: {error}") from error
         if sound != "ok":
-            raise OutboxUnusable(f"the outbox {path} is damaged ({sound}): it holds verdicts that were answered and may not be in Kafka")
+            raise OutboxUnusable(
+                f"the outbox {path} is damaged ({sound}): it holds verdicts that were answered and may not be in Kafka"
+            )
 
     def __len__(self) -> int:
         return self._count
@@ -100,13 +115,22 @@ class Outbox:
             OutboxFull: There is no room, or the disk refuses.
         """
         now = self._clock.now().timestamp()
-        rows = [(transaction_id, packed, zlib.crc32(packed), now) for transaction_id, record in records for packed in (_encoder.encode(record),)]
+        rows = [
+            (transaction_id, packed, zlib.crc32(packed), now)
+            for transaction_id, record in records
+            for packed in (_encoder.encode(record),)
+        ]
         size = sum(len(row[1]) for row in rows)
         with self._lock:
             if self._count + len(rows) > self._most_records or self._bytes + size > self._most_bytes:
-                raise OutboxFull(f"the outbox is full: {self._count} verdicts in {self._bytes} bytes wait for Kafka", dependency="kafka")
+                raise OutboxFull(
+                    f"the outbox is full: {self._count} verdicts in {self._bytes} bytes wait for Kafka",
+                    dependency="kafka",
+                )
             with self._transaction():
-                self._database.executemany("INSERT INTO outbox (transaction_id, record, crc, written_at) VALUES (?, ?, ?, ?)", rows)
+                self._database.executemany(
+                    "INSERT INTO outbox (transaction_id, record, crc, written_at) VALUES (?, ?, ?, ?)", rows
+                )
             self._count, self._bytes = self._count + len(rows), self._bytes + size
         self.changed.set()
 
@@ -118,11 +142,15 @@ class Outbox:
         """
         with self._lock:
             rows = self._database.execute(
-                "SELECT sequence, transaction_id, record, crc FROM outbox ORDER BY sequence LIMIT ?", (limit,)).fetchall()
+                "SELECT sequence, transaction_id, record, crc FROM outbox ORDER BY sequence LIMIT ?", (limit,)
+            ).fetchall()
         for sequence, transaction_id, packed, crc in rows:
             if zlib.crc32(packed) != crc:
                 raise OutboxUnusable(f"record {sequence} ({transaction_id}) of the outbox {self._path} is damaged")
-        return [Kept(sequence, transaction_id, _decoder.decode(packed), len(packed)) for sequence, transaction_id, packed, _ in rows]
+        return [
+            Kept(sequence, transaction_id, _decoder.decode(packed), len(packed))
+            for sequence, transaction_id, packed, _ in rows
+        ]
 
     def remove(self, kept: Sequence[Kept]) -> None:
         """Forget records that Kafka has.
@@ -143,7 +171,10 @@ class Outbox:
         """
         with self._lock:
             with self._transaction():
-                self._database.execute("INSERT INTO refused SELECT sequence, transaction_id, record, ? FROM outbox WHERE sequence = ?", (reason, kept.sequence))
+                self._database.execute(
+                    "INSERT INTO refused SELECT sequence, transaction_id, record, ? FROM outbox WHERE sequence = ?",
+                    (reason, kept.sequence),
+                )
                 self._delete([kept])
             self._count, self._bytes = self._count - 1, self._bytes - kept.size
 

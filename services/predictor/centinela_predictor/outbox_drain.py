@@ -41,14 +41,24 @@ def remember(outbox: Outbox, book: VerdictBook) -> int:
 class OutboxDrain:
     """Sends what waits in *outbox*, oldest first, and forgets what Kafka acknowledged or the log is known to have.
 
-    After a failure one record is tried before the next batch, so that an outage does not fill the producer's queue with copies.
+    After a failure one record is tried before the next batch, so that an outage does not fill the producer's queue with
+    copies.
 
     Args:
         closing: Set when nothing is appended any more: then what can be sent is, and ``run`` ends at the first failure.
     """
 
-    def __init__(self, outbox: Outbox, producer: Producer, link: Link, book: VerdictBook, clock: Clock, closing: threading.Event) -> None:
-        self._outbox, self._producer, self._link, self._book, self._clock, self._closing = outbox, producer, link, book, clock, closing
+    def __init__(
+        self, outbox: Outbox, producer: Producer, link: Link, book: VerdictBook, clock: Clock, closing: threading.Event
+    ) -> None:
+        self._outbox, self._producer, self._link, self._book, self._clock, self._closing = (
+            outbox,
+            producer,
+            link,
+            book,
+            clock,
+            closing,
+        )
         self._backoff = Backoff(closing, max_s=2.0)
 
     def run(self) -> None:

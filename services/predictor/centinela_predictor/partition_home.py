@@ -30,7 +30,8 @@ class LogChanged(CentinelaError):
 
 
 class PartitionHome:
-    """Snapshots of partition state in ``<folder>/partitions/<topic id>-<partitions>/<partition>``, and likewise on shared storage.
+    """Snapshots of partition state in ``<folder>/partitions/<topic id>-<partitions>/<partition>``, and likewise on
+    shared storage.
 
     A topic made anew has another id, a grown one another number: their state is never taken for each other's.
 
@@ -40,8 +41,17 @@ class PartitionHome:
         dedupe_ids, layout: See ``PartitionState``.
     """
 
-    def __init__(self, folder: Path, identify: Callable[[], TopicIdentity], reader_of: Callable[[], Consumer], clock: Clock, *,
-                 shared: SharedStorage | None = None, dedupe_ids: int = 1_000_000, layout: FeatureLayout = BASE_LAYOUT) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        identify: Callable[[], TopicIdentity],
+        reader_of: Callable[[], Consumer],
+        clock: Clock,
+        *,
+        shared: SharedStorage | None = None,
+        dedupe_ids: int = 1_000_000,
+        layout: FeatureLayout = BASE_LAYOUT,
+    ) -> None:
         self._folder, self._identify, self._reader_of, self._clock = folder / _ROOT, identify, reader_of, clock
         self._shared, self._dedupe_ids, self._layout = shared, dedupe_ids, layout
         self._log: TopicIdentity | None = None
@@ -96,9 +106,13 @@ class PartitionHome:
             try:
                 state = PartitionState.from_bytes(data, self._dedupe_ids, self._layout)
             except SnapshotDamaged as damaged:
-                _log.warning("snapshot.refused", state="partition", partition=partition, position=position, detail=str(damaged))
+                _log.warning(
+                    "snapshot.refused", state="partition", partition=partition, position=position, detail=str(damaged)
+                )
                 continue
-            _log.info("snapshot.restored", state="partition", partition=partition, position=position, users=len(state.users))
+            _log.info(
+                "snapshot.restored", state="partition", partition=partition, position=position, users=len(state.users)
+            )
             return state, position
         return None
 
@@ -154,6 +168,11 @@ class PartitionHome:
         return {(match[1], int(match[2])) for name in names if (match := _FOLDER.match(name))}
 
     def _refuse(self, partitions: int | None) -> None:
-        what = "is another topic than when this process started" if partitions is None else \
-            f"has {partitions} partitions, {self._opened.partitions} when this process started"
-        raise LogChanged(f"topic {TRANSACTIONS.name} {what}: this process ends, to begin anew with the state of the topic as it is")
+        what = (
+            "is another topic than when this process started"
+            if partitions is None
+            else f"has {partitions} partitions, {self._opened.partitions} when this process started"
+        )
+        raise LogChanged(
+            f"topic {TRANSACTIONS.name} {what}: this process ends, to begin anew with the state of the topic as it is"
+        )

@@ -48,7 +48,8 @@ class Explainer:
             names: Feature of each value.
 
         Returns:
-            Fewer, or none, where the row lies within the reference; features of the model that *names* lacks are left out.
+            Fewer, or none, where the row lies within the reference; features of the model that *names* lacks are left
+            out.
         """
         row = dict(zip(names, values.tolist(), strict=True))
         found: list[tuple[float, str]] = []

@@ -1,4 +1,5 @@
-"""Partition states from the whole log, for a topic that was given more partitions: its users moved, their history did not."""
+"""Partition states from the whole log, for a topic that was given more partitions: its users moved, their history did
+not."""
 
 from __future__ import annotations
 
@@ -23,11 +24,14 @@ _log = structlog.get_logger(__name__)
 _owner = lru_cache(1 << 17)(partition_of)
 
 
-def regroup(reader: Consumer, topic: str, until: Mapping[int, int], now: datetime, layout: FeatureLayout, dedupe_ids: int) -> list[PartitionState]:
+def regroup(
+    reader: Consumer, topic: str, until: Mapping[int, int], now: datetime, layout: FeatureLayout, dedupe_ids: int
+) -> list[PartitionState]:
     """The state of every partition of *topic* at its offset in *until*, with what its users did in other partitions.
 
-    The state of a partition takes all of its own records before that offset, and every record of another partition, up to its end,
-    whose key would go to it now. What of a user comes into the former partition after this is a stray: see ``without_strays``.
+    The state of a partition takes all of its own records before that offset, and every record of another partition, up
+    to its end, whose key would go to it now. What of a user comes into the former partition after this is a stray: see
+    ``without_strays``.
 
     Args:
         reader: A consumer without a group, for this call alone.
@@ -47,7 +51,11 @@ def regroup(reader: Consumer, topic: str, until: Mapping[int, int], now: datetim
     reading = {partition for partition in partitions if first[partition] < end[partition]}
     while reading:
         sign_of_life()
-        records = [record for record in reader.poll(0.2, _BATCH) if record.offset < end[TopicPartition(topic, record.partition)]]
+        records = [
+            record
+            for record in reader.poll(0.2, _BATCH)
+            if record.offset < end[TopicPartition(topic, record.partition)]
+        ]
         for number, part in by_partition(records).items():
             _take(states, number, admit(part, now, layout), until[number])
         reading = {partition for partition in reading if reader.position(partition) < end[partition]}
@@ -65,20 +73,34 @@ def _take(states: list[PartitionState], number: int, admitted: Admitted, until: 
 def without_strays(admitted: Admitted, state: PartitionState, number: int, partitions: int) -> Admitted:
     """*admitted* but for records of users who belong to another partition since the topic has *partitions*.
 
-    A producer that had not noticed yet sent them here after ``regroup``; the state of the user's own partition does not have them, and
-    this one does not have what the user did there: they can be scored nowhere, and go to the dead letters.
+    A producer that had not noticed yet sent them here after ``regroup``; the state of the user's own partition does not
+    have them, and this one does not have what the user did there: they can be scored nowhere, and go to the dead
+    letters.
     """
     if state.regrouped_at is None:
         return admitted
-    owners = [number if record.offset < state.regrouped_at else _owner_of(record, partitions) for record in admitted.records]
+    owners = [
+        number if record.offset < state.regrouped_at else _owner_of(record, partitions) for record in admitted.records
+    ]
     keep = np.array([n for n, owner in enumerate(owners) if owner == number], dtype=np.intp)
     if len(keep) == len(owners):
         return admitted
     strays = [
-        DeadLetter(record, "wrong_partition", f"its key belongs to partition {owner} of {partitions}; it was sent by a producer that took the topic for smaller")
-        for record, owner in zip(admitted.records, owners, strict=True) if owner != number
+        DeadLetter(
+            record,
+            "wrong_partition",
+            f"its key belongs to partition {owner} of {partitions}; it was sent by a producer that took the topic for"
+            " smaller",
+        )
+        for record, owner in zip(admitted.records, owners, strict=True)
+        if owner != number
     ]
-    return Admitted([admitted.records[n] for n in keep], [admitted.events[n] for n in keep], admitted.columns.take(keep), admitted.refused + strays)
+    return Admitted(
+        [admitted.records[n] for n in keep],
+        [admitted.events[n] for n in keep],
+        admitted.columns.take(keep),
+        admitted.refused + strays,
+    )
 
 
 def _owner_of(record: Record, partitions: int) -> int:

@@ -1,7 +1,8 @@
-"""The gateway's view of the log: feature state of all partitions and the verdicts given, followed from Kafka, never written.
+"""The gateway's view of the log: feature state of all partitions and the verdicts given, followed from Kafka, never
+written.
 
-Followers apply what they read under one lock; the thread that decides reads features under the same lock. What is decoded
-is decoded outside it, so that it is held for milliseconds at most.
+Followers apply what they read under one lock; the thread that decides reads features under the same lock. What is
+decoded is decoded outside it, so that it is held for milliseconds at most.
 """
 
 from __future__ import annotations
@@ -62,9 +63,11 @@ class StateReplica:
         self._terminals = TerminalTable(layout=layout)
 
     def place(self, reader: Consumer, table: TableReader, partitions: frozenset[TopicPartition]) -> None:
-        """Begin anew with *partitions* (all of the topic's): each from the stream's newest snapshot, else from its beginning.
+        """Begin anew with *partitions* (all of the topic's): each from the stream's newest snapshot, else from its
+        beginning.
 
-        Where the topic has grown and the stream has not kept all of its new states yet, they are made here from the whole log.
+        Where the topic has grown and the stream has not kept all of its new states yet, they are made here from the
+        whole log.
         """
         self._home.open()
         self._home.check_partitions(len(partitions))
@@ -80,7 +83,8 @@ class StateReplica:
             self._partitions = [state for state, _ in placed.values()]
 
     def features(self, transactions: list[TransactionReceived]) -> Matrix:
-        """The rows of *transactions*, each as if it were the next in the log; shape (n, len(layout.names)). Changes nothing."""
+        """The rows of *transactions*, each as if it were the next in the log; shape (n, len(layout.names)). Changes
+        nothing."""
         columns = Columns.of(transactions, self.layout)
         users = np.empty((len(columns), len(USER_FEATURES) + len(self.layout.user_extra)))
         with self._lock:
@@ -119,7 +123,9 @@ class StateReplica:
         with self._lock:
             self._terminals.apply(records, self._clock.now())
 
-    def _by_partition(self, transactions: list[TransactionReceived]) -> Iterator[tuple[PartitionState, NDArray[np.intp]]]:
+    def _by_partition(
+        self, transactions: list[TransactionReceived]
+    ) -> Iterator[tuple[PartitionState, NDArray[np.intp]]]:
         """Each partition concerned, with the rows of *transactions* whose key it has."""
         keys = [(transaction.user_id or transaction.transaction_id).encode() for transaction in transactions]
         owner = np.array([partition_of(key, len(self._partitions)) for key in keys], dtype=np.intp)
@@ -173,12 +179,17 @@ class PlacedReader(TableReader):
     def _look(self) -> None:
         partitions = self._reader.partitions_of(self._topic)
         if not partitions:
-            raise DependencyUnavailable(f"topic {self._topic} does not exist: run `centinela topics create`", dependency="kafka")
+            raise DependencyUnavailable(
+                f"topic {self._topic} does not exist: run `centinela topics create`", dependency="kafka"
+            )
         if not self._placed:
             self._place(self._reader, self, partitions)
             self._placed = len(partitions)
         elif len(partitions) != self._placed:
-            raise LogChanged(f"topic {self._topic} has {len(partitions)} partitions, not {self._placed} as at the start: this process ends, to begin anew")
+            raise LogChanged(
+                f"topic {self._topic} has {len(partitions)} partitions, not {self._placed} as at the start: this"
+                " process ends, to begin anew"
+            )
 
 
 def newest(records: int) -> Place:
@@ -203,7 +214,9 @@ class Replica:
         self._homes.close()
 
 
-def build_replica(settings: PredictorSettings, book: VerdictBook, clock: Clock, health: Health, stop: threading.Event) -> Replica:
+def build_replica(
+    settings: PredictorSettings, book: VerdictBook, clock: Clock, health: Health, stop: threading.Event
+) -> Replica:
     """The replica on the configured brokers; *health* waits until everything followed was read to its end once."""
     homes = build_homes(settings, clock)
     state = StateReplica(layout_of(settings), book, clock, homes.partitions)
@@ -217,8 +230,16 @@ def build_replica(settings: PredictorSettings, book: VerdictBook, clock: Clock, 
 
     follow = partial(TableFollower, health=health, stop=stop, patience=settings.patience)
     followers = {
-        "transactions": follow(partial(reader, TRANSACTIONS.name, state.place), state.apply_transactions, condition="transactions"),
+        "transactions": follow(
+            partial(reader, TRANSACTIONS.name, state.place), state.apply_transactions, condition="transactions"
+        ),
         "terminals": follow(terminals, state.apply_terminals, condition="terminals"),
-        "verdicts": follow(partial(reader, PREDICTIONS.name, newest(settings.gateway_verdicts)), verdicts.apply, condition="verdicts"),
+        "verdicts": follow(
+            partial(reader, PREDICTIONS.name, newest(settings.gateway_verdicts)), verdicts.apply, condition="verdicts"
+        ),
     }
-    return Replica(state, [GuardedThread(f"follow-{name}", follower.run, health, stop.set) for name, follower in followers.items()], homes)
+    return Replica(
+        state,
+        [GuardedThread(f"follow-{name}", follower.run, health, stop.set) for name, follower in followers.items()],
+        homes,
+    )

@@ -82,7 +82,10 @@ def parse_many(body: bytes, now: datetime) -> list[PredictRequest]:
         raise RefusedRequest(422, "too_many", "transactions", f"{len(requests)} transactions; at most {BATCH_LIMIT}")
     raw = _untyped(body)
     rows, prefix = (raw["transactions"], "transactions") if wrapped else (raw, "")
-    return [_completed(request, row, now, f"{prefix}[{n}].") for n, (request, row) in enumerate(zip(requests, rows, strict=True))]
+    return [
+        _completed(request, row, now, f"{prefix}[{n}].")
+        for n, (request, row) in enumerate(zip(requests, rows, strict=True))
+    ]
 
 
 def _typed(decode: Callable[[bytes], Any], body: bytes) -> Any:
@@ -161,13 +164,16 @@ def _refuse_unreadable(body: bytes, detail: str) -> NoReturn:
 
 
 def _first_bad_number(body: bytes, below: str) -> str | None:
-    """Path of the first value under *below* that is no finite number, by a lenient reader. Only on the way to an error."""
+    """Path of the first value under *below* that is no finite number, by a lenient reader. Only on the way to an
+    error."""
     try:
         found = _walk(json.loads(body), "")
         for path, value in found:
             fault = isinstance(value, float) and not math.isfinite(value)
             if below:
-                fault = path.startswith(below) and (fault or isinstance(value, bool | str | list | dict)) and path != below
+                fault = (
+                    path.startswith(below) and (fault or isinstance(value, bool | str | list | dict)) and path != below
+                )
             if fault:
                 return path
     except (ValueError, RecursionError):
@@ -176,7 +182,8 @@ def _first_bad_number(body: bytes, below: str) -> str | None:
 
 
 def _walk(value: Any, path: str, depth: int = 0) -> Iterator[tuple[str, Any]]:
-    """Every value with its path, as deep as a field of ours can stand: naming what is deeper would cost more than reading it."""
+    """Every value with its path, as deep as a field of ours can stand: naming what is deeper would cost more than
+    reading it."""
     yield path, value
     if depth > _DEEPEST:
         return

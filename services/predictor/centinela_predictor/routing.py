@@ -41,4 +41,6 @@ class Router:
             return np.zeros(len(keys), dtype=np.bool_)
         if self.challenger_share >= 1.0:
             return np.ones(len(keys), dtype=np.bool_)
-        return np.fromiter((self.position(key) < self.challenger_share for key in keys), dtype=np.bool_, count=len(keys))
+        return np.fromiter(
+            (self.position(key) < self.challenger_share for key in keys), dtype=np.bool_, count=len(keys)
+        )

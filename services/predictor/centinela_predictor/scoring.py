@@ -101,11 +101,15 @@ class ScoringCore:
             shares = [Share("champion", pair.champion, everything)]
         else:
             away = self._router.goes_to_challenger(keys)
-            shares = [Share("champion", pair.champion, everything[~away]), Share("challenger", pair.challenger, everything[away])]
+            shares = [
+                Share("champion", pair.champion, everything[~away]),
+                Share("challenger", pair.challenger, everything[away]),
+            ]
         return pair.champion, [share for share in shares if len(share.rows)]
 
 
 def _bounded(raw: NDArray[np.float64], review_threshold: float) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-    """Scores within [0, 1], and which of them were no number; those stand at *review_threshold*, for a person to look at."""
+    """Scores within [0, 1], and which of them were no number; those stand at *review_threshold*, for a person to look
+    at."""
     unknown = ~np.isfinite(raw)
     return np.clip(np.where(unknown, review_threshold, raw), 0.0, 1.0), unknown

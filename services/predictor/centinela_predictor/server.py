@@ -39,8 +39,17 @@ class HttpServer:
     """Serves *app* until ``stop``: requests in flight are finished within *drain_timeout_s*."""
 
     def __init__(self, app: FastAPI, listening: socket.socket, drain_timeout_s: float) -> None:
-        config = uvicorn.Config(app, loop="uvloop", http="httptools", ws="none", lifespan="off", access_log=False, log_config=None,
-                                server_header=False, timeout_graceful_shutdown=max(1, round(drain_timeout_s)))
+        config = uvicorn.Config(
+            app,
+            loop="uvloop",
+            http="httptools",
+            ws="none",
+            lifespan="off",
+            access_log=False,
+            log_config=None,
+            server_header=False,
+            timeout_graceful_shutdown=max(1, round(drain_timeout_s)),
+        )
         self._server = uvicorn.Server(config)
         self._socket = listening
         self._thread = threading.Thread(target=self._server.run, args=([listening],), name="http", daemon=True)

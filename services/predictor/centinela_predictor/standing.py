@@ -44,7 +44,9 @@ class Standing:
         ready = self._health.live and not waiting
         return self._shown(200 if ready else 503, {"ready": ready}, waiting=waiting, always=True)
 
-    def _shown(self, status: int, body: dict[str, object], *, waiting: dict[str, str], always: bool = False) -> tuple[int, dict[str, object]]:
+    def _shown(
+        self, status: int, body: dict[str, object], *, waiting: dict[str, str], always: bool = False
+    ) -> tuple[int, dict[str, object]]:
         body.pop("waiting_for", None)
         if waiting or always:
             body["waiting_for"] = waiting

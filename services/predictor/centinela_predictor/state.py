@@ -21,7 +21,8 @@ Matrix = NDArray[np.float64]
 class PartitionState:
     """The ids seen, the users' histories and the greatest event time (ms) of one partition.
 
-    ``regrouped_at``: where the topic has grown, the partition's end when its users' history was gathered from all partitions.
+    ``regrouped_at``: where the topic has grown, the partition's end when its users' history was gathered from all
+    partitions.
 
     Args:
         dedupe_ids: A copy is recognised among at least so many of the partition's last transactions.
@@ -43,7 +44,8 @@ class PartitionState:
         return rows, self.users.apply(new.users, new.times, new.minor, new.stored)
 
     def conflicting(self, columns: Columns, rows: NDArray[np.intp]) -> NDArray[np.intp]:
-        """Of *columns*, just applied, the rows that are no copies although their ids were seen: they say something else than the first.
+        """Of *columns*, just applied, the rows that are no copies although their ids were seen: they say something else
+        than the first.
 
         Args:
             rows: What ``apply`` took.
@@ -52,18 +54,24 @@ class PartitionState:
         return again[contradict(self.seen.payloads(columns.ids[again]), columns.payloads[again])]
 
     def inherit(self, columns: Columns) -> None:
-        """Take transactions that came through another partition: all but this one's greatest event time is as after ``apply``."""
+        """Take transactions that came through another partition: all but this one's greatest event time is as after
+        ``apply``."""
         newest = self.newest
         self.apply(columns)
         self.newest = newest
 
     def to_bytes(self) -> bytes:
         """The state as a snapshot."""
-        facts = {"newest": self.newest, "regrouped_at": _NOT_REGROUPED if self.regrouped_at is None else self.regrouped_at}
+        facts = {
+            "newest": self.newest,
+            "regrouped_at": _NOT_REGROUPED if self.regrouped_at is None else self.regrouped_at,
+        }
         return pack(self._kind, facts, {**self.users.arrays(), **self.seen.arrays()})
 
     @classmethod
-    def from_bytes(cls, data: bytes, dedupe_ids: int = 1_000_000, layout: FeatureLayout = BASE_LAYOUT) -> PartitionState:
+    def from_bytes(
+        cls, data: bytes, dedupe_ids: int = 1_000_000, layout: FeatureLayout = BASE_LAYOUT
+    ) -> PartitionState:
         """The state of a snapshot.
 
         Raises:

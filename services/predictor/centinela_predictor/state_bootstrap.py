@@ -32,7 +32,9 @@ class StateHomes:
         """
         lives = "-".join(self.admin.identify(topic.name).id for topic in (TERMINAL_ACTIVITY, LABELS))
         name = f"terminals-{self.settings.slot}/{lives}"
-        return SnapshotStore(self.settings.state_dir / name, shared=self.shared.folder(name) if self.shared is not None else None)
+        return SnapshotStore(
+            self.settings.state_dir / name, shared=self.shared.folder(name) if self.shared is not None else None
+        )
 
     def close(self) -> None:
         """Let uploads finish, and release the connection."""
@@ -50,7 +52,12 @@ def build_homes(settings: PredictorSettings, clock: Clock) -> StateHomes:
     shared = SharedStorage(settings.snapshot_url) if settings.snapshot_url else None
     admin = topic_admin(settings)
     partitions = PartitionHome(
-        settings.state_dir, lambda: admin.identify(TRANSACTIONS.name), lambda: consumer(settings, group=None, client="confluent"), clock,
-        shared=shared, dedupe_ids=settings.dedupe_ids, layout=layout_of(settings),
+        settings.state_dir,
+        lambda: admin.identify(TRANSACTIONS.name),
+        lambda: consumer(settings, group=None, client="confluent"),
+        clock,
+        shared=shared,
+        dedupe_ids=settings.dedupe_ids,
+        layout=layout_of(settings),
     )
     return StateHomes(settings, partitions, admin, shared)

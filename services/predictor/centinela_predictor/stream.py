@@ -40,8 +40,8 @@ _log = structlog.get_logger(__name__)
 class StreamLimits:
     """Seconds (monotonic) and counts that bound what the stream waits for and remembers.
 
-    ``idle_after_s``: a partition without records for so long, and with none waiting, is announced idle. ``gate_patience_s``: longest wait of one
-    transaction for partitions that are behind in event time.
+    ``idle_after_s``: a partition without records for so long, and with none waiting, is announced idle.
+    ``gate_patience_s``: longest wait of one transaction for partitions that are behind in event time.
     """
 
     idle_after_s: float = 1.0
@@ -50,9 +50,11 @@ class StreamLimits:
 
 @dataclass
 class _Owned:
-    """A partition of ours. ``position``: the committed offset that *state* stands for. ``held``: offset held, and since when.
+    """A partition of ours. ``position``: the committed offset that *state* stands for. ``held``: offset held, and since
+    when.
 
-    ``quiet_end``: where it ends, while nothing of it waits to be read. ``announced``: watermark and, where that is ``IDLE``, that end.
+    ``quiet_end``: where it ends, while nothing of it waits to be read. ``announced``: watermark and, where that is
+    ``IDLE``, that end.
     """
 
     state: PartitionState
@@ -70,10 +72,10 @@ class _Owned:
 class StreamHandler(StatefulHandler):
     """Scores ``transactions`` for a ``ConsumerLoop``.
 
-    A transaction with a verdict (of a gateway, or history) keeps it; the others are scored in one call per batch. The first
-    that needs a model while none serves, or that is too far ahead of other partitions (see ``Gate``), is held with what
-    follows in its partition. A copy of a transaction seen before leaves no trace but a count; another transaction under its id is a
-    dead letter.
+    A transaction with a verdict (of a gateway, or history) keeps it; the others are scored in one call per batch. The
+    first that needs a model while none serves, or that is too far ahead of other partitions (see ``Gate``), is held
+    with what follows in its partition. A copy of a transaction seen before leaves no trace but a count; another
+    transaction under its id is a dead letter.
 
     Args:
         reader: The loop's consumer, here only asked where things stand.
@@ -81,10 +83,29 @@ class StreamHandler(StatefulHandler):
         writer: Names this process in its terminal blocks; another one each time it starts.
     """
 
-    def __init__(self, *, layout: FeatureLayout, core: ScoringCore, slot: ModelSlot, feed: TerminalFeed,
-                 reader: Consumer, home: PartitionHome, snapshot_interval_s: float, clock: Clock, health: Health, writer: int,
-                 limits: StreamLimits | None = None) -> None:
-        self._layout, self._core, self._slot, self._feed, self._clock, self._writer = layout, core, slot, feed, clock, writer
+    def __init__(
+        self,
+        *,
+        layout: FeatureLayout,
+        core: ScoringCore,
+        slot: ModelSlot,
+        feed: TerminalFeed,
+        reader: Consumer,
+        home: PartitionHome,
+        snapshot_interval_s: float,
+        clock: Clock,
+        health: Health,
+        writer: int,
+        limits: StreamLimits | None = None,
+    ) -> None:
+        self._layout, self._core, self._slot, self._feed, self._clock, self._writer = (
+            layout,
+            core,
+            slot,
+            feed,
+            clock,
+            writer,
+        )
         self._reader, self._limits = reader, limits or StreamLimits()
         self._emitter = Emitter(layout)
         self._home = home
@@ -184,7 +205,9 @@ class StreamHandler(StatefulHandler):
         return Batch(number, kept, events, columns, matrix, to_score, watermark)
 
     def _admit(self, number: int, records: list[Record], now: datetime) -> Admitted:
-        return without_strays(admit(records, now, self._layout), self._owned[number].state, number, self._home.partitions)
+        return without_strays(
+            admit(records, now, self._layout), self._owned[number].state, number, self._home.partitions
+        )
 
     def _hold(self, number: int, owned: _Owned, admitted: Admitted, outcome: Outcome) -> int | None:
         """Hold the first transaction that cannot be scored yet, and all that follows; its event time, ms."""
@@ -213,10 +236,15 @@ class StreamHandler(StatefulHandler):
         return int(columns.times[at])
 
     def _question_idle(self, times: Int64s) -> None:
-        """Before *times* outrun a partition that is called idle, see that it still is: its owner may have died since."""
+        """Before *times* outrun a partition that is called idle, see that it still is: its owner may have died
+        since."""
         gate = self._feed.table.gate
         doubtful = gate.doubtful(int(times.max())) if len(times) else {}
-        if asked := {TopicPartition(TRANSACTIONS.name, number): end for number, end in doubtful.items() if number not in self._believed}:
+        if asked := {
+            TopicPartition(TRANSACTIONS.name, number): end
+            for number, end in doubtful.items()
+            if number not in self._believed
+        }:
             ends = self._reader.end_offsets(list(asked))
             for partition, end in asked.items():
                 if ends[partition] > end:
@@ -225,14 +253,23 @@ class StreamHandler(StatefulHandler):
                     self._believed.add(partition.partition)
 
     def _waited_long(self, owned: _Owned, offset: int) -> bool:
-        return owned.held is not None and owned.held[0] == offset and self._clock.monotonic() - owned.held[1] > self._limits.gate_patience_s
+        return (
+            owned.held is not None
+            and owned.held[0] == offset
+            and self._clock.monotonic() - owned.held[1] > self._limits.gate_patience_s
+        )
 
     def _emit(self, batches: list[Batch], now: datetime, outcome: Outcome) -> None:
         scoring = [batch for batch in batches if len(batch.to_score)]
         scored = None
         pair = self._slot.pair
         if scoring:
-            keys = [event.user_id or event.transaction_id for b in scoring for n in b.to_score.tolist() for event in (b.events[n],)]
+            keys = [
+                event.user_id or event.transaction_id
+                for b in scoring
+                for n in b.to_score.tolist()
+                for event in (b.events[n],)
+            ]
             with metrics.SCORING_DURATION.time():
                 scored = self._core.score(np.concatenate([b.matrix[b.to_score] for b in scoring]), self._layout, keys)
             metrics.count_decisions(scored)
@@ -264,6 +301,11 @@ class StreamHandler(StatefulHandler):
 
 def _conflicts(admitted: Admitted, rows: NDArray[np.intp]) -> list[DeadLetter]:
     return [
-        DeadLetter(admitted.records[n], "conflict", f"transaction {admitted.events[n].transaction_id} was given before with another payload; its first verdict stands")
+        DeadLetter(
+            admitted.records[n],
+            "conflict",
+            f"transaction {admitted.events[n].transaction_id} was given before with another payload; its first verdict"
+            " stands",
+        )
         for n in rows.tolist()
     ]

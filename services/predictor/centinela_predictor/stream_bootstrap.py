@@ -36,24 +36,43 @@ class Stream:
         self.homes.close()
 
 
-def build_stream(settings: PredictorSettings, core: ScoringCore, slot: ModelSlot, health: Health, clock: Clock,
-                 stop: threading.Event) -> Stream:
+def build_stream(
+    settings: PredictorSettings, core: ScoringCore, slot: ModelSlot, health: Health, clock: Clock, stop: threading.Event
+) -> Stream:
     """The stream of replica ``settings.slot``; nothing is connected before ``loop.run()``.
 
-    Partition snapshots are shared by all replicas of the folder (whoever owns a partition continues from them), terminal
-    snapshots are the replica's own.
+    Partition snapshots are shared by all replicas of the folder (whoever owns a partition continues from them),
+    terminal snapshots are the replica's own.
     """
     replica, layout = f"predictor-{settings.slot}", layout_of(settings)
     homes = build_homes(settings, clock)
     feed = TerminalFeed(consumer(settings, group=None, client="confluent"), homes.terminals, clock, layout)
     reader = consumer(settings, group=STREAM_GROUP, client="confluent", instance_id=replica)
     handler = StreamHandler(
-        layout=layout, core=core, slot=slot, feed=feed, reader=reader, home=homes.partitions, snapshot_interval_s=settings.snapshot_interval_s,
-        clock=clock, health=health, writer=secrets.randbits(64), limits=StreamLimits(settings.idle_after_s, settings.gate_patience_s),
+        layout=layout,
+        core=core,
+        slot=slot,
+        feed=feed,
+        reader=reader,
+        home=homes.partitions,
+        snapshot_interval_s=settings.snapshot_interval_s,
+        clock=clock,
+        health=health,
+        writer=secrets.randbits(64),
+        limits=StreamLimits(settings.idle_after_s, settings.gate_patience_s),
     )
     loop = ConsumerLoop(
-        reader, transactional_producer(settings, transactional_id=replica, client="confluent"), handler, topics=[TRANSACTIONS.name], health=health,
-        stop=stop, batch=settings.stream_batch, poll_timeout_s=0.1, clock=clock, service="predictor-stream",
-        cap=DeadLetterCap(settings.dead_letter_max_share), patience=settings.patience,
+        reader,
+        transactional_producer(settings, transactional_id=replica, client="confluent"),
+        handler,
+        topics=[TRANSACTIONS.name],
+        health=health,
+        stop=stop,
+        batch=settings.stream_batch,
+        poll_timeout_s=0.1,
+        clock=clock,
+        service="predictor-stream",
+        cap=DeadLetterCap(settings.dead_letter_max_share),
+        patience=settings.patience,
     )
     return Stream(loop, handler, feed, homes)

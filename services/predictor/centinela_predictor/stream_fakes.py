@@ -39,7 +39,9 @@ NOW = datetime(2023, 12, 1, tzinfo=UTC)
 class World:
     """A broker, models and a clock that outlive the stream processes of a test."""
 
-    def __init__(self, folder: Path, partitions: int = 2, model: str | None = "1", layout: FeatureLayout = LAYOUT) -> None:
+    def __init__(
+        self, folder: Path, partitions: int = 2, model: str | None = "1", layout: FeatureLayout = LAYOUT
+    ) -> None:
         self.layout = layout
         self.broker = FakeBroker(partitions, auto_create=False)
         for topic in CATALOGUE:
@@ -60,15 +62,38 @@ class World:
         for label in labels:
             self.broker.append("labels", encode(label), (label.user_id or label.transaction_id).encode())
 
-    def stream(self, name: str = "0", *, batch: int = 50, snapshot_interval_s: float = 1e9, limits: StreamLimits | None = None,
-               shared: SharedStorage | None = None, folder: Path | None = None) -> Process:
+    def stream(
+        self,
+        name: str = "0",
+        *,
+        batch: int = 50,
+        snapshot_interval_s: float = 1e9,
+        limits: StreamLimits | None = None,
+        shared: SharedStorage | None = None,
+        folder: Path | None = None,
+    ) -> Process:
         """A process called *name*, on the disk *folder* (the world's own)."""
-        return Process(self, name, batch, snapshot_interval_s, limits or StreamLimits(), next(self._writers), shared, folder or self.folder)
+        return Process(
+            self,
+            name,
+            batch,
+            snapshot_interval_s,
+            limits or StreamLimits(),
+            next(self._writers),
+            shared,
+            folder or self.folder,
+        )
 
     def home(self, folder: Path, shared: SharedStorage | None = None) -> PartitionHome:
         """Where the state of partitions is kept."""
-        return PartitionHome(folder, lambda: self.broker.identify("transactions"), lambda: FakeConsumer(self.broker), self.clock, shared=shared,
-                             layout=self.layout)
+        return PartitionHome(
+            folder,
+            lambda: self.broker.identify("transactions"),
+            lambda: FakeConsumer(self.broker),
+            self.clock,
+            shared=shared,
+            layout=self.layout,
+        )
 
     def terminals(self, folder: Path, name: str) -> SnapshotStore:
         """Where the stream *name* keeps terminal state."""
@@ -101,21 +126,50 @@ class World:
 class Process:
     """One stream process. ``kill`` it and it leaves nothing but what it committed and wrote to disk."""
 
-    def __init__(self, world: World, name: str, batch: int, snapshot_interval_s: float, limits: StreamLimits, writer: int,
-                 shared: SharedStorage | None, folder: Path) -> None:
+    def __init__(
+        self,
+        world: World,
+        name: str,
+        batch: int,
+        snapshot_interval_s: float,
+        limits: StreamLimits,
+        writer: int,
+        shared: SharedStorage | None,
+        folder: Path,
+    ) -> None:
         self._world = world
         self.health, self.stop = Health("kafka"), threading.Event()
-        self.feed = TerminalFeed(FakeConsumer(world.broker), lambda: world.terminals(folder, name), world.clock, world.layout)
+        self.feed = TerminalFeed(
+            FakeConsumer(world.broker), lambda: world.terminals(folder, name), world.clock, world.layout
+        )
         self.consumer = FakeConsumer(world.broker, "predictor")
         self.handler = StreamHandler(
-            layout=world.layout, core=ScoringCore(world.slot, Router("salt", 0.5)), slot=world.slot, feed=self.feed,
-            reader=self.consumer, home=world.home(folder, shared), snapshot_interval_s=snapshot_interval_s, clock=world.clock, health=self.health, writer=writer,
+            layout=world.layout,
+            core=ScoringCore(world.slot, Router("salt", 0.5)),
+            slot=world.slot,
+            feed=self.feed,
+            reader=self.consumer,
+            home=world.home(folder, shared),
+            snapshot_interval_s=snapshot_interval_s,
+            clock=world.clock,
+            health=self.health,
+            writer=writer,
             limits=limits,
         )
         self.producer = FakeTransactionalProducer(world.broker, f"predictor-{name}")
         self.loop = ConsumerLoop(
-            self.consumer, self.producer, self.handler, topics=["transactions"], health=self.health, stop=self.stop, batch=batch,
-            poll_timeout_s=0.0, idle_s=0.0, hold_s=0.1, clock=world.clock, cap=DeadLetterCap(max_share=1.0),
+            self.consumer,
+            self.producer,
+            self.handler,
+            topics=["transactions"],
+            health=self.health,
+            stop=self.stop,
+            batch=batch,
+            poll_timeout_s=0.0,
+            idle_s=0.0,
+            hold_s=0.1,
+            clock=world.clock,
+            cap=DeadLetterCap(max_share=1.0),
         )
 
     def run_until(self, done: Callable[[], bool], *, steps: int = 2_000, pace_s: float = 0.01) -> None:
@@ -147,24 +201,53 @@ class Process:
         self.loop.run()
 
 
-def transaction(number: int, *, user: str | None = "u1", terminal: str | None = None, at: datetime = START, amount: float = 100.0,
-                **more: Any) -> TransactionReceived:
+def transaction(
+    number: int,
+    *,
+    user: str | None = "u1",
+    terminal: str | None = None,
+    at: datetime = START,
+    amount: float = 100.0,
+    **more: Any,
+) -> TransactionReceived:
     return TransactionReceived(
-        transaction_id=f"t{number:05d}", occurred_at=at, amount=amount, user_id=user, terminal_id=terminal, **more,
+        transaction_id=f"t{number:05d}",
+        occurred_at=at,
+        amount=amount,
+        user_id=user,
+        terminal_id=terminal,
+        **more,
     )
 
 
-def vectors_of_the_whole_table(transactions: Sequence[TransactionReceived], labels: Sequence[LabelReported],
-                               layout: FeatureLayout = LAYOUT) -> dict[str, bytes]:
+def vectors_of_the_whole_table(
+    transactions: Sequence[TransactionReceived], labels: Sequence[LabelReported], layout: FeatureLayout = LAYOUT
+) -> dict[str, bytes]:
     """The vector of each transaction by its id, computed from the whole table at once."""
-    table = pd.DataFrame([
-        {"transaction_id": t.transaction_id, "user_id": t.user_id, "terminal_id": t.terminal_id, "occurred_at": t.occurred_at,
-         "amount": t.amount, **t.attributes}
-        for t in transactions
-    ])
-    reported = pd.DataFrame([
-        {"transaction_id": x.transaction_id, "is_fraud": x.is_fraud, "occurred_at": x.occurred_at, "reported_at": x.reported_at} for x in labels
-    ])
+    table = pd.DataFrame(
+        [
+            {
+                "transaction_id": t.transaction_id,
+                "user_id": t.user_id,
+                "terminal_id": t.terminal_id,
+                "occurred_at": t.occurred_at,
+                "amount": t.amount,
+                **t.attributes,
+            }
+            for t in transactions
+        ]
+    )
+    reported = pd.DataFrame(
+        [
+            {
+                "transaction_id": x.transaction_id,
+                "is_fraud": x.is_fraud,
+                "occurred_at": x.occurred_at,
+                "reported_at": x.reported_at,
+            }
+            for x in labels
+        ]
+    )
     matrix = build_features(table, reported, layout).to_numpy()
     return {t.transaction_id: row for t, row in zip(transactions, pack_rows(matrix), strict=True)}
 

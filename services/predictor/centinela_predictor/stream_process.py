@@ -22,7 +22,8 @@ from centinela_predictor.stream_bootstrap import build_stream
 
 _log = structlog.get_logger()
 _COLLECT_EVERY = 100_000
-"""Objects more than at the last look for garbage in cycles, until the next: above the 50,000 or so of a batch in hand, of which none is in a cycle."""
+"""Objects more than at the last look for garbage in cycles, until the next: above the 50,000 or so of a batch in hand,
+of which none is in a cycle."""
 
 
 class StreamProcess:
@@ -32,15 +33,22 @@ class StreamProcess:
         SystemExit: The port is taken.
     """
 
-    def __init__(self, settings: PredictorSettings, stop: threading.Event, *, registry: Downloads | None = None) -> None:
+    def __init__(
+        self, settings: PredictorSettings, stop: threading.Event, *, registry: Downloads | None = None
+    ) -> None:
         clock = SystemClock()
         self._settings, self._stop = settings, stop
         self.health = Health("model", "kafka", "handler")
         self._models = build_models(settings, "stream", self.health, clock, stop, registry=registry)
         slot = self._models.slot
         try:
-            self._ops = OpsServer(self.health, settings.ops_host, settings.predictor_port, {"/model": lambda: describe(slot.pair)},
-                                  lambda: slot.loaded)
+            self._ops = OpsServer(
+                self.health,
+                settings.ops_host,
+                settings.predictor_port,
+                {"/model": lambda: describe(slot.pair)},
+                lambda: slot.loaded,
+            )
         except OSError as error:
             refuse_port(settings.ops_host, settings.predictor_port, "CENTINELA_PREDICTOR_PORT", error)
         self.port = self._ops.port

@@ -20,15 +20,17 @@ _log = structlog.get_logger(__name__)
 
 
 class Snapshots:
-    """Snapshots of partitions and of terminal state, each *interval_s* apart. A disk that refuses delays them, nothing else:
-    a restart then replays more of the log.
+    """Snapshots of partitions and of terminal state, each *interval_s* apart. A disk that refuses delays them, nothing
+    else: a restart then replays more of the log.
 
     Args:
         reader: Asked for the group's offsets and for the topic's partitions.
         health: Told under ``disk`` when a snapshot fails.
     """
 
-    def __init__(self, home: PartitionHome, reader: Consumer, feed: TerminalFeed, clock: Clock, health: Health, interval_s: float) -> None:
+    def __init__(
+        self, home: PartitionHome, reader: Consumer, feed: TerminalFeed, clock: Clock, health: Health, interval_s: float
+    ) -> None:
         self._home, self._reader, self._feed, self._clock, self._health = home, reader, feed, clock, health
         self._interval_s = interval_s
         self._saved_at = clock.monotonic()
@@ -71,12 +73,17 @@ class Snapshots:
             return
         self._saved_at = self._clock.monotonic()
         self._home.check_partitions(self._partitions_now())
-        results = [self.save(partition, state, position) for partition, (state, position) in states.items() if position is not None]
+        results = [
+            self.save(partition, state, position)
+            for partition, (state, position) in states.items()
+            if position is not None
+        ]
         if all([*results, self._guarded("terminals", self._feed.save)]):
             self._health.met("disk")
 
     def save(self, partition: int, state: PartitionState, position: int) -> bool:
-        """Save *state* under the committed offset *position*, unless it is there already; False where the disk refused."""
+        """Save *state* under the committed offset *position*, unless it is there already; False where the disk
+        refused."""
         if self._saved.get(partition) == position:
             return True
         saved = self._guarded(f"partition {partition}", lambda: self._home.save(partition, state, position))

@@ -66,7 +66,13 @@ class TerminalTable:
                 block = unpack_block(record.value)
             except InvalidRecord as invalid:
                 TERMINAL_RECORDS.labels(record.topic, "refused").inc()
-                _log.warning("block.refused", topic=record.topic, partition=record.partition, offset=record.offset, detail=invalid.detail)
+                _log.warning(
+                    "block.refused",
+                    topic=record.topic,
+                    partition=record.partition,
+                    offset=record.offset,
+                    detail=invalid.detail,
+                )
                 continue
             if (block.writer, block.sequence) in self._known:
                 self._known.discard((block.writer, block.sequence))
@@ -76,10 +82,16 @@ class TerminalTable:
                 fresh.append(block)
         TERMINAL_RECORDS.labels(TERMINAL_ACTIVITY.name, "applied").inc(len(records))
         if fresh:
-            self.state.apply_activity(*(np.concatenate([getattr(b, name) for b in fresh]) for name in ("terminals", "times", "ids")))
+            self.state.apply_activity(
+                *(np.concatenate([getattr(b, name) for b in fresh]) for name in ("terminals", "times", "ids"))
+            )
 
     def _apply_labels(self, records: Sequence[Record], now_ms: int) -> None:
-        labels = [label for label in self._labels.decode_many([r.value for r in records]) if not isinstance(label, InvalidRecord)]
+        labels = [
+            label
+            for label in self._labels.decode_many([r.value for r in records])
+            if not isinstance(label, InvalidRecord)
+        ]
         occurred, reported = epoch_ms([x.occurred_at for x in labels]), epoch_ms([x.reported_at for x in labels])
         plausible = (occurred >= 0) & (occurred <= now_ms + _FUTURE_MS)
         TERMINAL_RECORDS.labels(LABELS.name, "applied").inc(int(plausible.sum()))
@@ -98,7 +110,9 @@ class TerminalFeed:
         layout: Which extra features there are.
     """
 
-    def __init__(self, reader: Consumer, store_of: Callable[[], SnapshotStore], clock: Clock, layout: FeatureLayout = BASE_LAYOUT) -> None:
+    def __init__(
+        self, reader: Consumer, store_of: Callable[[], SnapshotStore], clock: Clock, layout: FeatureLayout = BASE_LAYOUT
+    ) -> None:
         self._reader, self._store_of, self._clock, self._layout = reader, store_of, clock, layout
         self._store: SnapshotStore | None = None
         self._table: TerminalTable | None = None
@@ -120,7 +134,8 @@ class TerminalFeed:
         return self._table is not None and not self._targets
 
     def advance(self, patience_s: float = 1.0) -> bool:
-        """Take what there is; until the end was reached once, wait for it up to *patience_s*. Whether the end was reached.
+        """Take what there is; until the end was reached once, wait for it up to *patience_s*. Whether the end was
+        reached.
 
         Raises:
             DependencyUnavailable: The brokers are away, or a topic does not exist.
@@ -192,10 +207,14 @@ class TerminalFeed:
         found = self._reader.partitions_of(topic)
         if len(found) < least:
             problem = f"has {len(found)} partitions, fewer than {TRANSACTIONS.name}" if found else "does not exist"
-            raise DependencyUnavailable(f"topic {topic} {problem}: see `centinela topics check` and `create`", dependency="kafka")
+            raise DependencyUnavailable(
+                f"topic {topic} {problem}: see `centinela topics check` and `create`", dependency="kafka"
+            )
         return found
 
-    def _restore(self, store: SnapshotStore, table: TerminalTable, end: Mapping[TopicPartition, int]) -> dict[TopicPartition, int]:
+    def _restore(
+        self, store: SnapshotStore, table: TerminalTable, end: Mapping[TopicPartition, int]
+    ) -> dict[TopicPartition, int]:
         """Offsets to read from, with *table* restored to them; none where no snapshot fits the topics."""
         for position, data in store.load(at_most=1 << 62):
             try:
@@ -211,7 +230,9 @@ class TerminalFeed:
                     topic, _, number = rest.rpartition(":")
                     offsets[TopicPartition(topic, int(number))] = value
             if any(offset > end.get(p, 0) for p, offset in offsets.items()):
-                _log.warning("snapshot.refused", state="terminals", position=position, detail="it is ahead of its topics")
+                _log.warning(
+                    "snapshot.refused", state="terminals", position=position, detail="it is ahead of its topics"
+                )
                 continue
             table.state = state
             table.gate.restore(facts)

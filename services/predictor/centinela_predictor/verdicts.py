@@ -19,7 +19,8 @@ class GivenVerdict(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """What was answered for a transaction, and enough of the transaction to know it again.
 
     The fields are those of ``TransactionScored`` without the vector, so that a record of ``predictions`` decodes to it.
-    ``attributes`` is None where only ``predictions`` is known; ``raw`` then stands for those that the layout names (``raw_digest``).
+    ``attributes`` is None where only ``predictions`` is known; ``raw`` then stands for those that the layout names
+    (``raw_digest``).
     """
 
     transaction_id: str
@@ -61,21 +62,36 @@ def raw_digest(transaction: TransactionReceived, layout: FeatureLayout) -> int:
 
 
 def check_same(known: GivenVerdict | TransactionReceived, request: PredictRequest, layout: FeatureLayout) -> None:
-    """See that *request*, of the same id, is the transaction that is *known*. A time that *request* leaves out is no difference.
+    """See that *request*, of the same id, is the transaction that is *known*. A time that *request* leaves out is no
+    difference.
 
     Raises:
         RefusedRequest: 409, naming the first field that differs.
     """
-    differs = next((name for name in ("amount", "user_id", "terminal_id", "currency") if getattr(known, name) != getattr(request, name)), None)
+    differs = next(
+        (
+            name
+            for name in ("amount", "user_id", "terminal_id", "currency")
+            if getattr(known, name) != getattr(request, name)
+        ),
+        None,
+    )
     if differs is None and request.occurred_at is not None and request.occurred_at != known.occurred_at:
         differs = "occurred_at"
     if differs is None and known.attributes is not None and request.attributes != known.attributes:
         differs = "attributes"
     if differs is None and isinstance(known, GivenVerdict) and known.attributes is None and known.raw is not None:
-        again = TransactionReceived(transaction_id=known.transaction_id, occurred_at=known.occurred_at, amount=request.amount, attributes=request.attributes)
+        again = TransactionReceived(
+            transaction_id=known.transaction_id,
+            occurred_at=known.occurred_at,
+            amount=request.amount,
+            attributes=request.attributes,
+        )
         differs = "attributes" if raw_digest(again, layout) != known.raw else None
     if differs:
-        raise RefusedRequest(409, "conflict", differs, f"transaction {known.transaction_id} was given before with another {differs}")
+        raise RefusedRequest(
+            409, "conflict", differs, f"transaction {known.transaction_id} was given before with another {differs}"
+        )
 
 
 def adopted(transaction: TransactionReceived) -> GivenVerdict | None:
@@ -84,15 +100,27 @@ def adopted(transaction: TransactionReceived) -> GivenVerdict | None:
     if verdict is None or verdict.origin != "gateway" or verdict.scored_at is None:
         return None
     return GivenVerdict(
-        transaction_id=transaction.transaction_id, occurred_at=transaction.occurred_at, amount=transaction.amount,
-        decision=verdict.decision, variant=verdict.variant, scored_at=verdict.scored_at, user_id=transaction.user_id,
-        terminal_id=transaction.terminal_id, currency=transaction.currency, score=verdict.score, is_fraud=verdict.decision == "decline",
-        threshold=verdict.threshold, model_version=verdict.model_version, reasons=verdict.reasons, attributes=transaction.attributes,
+        transaction_id=transaction.transaction_id,
+        occurred_at=transaction.occurred_at,
+        amount=transaction.amount,
+        decision=verdict.decision,
+        variant=verdict.variant,
+        scored_at=verdict.scored_at,
+        user_id=transaction.user_id,
+        terminal_id=transaction.terminal_id,
+        currency=transaction.currency,
+        score=verdict.score,
+        is_fraud=verdict.decision == "decline",
+        threshold=verdict.threshold,
+        model_version=verdict.model_version,
+        reasons=verdict.reasons,
+        attributes=transaction.attributes,
     )
 
 
 class Entry:
-    """A verdict and whether it can be lost. ``outgoing`` is the record that neither log nor outbox has, ``delivery`` its way to Kafka, where it is on one.
+    """A verdict and whether it can be lost. ``outgoing`` is the record that neither log nor outbox has, ``delivery``
+    its way to Kafka, where it is on one.
 
     Until the log has it, a retry stands for the very same record: the first verdict stays the verdict.
     """
@@ -112,7 +140,8 @@ class Entry:
 
 
 class VerdictBook:
-    """The latest verdicts by transaction id, thread-safe, the oldest forgotten first, but none that the log may not have.
+    """The latest verdicts by transaction id, thread-safe, the oldest forgotten first, but none that the log may not
+    have.
 
     Args:
         capacity: Verdicts kept, beside those that are pending.
@@ -161,7 +190,11 @@ class VerdictBook:
         """Take in a verdict read from the log. A *final* one, of ``predictions``, stands over any other."""
         entry = self.add(Entry(verdict))
         if final:
-            entry.verdict = verdict if verdict.attributes is not None else msgspec.structs.replace(verdict, attributes=entry.verdict.attributes)
+            entry.verdict = (
+                verdict
+                if verdict.attributes is not None
+                else msgspec.structs.replace(verdict, attributes=entry.verdict.attributes)
+            )
         self.settle(entry)
 
     def forget(self, entry: Entry) -> None:

@@ -24,14 +24,31 @@ def run(settings: WatcherSettings, stop: threading.Event, *, topic: str = MODEL_
     """
     health = Health()
     table, out = open_table(settings, [topic]), producer(settings)
-    watcher = Watcher(Registry(settings), table, out, model_name=settings.model_name, poll_s=settings.watcher_poll_s, health=health,
-                      clock=SystemClock(), stop=stop, topic=topic, patience=settings.patience)
+    watcher = Watcher(
+        Registry(settings),
+        table,
+        out,
+        model_name=settings.model_name,
+        poll_s=settings.watcher_poll_s,
+        health=health,
+        clock=SystemClock(),
+        stop=stop,
+        topic=topic,
+        patience=settings.patience,
+    )
 
     def hint() -> dict[str, object]:
         watcher.hint()
         return {"status": "looking"}
 
-    ops = OpsServer(health, settings.ops_host, settings.watcher_port, {"/hint": hint}, keys=api_keys(settings), roles={"/hint": "operator"})
+    ops = OpsServer(
+        health,
+        settings.ops_host,
+        settings.watcher_port,
+        {"/hint": hint},
+        keys=api_keys(settings),
+        roles={"/hint": "operator"},
+    )
     try:
         watcher.run()
     finally:

@@ -16,7 +16,12 @@ from centinela.model.registry_store import UnknownVersion
 from centinela.service import load_settings
 from centinela.settings import Settings
 
-Expect = typer.Option(None, "--expect", metavar="CURRENT", help=f"Only where this version is champion now ({NOBODY}: where there is none).")
+Expect = typer.Option(
+    None,
+    "--expect",
+    metavar="CURRENT",
+    help=f"Only where this version is champion now ({NOBODY}: where there is none).",
+)
 Reason = typer.Option("", "--reason", help="Kept in the history.")
 SHOWN_METRICS = {"average_precision": "AP", "card_precision_at_100": "CP@100"}
 
@@ -29,12 +34,17 @@ def build_app(registry: Callable[[], Registry]) -> typer.Typer:
     def list_versions(limit: int = typer.Option(20, "--limit", min=1, max=200, help="Newest versions shown.")) -> None:
         """Show the newest versions with their aliases and metrics."""
         models = registry()
-        table = Table("version", "alias", "stage", "kind", *SHOWN_METRICS.values(), "created", "request", title=models.model_name)
+        table = Table(
+            "version", "alias", "stage", "kind", *SHOWN_METRICS.values(), "created", "request", title=models.model_name
+        )
         for version in models.versions(limit):
             table.add_row(
-                version.version, f"[bold]{', '.join(version.aliases)}[/bold]", *(escape(version.tags.get(tag, "")) for tag in ("stage", "model_kind")),
+                version.version,
+                f"[bold]{', '.join(version.aliases)}[/bold]",
+                *(escape(version.tags.get(tag, "")) for tag in ("stage", "model_kind")),
                 *(f"{version.metrics[name]:.3f}" if name in version.metrics else "" for name in SHOWN_METRICS),
-                f"{version.created_at:%Y-%m-%d %H:%M:%S}Z", escape(version.tags.get("request_id", "")),
+                f"{version.created_at:%Y-%m-%d %H:%M:%S}Z",
+                escape(version.tags.get("request_id", "")),
             )
         Console().print(table if table.row_count else f"{models.model_name} has no versions yet")
 
@@ -48,7 +58,8 @@ def build_app(registry: Callable[[], Registry]) -> typer.Typer:
 
     @app.command()
     def rollback(expect: str | None = Expect, reason: str = Reason) -> None:
-        """Make the champion before the present one champion again; repeated, further back. Exit 1 where there is none."""
+        """Make the champion before the present one champion again; repeated, further back. Exit 1 where there is
+        none."""
         models = registry()
         previous = models.version_of(CHAMPION)
         with _conflicts_end_with_1():
@@ -61,7 +72,13 @@ def build_app(registry: Callable[[], Registry]) -> typer.Typer:
         models = registry()
         table = Table("at", "what", "from", "to", "reason", title=models.model_name)
         for entry in reversed(models.history()):
-            table.add_row(f"{entry.at:%Y-%m-%d %H:%M:%S}Z", entry.kind, entry.previous or NOBODY, entry.version, escape(entry.reason))
+            table.add_row(
+                f"{entry.at:%Y-%m-%d %H:%M:%S}Z",
+                entry.kind,
+                entry.previous or NOBODY,
+                entry.version,
+                escape(entry.reason),
+            )
         Console().print(table if table.row_count else f"{models.model_name} has no history yet")
 
     return app

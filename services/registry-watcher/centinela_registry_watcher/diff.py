@@ -18,7 +18,8 @@ class Announcement:
     """What readers of ``model-events`` take for the state of an alias.
 
     ``disputed``: the log's last word on the alias is not the one with the highest sequence, or two differ on the same
-    sequence, because another watcher wrote at the same time. Readers that come later, after compaction, would see only the last.
+    sequence, because another watcher wrote at the same time. Readers that come later, after compaction, would see only
+    the last.
     """
 
     version: str | None
@@ -60,10 +61,16 @@ def diff(announced: Announced, aliases: Mapping[str, str], *, model_name: str, a
         told = version is None if known is None else known.version == version and not known.disputed
         if not told:
             sequence += 1
-            events.append(ModelPromoted(
-                model_name=model_name, alias=alias, model_version=version, previous_version=known.version if known else None,
-                sequence=sequence, observed_at=at,
-            ))
+            events.append(
+                ModelPromoted(
+                    model_name=model_name,
+                    alias=alias,
+                    model_version=version,
+                    previous_version=known.version if known else None,
+                    sequence=sequence,
+                    observed_at=at,
+                )
+            )
     return events
 
 

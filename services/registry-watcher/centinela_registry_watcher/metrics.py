@@ -6,5 +6,8 @@ from prometheus_client import Counter, Gauge, Histogram
 
 ANNOUNCED = Counter("centinela_promotions_announced_total", "ModelPromoted events written.", ["alias"])
 SEQUENCE = Gauge("centinela_promotion_sequence", "Highest sequence on model-events.")
-POLL_DURATION = Histogram("centinela_registry_poll_duration_seconds", "One look at the registry's aliases.",
-                          buckets=(0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5))
+POLL_DURATION = Histogram(
+    "centinela_registry_poll_duration_seconds",
+    "One look at the registry's aliases.",
+    buckets=(0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5),
+)

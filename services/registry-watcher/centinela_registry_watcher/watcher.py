@@ -49,7 +49,8 @@ class Watcher:
     All it knows it reads back from the topic, its own events included: a restart announces nothing twice. A second
     watcher does no harm: each reads the other's events before it compares, so usually only one of them speaks. Where
     both speak at once they write equal events of equal sequence, which readers take once; where the registry moved in
-    between and the events differ, each sees the dispute on its next look and the state is told again under a higher sequence.
+    between and the events differ, each sees the dispute on its next look and the state is told again under a higher
+    sequence.
 
     Args:
         table: The topic, for this watcher alone.
@@ -59,8 +60,20 @@ class Watcher:
         patience: How long a look may take.
     """
 
-    def __init__(self, registry: Aliases, table: Table, producer: Producer, *, model_name: str, poll_s: float, health: Health,
-                 clock: Clock, stop: threading.Event, topic: str = MODEL_EVENTS.name, patience: Patience = PATIENCE) -> None:
+    def __init__(
+        self,
+        registry: Aliases,
+        table: Table,
+        producer: Producer,
+        *,
+        model_name: str,
+        poll_s: float,
+        health: Health,
+        clock: Clock,
+        stop: threading.Event,
+        topic: str = MODEL_EVENTS.name,
+        patience: Patience = PATIENCE,
+    ) -> None:
         self._registry, self._table, self._producer = registry, table, producer
         self._model_name, self._poll_s, self._clock, self._stop, self._topic = model_name, poll_s, clock, stop, topic
         self._health = health
@@ -106,7 +119,8 @@ class Watcher:
         return events
 
     def _pause(self) -> None:
-        """Until the next turn, a hint or the stop, whichever is first; never nothing at all, however many hints come."""
+        """Until the next turn, a hint or the stop, whichever is first; never nothing at all, however many hints
+        come."""
         remaining = self._poll_s
         self._stop.wait(LEAST_GAP_S)
         while remaining > 0 and not self._stop.is_set() and not self._wake.wait(min(remaining, STOP_CHECK_S)):
@@ -121,10 +135,18 @@ class Watcher:
 
     def _announce(self, event: ModelPromoted) -> None:
         headers = event_headers(
-            event_type="ModelPromoted", event_id=f"{event.model_name}:{event.sequence}", source="centinela/registry-watcher",
-            time=event.observed_at, traceparent=new_traceparent(),
+            event_type="ModelPromoted",
+            event_id=f"{event.model_name}:{event.sequence}",
+            source="centinela/registry-watcher",
+            time=event.observed_at,
+            traceparent=new_traceparent(),
         )
         self._producer.send(Outgoing(self._topic, encode(event), key_of(event), headers)).wait(DELIVERY_TIMEOUT_S)
         metrics.ANNOUNCED.labels(event.alias).inc()
-        log.info("model.promoted", alias=event.alias, model_version=event.model_version, previous_version=event.previous_version,
-                 sequence=event.sequence)
+        log.info(
+            "model.promoted",
+            alias=event.alias,
+            model_version=event.model_version,
+            previous_version=event.previous_version,
+            sequence=event.sequence,
+        )

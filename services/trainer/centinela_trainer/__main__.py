@@ -97,7 +97,9 @@ def _train(request_path: Path, answer_path: Path, guarded: bool) -> int:
     configure_logging(settings, bootstrap.TRAINER)
     if guarded:
         threading.Thread(target=_end_with_parent, name="guard", daemon=True).start()
-    threading.Thread(target=importlib.import_module, args=("centinela_trainer.job",), name="imports", daemon=True).start()
+    threading.Thread(
+        target=importlib.import_module, args=("centinela_trainer.job",), name="imports", daemon=True
+    ).start()
     try:
         request = Decoder(RetrainRequested).decode(request_path.read_bytes())
         bootstrap.await_archive(settings)

@@ -1,7 +1,8 @@
 """The archive: verdicts and labels from Kafka to Parquet, each exactly once for whoever reads them.
 
-Records are buffered and flushed by count or age. How far the archive reaches is kept beside its files (``offsets.json``), not in
-the group's offsets, which run ahead by what is buffered: after a restart everything past that point is read again.
+Records are buffered and flushed by count or age. How far the archive reaches is kept beside its files
+(``offsets.json``), not in the group's offsets, which run ahead by what is buffered: after a restart everything past
+that point is read again.
 """
 
 from __future__ import annotations
@@ -39,11 +40,14 @@ class Archive(StatefulHandler):
         flush_s: Flush when the oldest buffered record is this old, seconds.
     """
 
-    def __init__(self, store: ArchiveStore, topics: Mapping[str, str], clock: Clock, *, flush_rows: int, flush_s: float) -> None:
+    def __init__(
+        self, store: ArchiveStore, topics: Mapping[str, str], clock: Clock, *, flush_rows: int, flush_s: float
+    ) -> None:
         self._store, self._topics, self._clock = store, dict(topics), clock
         self._flush_rows, self._flush_s = flush_rows, flush_s
         self._decoders: dict[str, Decoder[TransactionScored] | Decoder[LabelReported]] = {
-            PREDICTIONS: Decoder(TransactionScored), LABELS: Decoder(LabelReported),
+            PREDICTIONS: Decoder(TransactionScored),
+            LABELS: Decoder(LabelReported),
         }
         self._tables: dict[str, Tables] = {PREDICTIONS: verdict_tables, LABELS: label_tables}
         self._layouts = Layouts()
@@ -79,7 +83,9 @@ class Archive(StatefulHandler):
         self._next.pop(partition, None)
 
     def _flush_if_due(self) -> None:
-        if self._since is not None and (self.buffered >= self._flush_rows or self._clock.monotonic() - self._since >= self._flush_s):
+        if self._since is not None and (
+            self.buffered >= self._flush_rows or self._clock.monotonic() - self._since >= self._flush_s
+        ):
             self.flush()
 
     def _add(self, records: Sequence[Record]) -> list[DeadLetter]:

@@ -43,7 +43,9 @@ class DayFiles:
         days = table["occurred_at"].cast(pa.int64()).to_numpy() // 86_400_000
         bounds = np.flatnonzero(np.diff(days)) + 1
         for first, last in zip([0, *bounds], [*bounds, len(days)], strict=True):
-            self._open(date(1970, 1, 1) + timedelta(days=int(days[first])), table.schema).write_table(table.slice(first, last - first))
+            self._open(date(1970, 1, 1) + timedelta(days=int(days[first])), table.schema).write_table(
+                table.slice(first, last - first)
+            )
 
     def close(self) -> None:
         """Finish the last file."""
@@ -56,7 +58,11 @@ class DayFiles:
             self.close()
             folder = self._root / f"day={day.isoformat()}"
             folder.mkdir(parents=True)
-            self._day, self._writer, self.days = day, pq.ParquetWriter(folder / "features.parquet", schema, compression="zstd"), self.days + 1
+            self._day, self._writer, self.days = (
+                day,
+                pq.ParquetWriter(folder / "features.parquet", schema, compression="zstd"),
+                self.days + 1,
+            )
         return self._writer
 
 
@@ -78,10 +84,18 @@ def rebuild(source: Staged, layout: FeatureLayout, out: Path, progress: Callable
 
 
 def backfill(
-    source: Annotated[Path, typer.Argument(metavar="IN", help="An archive, a CSV (also gzipped) or Parquet file, or a folder of them.")],
+    source: Annotated[
+        Path,
+        typer.Argument(metavar="IN", help="An archive, a CSV (also gzipped) or Parquet file, or a folder of them."),
+    ],
     out: Annotated[Path, typer.Argument(help="Folder to write; must not exist, or be empty.")],
-    mapping: Annotated[str | None, typer.Option(help="ulb, handbook, or the path of a mapping; found by the column names if not given.")] = None,
-    label_delay_days: Annotated[float, typer.Option(min=0, help="Days between a transaction of a file and the report on it.")] = 7.0,
+    mapping: Annotated[
+        str | None,
+        typer.Option(help="ulb, handbook, or the path of a mapping; found by the column names if not given."),
+    ] = None,
+    label_delay_days: Annotated[
+        float, typer.Option(min=0, help="Days between a transaction of a file and the report on it.")
+    ] = 7.0,
 ) -> None:
     """Compute features as the stream would have served them, over an archive or any file: Parquet by day.
 
@@ -121,22 +135,45 @@ def fitting(layout: FeatureLayout, attributes: tuple[str, ...]) -> FeatureLayout
         raise CentinelaError(f"{error}; there are: {', '.join(attributes) or 'none'}") from error
 
 
-def _staged(source: Path, mapping: str | None, label_delay: timedelta, work: Path, bar: Callable[[str, int], Callable[[int], None]]) -> Staged:
+def _staged(
+    source: Path,
+    mapping: str | None,
+    label_delay: timedelta,
+    work: Path,
+    bar: Callable[[str, int], Callable[[int], None]],
+) -> Staged:
     if is_archive(source):
         if mapping is not None:
             raise CentinelaError(f"{source} is an archive, which needs no --mapping")
         return open_archive(source, work)
-    return open_files(source, mapping, label_delay, work, SystemClock().now(), bar("reading", count_rows(source)), lambda line: typer.echo(line, err=True))
+    return open_files(
+        source,
+        mapping,
+        label_delay,
+        work,
+        SystemClock().now(),
+        bar("reading", count_rows(source)),
+        lambda line: typer.echo(line, err=True),
+    )
 
 
 def _rows(slab: Slab, matrix: np.ndarray[tuple[int, int], np.dtype[np.float64]], layout: FeatureLayout) -> pa.Table:
     """What is written: ids, time, the last report (null where there is none), and the features."""
     transactions = slab.transactions
-    last = slab.reports.sort_values("reported_ms", kind="stable").drop_duplicates("transaction_id", keep="last").set_index("transaction_id")
+    last = (
+        slab.reports.sort_values("reported_ms", kind="stable")
+        .drop_duplicates("transaction_id", keep="last")
+        .set_index("transaction_id")
+    )
     told = last.reindex(transactions["transaction_id"])
-    columns = {name: pa.array(transactions[name], pa.string(), from_pandas=True) for name in ("transaction_id", "user_id", "terminal_id")}
+    columns = {
+        name: pa.array(transactions[name], pa.string(), from_pandas=True)
+        for name in ("transaction_id", "user_id", "terminal_id")
+    }
     columns["occurred_at"] = pa.array(transactions["occurred_ms"].to_numpy(), pa.int64()).cast(INSTANT)
-    columns["is_fraud"] = pa.array(told["is_fraud"].astype(object).where(told["reported_ms"].notna(), None).tolist(), pa.bool_())
+    columns["is_fraud"] = pa.array(
+        told["is_fraud"].astype(object).where(told["reported_ms"].notna(), None).tolist(), pa.bool_()
+    )
     columns["reported_at"] = pa.array(told["reported_ms"].astype(pd.Int64Dtype()), pa.int64()).cast(INSTANT)
     return pa.table(columns | {name: pa.array(matrix[:, at]) for at, name in enumerate(layout.names)})
 
@@ -144,7 +181,13 @@ def _rows(slab: Slab, matrix: np.ndarray[tuple[int, int], np.dtype[np.float64]],
 @contextmanager
 def _bars() -> Iterator[Callable[[str, int], Callable[[int], None]]]:
     """Progress bars, by title and total; none where standard error is no terminal."""
-    columns = (TextColumn("{task.description:>8}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+    columns = (
+        TextColumn("{task.description:>8}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
     with Progress(*columns, console=Console(stderr=True), disable=not sys.stderr.isatty()) as progress:
 
         def bar(title: str, total: int) -> Callable[[int], None]:

@@ -1,4 +1,5 @@
-"""Features of a table that comes in slabs: the state carries over, so that memory holds users and terminals, not the table."""
+"""Features of a table that comes in slabs: the state carries over, so that memory holds users and terminals, not the
+table."""
 
 from __future__ import annotations
 
@@ -31,14 +32,19 @@ class SlabFeatures:
 
         Args:
             transactions: As ``build_features`` takes them, in order of time, then id, and not before the slab before.
-            reports: ``transaction_id``, ``is_fraud``, ``occurred_ms``, ``reported_ms``: all that was ever reported on them, in log order.
+            reports: ``transaction_id``, ``is_fraud``, ``occurred_ms``, ``reported_ms``: all that was ever reported on
+                them, in log order.
         """
         columns = to_columns(transactions, self._layout)
         attributes = transactions.reindex(columns=list(self._layout.attributes)).to_numpy(np.float64)
         users = self._users.apply(columns.users, columns.times, columns.minor, columns.stored)
         terminals = np.empty((len(columns), self._terminals.width))
-        labels = (hash_ids(reports["transaction_id"].tolist()), reports["is_fraud"].to_numpy(np.bool_),
-                  reports["occurred_ms"].to_numpy(np.int64), reports["reported_ms"].to_numpy(np.int64))
+        labels = (
+            hash_ids(reports["transaction_id"].tolist()),
+            reports["is_fraud"].to_numpy(np.bool_),
+            reports["occurred_ms"].to_numpy(np.int64),
+            reports["reported_ms"].to_numpy(np.int64),
+        )
         first = 0
         while first < len(columns):
             last = int(np.searchsorted(columns.times, columns.times[first] + _SPAN_MS))

@@ -33,14 +33,17 @@ class Slab:
 
 
 class Staged:
-    """Transactions (view ``verdicts``) and reports (view ``reports``) of *database*, each with a ``position`` in the order they came.
+    """Transactions (view ``verdicts``) and reports (view ``reports``) of *database*, each with a ``position`` in the
+    order they came.
 
     ``attributes``: numeric columns of a transaction. ``repeated``: rows of an id that came before, left out.
     """
 
     def __init__(self, database: duckdb.DuckDBPyConnection, attributes: tuple[str, ...]) -> None:
         self._database, self.attributes = database, attributes
-        [(rows, self.rows)] = database.execute("SELECT count(*), count(DISTINCT transaction_id) FROM verdicts").fetchall()
+        [(rows, self.rows)] = database.execute(
+            "SELECT count(*), count(DISTINCT transaction_id) FROM verdicts"
+        ).fetchall()
         self.repeated = rows - self.rows
 
     def slabs(self, rows: int = SLAB_ROWS) -> Iterator[Slab]:
@@ -57,9 +60,15 @@ class Staged:
 
     def _reports(self, batch: pa.RecordBatch) -> pd.DataFrame:
         told = self._database.cursor()
-        told.register("told", pa.table({"transaction_id": batch.column("transaction_id"), "occurred_ms": batch.column("occurred_ms")}))
-        reports: pd.DataFrame = told.sql("""SELECT transaction_id, is_fraud, told.occurred_ms, reported_ms FROM reports JOIN told USING (transaction_id)
-                           ORDER BY position""").df()
+        told.register(
+            "told",
+            pa.table({"transaction_id": batch.column("transaction_id"), "occurred_ms": batch.column("occurred_ms")}),
+        )
+        reports: pd.DataFrame = told.sql(
+            """SELECT transaction_id, is_fraud, told.occurred_ms, reported_ms
+            FROM reports JOIN told USING (transaction_id)
+                           ORDER BY position"""
+        ).df()
         return reports
 
 
@@ -78,20 +87,36 @@ def open_archive(root: Path, work: Path) -> Staged:
     layouts = [row[0] for row in database.execute("SELECT DISTINCT feature_set FROM archived").fetchall()]
     held = frozenset(verdicts.columns)
     attributes = tuple(sorted({name for layout in layouts for name in _attributes(layout) if name in held}))
-    wanted = [duckdb.ColumnExpression(name) for name in ("transaction_id", "user_id", "terminal_id", "amount", *attributes)]
-    verdicts.select(*wanted, duckdb.SQLExpression("epoch_ms(occurred_at) AS occurred_ms"), _position()).create_view("verdicts")
+    wanted = [
+        duckdb.ColumnExpression(name) for name in ("transaction_id", "user_id", "terminal_id", "amount", *attributes)
+    ]
+    verdicts.select(*wanted, duckdb.SQLExpression("epoch_ms(occurred_at) AS occurred_ms"), _position()).create_view(
+        "verdicts"
+    )
     labels = store.files(LABELS)
     if labels:
         database.read_parquet([str(path) for path in labels], union_by_name=True, hive_partitioning=False).select(
-            duckdb.SQLExpression("transaction_id"), duckdb.SQLExpression("is_fraud"), duckdb.SQLExpression("epoch_ms(reported_at) AS reported_ms"),
-            _position()).create_view("reports")
+            duckdb.SQLExpression("transaction_id"),
+            duckdb.SQLExpression("is_fraud"),
+            duckdb.SQLExpression("epoch_ms(reported_at) AS reported_ms"),
+            _position(),
+        ).create_view("reports")
     else:
-        database.execute("CREATE TABLE reports (transaction_id VARCHAR, is_fraud BOOLEAN, reported_ms BIGINT, position BIGINT)")
+        database.execute(
+            "CREATE TABLE reports (transaction_id VARCHAR, is_fraud BOOLEAN, reported_ms BIGINT, position BIGINT)"
+        )
     return Staged(database, attributes)
 
 
-def open_files(path: Path, mapping: str | None, label_delay: timedelta, work: Path, now: datetime, progress: Progress,
-               tell: Callable[[str], None]) -> Staged:
+def open_files(
+    path: Path,
+    mapping: str | None,
+    label_delay: timedelta,
+    work: Path,
+    now: datetime,
+    progress: Progress,
+    tell: Callable[[str], None],
+) -> Staged:
     """The transactions of a file, or of all files under a folder, by a mapping of ``centinela replay``.
 
     Args:
@@ -114,9 +139,19 @@ def open_files(path: Path, mapping: str | None, label_delay: timedelta, work: Pa
     staged, done, rejected, rows = work / "transactions.parquet", 0, 0, 0
     chosen = load_mapping(mapping) if mapping else detect(open_table(paths[0]).columns, str(paths[0]))[1]
     names = tuple(chosen.attributes.values())
-    schema = pa.schema({"transaction_id": pa.string(), "user_id": pa.string(), "terminal_id": pa.string(), "occurred_ms": pa.int64(),
-                        "amount": pa.float64(), "position": pa.int64(), "is_fraud": pa.bool_(), "reported_ms": pa.int64()}
-                       | dict.fromkeys(names, pa.float64()))
+    schema = pa.schema(
+        {
+            "transaction_id": pa.string(),
+            "user_id": pa.string(),
+            "terminal_id": pa.string(),
+            "occurred_ms": pa.int64(),
+            "amount": pa.float64(),
+            "position": pa.int64(),
+            "is_fraud": pa.bool_(),
+            "reported_ms": pa.int64(),
+        }
+        | dict.fromkeys(names, pa.float64())
+    )
     if taken := _OWN.intersection(names):
         raise CentinelaError(f"mapping: {', '.join(sorted(taken))} cannot name an attribute")
     with pq.ParquetWriter(staged, schema) as writer:
@@ -125,11 +160,20 @@ def open_files(path: Path, mapping: str | None, label_delay: timedelta, work: Pa
             chosen.require(table.columns, str(one))
             for batch in table.batches(chosen.wanted):
                 good, rejects = to_transactions(batch, chosen, LabelRule(label_delay, genuine=True), now)
-                for reject in rejects[:max(0, 5 - rejected)]:
+                for reject in rejects[: max(0, 5 - rejected)]:
                     tell(f"{one.name}, row {reject.row} left out: {reject.reason}: {reject.detail}")
                 rejected += len(rejects)
-                columns = [good.transaction_id, good.user_id, good.terminal_id, good.occurred_ms, good.amount, np.arange(rows, rows + len(good)),
-                           good.is_fraud, good.reported_ms, *good.attributes.T]
+                columns = [
+                    good.transaction_id,
+                    good.user_id,
+                    good.terminal_id,
+                    good.occurred_ms,
+                    good.amount,
+                    np.arange(rows, rows + len(good)),
+                    good.is_fraud,
+                    good.reported_ms,
+                    *good.attributes.T,
+                ]
                 writer.write_table(pa.table(columns, schema=schema))
                 rows += len(good)
                 done += len(batch.numbers) + len(batch.malformed)
@@ -141,7 +185,9 @@ def open_files(path: Path, mapping: str | None, label_delay: timedelta, work: Pa
     database = _database(work)
     relation = database.read_parquet(str(staged))
     relation.select(duckdb.StarExpression(exclude=["is_fraud", "reported_ms"])).create_view("verdicts")
-    relation.filter("reported_ms >= 0").select("transaction_id", "is_fraud", "reported_ms", "position").create_view("reports")
+    relation.filter("reported_ms >= 0").select("transaction_id", "is_fraud", "reported_ms", "position").create_view(
+        "reports"
+    )
     return Staged(database, names)
 
 

@@ -1,7 +1,7 @@
 """Builds the adapters of each role from settings.
 
-What only the training child needs (scikit-learn, MLflow: 5 s and 300 MB) is imported where it is built, meanwhile the child waits
-for the archive.
+What only the training child needs (scikit-learn, MLflow: 5 s and 300 MB) is imported where it is built, meanwhile the
+child waits for the archive.
 """
 
 from __future__ import annotations
@@ -35,8 +35,16 @@ if TYPE_CHECKING:
 TRAINER, ARCHIVE = "trainer", "archive"
 
 
-def trainer_loop(settings: TrainerSettings, health: Health, stop: threading.Event, *, requests: str = topics.RETRAIN_REQUESTS.name,
-                 events: str = topics.MODEL_EVENTS.name, name: str = TRAINER, answered: Callable[[], None] | None = None) -> ConsumerLoop:
+def trainer_loop(
+    settings: TrainerSettings,
+    health: Health,
+    stop: threading.Event,
+    *,
+    requests: str = topics.RETRAIN_REQUESTS.name,
+    events: str = topics.MODEL_EVENTS.name,
+    name: str = TRAINER,
+    answered: Callable[[], None] | None = None,
+) -> ConsumerLoop:
     """Role ``serve``: answers each retrain request once, in the transaction that commits its offset.
 
     Args:
@@ -46,22 +54,42 @@ def trainer_loop(settings: TrainerSettings, health: Health, stop: threading.Even
     """
     load_params(settings.params_path)
     _ = settings.signing_key  # one that cannot be used is told now, not after a training
-    runner = ChildRunner(settings.training_dir, start_child(settings), SystemClock(), health, settings.training_timeout_s)
+    runner = ChildRunner(
+        settings.training_dir, start_child(settings), SystemClock(), health, settings.training_timeout_s
+    )
     return ConsumerLoop(
-        connect.consumer(settings, group=name, instance_id=name), connect.transactional_producer(settings, transactional_id=name),
-        RetrainHandler(runner, settings.model_name, events, answered), topics=[requests], health=health, stop=stop, batch=10, service=TRAINER,
-        cap=DeadLetterCap(settings.dead_letter_max_share), patience=settings.patience)
+        connect.consumer(settings, group=name, instance_id=name),
+        connect.transactional_producer(settings, transactional_id=name),
+        RetrainHandler(runner, settings.model_name, events, answered),
+        topics=[requests],
+        health=health,
+        stop=stop,
+        batch=10,
+        service=TRAINER,
+        cap=DeadLetterCap(settings.dead_letter_max_share),
+        patience=settings.patience,
+    )
 
 
 def snapshot_pusher(settings: TrainerSettings) -> SnapshotPusher | None:
     """Carries snapshots to the remote that settings name, if they name one."""
     if settings.snapshot_remote is None:
         return None
-    return SnapshotPusher(SnapshotStore(settings.snapshots_dir), SnapshotRemote(settings.snapshot_remote), SystemClock())
+    return SnapshotPusher(
+        SnapshotStore(settings.snapshots_dir), SnapshotRemote(settings.snapshot_remote), SystemClock()
+    )
 
 
-def archive_loop(settings: TrainerSettings, store: ArchiveStore, health: Health, stop: threading.Event, *,
-                 predictions: str = topics.PREDICTIONS.name, labels: str = topics.LABELS.name, name: str = ARCHIVE) -> SinkLoop:
+def archive_loop(
+    settings: TrainerSettings,
+    store: ArchiveStore,
+    health: Health,
+    stop: threading.Event,
+    *,
+    predictions: str = topics.PREDICTIONS.name,
+    labels: str = topics.LABELS.name,
+    name: str = ARCHIVE,
+) -> SinkLoop:
     """Role ``archive``: verdicts and labels to Parquet.
 
     Args:
@@ -70,9 +98,21 @@ def archive_loop(settings: TrainerSettings, store: ArchiveStore, health: Health,
         name: Consumer group and its one static member.
     """
     streams = {predictions: PREDICTIONS, labels: LABELS}
-    archive = Archive(store, streams, SystemClock(), flush_rows=settings.archive_flush_rows, flush_s=settings.archive_flush_s)
-    return SinkLoop(connect.consumer(settings, group=name, instance_id=name), connect.producer(settings), archive,
-                    topics=list(streams), health=health, stop=stop, batch=5_000, service=ARCHIVE, cap=DeadLetterCap(settings.dead_letter_max_share), patience=settings.patience)
+    archive = Archive(
+        store, streams, SystemClock(), flush_rows=settings.archive_flush_rows, flush_s=settings.archive_flush_s
+    )
+    return SinkLoop(
+        connect.consumer(settings, group=name, instance_id=name),
+        connect.producer(settings),
+        archive,
+        topics=list(streams),
+        health=health,
+        stop=stop,
+        batch=5_000,
+        service=ARCHIVE,
+        cap=DeadLetterCap(settings.dead_letter_max_share),
+        patience=settings.patience,
+    )
 
 
 def training_job(settings: TrainerSettings, work: Path, *, registry: Registry | None = None) -> TrainingJob:
@@ -85,12 +125,22 @@ def training_job(settings: TrainerSettings, work: Path, *, registry: Registry | 
 
     params = load_params(settings.params_path)
     return TrainingJob(
-        params, timedelta(days=settings.label_maturity_days), ArchiveReader(settings.archive_dir), SnapshotStore(settings.snapshots_dir),
-        SkewCheck(settings.archive_dir, params.skew, settings.skew_path), Tracking(settings), registry or Registry(settings), SystemClock(), work,
-        settings.signing_key)
+        params,
+        timedelta(days=settings.label_maturity_days),
+        ArchiveReader(settings.archive_dir),
+        SnapshotStore(settings.snapshots_dir),
+        SkewCheck(settings.archive_dir, params.skew, settings.skew_path),
+        Tracking(settings),
+        registry or Registry(settings),
+        SystemClock(),
+        work,
+        settings.signing_key,
+    )
 
 
-def await_archive(settings: TrainerSettings, names: Sequence[str] = (topics.PREDICTIONS.name, topics.LABELS.name)) -> None:
+def await_archive(
+    settings: TrainerSettings, names: Sequence[str] = (topics.PREDICTIONS.name, topics.LABELS.name)
+) -> None:
     """Return once the archive holds what the topics *names* hold now."""
     consumer = connect.consumer(settings, group=None)
     try:

@@ -37,7 +37,8 @@ class Origin:
 
 @dataclass(frozen=True)
 class Scored:
-    """The test rows, shape (n,) each, and their scores: out of sample, and by the model trained before them (``forward``)."""
+    """The test rows, shape (n,) each, and their scores: out of sample, and by the model trained before them
+    (``forward``)."""
 
     is_fraud: Bools
     cards: Objects
@@ -51,8 +52,15 @@ class Scored:
     def of(cls, dataset: Dataset, candidate: Candidate) -> Scored:
         """What *candidate* scored of *dataset*."""
         test = candidate.split.test
-        return cls(dataset.is_fraud[test], dataset.cards[test], dataset.times_us[test], candidate.test_scores, candidate.forward_scores,
-                   candidate.thresholds.decline, candidate.split.start_us)
+        return cls(
+            dataset.is_fraud[test],
+            dataset.cards[test],
+            dataset.times_us[test],
+            candidate.test_scores,
+            candidate.forward_scores,
+            candidate.thresholds.decline,
+            candidate.split.start_us,
+        )
 
 
 def measure(rows: Scored, params: Params) -> dict[str, float]:
@@ -60,15 +68,23 @@ def measure(rows: Scored, params: Params) -> dict[str, float]:
 
     def metrics(scores: Floats) -> dict[str, float]:
         return evaluate(
-            rows.is_fraud, scores, rows.cards, rows.times_us, threshold=rows.threshold, alert_budget=params.threshold.alert_budget,
-            cards_per_day=params.evaluate.cards_per_day, start_us=rows.start_us)
+            rows.is_fraud,
+            scores,
+            rows.cards,
+            rows.times_us,
+            threshold=rows.threshold,
+            alert_budget=params.threshold.alert_budget,
+            cards_per_day=params.evaluate.cards_per_day,
+            start_us=rows.start_us,
+        )
 
     forward = metrics(rows.forward)
     return metrics(rows.scores) | {FORWARD + name: forward[name] for name in _FORWARD_METRICS if name in forward}
 
 
 def write_artifacts(rows: Scored, folder: Path, champion: Floats | None = None) -> None:
-    """The pictures of a run and its ``environment.json``, into the new folder *folder*; with *champion*'s scores of the same rows."""
+    """The pictures of a run and its ``environment.json``, into the new folder *folder*; with *champion*'s scores of the
+    same rows."""
     folder.mkdir()
     plots.confusion_matrix(rows.is_fraud, rows.scores, rows.threshold, folder / "confusion_matrix.png")
     if rows.is_fraud.any():
@@ -79,23 +95,46 @@ def write_artifacts(rows: Scored, folder: Path, champion: Floats | None = None) 
     (folder / "environment.json").write_text(json.dumps(environment(), indent=1))
 
 
-def write_bundle(dataset: Dataset, layout: FeatureLayout, recent: Floats, candidate: Candidate, params: Params, metrics: dict[str, float],
-                 origin: Origin, dest: Path) -> None:
+def write_bundle(
+    dataset: Dataset,
+    layout: FeatureLayout,
+    recent: Floats,
+    candidate: Candidate,
+    params: Params,
+    metrics: dict[str, float],
+    origin: Origin,
+    dest: Path,
+) -> None:
     """Build the bundle of *candidate* in the new folder *dest*.
 
     Args:
-        recent: Rows that no model was trained on, in the layout's columns; where there are none, the test rows stand for them.
+        recent: Rows that no model was trained on, in the layout's columns; where there are none, the test rows stand
+            for them.
     """
     names = candidate.names
     fitted = dataset.columns(names) if params.train.refit else dataset.columns(names, candidate.split.train)
     columns = [layout.names.index(name) for name in names]
     rows = np.ascontiguousarray(recent[:, columns]) if len(recent) else dataset.columns(names, candidate.split.test)
-    build_bundle(candidate.estimator, fitted, rows, ModelFacts(
-        model_name=origin.model_name, model_kind=candidate.kind, layout_id=layout.id, feature_names=names,
-        threshold=candidate.thresholds.decline, review_threshold=candidate.thresholds.review,
-        average_precision=metrics.get("average_precision"), dataset_digest=origin.dataset_digest, request_id=origin.request_id,
-        code_commit=origin.code_commit, created_at=origin.created_at, metrics=metrics,
-    ), dest)
+    build_bundle(
+        candidate.estimator,
+        fitted,
+        rows,
+        ModelFacts(
+            model_name=origin.model_name,
+            model_kind=candidate.kind,
+            layout_id=layout.id,
+            feature_names=names,
+            threshold=candidate.thresholds.decline,
+            review_threshold=candidate.thresholds.review,
+            average_precision=metrics.get("average_precision"),
+            dataset_digest=origin.dataset_digest,
+            request_id=origin.request_id,
+            code_commit=origin.code_commit,
+            created_at=origin.created_at,
+            metrics=metrics,
+        ),
+        dest,
+    )
 
 
 def loads(bundle: Path, layout: FeatureLayout) -> tuple[bool, str]:

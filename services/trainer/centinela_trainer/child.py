@@ -27,7 +27,8 @@ EX_TEMPFAIL = 75
 """Exit code of a child for which a dependency is away; its last line of standard output names it."""
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S, _END_S = 1.0, 30.0, 5.0
 KILLS = 3
-"""A child that was killed (for its memory, say) is started again so often: what it had logged is taken up, not repeated."""
+"""A child that was killed (for its memory, say) is started again so often: what it had logged is taken up, not
+repeated."""
 _CONDITION = "training"
 
 
@@ -61,8 +62,8 @@ class _Running:
 class ChildRunner:
     """Runs one request at a time in a child process.
 
-    A child that cannot reach a dependency is started again after a pause (1 s, doubling up to 30 s), for as long as it takes; one
-    that a signal ended likewise, ``KILLS`` times at most.
+    A child that cannot reach a dependency is started again after a pause (1 s, doubling up to 30 s), for as long as it
+    takes; one that a signal ended likewise, ``KILLS`` times at most.
 
     Args:
         folder: For request, answer and output files.
@@ -140,7 +141,9 @@ class ChildRunner:
         process = self._start(request_path, self._answer_path, self._output_path)
         self._running = _Running(request, process, self._clock.monotonic())
         metrics.TRAINING_RUNNING.set(1)
-        log.info("training.started", request_id=request.request_id, as_of=request.as_of.isoformat(), reason=request.reason)
+        log.info(
+            "training.started", request_id=request.request_id, as_of=request.as_of.isoformat(), reason=request.reason
+        )
 
     def _postpone(self, request: RetrainRequested, reason: str) -> None:
         self._not_before = self._clock.monotonic() + self._pause_s
@@ -153,8 +156,14 @@ class ChildRunner:
         metrics.TRAINING_RUNNING.set(0)
 
     def _failed(self, request: RetrainRequested, running: _Running, reason: str) -> TrainingCompleted:
-        return TrainingCompleted(model_name=request.model_name, request_id=request.request_id, outcome="failed", reason=reason[:500],
-                                 completed_at=self._clock.now(), duration_s=round(self._clock.monotonic() - running.since, 3))
+        return TrainingCompleted(
+            model_name=request.model_name,
+            request_id=request.request_id,
+            outcome="failed",
+            reason=reason[:500],
+            completed_at=self._clock.now(),
+            duration_s=round(self._clock.monotonic() - running.since, 3),
+        )
 
     def _last_line(self) -> str:
         try:
@@ -168,17 +177,34 @@ def start_child(settings: TrainerSettings) -> Start:
     """Starts ``python -m centinela_trainer train`` with *settings*.
 
     The child holds the read end of a pipe whose write end only this process holds: when this process dies, however it
-    does, the child reads the end of it and ends as well. Its logs go to this process's standard error. Its OpenMP threads
-    sleep while they wait: spinning beside busy scorers makes training ten times slower, and the scorers too.
+    does, the child reads the end of it and ends as well. Its logs go to this process's standard error. Its OpenMP
+    threads sleep while they wait: spinning beside busy scorers makes training ten times slower, and the scorers too.
     """
-    environment = {**os.environ, **as_environment(settings), "OMP_NUM_THREADS": str(settings.training_threads),
-                   "OMP_WAIT_POLICY": "PASSIVE"}
+    environment = {
+        **os.environ,
+        **as_environment(settings),
+        "OMP_NUM_THREADS": str(settings.training_threads),
+        "OMP_WAIT_POLICY": "PASSIVE",
+    }
 
     def start(request: Path, answer: Path, output: Path) -> Process:
         with output.open("wb") as out:
             return subprocess.Popen(
-                [sys.executable, "-m", "centinela_trainer", "train", "--request", str(request), "--answer", str(answer), "--guarded"],
-                stdin=subprocess.PIPE, stdout=out, env=environment)
+                [
+                    sys.executable,
+                    "-m",
+                    "centinela_trainer",
+                    "train",
+                    "--request",
+                    str(request),
+                    "--answer",
+                    str(answer),
+                    "--guarded",
+                ],
+                stdin=subprocess.PIPE,
+                stdout=out,
+                env=environment,
+            )
 
     return start
 
@@ -186,5 +212,8 @@ def start_child(settings: TrainerSettings) -> Start:
 def as_environment(settings: Settings) -> dict[str, str]:
     """The variables from which another process reads equal settings, passwords included."""
     secrets = {name: value.get_secret_value() for name, value in settings if isinstance(value, SecretStr)}
-    return {f"CENTINELA_{name.upper()}": value if isinstance(value, str) else json.dumps(value)
-            for name, value in (settings.model_dump(mode="json") | secrets).items() if value is not None}
+    return {
+        f"CENTINELA_{name.upper()}": value if isinstance(value, str) else json.dumps(value)
+        for name, value in (settings.model_dump(mode="json") | secrets).items()
+        if value is not None
+    }

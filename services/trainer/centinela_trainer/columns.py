@@ -1,7 +1,7 @@
 """Events to Arrow columns, by event day: pure functions.
 
-A verdict's served vector becomes one column per feature, named by its layout; beside them stand the record's own columns
-(``VERDICT_COLUMNS``) and where it came from (``topic``, ``partition``, ``offset``).
+A verdict's served vector becomes one column per feature, named by its layout; beside them stand the record's own
+columns (``VERDICT_COLUMNS``) and where it came from (``topic``, ``partition``, ``offset``).
 """
 
 from __future__ import annotations
@@ -25,12 +25,28 @@ TEXT, REAL, FLAG = pa.string(), pa.float64(), pa.bool_()
 
 ORIGIN_COLUMNS: dict[str, pa.DataType] = {"topic": TEXT, "partition": pa.int32(), "offset": pa.int64()}
 VERDICT_COLUMNS: dict[str, pa.DataType] = {
-    "transaction_id": TEXT, "user_id": TEXT, "terminal_id": TEXT, "currency": TEXT, "occurred_at": INSTANT, "scored_at": INSTANT,
-    "decision": TEXT, "variant": TEXT, "origin": TEXT, "score": REAL, "is_fraud": FLAG, "threshold": REAL,
-    "model_version": TEXT, "feature_set": TEXT,
+    "transaction_id": TEXT,
+    "user_id": TEXT,
+    "terminal_id": TEXT,
+    "currency": TEXT,
+    "occurred_at": INSTANT,
+    "scored_at": INSTANT,
+    "decision": TEXT,
+    "variant": TEXT,
+    "origin": TEXT,
+    "score": REAL,
+    "is_fraud": FLAG,
+    "threshold": REAL,
+    "model_version": TEXT,
+    "feature_set": TEXT,
 }
 LABEL_COLUMNS: dict[str, pa.DataType] = {
-    "transaction_id": TEXT, "user_id": TEXT, "is_fraud": FLAG, "occurred_at": INSTANT, "reported_at": INSTANT, "source": TEXT,
+    "transaction_id": TEXT,
+    "user_id": TEXT,
+    "is_fraud": FLAG,
+    "occurred_at": INSTANT,
+    "reported_at": INSTANT,
+    "source": TEXT,
 }
 RESERVED = frozenset(VERDICT_COLUMNS) | frozenset(ORIGIN_COLUMNS)
 
@@ -56,7 +72,10 @@ class Layouts:
         if layout is None:
             layout = self._known[event.feature_set] = self._parse(event.feature_set)
         if len(event.features) != 8 * len(layout.names):
-            raise InvalidRecord("invalid_field", f"features holds {len(event.features)} bytes; {event.feature_set!r} needs {8 * len(layout.names)}")
+            raise InvalidRecord(
+                "invalid_field",
+                f"features holds {len(event.features)} bytes; {event.feature_set!r} needs {8 * len(layout.names)}",
+            )
         return layout
 
     @staticmethod
@@ -66,7 +85,9 @@ class Layouts:
         except ValueError as error:
             raise InvalidRecord("invalid_field", f"feature_set: {error}") from error
         if reserved := RESERVED.intersection(layout.names):
-            raise InvalidRecord("invalid_field", f"feature_set: {', '.join(sorted(reserved))} is a column of the archive itself")
+            raise InvalidRecord(
+                "invalid_field", f"feature_set: {', '.join(sorted(reserved))} is a column of the archive itself"
+            )
         return layout
 
 
@@ -80,7 +101,9 @@ def verdict_tables(rows: Sequence[Row]) -> dict[date, list[pa.Table]]:
     for part in by_layout.values():
         events: Any = [row.event for row in part]
         names = layouts.of(events[0]).names
-        matrix = np.frombuffer(b"".join([event.features for event in events]), dtype="<f8").reshape(len(events), len(names))
+        matrix = np.frombuffer(b"".join([event.features for event in events]), dtype="<f8").reshape(
+            len(events), len(names)
+        )
         features = {name: pa.array(column) for name, column in zip(names, np.ascontiguousarray(matrix.T), strict=True)}
         table = _table(part, VERDICT_COLUMNS, features)
         for day, piece in _by_day(table).items():
@@ -117,5 +140,7 @@ def _by_day(table: pa.Table) -> dict[date, pa.Table]:
     order = np.argsort(days, kind="stable")
     found, starts = np.unique(days[order], return_index=True)
     ends = np.append(starts[1:], len(order))
-    return {EPOCH + timedelta(days=int(day)): table.take(pa.array(order[start:end]))
-            for day, start, end in zip(found, starts, ends, strict=True)}
+    return {
+        EPOCH + timedelta(days=int(day)): table.take(pa.array(order[start:end]))
+        for day, start, end in zip(found, starts, ends, strict=True)
+    }

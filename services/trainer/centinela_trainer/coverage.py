@@ -32,7 +32,9 @@ def wait_for_archive(consumer: Consumer, store: ArchiveStore, topics: Collection
     for topic in topics:
         found = consumer.partitions_of(topic)
         if not found:
-            raise DependencyUnavailable(f"topic {topic} does not exist: run `centinela topics create`", dependency="kafka")
+            raise DependencyUnavailable(
+                f"topic {topic} does not exist: run `centinela topics create`", dependency="kafka"
+            )
         partitions |= found
     ends = consumer.end_offsets(partitions)
     deadline, pause, said = time.monotonic() + timeout_s, threading.Event(), False
@@ -43,7 +45,9 @@ def wait_for_archive(consumer: Consumer, store: ArchiveStore, topics: Collection
             return
         behind = ", ".join(f"{p.topic}[{p.partition}] at {archived.get(p, 0)} of {ends[p]}" for p in sorted(partitions))
         if time.monotonic() >= deadline:
-            raise DependencyUnavailable(f"the archive did not reach the end of the log within {timeout_s:g} s: {behind}", dependency="archive")
+            raise DependencyUnavailable(
+                f"the archive did not reach the end of the log within {timeout_s:g} s: {behind}", dependency="archive"
+            )
         if not said:
             said = True
             log.info("training.waits_for_archive", behind=behind)

@@ -1,8 +1,8 @@
 """From archive tables to a training set as it could be known at a point in time: pure functions.
 
 A label counts only from ``reported_at`` on. A transaction is *mature* at ``as_of`` once it is older than the label
-maturity; a mature transaction without a fraud label known by then counts as genuine. Younger ones are left out, whatever
-is known of them: of the youngest only frauds can be known, and a model must not learn "young means fraud".
+maturity; a mature transaction without a fraud label known by then counts as genuine. Younger ones are left out,
+whatever is known of them: of the youngest only frauds can be known, and a model must not learn "young means fraud".
 """
 
 from __future__ import annotations
@@ -23,10 +23,17 @@ Bools = NDArray[np.bool_]
 Objects = NDArray[np.object_]
 Microseconds = NDArray[np.int64]
 Rows = NDArray[np.int64]
-_NO_LABELS = pa.table({"transaction_id": pa.array([], pa.string()), "is_fraud": pa.array([], pa.bool_()), "reported_us": pa.array([], pa.int64())})
+_NO_LABELS = pa.table(
+    {
+        "transaction_id": pa.array([], pa.string()),
+        "is_fraud": pa.array([], pa.bool_()),
+        "reported_us": pa.array([], pa.int64()),
+    }
+)
 _JOIN = """
     WITH known AS (
-        SELECT transaction_id, arg_max(is_fraud, (reported_us, number)) AS is_fraud FROM reports WHERE reported_us <= $3 GROUP BY transaction_id
+        SELECT transaction_id, arg_max(is_fraud, (reported_us, number)) AS is_fraud
+        FROM reports WHERE reported_us <= $3 GROUP BY transaction_id
     ), once AS (
         SELECT transaction_id, arg_min(occurred_us, number) AS occurred_us, min(number) AS number FROM verdicts
         WHERE occurred_us > $1 AND occurred_us <= $2 GROUP BY transaction_id
@@ -84,8 +91,15 @@ def microseconds(instant: datetime) -> int:
     return int(pd.Timestamp(instant).value // 1000)
 
 
-def assemble(predictions: pa.Table, labels: pa.Table, names: Sequence[str], *, as_of: datetime, maturity: timedelta,
-             window: timedelta) -> Dataset:
+def assemble(
+    predictions: pa.Table,
+    labels: pa.Table,
+    names: Sequence[str],
+    *,
+    as_of: datetime,
+    maturity: timedelta,
+    window: timedelta,
+) -> Dataset:
     """The training set as knowable at *as_of*.
 
     Args:
@@ -100,23 +114,33 @@ def assemble(predictions: pa.Table, labels: pa.Table, names: Sequence[str], *, a
         One row per transaction id, the first of repeated ones; where several labels are known, the last report holds.
     """
     mature_until = microseconds(as_of - maturity)
-    rows, is_fraud = _joined(predictions, labels, mature_until - microseconds_of(window), mature_until, microseconds(as_of))
+    rows, is_fraud = _joined(
+        predictions, labels, mature_until - microseconds_of(window), mature_until, microseconds(as_of)
+    )
     chosen = predictions.take(rows)
     return Dataset(
-        names=tuple(names), matrix=_matrix(chosen, names), is_fraud=is_fraud,
-        transaction_ids=_objects(chosen["transaction_id"]), cards=_objects(chosen["user_id"]),
-        times_us=chosen["occurred_us"].to_numpy().astype(np.int64, copy=True), mature_until_us=mature_until,
+        names=tuple(names),
+        matrix=_matrix(chosen, names),
+        is_fraud=is_fraud,
+        transaction_ids=_objects(chosen["transaction_id"]),
+        cards=_objects(chosen["user_id"]),
+        times_us=chosen["occurred_us"].to_numpy().astype(np.int64, copy=True),
+        mature_until_us=mature_until,
     )
 
 
 def immature(predictions: pa.Table, names: Sequence[str], *, as_of: datetime, maturity: timedelta) -> Floats:
-    """Features of the transactions that ``assemble`` leaves out as too young, in time order: what no model trained on."""
+    """Features of the transactions that ``assemble`` leaves out as too young, in time order: what no model trained
+    on."""
     rows, _ = _joined(predictions, None, microseconds(as_of - maturity), microseconds(as_of), microseconds(as_of))
     return _matrix(predictions.take(rows), names)
 
 
-def _joined(predictions: pa.Table, labels: pa.Table | None, after_us: int, until_us: int, as_of_us: int) -> tuple[pa.Array, Bools]:
-    """The point-in-time join: rows with *after_us* < event time <= *until_us*, each transaction once, in order of time and id.
+def _joined(
+    predictions: pa.Table, labels: pa.Table | None, after_us: int, until_us: int, as_of_us: int
+) -> tuple[pa.Array, Bools]:
+    """The point-in-time join: rows with *after_us* < event time <= *until_us*, each transaction once, in order of time
+    and id.
 
     Returns:
         Row numbers in *predictions*, and whether each is fraud by its last report up to *as_of_us*.
@@ -175,5 +199,7 @@ def split_by_time(dataset: Dataset, *, test_days: float, max_test_share: float, 
 def card_folds(groups: Objects, folds: int, seed: int) -> NDArray[np.int64]:
     """A fold number in [0, folds) for each row, the same for all rows of a card, on every machine."""
     codes, unique = pd.factorize(groups)
-    of_card = np.array([xxhash.xxh3_64_intdigest(str(card).encode(), seed=seed) % folds for card in unique], dtype=np.int64)
+    of_card = np.array(
+        [xxhash.xxh3_64_intdigest(str(card).encode(), seed=seed) % folds for card in unique], dtype=np.int64
+    )
     return of_card[codes]

@@ -10,7 +10,18 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-PACKAGES = ("scikit-learn", "numpy", "pandas", "pyarrow", "duckdb", "skops", "skl2onnx", "onnxruntime", "treelite", "mlflow")
+PACKAGES = (
+    "scikit-learn",
+    "numpy",
+    "pandas",
+    "pyarrow",
+    "duckdb",
+    "skops",
+    "skl2onnx",
+    "onnxruntime",
+    "treelite",
+    "mlflow",
+)
 MODEL_PACKAGES = ("scikit-learn", "numpy", "pandas", "skops")
 
 
@@ -37,11 +48,18 @@ def code_commit() -> str:
     git = shutil.which("git")
     if git is None:
         return "unknown"
-    done = subprocess.run([git, "rev-parse", "HEAD"], cwd=Path(__file__).parent, capture_output=True, text=True, check=False, timeout=10)
+    done = subprocess.run(
+        [git, "rev-parse", "HEAD"], cwd=Path(__file__).parent, capture_output=True, text=True, check=False, timeout=10
+    )
     return done.stdout.strip() if done.returncode == 0 else "unknown"
 
 
 def environment() -> dict[str, Any]:
     """The content of ``environment.json``."""
-    return {"python": platform.python_version(), "platform": platform.platform(), "processors": os.cpu_count(),
-            "code_commit": code_commit(), "packages": package_versions()}
+    return {
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "processors": os.cpu_count(),
+        "code_commit": code_commit(),
+        "packages": package_versions(),
+    }

@@ -29,22 +29,54 @@ def build_estimator(kind: ModelKind, params: Params) -> Classifier:
     if kind == "hgb":
         hgb = params.train.hgb
         gradient: Classifier = HistGradientBoostingClassifier(
-            max_iter=hgb.max_iter, learning_rate=hgb.learning_rate, max_leaf_nodes=hgb.max_leaf_nodes, max_depth=hgb.max_depth,
-            min_samples_leaf=hgb.min_samples_leaf, l2_regularization=hgb.l2_regularization, class_weight=hgb.class_weight,
-            early_stopping=False, random_state=params.seed,
+            max_iter=hgb.max_iter,
+            learning_rate=hgb.learning_rate,
+            max_leaf_nodes=hgb.max_leaf_nodes,
+            max_depth=hgb.max_depth,
+            min_samples_leaf=hgb.min_samples_leaf,
+            l2_regularization=hgb.l2_regularization,
+            class_weight=hgb.class_weight,
+            early_stopping=False,
+            random_state=params.seed,
         )
         return gradient
     imputer = ("impute", SimpleImputer(strategy="median", keep_empty_features=True))
     if kind == "rf":
         rf = params.train.rf
-        forest: Classifier = Pipeline([imputer, ("model", RandomForestClassifier(
-            n_estimators=rf.n_estimators, max_depth=rf.max_depth, min_samples_split=rf.min_samples_split,
-            min_samples_leaf=rf.min_samples_leaf, max_features=rf.max_features, max_samples=rf.max_samples, class_weight=rf.class_weight,
-            n_jobs=rf.n_jobs, random_state=params.seed,
-        ))])
+        forest: Classifier = Pipeline(
+            [
+                imputer,
+                (
+                    "model",
+                    RandomForestClassifier(
+                        n_estimators=rf.n_estimators,
+                        max_depth=rf.max_depth,
+                        min_samples_split=rf.min_samples_split,
+                        min_samples_leaf=rf.min_samples_leaf,
+                        max_features=rf.max_features,
+                        max_samples=rf.max_samples,
+                        class_weight=rf.class_weight,
+                        n_jobs=rf.n_jobs,
+                        random_state=params.seed,
+                    ),
+                ),
+            ]
+        )
         return forest
     lr = params.train.lr
-    regression: Classifier = Pipeline([imputer, ("scale", StandardScaler()), ("model", LogisticRegression(
-        C=lr.C, max_iter=lr.max_iter, class_weight=lr.class_weight, random_state=params.seed,
-    ))])
+    regression: Classifier = Pipeline(
+        [
+            imputer,
+            ("scale", StandardScaler()),
+            (
+                "model",
+                LogisticRegression(
+                    C=lr.C,
+                    max_iter=lr.max_iter,
+                    class_weight=lr.class_weight,
+                    random_state=params.seed,
+                ),
+            ),
+        ]
+    )
     return regression

@@ -43,8 +43,9 @@ def confusion(is_fraud: Bools, flagged: Bools) -> NDArray[np.int64]:
     return np.bincount(cells, minlength=4).reshape(2, 2)
 
 
-def card_precision(is_fraud: Bools, scores: Floats, cards: NDArray[np.object_], times_us: NDArray[np.int64],
-                   k: int, start_us: int) -> float:
+def card_precision(
+    is_fraud: Bools, scores: Floats, cards: NDArray[np.object_], times_us: NDArray[np.int64], k: int, start_us: int
+) -> float:
     """Mean over days of the share of compromised cards among the *k* most suspicious cards of the day.
 
     A card's score of a day is its highest; it is compromised where any of its transactions that day is fraud. A card
@@ -67,8 +68,14 @@ def card_precision(is_fraud: Bools, scores: Floats, cards: NDArray[np.object_], 
     known = np.array([card is not None for card in cards], dtype=np.bool_)
     if not known.any():
         return float("nan")
-    frame = pd.DataFrame({"day": (times_us[known] - start_us) // DAY_US, "card": cards[known].astype(str),
-                          "score": scores[known], "fraud": is_fraud[known]})
+    frame = pd.DataFrame(
+        {
+            "day": (times_us[known] - start_us) // DAY_US,
+            "card": cards[known].astype(str),
+            "score": scores[known],
+            "fraud": is_fraud[known],
+        }
+    )
     per_card = frame.groupby(["day", "card"], sort=True).max().reset_index()
     found: set[str] = set()
     shares: list[float] = []
@@ -103,7 +110,9 @@ def max_f1(is_fraud: Bools, scores: Floats) -> float:
     return float(thresholds[int(np.argmax(f1))])
 
 
-def choose_thresholds(is_fraud: Bools, scores: Floats, *, policy: str, alert_budget: float, review_budget: float) -> Thresholds:
+def choose_thresholds(
+    is_fraud: Bools, scores: Floats, *, policy: str, alert_budget: float, review_budget: float
+) -> Thresholds:
     """Both thresholds within [0, 1], review never above decline."""
     decline = max_f1(is_fraud, scores) if policy == "max_f1" and is_fraud.any() else at_budget(scores, alert_budget)
     decline = min(max(decline, 0.0), 1.0)
@@ -113,13 +122,25 @@ def choose_thresholds(is_fraud: Bools, scores: Floats, *, policy: str, alert_bud
 def calibration_error(is_fraud: Bools, scores: Floats) -> float:
     """Mean gap between score and fraud share over ten equally filled bins, weighted by their counts."""
     order = np.argsort(scores, kind="stable")
-    gaps = [abs(float(scores[part].mean()) - float(is_fraud[part].mean())) * len(part)
-            for part in np.array_split(order, CALIBRATION_BINS) if len(part)]
+    gaps = [
+        abs(float(scores[part].mean()) - float(is_fraud[part].mean())) * len(part)
+        for part in np.array_split(order, CALIBRATION_BINS)
+        if len(part)
+    ]
     return float(np.sum(gaps) / len(scores))
 
 
-def evaluate(is_fraud: Bools, scores: Floats, cards: NDArray[np.object_], times_us: NDArray[np.int64], *,
-             threshold: float, alert_budget: float, cards_per_day: int, start_us: int) -> dict[str, float]:
+def evaluate(
+    is_fraud: Bools,
+    scores: Floats,
+    cards: NDArray[np.object_],
+    times_us: NDArray[np.int64],
+    *,
+    threshold: float,
+    alert_budget: float,
+    cards_per_day: int,
+    start_us: int,
+) -> dict[str, float]:
     """All metrics by the name under which MLflow shows them; a metric that is not defined on these rows is left out.
 
     Args:
@@ -138,7 +159,9 @@ def evaluate(is_fraud: Bools, scores: Floats, cards: NDArray[np.object_], times_
     metrics = {
         "average_precision": average_precision(is_fraud, scores),
         "roc_auc": roc_auc(is_fraud, scores),
-        f"card_precision_at_{cards_per_day}": card_precision(is_fraud, scores, cards, times_us, cards_per_day, start_us),
+        f"card_precision_at_{cards_per_day}": card_precision(
+            is_fraud, scores, cards, times_us, cards_per_day, start_us
+        ),
         "precision": precision,
         "recall": recall,
         "f1_score": 2 * flagged_fraud / (frauds + alerts) if frauds + alerts else float("nan"),
@@ -152,11 +175,13 @@ def evaluate(is_fraud: Bools, scores: Floats, cards: NDArray[np.object_], times_
     return {name: float(value) for name, value in metrics.items() if np.isfinite(value)}
 
 
-def share_better(is_fraud: Bools, challenger: Floats, champion: Floats, groups: NDArray[np.object_], *,
-                 samples: int, seed: int) -> float:
+def share_better(
+    is_fraud: Bools, challenger: Floats, champion: Floats, groups: NDArray[np.object_], *, samples: int, seed: int
+) -> float:
     """Share of bootstrap samples in which the challenger's average precision is the higher one.
 
-    Whole *groups* (cards) are drawn, since the frauds of one card come together. Both models are judged on the same draw.
+    Whole *groups* (cards) are drawn, since the frauds of one card come together. Both models are judged on the same
+    draw.
 
     Args:
         is_fraud, challenger, champion: Labels and scores, shape (n,).
@@ -176,7 +201,9 @@ def share_better(is_fraud: Bools, challenger: Floats, champion: Floats, groups: 
         weight = random.multinomial(count, np.full(count, 1 / count))[codes].astype(float)
         if not weight[is_fraud].any():
             continue
-        ours, theirs = (weighted_average_precision(is_fraud[order], scores[order], weight[order]) for order, scores in orders)
+        ours, theirs = (
+            weighted_average_precision(is_fraud[order], scores[order], weight[order]) for order, scores in orders
+        )
         wins.append(0.5 if ours == theirs else float(ours > theirs))
     return float(np.mean(wins)) if wins else float("nan")
 

@@ -16,8 +16,9 @@ MIN_DISTINCT_SCORES = 10
 class Evidence:
     """What the gate looks at. Both models were scored on the very same mature transactions.
 
-    ``champion_average_precision`` None: no champion could be scored. ``share_better``: share of paired bootstrap samples
-    in which the challenger is better, None without a champion. ``parity``: the served form agrees with the trained one.
+    ``champion_average_precision`` None: no champion could be scored. ``share_better``: share of paired bootstrap
+    samples in which the challenger is better, None without a champion. ``parity``: the served form agrees with the
+    trained one.
     ``skew``: why served features cannot be trusted, None where they can.
     """
 
@@ -47,7 +48,11 @@ def decide(evidence: Evidence, params: GateParams) -> GateVerdict:
     if failures:
         return GateVerdict(False, "; ".join(failures.values()), tuple(failures))
     champion = evidence.champion_average_precision
-    against = f"the champion's {champion:.3f}" if champion is not None else f"at least {params.min_average_precision:.3f} without a champion"
+    against = (
+        f"the champion's {champion:.3f}"
+        if champion is not None
+        else f"at least {params.min_average_precision:.3f} without a champion"
+    )
     return GateVerdict(True, f"average precision {evidence.average_precision:.3f} against {against}")
 
 
@@ -59,8 +64,10 @@ def _sanity(evidence: Evidence, params: GateParams) -> dict[str, str]:
     elif len(np.unique(scores)) < min(MIN_DISTINCT_SCORES, len(scores)):
         failures["scores_constant"] = f"only {len(np.unique(scores))} distinct scores"
     if not params.min_alert_rate <= evidence.alert_rate <= params.max_alert_rate:
-        failures["alert_rate"] = (f"alert rate {evidence.alert_rate:.4f} is outside "
-                                  f"{params.min_alert_rate:.4f} to {params.max_alert_rate:.4f}")
+        failures["alert_rate"] = (
+            f"alert rate {evidence.alert_rate:.4f} is outside "
+            f"{params.min_alert_rate:.4f} to {params.max_alert_rate:.4f}"
+        )
     if not evidence.parity:
         failures["parity"] = f"the served form differs from the trained model: {evidence.parity_detail}"
     if evidence.skew is not None:
@@ -74,12 +81,19 @@ def _quality(evidence: Evidence, params: GateParams) -> dict[str, str]:
     ours, theirs = evidence.average_precision, evidence.champion_average_precision
     if theirs is None:
         if ours < params.min_average_precision:
-            return {"below_minimum": f"average precision {ours:.3f} is below the minimum {params.min_average_precision:.3f}"}
+            return {
+                "below_minimum": f"average precision {ours:.3f} is below the minimum {params.min_average_precision:.3f}"
+            }
         return {}
     failures: dict[str, str] = {}
     if not ours >= theirs + params.min_gain:
-        failures["no_gain"] = f"average precision {ours:.3f} against the champion's {theirs:.3f}: the gain must reach {params.min_gain:.3f}"
+        failures["no_gain"] = (
+            f"average precision {ours:.3f} against the champion's {theirs:.3f}: the gain must reach"
+            f" {params.min_gain:.3f}"
+        )
     if evidence.share_better is not None and not evidence.share_better >= params.confidence:
-        failures["not_significant"] = (f"better than the champion in {evidence.share_better:.0%} of the bootstrap samples; "
-                                       f"{params.confidence:.0%} are needed")
+        failures["not_significant"] = (
+            f"better than the champion in {evidence.share_better:.0%} of the bootstrap samples; "
+            f"{params.confidence:.0%} are needed"
+        )
     return failures

@@ -1,4 +1,5 @@
-"""Retrain requests in, ``TrainingCompleted`` out. While a request is worked on its record is held, so the consumer polls on."""
+"""Retrain requests in, ``TrainingCompleted`` out. While a request is worked on its record is held, so the consumer
+polls on."""
 
 from __future__ import annotations
 
@@ -76,9 +77,26 @@ class RetrainHandler(StatefulHandler):
 
     def _event(self, completed: TrainingCompleted, traceparent: str | None) -> Outgoing:
         metrics.TRAININGS.labels(completed.outcome).inc()
-        log.info("training.completed", request_id=completed.request_id, outcome=completed.outcome, reason=completed.reason,
-                 model_version=completed.model_version, average_precision=completed.average_precision,
-                 champion_average_precision=completed.champion_average_precision, duration_s=completed.duration_s)
+        log.info(
+            "training.completed",
+            request_id=completed.request_id,
+            outcome=completed.outcome,
+            reason=completed.reason,
+            model_version=completed.model_version,
+            average_precision=completed.average_precision,
+            champion_average_precision=completed.champion_average_precision,
+            duration_s=completed.duration_s,
+        )
         key = f"{completed.model_name}:trained:{completed.request_id}"
-        return Outgoing(self._topic, encode(completed), key.encode(), event_headers(
-            event_type="TrainingCompleted", event_id=key, source=SOURCE, time=completed.completed_at, traceparent=traceparent))
+        return Outgoing(
+            self._topic,
+            encode(completed),
+            key.encode(),
+            event_headers(
+                event_type="TrainingCompleted",
+                event_id=key,
+                source=SOURCE,
+                time=completed.completed_at,
+                traceparent=traceparent,
+            ),
+        )

@@ -43,7 +43,8 @@ def await_stream(consumer: Consumer, patience_s: float) -> int:
 
 
 def event_time_reached(consumer: Consumer, now: datetime) -> datetime | None:
-    """The newest time among the last records of each partition: a transaction's own, a label's report. None where there is none.
+    """The newest time among the last records of each partition: a transaction's own, a label's report. None where there
+    is none.
 
     Records that cannot be read, and transactions in the future of *now*, do not count.
 

@@ -69,10 +69,33 @@ class TrainingJob:
         signing: Signs each bundle that is logged.
     """
 
-    def __init__(self, params: Params, maturity: timedelta, reader: ArchiveReader, snapshots: SnapshotStore, skew: SkewCheck,
-                 tracking: Tracking, registry: Registry, clock: Clock, work: Path, signing: SigningKey | None = None) -> None:
-        self._params, self._maturity, self._reader, self._snapshots, self._skew = params, maturity, reader, snapshots, skew
-        self._tracking, self._registry, self._clock, self._work, self._signing = tracking, registry, clock, work, signing
+    def __init__(
+        self,
+        params: Params,
+        maturity: timedelta,
+        reader: ArchiveReader,
+        snapshots: SnapshotStore,
+        skew: SkewCheck,
+        tracking: Tracking,
+        registry: Registry,
+        clock: Clock,
+        work: Path,
+        signing: SigningKey | None = None,
+    ) -> None:
+        self._params, self._maturity, self._reader, self._snapshots, self._skew = (
+            params,
+            maturity,
+            reader,
+            snapshots,
+            skew,
+        )
+        self._tracking, self._registry, self._clock, self._work, self._signing = (
+            tracking,
+            registry,
+            clock,
+            work,
+            signing,
+        )
 
     def run(self, request: RetrainRequested) -> TrainingCompleted:
         """Answer *request*, on what the archive holds; from the run that answered it before, where there is one.
@@ -93,12 +116,26 @@ class TrainingJob:
     def _train(self, request: RetrainRequested) -> TrainingCompleted:
         began = self._clock.monotonic()
         kind = self._kind(request)
-        run_id = self._tracking.start(f"{kind}_baseline", {
-            REQUEST: request.request_id, "requested_by": request.requested_by, "request_reason": request.reason,
-            "as_of": request.as_of.isoformat(), "model_kind": kind, "code_commit": code_commit()})
+        run_id = self._tracking.start(
+            f"{kind}_baseline",
+            {
+                REQUEST: request.request_id,
+                "requested_by": request.requested_by,
+                "request_reason": request.reason,
+                "as_of": request.as_of.isoformat(),
+                "model_kind": kind,
+                "code_commit": code_commit(),
+            },
+        )
         self._tracking.log(run_id, params=flatten(self._params, kind))
-        draft = TrainingCompleted(model_name=request.model_name, request_id=request.request_id, outcome="refused", reason="",
-                                  completed_at=self._clock.now(), run_id=run_id)
+        draft = TrainingCompleted(
+            model_name=request.model_name,
+            request_id=request.request_id,
+            outcome="refused",
+            reason="",
+            completed_at=self._clock.now(),
+            run_id=run_id,
+        )
         try:
             data = self._read(request)
             candidate = train(data.dataset, kind, self._params)
@@ -127,11 +164,21 @@ class TrainingJob:
         start = request.as_of - self._maturity - window
         predictions = read_features(self._reader, layout, start, request.as_of, self._params.train.features)
         labels = self._reader.labels(start, request.as_of)
-        dataset = assemble(predictions, labels, layout.names, as_of=request.as_of, maturity=self._maturity, window=window)
-        log.info("dataset.assembled", rows=len(dataset), frauds=int(dataset.is_fraud.sum()), predictions=len(predictions), labels=len(labels))
+        dataset = assemble(
+            predictions, labels, layout.names, as_of=request.as_of, maturity=self._maturity, window=window
+        )
+        log.info(
+            "dataset.assembled",
+            rows=len(dataset),
+            frauds=int(dataset.is_fraud.sum()),
+            predictions=len(predictions),
+            labels=len(labels),
+        )
         return Data(layout, dataset, immature(predictions, layout.names, as_of=request.as_of, maturity=self._maturity))
 
-    def _judge(self, request: RetrainRequested, draft: TrainingCompleted, data: Data, candidate: Candidate) -> TrainingCompleted:
+    def _judge(
+        self, request: RetrainRequested, draft: TrainingCompleted, data: Data, candidate: Candidate
+    ) -> TrainingCompleted:
         """Measure, bundle, decide and log; the draft with the outcome."""
         dataset, test, run_id = data.dataset, candidate.split.test, draft.run_id or ""
         truth, snapshot = dataset.is_fraud[test], self._snapshots.write(dataset)
@@ -141,26 +188,52 @@ class TrainingJob:
         better = None
         if champion is not None and champion.scores is not None:
             metrics["champion_average_precision"] = average_precision(truth, champion.scores)
-            better = share_better(truth, candidate.test_scores, champion.scores, dataset.groups[test],
-                                  samples=_BOOTSTRAP_SAMPLES, seed=self._params.seed)
+            better = share_better(
+                truth,
+                candidate.test_scores,
+                champion.scores,
+                dataset.groups[test],
+                samples=_BOOTSTRAP_SAMPLES,
+                seed=self._params.seed,
+            )
             metrics["share_of_samples_better"] = better
-        write_bundle(dataset, data.layout, data.recent, candidate, self._params, metrics, Origin(
-            request.model_name, request.request_id, snapshot.digest, code_commit(), self._clock.now()), self._work / BUNDLE)
+        write_bundle(
+            dataset,
+            data.layout,
+            data.recent,
+            candidate,
+            self._params,
+            metrics,
+            Origin(request.model_name, request.request_id, snapshot.digest, code_commit(), self._clock.now()),
+            self._work / BUNDLE,
+        )
         parity, detail = loads(self._work / BUNDLE, data.layout)
         skew = self._skew(request.as_of)
         log.info("skew.checked", result=skew.sentence() if skew is not None else "not checked")
-        verdict = decide(Evidence(
-            frauds=int(truth.sum()), scores=candidate.test_scores, alert_rate=metrics["alert_rate"],
-            average_precision=metrics.get("average_precision", float("nan")),
-            champion_average_precision=metrics.get("champion_average_precision"), share_better=better,
-            parity=parity, parity_detail=detail, skew=excess(skew, self._params.skew.max_mismatch_rate),
-        ), self._params.gate)
+        verdict = decide(
+            Evidence(
+                frauds=int(truth.sum()),
+                scores=candidate.test_scores,
+                alert_rate=metrics["alert_rate"],
+                average_precision=metrics.get("average_precision", float("nan")),
+                champion_average_precision=metrics.get("champion_average_precision"),
+                share_better=better,
+                parity=parity,
+                parity_detail=detail,
+                skew=excess(skew, self._params.skew.max_mismatch_rate),
+            ),
+            self._params.gate,
+        )
         log.info("challenger.judged", passed=verdict.passed, reason=verdict.reason)
         self._log(run_id, data, candidate, champion, metrics | skew_metrics(skew), snapshot, verdict, skew)
         return msgspec.structs.replace(
-            draft, outcome="challenger" if verdict.passed else "refused", reason=verdict.reason, dataset_digest=snapshot.digest,
+            draft,
+            outcome="challenger" if verdict.passed else "refused",
+            reason=verdict.reason,
+            dataset_digest=snapshot.digest,
             average_precision=_finite(metrics.get("average_precision")),
-            champion_average_precision=_finite(metrics.get("champion_average_precision")))
+            champion_average_precision=_finite(metrics.get("champion_average_precision")),
+        )
 
     def _champion(self, data: Data, candidate: Candidate) -> Champion | None:
         """None where there is no champion. Without one, or with one that cannot score, the absolute minimum applies."""
@@ -174,8 +247,17 @@ class TrainingJob:
             return Champion(version, None)
         return Champion(version, scorer.score(data.dataset.matrix[candidate.split.test], data.layout))
 
-    def _log(self, run_id: str, data: Data, candidate: Candidate, champion: Champion | None, metrics: dict[str, float],
-             snapshot: Snapshot, verdict: GateVerdict, skew: SkewReport | None) -> None:
+    def _log(
+        self,
+        run_id: str,
+        data: Data,
+        candidate: Candidate,
+        champion: Champion | None,
+        metrics: dict[str, float],
+        snapshot: Snapshot,
+        verdict: GateVerdict,
+        skew: SkewReport | None,
+    ) -> None:
         dataset, test = data.dataset, candidate.split.test
         truth = dataset.is_fraud[test]
         folder = self._work / "artifacts"
@@ -183,19 +265,34 @@ class TrainingJob:
         if skew is not None:
             save(skew, folder / "skew.json")
         self._tracking.log(
-            run_id, params={"train_size": len(candidate.split.train), "test_size": len(test), "features": len(candidate.names)},
-            metrics=metrics | {"threshold": candidate.thresholds.decline, "review_threshold": candidate.thresholds.review,
-                               "train_frauds": float(dataset.is_fraud[candidate.split.train].sum()), "test_frauds": float(truth.sum())},
-            tags={"dataset_digest": snapshot.digest, "dataset_snapshot": str(snapshot.path),
-                  "gate": "passed" if verdict.passed else "refused", "gate_reason": verdict.reason,
-                  "champion_version": champion.version if champion else NOBODY})
+            run_id,
+            params={"train_size": len(candidate.split.train), "test_size": len(test), "features": len(candidate.names)},
+            metrics=metrics
+            | {
+                "threshold": candidate.thresholds.decline,
+                "review_threshold": candidate.thresholds.review,
+                "train_frauds": float(dataset.is_fraud[candidate.split.train].sum()),
+                "test_frauds": float(truth.sum()),
+            },
+            tags={
+                "dataset_digest": snapshot.digest,
+                "dataset_snapshot": str(snapshot.path),
+                "gate": "passed" if verdict.passed else "refused",
+                "gate_reason": verdict.reason,
+                "champion_version": champion.version if champion else NOBODY,
+            },
+        )
         if self._signing is not None:
             sign(self._work / BUNDLE, self._signing)
         self._tracking.log_artifacts(run_id, folder)
         self._tracking.log_artifacts(run_id, self._work / BUNDLE, BUNDLE)
         matrix = dataset.columns(candidate.names)
-        self._tracking.log_data(run_id, LoggedData("archive", snapshot.digest, str(snapshot.path), matrix, dataset.is_fraud))
-        uri = self._tracking.log_model(run_id, LoggedModel(candidate.estimator, candidate.names, matrix[-_EXAMPLE_ROWS:], pip_requirements()))
+        self._tracking.log_data(
+            run_id, LoggedData("archive", snapshot.digest, str(snapshot.path), matrix, dataset.is_fraud)
+        )
+        uri = self._tracking.log_model(
+            run_id, LoggedModel(candidate.estimator, candidate.names, matrix[-_EXAMPLE_ROWS:], pip_requirements())
+        )
         self._tracking.log(run_id, tags={_MODEL_URI: uri})
 
     def _finish(self, run_id: str, draft: TrainingCompleted) -> TrainingCompleted:
@@ -209,9 +306,16 @@ class TrainingJob:
 
     def _register(self, run_id: str, draft: TrainingCompleted) -> TrainingCompleted:
         tags = self._tracking.tags(run_id)
-        version = self._tracking.register(run_id, tags[_MODEL_URI], {
-            REQUEST: draft.request_id, "dataset_digest": draft.dataset_digest or "", "code_commit": tags["code_commit"],
-            "model_kind": tags["model_kind"]})
+        version = self._tracking.register(
+            run_id,
+            tags[_MODEL_URI],
+            {
+                REQUEST: draft.request_id,
+                "dataset_digest": draft.dataset_digest or "",
+                "code_commit": tags["code_commit"],
+                "model_kind": tags["model_kind"],
+            },
+        )
         completed = msgspec.structs.replace(draft, model_version=version)
         if self._registry.version_of(CHAMPION) == version:
             return msgspec.structs.replace(completed, outcome="promoted")
@@ -233,7 +337,9 @@ def skew_metrics(report: SkewReport | None) -> dict[str, float]:
     if report is None:
         return {}
     worst = report.worst
-    return {"skew_judged_rows": float(sum(report.judged.values()))} | ({"skew_mismatch_rate": worst.rate} if worst is not None else {})
+    return {"skew_judged_rows": float(sum(report.judged.values()))} | (
+        {"skew_mismatch_rate": worst.rate} if worst is not None else {}
+    )
 
 
 def _finite(value: float | None) -> float | None:

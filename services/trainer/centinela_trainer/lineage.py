@@ -33,7 +33,9 @@ def lineage(
         _print(as_object(settings, verdict, trained))
 
 
-def explain(settings: TrainerSettings, transaction_id: str, topic: str = topics.PREDICTIONS.name) -> tuple[VerdictFound, Trained | None]:
+def explain(
+    settings: TrainerSettings, transaction_id: str, topic: str = topics.PREDICTIONS.name
+) -> tuple[VerdictFound, Trained | None]:
     """The verdict on *transaction_id* and what made its model; None where no model gave it (loaded history).
 
     Raises:
@@ -56,22 +58,38 @@ def explain(settings: TrainerSettings, transaction_id: str, topic: str = topics.
 def as_object(settings: TrainerSettings, verdict: VerdictFound, trained: Trained | None) -> dict[str, Any]:
     """Everything by name."""
     return {
-        "transaction_id": verdict.transaction_id, "verdict": {**verdict.facts, "read_from": verdict.place},
-        "model": None if trained is None else {"name": settings.model_name, "registry": settings.mlflow_tracking_uri, **asdict(trained)}}
+        "transaction_id": verdict.transaction_id,
+        "verdict": {**verdict.facts, "read_from": verdict.place},
+        "model": (
+            None
+            if trained is None
+            else {"name": settings.model_name, "registry": settings.mlflow_tracking_uri, **asdict(trained)}
+        ),
+    }
 
 
 def _print(found: dict[str, Any]) -> None:
     verdict, model = found["verdict"], found["model"]
     score = "no score" if verdict["score"] is None else f"score {verdict['score']:.4f} against {verdict['threshold']}"
-    lines = {"transaction": f"{found['transaction_id']} of {verdict['occurred_at'].isoformat()}",
-             "verdict": f"{verdict['decision']}, {score} ({verdict['origin']}, {verdict['variant']}); {verdict['read_from']}"}
+    lines = {
+        "transaction": f"{found['transaction_id']} of {verdict['occurred_at'].isoformat()}",
+        "verdict": (
+            f"{verdict['decision']}, {score} ({verdict['origin']}, {verdict['variant']}); {verdict['read_from']}"
+        ),
+    }
     if model is None:
-        lines["model"] = "none: no model was asked" + (", it is loaded history" if verdict["origin"] == "history" else "")
+        lines["model"] = "none: no model was asked" + (
+            ", it is loaded history" if verdict["origin"] == "history" else ""
+        )
     else:
         aliases = f" ({', '.join(model['aliases'])})" if model["aliases"] else ""
         lines["model"] = f"{model['name']} version {model['version']}{aliases}, {model['model_kind']}"
-        lines["run"] = (f"{model['run_id']} {model['run_name']}, {model['run_status']}, {model['trained_at'].isoformat(timespec='seconds')}"
-                        if model["run_name"] else f"{model['run_id'] or 'none'}: MLflow no longer has it")
+        lines["run"] = (
+            f"{model['run_id']} {model['run_name']}, {model['run_status']},"
+            f" {model['trained_at'].isoformat(timespec='seconds')}"
+            if model["run_name"]
+            else f"{model['run_id'] or 'none'}: MLflow no longer has it"
+        )
         lines["data"] = f"{model['dataset_digest'] or 'unknown'} at {model['dataset_at'] or 'no place known here'}"
         lines["code"] = f"commit {model['code_commit'] or 'unknown'}"
     console = Console(soft_wrap=True)

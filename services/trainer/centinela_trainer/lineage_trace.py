@@ -23,10 +23,23 @@ from centinela_trainer.snapshot import SnapshotStore
 from centinela_trainer.snapshot_push import SnapshotRemote
 from centinela_trainer.store import ArchiveStore
 
-_FACTS = ("occurred_at", "scored_at", "origin", "decision", "variant", "score", "threshold", "is_fraud", "model_version", "feature_set")
+_FACTS = (
+    "occurred_at",
+    "scored_at",
+    "origin",
+    "decision",
+    "variant",
+    "score",
+    "threshold",
+    "is_fraud",
+    "model_version",
+    "feature_set",
+)
 _ONE_OF_A_DAY = """
-    SELECT occurred_at, scored_at, origin, decision, variant, score, threshold, is_fraud, model_version, feature_set, topic, partition, "offset", filename
-    FROM read_parquet($paths, union_by_name=true, hive_partitioning=false, filename=true) WHERE transaction_id = $wanted LIMIT 1
+    SELECT occurred_at, scored_at, origin, decision, variant, score, threshold, is_fraud, model_version, feature_set,
+        topic, partition, "offset", filename
+    FROM read_parquet($paths, union_by_name=true, hive_partitioning=false, filename=true)
+    WHERE transaction_id = $wanted LIMIT 1
 """
 
 
@@ -45,7 +58,8 @@ class VerdictFound:
 
 @dataclass(frozen=True)
 class Trained:
-    """The run that made a version. ``dataset_at``: where its training set lies, None where it is nowhere to be found."""
+    """The run that made a version. ``dataset_at``: where its training set lies, None where it is nowhere to be
+    found."""
 
     version: str
     model_kind: str
@@ -75,11 +89,15 @@ def find_verdict(store: ArchiveStore, log: Consumer, topic: str, wanted: str) ->
         try:
             found = find_in_log(log, store.offsets(), topic, wanted)
         except DependencyUnavailable as away:
-            raise DependencyUnavailable(f"{wanted} is not in the archive under {store.root}, and the log cannot be asked: {away}",
-                                        dependency=away.dependency) from away
+            raise DependencyUnavailable(
+                f"{wanted} is not in the archive under {store.root}, and the log cannot be asked: {away}",
+                dependency=away.dependency,
+            ) from away
     if found is None:
-        raise UnknownTransaction(f"there is no verdict on {wanted}: neither in the archive under {store.root} nor in the topic {topic}; "
-                                 "`centinela audit` finds transactions without one")
+        raise UnknownTransaction(
+            f"there is no verdict on {wanted}: neither in the archive under {store.root} nor in the topic {topic}; "
+            "`centinela audit` finds transactions without one"
+        )
     return found
 
 
@@ -93,12 +111,20 @@ def find_archived(store: ArchiveStore, wanted: str) -> VerdictFound | None:
     with duckdb.connect() as connection:
         for _, paths in days:
             try:
-                row = connection.execute(_ONE_OF_A_DAY, {"paths": [str(path) for path in paths], "wanted": wanted}).fetchone()
+                row = connection.execute(
+                    _ONE_OF_A_DAY, {"paths": [str(path) for path in paths], "wanted": wanted}
+                ).fetchone()
             except duckdb.IOException as error:
-                raise DependencyUnavailable(f"the archive changed while it was read, try again: {error}", dependency="archive") from error
+                raise DependencyUnavailable(
+                    f"the archive changed while it was read, try again: {error}", dependency="archive"
+                ) from error
             if row is not None:
                 *facts, topic, partition, offset, path = row
-                return VerdictFound(wanted, dict(zip(_FACTS, map(_in_utc, facts), strict=True)), f"archive, {topic}[{partition}]@{offset}, {path}")
+                return VerdictFound(
+                    wanted,
+                    dict(zip(_FACTS, map(_in_utc, facts), strict=True)),
+                    f"archive, {topic}[{partition}]@{offset}, {path}",
+                )
     return None
 
 
@@ -114,7 +140,11 @@ def find_in_log(log: Consumer, archived: Mapping[TopicPartition, int], topic: st
         for record in log.poll(0.3, 5_000):
             if transaction_id(record.value) == wanted:
                 event = decoder.decode(record.value)
-                return VerdictFound(wanted, {name: getattr(event, name) for name in _FACTS}, f"log, {topic}[{record.partition}]@{record.offset}")
+                return VerdictFound(
+                    wanted,
+                    {name: getattr(event, name) for name in _FACTS},
+                    f"log, {topic}[{record.partition}]@{record.offset}",
+                )
         behind = {partition for partition in behind if log.position(partition) < ends[partition]}
     return None
 
@@ -134,10 +164,18 @@ def trace(registry: Registry, version: str, snapshots: SnapshotStore, remote: Sn
     tags = {**(run.tags if run else {}), **model.tags}
     digest = tags.get("dataset_digest") or None
     return Trained(
-        version=version, model_kind=tags.get("model_kind", "unknown"), aliases=model.aliases, run_id=model.run_id,
-        run_name=run.name if run else None, run_status=run.status if run else None, trained_at=run.started_at if run else model.created_at,
-        request_id=tags.get("request_id"), dataset_digest=digest, code_commit=tags.get("code_commit"),
-        dataset_at=locate(digest, tags.get("dataset_snapshot"), snapshots, remote) if digest else None)
+        version=version,
+        model_kind=tags.get("model_kind", "unknown"),
+        aliases=model.aliases,
+        run_id=model.run_id,
+        run_name=run.name if run else None,
+        run_status=run.status if run else None,
+        trained_at=run.started_at if run else model.created_at,
+        request_id=tags.get("request_id"),
+        dataset_digest=digest,
+        code_commit=tags.get("code_commit"),
+        dataset_at=locate(digest, tags.get("dataset_snapshot"), snapshots, remote) if digest else None,
+    )
 
 
 def locate(digest: str, noted: str | None, snapshots: SnapshotStore, remote: SnapshotRemote | None) -> str | None:

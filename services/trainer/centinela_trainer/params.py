@@ -160,7 +160,9 @@ def load_params(path: Path) -> Params:
     try:
         return msgspec.convert(yaml.safe_load(path.read_text()) or {}, Params)
     except OSError as error:
-        raise ParamsError(f"cannot read {path}: {error.strerror}; set CENTINELA_PARAMS_PATH to a params.yaml") from error
+        raise ParamsError(
+            f"cannot read {path}: {error.strerror}; set CENTINELA_PARAMS_PATH to a params.yaml"
+        ) from error
     except yaml.YAMLError as error:
         raise ParamsError(f"{path} is no valid YAML: {error}") from error
     except msgspec.ValidationError as error:
@@ -173,6 +175,11 @@ def flatten(params: Params, kind: ModelKind) -> dict[str, Any]:
     estimator = tree["train"][kind]
     flat = {"model_kind": kind, "seed": params.seed, **estimator}
     for section in ("train", "evaluate", "threshold", "gate", "skew", "register"):
-        flat.update({f"{section}.{name}": value for name, value in tree[section].items()
-                     if name not in (*MODEL_KINDS, "model_kind")})
+        flat.update(
+            {
+                f"{section}.{name}": value
+                for name, value in tree[section].items()
+                if name not in (*MODEL_KINDS, "model_kind")
+            }
+        )
     return flat

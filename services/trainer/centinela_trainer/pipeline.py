@@ -73,7 +73,8 @@ def gate() -> None:
 
 @app.command()
 def register() -> None:
-    """Register the evaluated model in MLflow as challenger: a run, a version, a snapshot. Once for each model and commit."""
+    """Register the evaluated model in MLflow as challenger: a run, a version, a snapshot. Once for each model and
+    commit."""
     settings, params = _prepared()
     from centinela_trainer.pipeline_register import register_model
 

@@ -27,7 +27,8 @@ COLUMNS = ("transaction_id", "occurred_at", "user_id", "terminal_id", "amount")
 
 @dataclass(frozen=True)
 class History:
-    """Transactions (``COLUMNS``, then attributes; each id once) and the labels reported on them. ``rejected``: rows that were none."""
+    """Transactions (``COLUMNS``, then attributes; each id once) and the labels reported on them. ``rejected``: rows
+    that were none."""
 
     transactions: pd.DataFrame
     labels: pd.DataFrame
@@ -70,25 +71,43 @@ def simulated(params: Params) -> Transactions:
         drifts = tuple(parse_drift(text) for text in data.scenarios)
     except ValueError as error:
         raise ParamsError(f"data.scenarios: {error}") from error
-    simulation = Simulation(Profile(seed=params.seed, customers=data.customers, terminals=data.terminals, start=data.start, drifts=drifts))
+    simulation = Simulation(
+        Profile(seed=params.seed, customers=data.customers, terminals=data.terminals, start=data.start, drifts=drifts)
+    )
     return Transactions.from_frame(pd.concat(list(simulation.days(data.days)), ignore_index=True))
 
 
 def training_set(history: History, params: Params, extras: tuple[Feature, ...] = ()) -> tuple[FeatureLayout, Dataset]:
-    """The features that the stream would have served, *extras* too, and the labels known once the last transaction is mature."""
+    """The features that the stream would have served, *extras* too, and the labels known once the last transaction is
+    mature."""
     layout = FeatureLayout(history.attributes, extras)
     transactions = history.transactions
     features = build_features(transactions, history.labels, layout)
     maturity = timedelta(days=params.data.maturity_days)
     as_of = transactions["occurred_at"].max().to_pydatetime() + maturity
-    predictions = pa.table({
-        "transaction_id": pa.array(transactions["transaction_id"], pa.string()), "user_id": pa.array(transactions["user_id"], pa.string()),
-        "occurred_us": pa.array(_microseconds(transactions["occurred_at"])),
-        **{name: pa.array(features[name].to_numpy()) for name in layout.names}})
-    labels = pa.table({
-        "transaction_id": pa.array(history.labels["transaction_id"], pa.string()),
-        "is_fraud": pa.array(history.labels["is_fraud"], pa.bool_()), "reported_us": pa.array(_microseconds(history.labels["reported_at"]))})
-    return layout, assemble(predictions, labels, layout.names, as_of=as_of, maturity=maturity, window=timedelta(days=params.train.window_days))
+    predictions = pa.table(
+        {
+            "transaction_id": pa.array(transactions["transaction_id"], pa.string()),
+            "user_id": pa.array(transactions["user_id"], pa.string()),
+            "occurred_us": pa.array(_microseconds(transactions["occurred_at"])),
+            **{name: pa.array(features[name].to_numpy()) for name in layout.names},
+        }
+    )
+    labels = pa.table(
+        {
+            "transaction_id": pa.array(history.labels["transaction_id"], pa.string()),
+            "is_fraud": pa.array(history.labels["is_fraud"], pa.bool_()),
+            "reported_us": pa.array(_microseconds(history.labels["reported_at"])),
+        }
+    )
+    return layout, assemble(
+        predictions,
+        labels,
+        layout.names,
+        as_of=as_of,
+        maturity=maturity,
+        window=timedelta(days=params.train.window_days),
+    )
 
 
 def newest(dataset: Dataset) -> datetime:
@@ -97,15 +116,40 @@ def newest(dataset: Dataset) -> datetime:
 
 
 def _history(parts: list[Transactions], rejected: int) -> History:
-    transactions = pd.concat([pd.DataFrame({
-        "transaction_id": part.transaction_id, "occurred_at": _instants(part.occurred_ms), "user_id": part.user_id,
-        "terminal_id": part.terminal_id, "amount": part.amount,
-        **{name: part.attributes[:, at] for at, name in enumerate(part.attribute_names)}}) for part in parts], ignore_index=True)
-    labels = pd.concat([pd.DataFrame({
-        "transaction_id": part.transaction_id[known], "is_fraud": part.is_fraud[known],
-        "occurred_at": _instants(part.occurred_ms[known]), "reported_at": _instants(part.reported_ms[known]),
-    }) for part in parts for known in [part.reported_ms != NEVER]], ignore_index=True)
-    return History(transactions.drop_duplicates("transaction_id"), labels.sort_values("reported_at", kind="stable"), rejected)
+    transactions = pd.concat(
+        [
+            pd.DataFrame(
+                {
+                    "transaction_id": part.transaction_id,
+                    "occurred_at": _instants(part.occurred_ms),
+                    "user_id": part.user_id,
+                    "terminal_id": part.terminal_id,
+                    "amount": part.amount,
+                    **{name: part.attributes[:, at] for at, name in enumerate(part.attribute_names)},
+                }
+            )
+            for part in parts
+        ],
+        ignore_index=True,
+    )
+    labels = pd.concat(
+        [
+            pd.DataFrame(
+                {
+                    "transaction_id": part.transaction_id[known],
+                    "is_fraud": part.is_fraud[known],
+                    "occurred_at": _instants(part.occurred_ms[known]),
+                    "reported_at": _instants(part.reported_ms[known]),
+                }
+            )
+            for part in parts
+            for known in [part.reported_ms != NEVER]
+        ],
+        ignore_index=True,
+    )
+    return History(
+        transactions.drop_duplicates("transaction_id"), labels.sort_values("reported_at", kind="stable"), rejected
+    )
 
 
 def _instants(milliseconds: NDArray[np.int64]) -> pd.DatetimeIndex:

@@ -44,15 +44,28 @@ def register_model(settings: TrainerSettings, params: Params, clock: Clock) -> T
         return known.completed
     dataset = read_folder(PATHS.training_set)
     snapshot = SnapshotStore(settings.snapshots_dir).write(dataset)
-    manifest = msgspec.structs.replace(verified.manifest, request_id=request_id, code_commit=commit, created_at=clock.now())
+    manifest = msgspec.structs.replace(
+        verified.manifest, request_id=request_id, code_commit=commit, created_at=clock.now()
+    )
     kind = next(kind for kind in MODEL_KINDS if kind == manifest.model_kind)
-    run_id = tracking.start(f"{kind}_baseline", {
-        REQUEST: request_id, "requested_by": "pipeline", "model_kind": kind, "code_commit": commit, "dataset_digest": snapshot.digest,
-        "dataset_snapshot": str(snapshot.path)})
+    run_id = tracking.start(
+        f"{kind}_baseline",
+        {
+            REQUEST: request_id,
+            "requested_by": "pipeline",
+            "model_kind": kind,
+            "code_commit": commit,
+            "dataset_digest": snapshot.digest,
+            "dataset_snapshot": str(snapshot.path),
+        },
+    )
     rows, names = scored(), manifest.feature_names
-    tracking.log(run_id, params=flatten(params, kind) | {
-        "train_size": len(dataset) - len(rows.scores), "test_size": len(rows.scores), "features": len(names)},
-        metrics=manifest.metrics | {"threshold": manifest.threshold, "review_threshold": manifest.review_threshold})
+    tracking.log(
+        run_id,
+        params=flatten(params, kind)
+        | {"train_size": len(dataset) - len(rows.scores), "test_size": len(rows.scores), "features": len(names)},
+        metrics=manifest.metrics | {"threshold": manifest.threshold, "review_threshold": manifest.review_threshold},
+    )
     work = Path(tempfile.mkdtemp(prefix="centinela-pipeline-"))
     try:
         write_artifacts(rows, work / "artifacts")
@@ -65,14 +78,24 @@ def register_model(settings: TrainerSettings, params: Params, clock: Clock) -> T
         shutil.rmtree(work, ignore_errors=True)
     matrix = dataset.columns(names)
     tracking.log_data(run_id, LoggedData("pipeline", snapshot.digest, str(snapshot.path), matrix, dataset.is_fraud))
-    uri = tracking.log_model(run_id, LoggedModel(
-        load_estimator(verified.files[bundle.SKOPS]), names, matrix[-_EXAMPLE_ROWS:], pip_requirements()))
-    version = tracking.register(run_id, uri, {
-        REQUEST: request_id, "dataset_digest": snapshot.digest, "code_commit": commit, "model_kind": kind})
+    uri = tracking.log_model(
+        run_id,
+        LoggedModel(load_estimator(verified.files[bundle.SKOPS]), names, matrix[-_EXAMPLE_ROWS:], pip_requirements()),
+    )
+    version = tracking.register(
+        run_id, uri, {REQUEST: request_id, "dataset_digest": snapshot.digest, "code_commit": commit, "model_kind": kind}
+    )
     registry.set_alias(CHALLENGER, version)
     completed = TrainingCompleted(
-        model_name=manifest.model_name, request_id=request_id, outcome="challenger", completed_at=clock.now(), run_id=run_id,
-        reason=f"average precision {average_precision:.3f} in the pipeline; waits to be promoted", model_version=version,
-        average_precision=average_precision, dataset_digest=snapshot.digest)
+        model_name=manifest.model_name,
+        request_id=request_id,
+        outcome="challenger",
+        completed_at=clock.now(),
+        run_id=run_id,
+        reason=f"average precision {average_precision:.3f} in the pipeline; waits to be promoted",
+        model_version=version,
+        average_precision=average_precision,
+        dataset_digest=snapshot.digest,
+    )
     tracking.complete(run_id, completed)
     return completed

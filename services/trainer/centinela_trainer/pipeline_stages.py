@@ -57,8 +57,15 @@ def preprocess(params: Params, clock: Clock) -> None:
     history = load_history(params, clock.now())
     for table, path in ((history.transactions, PATHS.transactions), (history.labels, PATHS.labels)):
         path.parent.mkdir(exist_ok=True)
-        pq.write_table(pa.Table.from_pandas(table, preserve_index=False).replace_schema_metadata(), path, compression="zstd")
-    log.info("pipeline.preprocessed", transactions=len(history.transactions), labels=len(history.labels), rejected=history.rejected)
+        pq.write_table(
+            pa.Table.from_pandas(table, preserve_index=False).replace_schema_metadata(), path, compression="zstd"
+        )
+    log.info(
+        "pipeline.preprocessed",
+        transactions=len(history.transactions),
+        labels=len(history.labels),
+        rejected=history.rejected,
+    )
 
 
 def features(params: Params, features_file: Path | None = None) -> None:
@@ -68,7 +75,13 @@ def features(params: Params, features_file: Path | None = None) -> None:
     shutil.rmtree(PATHS.training_set, ignore_errors=True)
     digest = write_folder(dataset, PATHS.training_set)
     PATHS.feature_set.write_text(f"{layout.id}\n")
-    log.info("pipeline.features_built", rows=len(dataset), frauds=int(dataset.is_fraud.sum()), features=len(layout.names), dataset_digest=digest)
+    log.info(
+        "pipeline.features_built",
+        rows=len(dataset),
+        frauds=int(dataset.is_fraud.sum()),
+        features=len(layout.names),
+        dataset_digest=digest,
+    )
 
 
 def train(params: Params, model_name: str) -> None:
@@ -82,14 +95,41 @@ def train(params: Params, model_name: str) -> None:
     rows = Scored.of(dataset, candidate)
     digest = folder_digest(PATHS.training_set)
     shutil.rmtree(PATHS.model, ignore_errors=True)
-    write_bundle(dataset, layout, np.empty((0, len(layout.names))), candidate, params, measure(rows, params), Origin(
-        model_name, REQUEST, digest, UNREGISTERED, newest(dataset)), PATHS.model)
-    pq.write_table(pa.table({
-        "transaction_id": pa.array(dataset.transaction_ids[candidate.split.test], pa.string()), "user_id": pa.array(rows.cards, pa.string()),
-        "occurred_us": rows.times_us, "is_fraud": rows.is_fraud, "score": rows.scores, "forward_score": rows.forward}), PATHS.scores)
-    _write(PATHS.candidate, {
-        "model_kind": candidate.kind, "features": list(candidate.names), "start_us": rows.start_us, **asdict(candidate.thresholds),
-        "rows": len(dataset), "train_rows": len(candidate.split.train), "test_rows": len(rows.scores)})
+    write_bundle(
+        dataset,
+        layout,
+        np.empty((0, len(layout.names))),
+        candidate,
+        params,
+        measure(rows, params),
+        Origin(model_name, REQUEST, digest, UNREGISTERED, newest(dataset)),
+        PATHS.model,
+    )
+    pq.write_table(
+        pa.table(
+            {
+                "transaction_id": pa.array(dataset.transaction_ids[candidate.split.test], pa.string()),
+                "user_id": pa.array(rows.cards, pa.string()),
+                "occurred_us": rows.times_us,
+                "is_fraud": rows.is_fraud,
+                "score": rows.scores,
+                "forward_score": rows.forward,
+            }
+        ),
+        PATHS.scores,
+    )
+    _write(
+        PATHS.candidate,
+        {
+            "model_kind": candidate.kind,
+            "features": list(candidate.names),
+            "start_us": rows.start_us,
+            **asdict(candidate.thresholds),
+            "rows": len(dataset),
+            "train_rows": len(candidate.split.train),
+            "test_rows": len(rows.scores),
+        },
+    )
     log.info("pipeline.trained", model_kind=candidate.kind, rows=len(dataset), dataset_digest=digest)
 
 
@@ -98,12 +138,29 @@ def evaluate(params: Params) -> GateVerdict:
     rows, candidate = scored(), read_candidate()
     metrics = measure(rows, params)
     parity, detail = loads(PATHS.model, FeatureLayout.parse(PATHS.feature_set.read_text().strip()))
-    verdict = decide(Evidence(
-        frauds=int(rows.is_fraud.sum()), scores=rows.scores, alert_rate=metrics["alert_rate"],
-        average_precision=metrics.get("average_precision", float("nan")), champion_average_precision=None, share_better=None,
-        parity=parity, parity_detail=detail), params.gate)
-    _write(PATHS.metrics, report.rounded(metrics | {"threshold": rows.threshold}) | {
-        "gate_passed": int(verdict.passed), "rows": candidate["rows"], "test_rows": len(rows.scores), "test_frauds": int(rows.is_fraud.sum())})
+    verdict = decide(
+        Evidence(
+            frauds=int(rows.is_fraud.sum()),
+            scores=rows.scores,
+            alert_rate=metrics["alert_rate"],
+            average_precision=metrics.get("average_precision", float("nan")),
+            champion_average_precision=None,
+            share_better=None,
+            parity=parity,
+            parity_detail=detail,
+        ),
+        params.gate,
+    )
+    _write(
+        PATHS.metrics,
+        report.rounded(metrics | {"threshold": rows.threshold})
+        | {
+            "gate_passed": int(verdict.passed),
+            "rows": candidate["rows"],
+            "test_rows": len(rows.scores),
+            "test_frauds": int(rows.is_fraud.sum()),
+        },
+    )
     _write(PATHS.score_plot, report.score_shares(rows.is_fraud, rows.scores))
     PATHS.curve_plot.parent.mkdir(exist_ok=True)
     _write(PATHS.curve_plot, report.precision_recall(rows.is_fraud, rows.scores))
@@ -123,8 +180,10 @@ def require_passed() -> float:
     except FileNotFoundError as error:
         raise CentinelaError(f"there is no {PATHS.metrics}: run `dvc repro`") from error
     if not metrics["gate_passed"]:
-        raise CentinelaError(f"the gate refuses this model: average precision {metrics['average_precision']}; "
-                             "see the log of the stage evaluate (`dvc repro -f -s evaluate`) and `gate` in params.yaml")
+        raise CentinelaError(
+            f"the gate refuses this model: average precision {metrics['average_precision']}; "
+            "see the log of the stage evaluate (`dvc repro -f -s evaluate`) and `gate` in params.yaml"
+        )
     return float(metrics["average_precision"])
 
 
@@ -132,8 +191,14 @@ def scored() -> Scored:
     """The test rows and their scores, as ``train`` left them."""
     table, candidate = pq.read_table(PATHS.scores), read_candidate()
     return Scored(
-        table["is_fraud"].to_numpy(), np.array(table["user_id"].to_pylist(), dtype=object), table["occurred_us"].to_numpy(),
-        table["score"].to_numpy(), table["forward_score"].to_numpy(), candidate["decline"], candidate["start_us"])
+        table["is_fraud"].to_numpy(),
+        np.array(table["user_id"].to_pylist(), dtype=object),
+        table["occurred_us"].to_numpy(),
+        table["score"].to_numpy(),
+        table["forward_score"].to_numpy(),
+        candidate["decline"],
+        candidate["start_us"],
+    )
 
 
 def read_candidate() -> dict[str, Any]:

@@ -20,10 +20,21 @@ def confusion_matrix(is_fraud: Bools, scores: Floats, threshold: float, path: Pa
     axes = figure.add_subplot()
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     for (row, column), count in np.ndenumerate(counts):
-        axes.text(column, row, f"{count:,}\n{shares[row, column]:.1%}", ha="center", va="center",
-                  color="white" if shares[row, column] > 0.5 else "black")
-    axes.set(xticks=[0, 1], xticklabels=["passed", "flagged"], yticks=[0, 1], yticklabels=["genuine", "fraud"],
-             title=f"Test days, threshold {threshold:.3f}")
+        axes.text(
+            column,
+            row,
+            f"{count:,}\n{shares[row, column]:.1%}",
+            ha="center",
+            va="center",
+            color="white" if shares[row, column] > 0.5 else "black",
+        )
+    axes.set(
+        xticks=[0, 1],
+        xticklabels=["passed", "flagged"],
+        yticks=[0, 1],
+        yticklabels=["genuine", "fraud"],
+        title=f"Test days, threshold {threshold:.3f}",
+    )
     _save(figure, path)
 
 

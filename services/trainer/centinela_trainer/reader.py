@@ -23,7 +23,9 @@ class ArchiveReader:
     def newest(self) -> datetime | None:
         """The greatest event time among the verdicts; None where there are none."""
         for path in reversed(self._day_folders()):
-            [(newest,)] = _query(f"SELECT max(epoch_us(occurred_at)) FROM {_files(sorted(path.glob('*.parquet')))}").fetchall()
+            [(newest,)] = _query(
+                f"SELECT max(epoch_us(occurred_at)) FROM {_files(sorted(path.glob('*.parquet')))}"
+            ).fetchall()
             if newest is not None:
                 return datetime.fromtimestamp(0, UTC) + timedelta(microseconds=newest)
         return None
@@ -32,37 +34,55 @@ class ArchiveReader:
         """The layout of the newest verdict up to *as_of*; None where there is none."""
         for path in reversed(self._day_folders()):
             files = sorted(path.glob("*.parquet"))
-            query = f"SELECT feature_set FROM {_files(files)} WHERE epoch_us(occurred_at) <= $1 ORDER BY occurred_at DESC, transaction_id LIMIT 1"
+            query = (
+                f"SELECT feature_set FROM {_files(files)} WHERE epoch_us(occurred_at) <= $1 ORDER BY occurred_at DESC,"
+                " transaction_id LIMIT 1"
+            )
             for (feature_set,) in _query(query, _us(as_of)).fetchall() if files else ():
                 return str(feature_set)
         return None
 
     def predictions(self, names: Sequence[str], start: datetime, end: datetime) -> pa.Table:
-        """Verdicts with *start* <= event time <= *end*: ``transaction_id``, ``user_id``, ``occurred_us``, ``scored_us``, *names*.
+        """Verdicts with *start* <= event time <= *end*: ``transaction_id``, ``user_id``, ``occurred_us``,
+        ``scored_us``, *names*.
 
         Features that no file holds are left out.
         """
         files = self.store.files(PREDICTIONS, start.astimezone(UTC).date(), end.astimezone(UTC).date())
         if not files:
-            return pa.table({"transaction_id": pa.array([], pa.string()), "user_id": pa.array([], pa.string()),
-                             "occurred_us": pa.array([], pa.int64())})
+            return pa.table(
+                {
+                    "transaction_id": pa.array([], pa.string()),
+                    "user_id": pa.array([], pa.string()),
+                    "occurred_us": pa.array([], pa.int64()),
+                }
+            )
         source = _files(files)
         held = set(_query(f"SELECT * FROM {source} LIMIT 0").columns)
         columns = ", ".join('"' + name.replace('"', '""') + '"' for name in names if name in held)
         return _query(
             f"SELECT transaction_id, user_id, epoch_us(occurred_at) AS occurred_us, {columns} FROM {source} "
-            "WHERE epoch_us(occurred_at) BETWEEN $1 AND $2", _us(start), _us(end),
+            "WHERE epoch_us(occurred_at) BETWEEN $1 AND $2",
+            _us(start),
+            _us(end),
         ).to_arrow_table()
 
     def labels(self, start: datetime, as_of: datetime) -> pa.Table:
-        """Labels on transactions from *start* on, reported up to *as_of*: ``transaction_id``, ``is_fraud``, ``reported_us``."""
+        """Labels on transactions from *start* on, reported up to *as_of*: ``transaction_id``, ``is_fraud``,
+        ``reported_us``."""
         files = self.store.files(LABELS, start.astimezone(UTC).date(), as_of.astimezone(UTC).date())
         if not files:
-            return pa.table({"transaction_id": pa.array([], pa.string()), "is_fraud": pa.array([], pa.bool_()),
-                             "reported_us": pa.array([], pa.int64())})
+            return pa.table(
+                {
+                    "transaction_id": pa.array([], pa.string()),
+                    "is_fraud": pa.array([], pa.bool_()),
+                    "reported_us": pa.array([], pa.int64()),
+                }
+            )
         return _query(
             f"SELECT transaction_id, is_fraud, epoch_us(reported_at) AS reported_us FROM {_files(files)} "
-            "WHERE epoch_us(reported_at) <= $1", _us(as_of),
+            "WHERE epoch_us(reported_at) <= $1",
+            _us(as_of),
         ).to_arrow_table()
 
     def _day_folders(self) -> list[Path]:

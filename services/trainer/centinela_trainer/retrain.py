@@ -34,17 +34,34 @@ console = Console(stderr=True)
 def request_for(model_name: str, as_of: datetime, reason: str, kind: str | None) -> RetrainRequested:
     """The request of an operator; the same wish at the same event time has the same id."""
     wish = "\x1f".join((model_name, as_of.astimezone(UTC).isoformat(), reason, kind or ""))
-    return RetrainRequested(request_id=f"retrain-{hashlib.sha256(wish.encode()).hexdigest()[:16]}", model_name=model_name,
-                            requested_by="operator", as_of=as_of.astimezone(UTC), reason=reason, model_kind=kind)
+    return RetrainRequested(
+        request_id=f"retrain-{hashlib.sha256(wish.encode()).hexdigest()[:16]}",
+        model_name=model_name,
+        requested_by="operator",
+        as_of=as_of.astimezone(UTC),
+        reason=reason,
+        model_kind=kind,
+    )
 
 
 def publish(settings: TrainerSettings, request: RetrainRequested) -> None:
     """Append *request* to ``retrain-requests`` and wait until it stands there."""
     producer = connect.producer(settings)
     try:
-        producer.send(Outgoing(topics.RETRAIN_REQUESTS.name, encode(request), request.model_name.encode(), event_headers(
-            event_type="RetrainRequested", event_id=request.request_id, source="centinela/cli", time=SystemClock().now(),
-            traceparent=new_traceparent()))).wait(SEND_TIMEOUT_S)
+        producer.send(
+            Outgoing(
+                topics.RETRAIN_REQUESTS.name,
+                encode(request),
+                request.model_name.encode(),
+                event_headers(
+                    event_type="RetrainRequested",
+                    event_id=request.request_id,
+                    source="centinela/cli",
+                    time=SystemClock().now(),
+                    traceparent=new_traceparent(),
+                ),
+            )
+        ).wait(SEND_TIMEOUT_S)
     finally:
         producer.close()
 
@@ -65,7 +82,10 @@ def await_answer(settings: TrainerSettings, request_id: str, timeout_s: float) -
 
 def retrain(
     reason: Annotated[str, typer.Option(help="Why; it is kept with the model.")],
-    as_of: Annotated[str | None, typer.Option(help="Event time (ISO 8601 with zone) to train as of; by default the newest of what was sent.")] = None,
+    as_of: Annotated[
+        str | None,
+        typer.Option(help="Event time (ISO 8601 with zone) to train as of; by default the newest of what was sent."),
+    ] = None,
     kind: Annotated[str | None, typer.Option(help="hgb, rf or lr; by default what params.yaml says.")] = None,
     wait: Annotated[bool, typer.Option("--wait", help="Wait for the answer and print it.")] = False,
     timeout: Annotated[float, typer.Option(help="Longest wait, seconds.")] = 900.0,
@@ -92,7 +112,8 @@ def retrain(
 
 
 def _reached(settings: TrainerSettings) -> datetime:
-    """The event time that the log has come to, once the stream has taken it in; where the log is empty, that of the archive."""
+    """The event time that the log has come to, once the stream has taken it in; where the log is empty, that of the
+    archive."""
     reader = connect.consumer(settings, group=topics.STREAM_GROUP)
     try:
         with console.status("waiting until the stream has taken in what was sent ..."):

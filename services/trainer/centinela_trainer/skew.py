@@ -1,7 +1,8 @@
 """Whether served features are those that training would compute: pure functions.
 
-A sample of served vectors is held against the batch form over the same log: each user's transactions in the order of the log,
-the terminals' activity and what was reported. Amount and raw attributes are taken from the vector itself, so they are not judged.
+A sample of served vectors is held against the batch form over the same log: each user's transactions in the order of
+the log, the terminals' activity and what was reported. Amount and raw attributes are taken from the vector itself, so
+they are not judged.
 """
 
 from __future__ import annotations
@@ -23,16 +24,23 @@ Matrix = NDArray[np.float64]
 REACH_DAYS = (LONGEST_MS + TERMINAL_DELAY_MS) // DAY_MS
 """No window begins earlier than so many days before its transaction."""
 TOLERANCE = 1e-9
-BEFORE_ARCHIVE, MOVED, OTHER_LAYOUT = "window begins before the archive", "user moved between partitions", "unknown feature set"
+BEFORE_ARCHIVE, MOVED, OTHER_LAYOUT = (
+    "window begins before the archive",
+    "user moved between partitions",
+    "unknown feature set",
+)
 _SINCE = "user_seconds_since_last"
 _MOST_EXAMPLES = 10
 
 
-def recompute(history: pd.DataFrame, labels: pd.DataFrame, layout: FeatureLayout, transaction_ids: Sequence[str]) -> Matrix:
+def recompute(
+    history: pd.DataFrame, labels: pd.DataFrame, layout: FeatureLayout, transaction_ids: Sequence[str]
+) -> Matrix:
     """The features of *transaction_ids* by the batch form, shape (n, len(layout.names)).
 
     Args:
-        history: In log order, each transaction once: the whole history of their users, and of their terminals all that a window reaches.
+        history: In log order, each transaction once: the whole history of their users, and of their terminals all that
+            a window reaches.
         labels: Reports on the transactions of *history*, in log order.
     """
     features = build_features(history, labels, layout, order="log")
@@ -56,7 +64,9 @@ def judged_features(layout: FeatureLayout) -> tuple[str, ...]:
     return tuple(name for name in layout.names if name != "amount" and name not in layout.attributes)
 
 
-def reasons_not_to_judge(occurred_ms: NDArray[np.int64], moved: NDArray[np.bool_], archive_from_ms: int | None) -> NDArray[np.object_]:
+def reasons_not_to_judge(
+    occurred_ms: NDArray[np.int64], moved: NDArray[np.bool_], archive_from_ms: int | None
+) -> NDArray[np.object_]:
     """Per row why it cannot be judged, None where it can.
 
     Args:
@@ -71,13 +81,21 @@ def reasons_not_to_judge(occurred_ms: NDArray[np.int64], moved: NDArray[np.bool_
     return reasons
 
 
-def compare(ids: Sequence[str], origins: NDArray[np.object_], served: Matrix, recomputed: Matrix, layout: FeatureLayout, *,
-            whole_log: bool) -> tuple[list[FeatureSkew], list[Example], int]:
+def compare(
+    ids: Sequence[str],
+    origins: NDArray[np.object_],
+    served: Matrix,
+    recomputed: Matrix,
+    layout: FeatureLayout,
+    *,
+    whole_log: bool,
+) -> tuple[list[FeatureSkew], list[Example], int]:
     """Mismatches of rows that can be judged, by feature and origin; examples; and how many rows have one.
 
     Args:
         served, recomputed: Columns as ``layout.names``, shape (n, k).
-        whole_log: False where a user's transactions may be older than the archive: then a first one in the archive proves nothing.
+        whole_log: False where a user's transactions may be older than the archive: then a first one in the archive
+            proves nothing.
     """
     names = judged_features(layout)
     columns = [layout.names.index(name) for name in names]
@@ -92,15 +110,34 @@ def compare(ids: Sequence[str], origins: NDArray[np.object_], served: Matrix, re
         for at, name in enumerate(names):
             wrong = rows & differs[:, at]
             gaps = np.abs(ours[wrong, at] - theirs[wrong, at])
-            found.append(FeatureSkew(feature=name, origin=str(origin), judged=int(rows.sum()), mismatches=int(wrong.sum()),
-                                     largest=float(gaps.max()) if len(gaps) and not np.isnan(gaps).any() else None))
-    examples = [Example(transaction_id=ids[row], origin=str(origins[row]), feature=names[at], served=_value(ours[row, at]), recomputed=_value(theirs[row, at]))
-                for row, at in np.argwhere(differs)[:_MOST_EXAMPLES].tolist()]
+            found.append(
+                FeatureSkew(
+                    feature=name,
+                    origin=str(origin),
+                    judged=int(rows.sum()),
+                    mismatches=int(wrong.sum()),
+                    largest=float(gaps.max()) if len(gaps) and not np.isnan(gaps).any() else None,
+                )
+            )
+    examples = [
+        Example(
+            transaction_id=ids[row],
+            origin=str(origins[row]),
+            feature=names[at],
+            served=_value(ours[row, at]),
+            recomputed=_value(theirs[row, at]),
+        )
+        for row, at in np.argwhere(differs)[:_MOST_EXAMPLES].tolist()
+    ]
     return found, examples, int(differs.any(axis=1).sum())
 
 
-def merged(as_of: datetime, sampled: int, not_judged: Mapping[str, int],
-           parts: Sequence[tuple[list[FeatureSkew], list[Example], int]]) -> SkewReport:
+def merged(
+    as_of: datetime,
+    sampled: int,
+    not_judged: Mapping[str, int],
+    parts: Sequence[tuple[list[FeatureSkew], list[Example], int]],
+) -> SkewReport:
     """One report of the *parts*, one for each layout."""
     judged: dict[str, int] = {}
     sums: dict[tuple[str, str], FeatureSkew] = {}
@@ -110,12 +147,26 @@ def merged(as_of: datetime, sampled: int, not_judged: Mapping[str, int],
         for one in features:
             key = one.feature, one.origin
             known = sums.get(key)
-            sums[key] = one if known is None else FeatureSkew(
-                feature=one.feature, origin=one.origin, judged=known.judged + one.judged, mismatches=known.mismatches + one.mismatches,
-                largest=max((v for v in (known.largest, one.largest) if v is not None), default=None))
+            sums[key] = (
+                one
+                if known is None
+                else FeatureSkew(
+                    feature=one.feature,
+                    origin=one.origin,
+                    judged=known.judged + one.judged,
+                    mismatches=known.mismatches + one.mismatches,
+                    largest=max((v for v in (known.largest, one.largest) if v is not None), default=None),
+                )
+            )
     return SkewReport(
-        as_of=as_of, sampled=sampled, judged=judged, not_judged=dict(not_judged), rows_differing=sum(rows for _, _, rows in parts),
-        features=tuple(sums.values()), examples=tuple(example for _, examples, _ in parts for example in examples)[:_MOST_EXAMPLES])
+        as_of=as_of,
+        sampled=sampled,
+        judged=judged,
+        not_judged=dict(not_judged),
+        rows_differing=sum(rows for _, _, rows in parts),
+        features=tuple(sums.values()),
+        examples=tuple(example for _, examples, _ in parts for example in examples)[:_MOST_EXAMPLES],
+    )
 
 
 def _value(value: float) -> float | None:

@@ -57,7 +57,9 @@ class SkewCheck:
             try:
                 report = self._report(_Archive(database, self._store, files, self._params.recent_days), as_of)
             except duckdb.IOException as error:
-                raise DependencyUnavailable(f"the archive changed while it was read: {error}", dependency="archive") from error
+                raise DependencyUnavailable(
+                    f"the archive changed while it was read: {error}", dependency="archive"
+                ) from error
         if report is not None and self._report_path is not None:
             save(report, self._report_path)
         return report
@@ -81,14 +83,25 @@ class SkewCheck:
                 continue
             ids = rows["transaction_id"].tolist()
             recomputed = recompute(history, archive.labels(history), layout, ids)
-            parts.append(compare(ids, rows["origin"].to_numpy(dtype=object), archive.served(ids, layout), recomputed, layout, whole_log=begins is None))
+            parts.append(
+                compare(
+                    ids,
+                    rows["origin"].to_numpy(dtype=object),
+                    archive.served(ids, layout),
+                    recomputed,
+                    layout,
+                    whole_log=begins is None,
+                )
+            )
         return merged(sample["occurred_at"].max().to_pydatetime(), len(sample), not_judged, parts)
 
 
 class _Archive:
     """What the check asks of the verdicts in *files* and the labels beside them."""
 
-    def __init__(self, database: duckdb.DuckDBPyConnection, store: ArchiveStore, files: list[Path], recent_days: float) -> None:
+    def __init__(
+        self, database: duckdb.DuckDBPyConnection, store: ArchiveStore, files: list[Path], recent_days: float
+    ) -> None:
         self._database, self._store, self._files = database, store, files
         database.execute("SET TimeZone = 'UTC'")
         since = date.fromisoformat(files[-1].parent.name.removeprefix("day=")) - timedelta(days=math.ceil(recent_days))
@@ -98,13 +111,18 @@ class _Archive:
     def sample(self, params: SkewParams, as_of: datetime | None) -> pd.DataFrame:
         """Rows of the newest days: of each origin as many as *params* say, the same ones each time."""
         last = _us(as_of) if as_of else None
-        return self._frame("""
+        return self._frame(
+            """
             WITH due AS (SELECT * FROM recent WHERE $1 IS NULL OR epoch_us(occurred_at) <= $1)
             SELECT transaction_id, user_id, terminal_id, occurred_at, origin, feature_set FROM due
             WHERE epoch_us(occurred_at) > (SELECT max(epoch_us(occurred_at)) FROM due) - $2
             QUALIFY row_number() OVER (PARTITION BY transaction_id ORDER BY "partition", "offset") = 1
                 AND row_number() OVER (PARTITION BY origin ORDER BY md5(transaction_id)) <= $3
-            ORDER BY origin, transaction_id""", last, round(params.recent_days * _DAY_US), params.sample)
+            ORDER BY origin, transaction_id""",
+            last,
+            round(params.recent_days * _DAY_US),
+            params.sample,
+        )
 
     def begins(self) -> int | None:
         """Event time, ms, at which the archive begins; None where it holds every partition from its first record on."""
@@ -116,23 +134,33 @@ class _Archive:
         _relation(self._database, list(oldest.values())).create_view("oldest")
         [(first_offset, time)] = self._database.execute("""
             SELECT max("offset"), epoch_ms(max(occurred_at)) FROM (
-                SELECT "offset", occurred_at FROM oldest QUALIFY row_number() OVER (PARTITION BY topic, "partition" ORDER BY "offset") = 1)
+                SELECT "offset", occurred_at FROM oldest
+                QUALIFY row_number() OVER (PARTITION BY topic, "partition" ORDER BY "offset") = 1)
             """).fetchall()
         return None if first_offset == 0 else int(time)
 
     def history(self, rows: pd.DataFrame, layout: FeatureLayout) -> pd.DataFrame:
-        """All transactions of the users of *rows*, and of their terminals what windows reach, each once, in log order; with ``partition``."""
+        """All transactions of the users of *rows*, and of their terminals what windows reach, each once, in log order;
+        with ``partition``."""
         for name in ("user_id", "terminal_id", "transaction_id"):
             self._register(f"sampled_{name}", name, rows[name])
         verdicts = _relation(self._database, self._files)
-        _narrowed(verdicts, (*_PLACE, "user_id", "terminal_id", "occurred_at", "amount", *layout.attributes)).create_view("heard", replace=True)
-        return self._frame("""
+        _narrowed(
+            verdicts, (*_PLACE, "user_id", "terminal_id", "occurred_at", "amount", *layout.attributes)
+        ).create_view("heard", replace=True)
+        return self._frame(
+            """
             SELECT * EXCLUDE ("offset") FROM heard
-            WHERE user_id IN (SELECT user_id FROM sampled_user_id) OR transaction_id IN (SELECT transaction_id FROM sampled_transaction_id)
-                OR (terminal_id IN (SELECT terminal_id FROM sampled_terminal_id) AND epoch_us(occurred_at) BETWEEN $1 AND $2)
+            WHERE user_id IN (SELECT user_id FROM sampled_user_id)
+                OR transaction_id IN (SELECT transaction_id FROM sampled_transaction_id)
+                OR (terminal_id IN (SELECT terminal_id FROM sampled_terminal_id)
+                    AND epoch_us(occurred_at) BETWEEN $1 AND $2)
             QUALIFY row_number() OVER (PARTITION BY transaction_id ORDER BY "partition", "offset") = 1
             ORDER BY "partition", "offset"
-            """, _us(rows["occurred_at"].min()) - (REACH_DAYS + 1) * _DAY_US, _us(rows["occurred_at"].max()))
+            """,
+            _us(rows["occurred_at"].min()) - (REACH_DAYS + 1) * _DAY_US,
+            _us(rows["occurred_at"].max()),
+        )
 
     def labels(self, history: pd.DataFrame) -> pd.DataFrame:
         """What was reported on the transactions of *history*, in log order."""
@@ -140,19 +168,30 @@ class _Archive:
         files = _of_this_log(self._store.files(LABELS, first, last))
         if not files:
             instants = pd.Series([], dtype="datetime64[us, UTC]")
-            return pd.DataFrame({"transaction_id": pd.Series([], dtype="object"), "is_fraud": pd.Series([], dtype="bool"),
-                                 "occurred_at": instants, "reported_at": instants})
+            return pd.DataFrame(
+                {
+                    "transaction_id": pd.Series([], dtype="object"),
+                    "is_fraud": pd.Series([], dtype="bool"),
+                    "occurred_at": instants,
+                    "reported_at": instants,
+                }
+            )
         _relation(self._database, files).create_view("labels", replace=True)
         self._register("told", "transaction_id", history["transaction_id"])
-        return self._frame("""SELECT transaction_id, is_fraud, occurred_at, reported_at FROM labels SEMI JOIN told USING (transaction_id)
-                              ORDER BY "partition", "offset" """)
+        return self._frame(
+            """SELECT transaction_id, is_fraud, occurred_at, reported_at
+            FROM labels SEMI JOIN told USING (transaction_id)
+                              ORDER BY "partition", "offset" """
+        )
 
     def served(self, ids: list[str], layout: FeatureLayout) -> NDArray[np.float64]:
         """The vectors of *ids*, in that order, columns as ``layout.names``."""
         self._register("wanted", "transaction_id", pd.Series(ids, dtype="object"))
         _narrowed(self._recent, (*_PLACE, *layout.names)).create_view("vectors", replace=True)
         frame = self._frame("""SELECT * FROM vectors SEMI JOIN wanted USING (transaction_id)
-            QUALIFY row_number() OVER (PARTITION BY transaction_id ORDER BY "partition", "offset") = 1""").set_index("transaction_id")
+            QUALIFY row_number() OVER (PARTITION BY transaction_id ORDER BY "partition", "offset") = 1""").set_index(
+            "transaction_id"
+        )
         matrix: NDArray[np.float64] = frame.loc[ids].reindex(columns=list(layout.names)).to_numpy(np.float64)
         return matrix
 

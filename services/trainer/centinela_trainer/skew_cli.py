@@ -19,21 +19,31 @@ from centinela_trainer.skew_report import SkewReport, excess, save
 
 
 def skew(
-    as_of: Annotated[str | None, typer.Option(help="Newest event time looked at (ISO 8601 with zone); by default the archive's.")] = None,
-    sample: Annotated[int | None, typer.Option(min=1, help="Vectors of each origin; by default what params.yaml says.")] = None,
+    as_of: Annotated[
+        str | None, typer.Option(help="Newest event time looked at (ISO 8601 with zone); by default the archive's.")
+    ] = None,
+    sample: Annotated[
+        int | None, typer.Option(min=1, help="Vectors of each origin; by default what params.yaml says.")
+    ] = None,
     output: Annotated[Path | None, typer.Option(help="Write the report there too, as JSON.")] = None,
 ) -> None:
-    """Hold served features against the batch form. Exit code 1 where more differ than `skew.max_mismatch_rate` allows."""
+    """Hold served features against the batch form. Exit code 1 where more differ than `skew.max_mismatch_rate`
+    allows."""
     settings = load_settings(TrainerSettings)
     params = load_params(settings.params_path).skew.sampling(sample)
     report = SkewCheck(settings.archive_dir, params, settings.skew_path)(parse_instant(as_of))
     if report is None:
-        raise CentinelaError(f"there is nothing to check: {settings.archive_dir} holds no verdict" + (f" up to {as_of}" if as_of else ""))
+        raise CentinelaError(
+            f"there is nothing to check: {settings.archive_dir} holds no verdict" + (f" up to {as_of}" if as_of else "")
+        )
     if output is not None:
         save(report, output)
     Console().print(table(report))
     for example in report.examples:
-        typer.echo(f"{example.transaction_id} ({example.origin}): {example.feature} was served as {example.served}, recomputed {example.recomputed}")
+        typer.echo(
+            f"{example.transaction_id} ({example.origin}): {example.feature} was served as {example.served}, recomputed"
+            f" {example.recomputed}"
+        )
     for reason, count in report.not_judged.items():
         typer.echo(f"not judged: {count:,} ({reason})")
     typer.echo(f"skew: {report.sentence()}; report in {output or settings.skew_path}")
@@ -45,7 +55,13 @@ def skew(
 def table(report: SkewReport) -> Table:
     """A line per feature that differs somewhere, a column per origin; one line for all the others."""
     origins = sorted(report.judged)
-    shown = Table("feature", *(f"{origin} ({report.judged[origin]:,})" for origin in origins), "largest difference", box=None, padding=(0, 2))
+    shown = Table(
+        "feature",
+        *(f"{origin} ({report.judged[origin]:,})" for origin in origins),
+        "largest difference",
+        box=None,
+        padding=(0, 2),
+    )
     by_feature: dict[str, dict[str, int]] = {}
     largest: dict[str, float | None] = {}
     for one in report.features:
@@ -54,8 +70,14 @@ def table(report: SkewReport) -> Table:
     differing = {name: counts for name, counts in by_feature.items() if any(counts.values())}
     for name, counts in differing.items():
         gap = largest[name]
-        shown.add_row(name, *(f"{counts.get(origin, 0):,} ({counts.get(origin, 0) / max(report.judged[origin], 1):.2%})" for origin in origins),
-                      "missing on one side" if gap is None else f"{gap:.6g}")
+        shown.add_row(
+            name,
+            *(
+                f"{counts.get(origin, 0):,} ({counts.get(origin, 0) / max(report.judged[origin], 1):.2%})"
+                for origin in origins
+            ),
+            "missing on one side" if gap is None else f"{gap:.6g}",
+        )
     equal = len(by_feature) - len(differing)
     if equal:
         shown.add_row(f"{equal} {'other ' if differing else ''}features", *("0" for _ in origins), "")

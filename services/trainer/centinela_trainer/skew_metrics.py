@@ -29,16 +29,27 @@ class SkewCollector(Collector):
             return
         if report is None:
             return
-        rate = GaugeMetricFamily("centinela_feature_skew_ratio", "Share of sampled served vectors whose feature differs from the batch form.",
-                                 labels=["feature", "origin"])
+        rate = GaugeMetricFamily(
+            "centinela_feature_skew_ratio",
+            "Share of sampled served vectors whose feature differs from the batch form.",
+            labels=["feature", "origin"],
+        )
         for one in report.features:
             rate.add_metric([one.feature, one.origin], one.rate)
         yield rate
-        rows = GaugeMetricFamily("centinela_feature_skew_judged_rows", "Served vectors that the newest skew check judged.", labels=["origin"])
+        rows = GaugeMetricFamily(
+            "centinela_feature_skew_judged_rows", "Served vectors that the newest skew check judged.", labels=["origin"]
+        )
         for origin, count in report.judged.items():
             rows.add_metric([origin], count)
         yield rows
-        yield GaugeMetricFamily("centinela_feature_skew_not_judged_rows", "Served vectors that the newest skew check could not judge.",
-                                value=sum(report.not_judged.values()))
-        yield GaugeMetricFamily("centinela_feature_skew_as_of_timestamp_seconds", "Event time of the newest vector that the check looked at.",
-                                value=report.as_of.timestamp())
+        yield GaugeMetricFamily(
+            "centinela_feature_skew_not_judged_rows",
+            "Served vectors that the newest skew check could not judge.",
+            value=sum(report.not_judged.values()),
+        )
+        yield GaugeMetricFamily(
+            "centinela_feature_skew_as_of_timestamp_seconds",
+            "Event time of the newest vector that the check looked at.",
+            value=report.as_of.timestamp(),
+        )

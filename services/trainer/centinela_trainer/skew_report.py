@@ -11,7 +11,8 @@ from centinela.errors import CentinelaError, DependencyUnavailable
 
 
 class FeatureSkew(msgspec.Struct, frozen=True, kw_only=True):
-    """One feature among the judged rows of one origin. ``largest``: greatest difference, None where one side is missing."""
+    """One feature among the judged rows of one origin. ``largest``: greatest difference, None where one side is
+    missing."""
 
     feature: str
     origin: str
@@ -36,7 +37,8 @@ class Example(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class SkewReport(msgspec.Struct, frozen=True, kw_only=True):
-    """What a check found. ``judged``: rows by origin. ``not_judged``: rows by reason. ``rows_differing``: judged rows with a mismatch."""
+    """What a check found. ``judged``: rows by origin. ``not_judged``: rows by reason. ``rows_differing``: judged rows
+    with a mismatch."""
 
     as_of: datetime
     sampled: int
@@ -77,8 +79,10 @@ def excess(report: SkewReport | None, limit: float) -> str | None:
     worst = report.worst if report is not None else None
     if report is None or worst is None or worst.rate <= limit:
         return None
-    return (f"served {worst.feature} differs from the batch form in {worst.rate:.2%} of {worst.judged} sampled rows; "
-            f"at most {limit:.2%} may")
+    return (
+        f"served {worst.feature} differs from the batch form in {worst.rate:.2%} of {worst.judged} sampled rows; "
+        f"at most {limit:.2%} may"
+    )
 
 
 def save(report: SkewReport, path: Path) -> None:

@@ -55,7 +55,8 @@ class SnapshotStore:
         self.root = root
 
     def write(self, dataset: Dataset) -> Snapshot:
-        """Keep *dataset*, n > 0 rows; where its content is kept already, nothing is written. Nobody ever sees half of it.
+        """Keep *dataset*, n > 0 rows; where its content is kept already, nothing is written. Nobody ever sees half of
+        it.
 
         Raises:
             DependencyUnavailable: The disk refuses.
@@ -87,7 +88,9 @@ class SnapshotStore:
 
     def digests(self) -> list[str]:
         """The snapshots that stand here."""
-        return sorted(PREFIX + folder.name for folder in self.root.glob("[0-9a-f]*") if folder.is_dir() and len(folder.name) == 32)
+        return sorted(
+            PREFIX + folder.name for folder in self.root.glob("[0-9a-f]*") if folder.is_dir() and len(folder.name) == 32
+        )
 
     def entries(self, name: str) -> list[Entry]:
         """The files of the snapshot *name*.

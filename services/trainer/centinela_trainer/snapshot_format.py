@@ -1,7 +1,7 @@
 """A training set as Parquet partitions, and the digest by which DVC knows a folder of them: no state, no settings.
 
-One file for each event day: ``day=YYYY-MM-DD/rows.parquet``. The same rows give the same bytes wherever the same release of
-pyarrow writes them, so days that did not change between two trainings are the same file.
+One file for each event day: ``day=YYYY-MM-DD/rows.parquet``. The same rows give the same bytes wherever the same
+release of pyarrow writes them, so days that did not change between two trainings are the same file.
 """
 
 from __future__ import annotations
@@ -51,11 +51,18 @@ def partitions(dataset: Dataset) -> Iterator[Partition]:
     found, starts = np.unique(days, return_index=True)
     for day, start, end in zip(found, starts, np.append(starts, len(days))[1:], strict=True):
         rows = slice(int(start), int(end))
-        table = pa.table({
-            "transaction_id": pa.array(dataset.transaction_ids[rows], pa.string()), "user_id": pa.array(dataset.cards[rows], pa.string()),
-            "occurred_at": pa.array(dataset.times_us[rows]).cast(INSTANT), "is_fraud": pa.array(dataset.is_fraud[rows]),
-            **{name: pa.array(dataset.matrix[rows, at] + 0.0, from_pandas=True) for at, name in enumerate(dataset.names)},
-        })
+        table = pa.table(
+            {
+                "transaction_id": pa.array(dataset.transaction_ids[rows], pa.string()),
+                "user_id": pa.array(dataset.cards[rows], pa.string()),
+                "occurred_at": pa.array(dataset.times_us[rows]).cast(INSTANT),
+                "is_fraud": pa.array(dataset.is_fraud[rows]),
+                **{
+                    name: pa.array(dataset.matrix[rows, at] + 0.0, from_pandas=True)
+                    for at, name in enumerate(dataset.names)
+                },
+            }
+        )
         buffer = io.BytesIO()
         pq.write_table(table, buffer, compression="zstd")
         yield Partition(f"day={EPOCH + timedelta(days=int(day))}/{FILE}", buffer.getvalue())
@@ -75,9 +82,14 @@ def read_folder(folder: Path) -> Dataset:
         names = tuple(name for name in table.column_names if name not in OWN_COLUMNS)
         times = table["occurred_at"].cast(pa.int64()).to_numpy()
         return Dataset(
-            names=names, matrix=np.column_stack([table[name].to_numpy() for name in names]) + 0.0,
-            is_fraud=table["is_fraud"].to_numpy(), transaction_ids=np.array(table["transaction_id"].to_pylist(), dtype=object),
-            cards=np.array(table["user_id"].to_pylist(), dtype=object), times_us=times, mature_until_us=int(times[-1]))
+            names=names,
+            matrix=np.column_stack([table[name].to_numpy() for name in names]) + 0.0,
+            is_fraud=table["is_fraud"].to_numpy(),
+            transaction_ids=np.array(table["transaction_id"].to_pylist(), dtype=object),
+            cards=np.array(table["user_id"].to_pylist(), dtype=object),
+            times_us=times,
+            mature_until_us=int(times[-1]),
+        )
     except (pa.ArrowException, KeyError, ValueError) as error:
         raise NoSnapshot(f"{folder} cannot be read: {error}") from error
 
@@ -95,7 +107,11 @@ def write_folder(dataset: Dataset, folder: Path) -> str:
 
 def folder_digest(folder: Path) -> str:
     """The digest of all files under *folder*, as they are."""
-    return digest(Entry(path.relative_to(folder).as_posix(), md5(path.read_bytes())) for path in folder.rglob("*") if path.is_file())
+    return digest(
+        Entry(path.relative_to(folder).as_posix(), md5(path.read_bytes()))
+        for path in folder.rglob("*")
+        if path.is_file()
+    )
 
 
 def listing(entries: Iterable[Entry]) -> bytes:

@@ -62,7 +62,6 @@ class SnapshotRemote:
             files, size = files + 1, size + source.stat().st_size
         return Pushed(files, size)
 
-
     def holds(self, name: str) -> bool:
         """Whether the whole snapshot *name* is there. Raises whatever the driver raises."""
         fs, root = url_to_fs(self.url)
@@ -81,12 +80,15 @@ def _put(fs: Any, source: str, target: str) -> None:
 
 
 class SnapshotPusher:
-    """Pushes each snapshot of *store* once to *remote*, again and again until it is there, at longer and longer intervals.
+    """Pushes each snapshot of *store* once to *remote*, again and again until it is there, at longer and longer
+    intervals.
 
     What was pushed is noted in ``.pushed/`` beside the snapshots, so a new process goes on where the last one was.
     """
 
-    def __init__(self, store: SnapshotStore, remote: SnapshotRemote, clock: Clock, *, first_pause_s: float = _FIRST_PAUSE_S) -> None:
+    def __init__(
+        self, store: SnapshotStore, remote: SnapshotRemote, clock: Clock, *, first_pause_s: float = _FIRST_PAUSE_S
+    ) -> None:
         self._store, self._remote, self._clock, self._first_pause_s = store, remote, clock, first_pause_s
         self._noted = store.root / ".pushed"
         self._wake, self._stop = threading.Event(), threading.Event()
@@ -121,14 +123,25 @@ class SnapshotPusher:
             except Exception as error:  # of any driver, of any kind: a remote that is away must not end the trainer
                 left += 1
                 metrics.SNAPSHOT_PUSH_FAILURES.inc()
-                log.warning("snapshot.push_failed", dataset_digest=name, remote=self._remote.url, error=f"{type(error).__name__}: {error}"[:300])
+                log.warning(
+                    "snapshot.push_failed",
+                    dataset_digest=name,
+                    remote=self._remote.url,
+                    error=f"{type(error).__name__}: {error}"[:300],
+                )
                 continue
             self._noted.mkdir(exist_ok=True)
             (self._noted / name.removeprefix(PREFIX)).write_text(self._remote.url)
             metrics.SNAPSHOTS_PUSHED.inc()
             metrics.SNAPSHOT_PUSHED_BYTES.inc(pushed.bytes)
-            log.info("snapshot.pushed", dataset_digest=name, remote=self._remote.url, files=pushed.files, bytes=pushed.bytes,
-                     duration_s=round(self._clock.monotonic() - began, 3))
+            log.info(
+                "snapshot.pushed",
+                dataset_digest=name,
+                remote=self._remote.url,
+                files=pushed.files,
+                bytes=pushed.bytes,
+                duration_s=round(self._clock.monotonic() - began, 3),
+            )
         metrics.SNAPSHOTS_UNPUSHED.set(left)
         return not left
 

@@ -56,21 +56,29 @@ class ArchiveStore:
             for left in self.root.glob("*/day=*/*.tmp"):
                 left.unlink()
         except BlockingIOError as error:
-            raise DependencyUnavailable(f"another process writes to {self.root}; only one may", dependency="archive lock") from error
+            raise DependencyUnavailable(
+                f"another process writes to {self.root}; only one may", dependency="archive lock"
+            ) from error
         except OSError as error:
             raise DependencyUnavailable(f"cannot write to {self.root}: {error.strerror}", dependency="disk") from error
 
     def begin(self, stream: str, partition: TopicPartition, committed: int | None) -> int | None:
         """Where to read *partition* from: the offset at which the archive ends; None for the beginning of the log.
 
-        Files past that offset (a flush that was cut short) are replaced as their offsets are written again, from the first of a
-        file that only reaches past it (the group was set back). Where the group
-        knows no offset although files stand (offsets expired, the topic was made anew), those are kept under a name of their own.
+        Files past that offset (a flush that was cut short) are replaced as their offsets are written again, from the
+        first of a file that only reaches past it (the group was set back). Where the group
+        knows no offset although files stand (offsets expired, the topic was made anew), those are kept under a name of
+        their own.
         """
         extents = list(self._extents(stream, partition))
         if committed is None:
             if extents:
-                log.warning("archive.offsets_lost", topic=partition.topic, partition=partition.partition, files_kept=len(extents))
+                log.warning(
+                    "archive.offsets_lost",
+                    topic=partition.topic,
+                    partition=partition.partition,
+                    files_kept=len(extents),
+                )
                 self._keep(extents)
             self.save_offsets({partition: 0})
             self._leftovers[stream, partition] = []
@@ -80,15 +88,21 @@ class ArchiveStore:
         self._leftovers[stream, partition] = leftovers
         return min([archived, *(extent.first for extent in leftovers)])
 
-    def write(self, stream: str, partition: TopicPartition, first: int, last: int, tables: Mapping[date, Sequence[pa.Table]]) -> int:
+    def write(
+        self, stream: str, partition: TopicPartition, first: int, last: int, tables: Mapping[date, Sequence[pa.Table]]
+    ) -> int:
         """Make the events of offsets *first* to *last* stand on the disk: aside, fsync, rename. Returns bytes written.
 
         Raises:
             DependencyUnavailable: The disk refuses; nothing may be committed.
         """
         try:
-            pairs = [(self._aside(target, parts), target) for target, parts in
-                     ((self._path(stream, day, partition, first, last), parts) for day, parts in tables.items())]
+            pairs = [
+                (self._aside(target, parts), target)
+                for target, parts in (
+                    (self._path(stream, day, partition, first, last), parts) for day, parts in tables.items()
+                )
+            ]
             size = sum(aside.stat().st_size for aside, _ in pairs)
             for aside, target in pairs:
                 aside.replace(target)
@@ -111,7 +125,9 @@ class ArchiveStore:
         try:
             self.root.mkdir(parents=True, exist_ok=True)
             known = self.offsets() | dict(offsets)
-            text = json.dumps({f"{topic}-{number}": offset for (topic, number), offset in sorted(known.items())}, indent=1)
+            text = json.dumps(
+                {f"{topic}-{number}": offset for (topic, number), offset in sorted(known.items())}, indent=1
+            )
             with aside.open("w") as file:
                 file.write(text)
                 file.flush()
@@ -132,11 +148,20 @@ class ArchiveStore:
     def files(self, stream: str, first: date | None = None, last: date | None = None) -> list[Path]:
         """The files of *stream* whose event day lies in [*first*, *last*], in order."""
         folders = sorted((self.root / stream).glob("day=*"))
-        return [path for folder in folders if _within(date.fromisoformat(folder.name[4:]), first, last)
-                for path in sorted(folder.glob("*.parquet"))]
+        return [
+            path
+            for folder in folders
+            if _within(date.fromisoformat(folder.name[4:]), first, last)
+            for path in sorted(folder.glob("*.parquet"))
+        ]
 
     def _path(self, stream: str, day: date, partition: TopicPartition, first: int, last: int) -> Path:
-        return self.root / stream / f"day={day.isoformat()}" / f"{partition.topic}-{partition.partition}-{first:015d}-{last:015d}.parquet"
+        return (
+            self.root
+            / stream
+            / f"day={day.isoformat()}"
+            / f"{partition.topic}-{partition.partition}-{first:015d}-{last:015d}.parquet"
+        )
 
     @staticmethod
     def _aside(target: Path, parts: Sequence[pa.Table]) -> Path:

@@ -31,10 +31,13 @@ from centinela_trainer.estimators import Classifier
 REQUEST, DRAFT, COMPLETED = "request_id", "centinela.draft", "centinela.completed"
 BUNDLE = "bundle"
 _AWAY = {"INTERNAL_ERROR", "TEMPORARILY_UNAVAILABLE", "REQUEST_LIMIT_EXCEEDED"}
-_CLIENT = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2", "MLFLOW_HTTP_REQUEST_TIMEOUT": "20", "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1",
-           "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true"}
+_CLIENT = {
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
+    "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+}
 """Its own defaults wait for minutes."""
-
 
 
 @contextmanager
@@ -95,14 +98,20 @@ class Tracking:
     def known(self, request_id: str) -> KnownRun | None:
         """The run for *request_id* that got furthest; None where none got as far as a draft."""
         with answering():
-            runs = self._client.search_runs([self._experiment()], f"tags.{REQUEST} = '{_quoted(request_id)}'", order_by=["attributes.start_time DESC"])
+            runs = self._client.search_runs(
+                [self._experiment()],
+                f"tags.{REQUEST} = '{_quoted(request_id)}'",
+                order_by=["attributes.start_time DESC"],
+            )
         known = [KnownRun(run.info.run_id, _event(run, COMPLETED), _event(run, DRAFT)) for run in runs]
         return next((run for run in known if run.completed), None) or next((run for run in known if run.draft), None)
 
     def fail_unfinished(self) -> list[str]:
         """Mark runs that a crash left open, without a draft, as failed. Returns their ids."""
         with answering():
-            runs = self._client.search_runs([self._experiment()], f"attributes.status = 'RUNNING' AND tags.{REQUEST} LIKE '%'")
+            runs = self._client.search_runs(
+                [self._experiment()], f"attributes.status = 'RUNNING' AND tags.{REQUEST} LIKE '%'"
+            )
         left = [run.info.run_id for run in runs if DRAFT not in run.data.tags]
         for run_id in left:
             self.fail(run_id, "the training process ended before the run did")
@@ -114,13 +123,22 @@ class Tracking:
             run: Run = self._client.create_run(self._experiment(), run_name=name, tags=dict(tags))
         return str(run.info.run_id)
 
-    def log(self, run_id: str, *, params: Mapping[str, Any] | None = None, metrics: Mapping[str, float] | None = None,
-            tags: Mapping[str, str] | None = None) -> None:
+    def log(
+        self,
+        run_id: str,
+        *,
+        params: Mapping[str, Any] | None = None,
+        metrics: Mapping[str, float] | None = None,
+        tags: Mapping[str, str] | None = None,
+    ) -> None:
         """Add to a run."""
         with answering():
             self._client.log_batch(
-                run_id, params=[Param(key, str(value)) for key, value in (params or {}).items()],
-                metrics=[Metric(key, float(value), 0, 0) for key, value in (metrics or {}).items() if np.isfinite(value)],
+                run_id,
+                params=[Param(key, str(value)) for key, value in (params or {}).items()],
+                metrics=[
+                    Metric(key, float(value), 0, 0) for key, value in (metrics or {}).items() if np.isfinite(value)
+                ],
                 tags=[RunTag(key, value) for key, value in (tags or {}).items()],
             )
 
@@ -143,24 +161,36 @@ class Tracking:
         with answering(), self._resumed(run_id), warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="X has feature names")
             info = mlflow.sklearn.log_model(
-                model.estimator, name="model", serialization_format="skops", skops_trusted_types=trusted,
-                signature=infer_signature(example, model.estimator.predict_proba(model.example)), input_example=example,
-                pip_requirements=list(model.pip_requirements), pyfunc_predict_fn="predict_proba",
+                model.estimator,
+                name="model",
+                serialization_format="skops",
+                skops_trusted_types=trusted,
+                signature=infer_signature(example, model.estimator.predict_proba(model.example)),
+                input_example=example,
+                pip_requirements=list(model.pip_requirements),
+                pyfunc_predict_fn="predict_proba",
             )
         return str(info.model_uri)
 
     def register(self, run_id: str, model_uri: str, tags: Mapping[str, str]) -> str:
         """The model version of *run_id*: the one there is, else a new one with *tags*."""
         with answering():
-            for version in self._client.search_model_versions(f"name = '{_quoted(self._model_name)}' AND run_id = '{run_id}'"):
+            for version in self._client.search_model_versions(
+                f"name = '{_quoted(self._model_name)}' AND run_id = '{run_id}'"
+            ):
                 return str(version.version)
             try:
                 self._client.create_registered_model(self._model_name)
             except MlflowException as error:
                 if error.error_code != "RESOURCE_ALREADY_EXISTS":
                     raise
-            version = self._client.create_model_version(self._model_name, source=model_uri, run_id=run_id, tags=dict(tags),
-                                                        model_id=model_uri.rsplit("/", 1)[-1])
+            version = self._client.create_model_version(
+                self._model_name,
+                source=model_uri,
+                run_id=run_id,
+                tags=dict(tags),
+                model_id=model_uri.rsplit("/", 1)[-1],
+            )
             return str(version.version)
 
     def save_draft(self, run_id: str, draft: TrainingCompleted) -> None:
@@ -169,7 +199,10 @@ class Tracking:
 
     def complete(self, run_id: str, completed: TrainingCompleted) -> None:
         """Close the run with its answer."""
-        self.log(run_id, tags={COMPLETED: encode(completed).decode(), "outcome": completed.outcome, "reason": completed.reason})
+        self.log(
+            run_id,
+            tags={COMPLETED: encode(completed).decode(), "outcome": completed.outcome, "reason": completed.reason},
+        )
         with answering():
             self._client.set_terminated(run_id, "FINISHED")
 
@@ -192,7 +225,9 @@ class Tracking:
     def _experiment(self) -> str:
         if self._experiment_id is None:
             found = self._client.get_experiment_by_name(self._experiment_name)
-            self._experiment_id = found.experiment_id if found else self._client.create_experiment(self._experiment_name)
+            self._experiment_id = (
+                found.experiment_id if found else self._client.create_experiment(self._experiment_name)
+            )
         return self._experiment_id
 
     @contextmanager

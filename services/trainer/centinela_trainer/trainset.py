@@ -1,4 +1,5 @@
-"""The two ways to a training set's features: as they were served ("log and wait"), or computed anew from the archived transactions."""
+"""The two ways to a training set's features: as they were served ("log and wait"), or computed anew from the archived
+transactions."""
 
 from __future__ import annotations
 
@@ -24,17 +25,24 @@ Features = Literal["served", "recomputed"]
 INSTANT = "datetime64[us, UTC]"
 
 
-def read_features(reader: ArchiveReader, layout: FeatureLayout, start: datetime, as_of: datetime, features: Features) -> pa.Table:
+def read_features(
+    reader: ArchiveReader, layout: FeatureLayout, start: datetime, as_of: datetime, features: Features
+) -> pa.Table:
     """Transactions with *start* <= event time <= *as_of*, as ``dataset.assemble`` takes them.
 
     Args:
-        features: ``served``: the vectors of the verdicts. ``recomputed``: what the batch form gives in the order of the log; for a feature
-            that is newer than the history. Windows are whole; a user's transaction before may be missing where it is older than they reach.
+        features: ``served``: the vectors of the verdicts. ``recomputed``: what the batch form gives in the order of the
+            log; for a feature that is newer than the history. Windows are whole; a user's transaction before may be
+            missing where it is older than they reach.
 
     Raises:
         DependencyUnavailable: The archive changed while it was read.
     """
-    return reader.predictions(layout.names, start, as_of) if features == "served" else recomputed(reader.store, layout, start, as_of)
+    return (
+        reader.predictions(layout.names, start, as_of)
+        if features == "served"
+        else recomputed(reader.store, layout, start, as_of)
+    )
 
 
 def recomputed(store: ArchiveStore, layout: FeatureLayout, start: datetime, as_of: datetime) -> pa.Table:
@@ -47,34 +55,58 @@ def recomputed(store: ArchiveStore, layout: FeatureLayout, start: datetime, as_o
             transactions = _transactions(database, store, layout, days, reach, as_of)
             reports = _reports(database, store, days, as_of)
         except duckdb.IOException as error:
-            raise DependencyUnavailable(f"the archive changed while it was read: {error}", dependency="archive") from error
+            raise DependencyUnavailable(
+                f"the archive changed while it was read: {error}", dependency="archive"
+            ) from error
     features = build_features(transactions, reports, layout, order="log")
     inside = (transactions["occurred_at"] >= start).to_numpy()
     kept = transactions[inside]
     occurred = kept["occurred_at"].dt.tz_localize(None).to_numpy("datetime64[us]").astype("int64")
     columns = {name: pa.array(kept[name], pa.string(), from_pandas=True) for name in ("transaction_id", "user_id")}
-    return pa.table(columns | {"occurred_us": occurred} | {name: features[name].to_numpy()[inside] for name in layout.names})
+    return pa.table(
+        columns | {"occurred_us": occurred} | {name: features[name].to_numpy()[inside] for name in layout.names}
+    )
 
 
-def _transactions(database: duckdb.DuckDBPyConnection, store: ArchiveStore, layout: FeatureLayout, days: tuple[date, date],
-                  first: datetime, last: datetime) -> pd.DataFrame:
-    kinds = {"transaction_id": "object", "user_id": "object", "terminal_id": "object", "occurred_at": INSTANT, "amount": "float64"}
+def _transactions(
+    database: duckdb.DuckDBPyConnection,
+    store: ArchiveStore,
+    layout: FeatureLayout,
+    days: tuple[date, date],
+    first: datetime,
+    last: datetime,
+) -> pd.DataFrame:
+    kinds = {
+        "transaction_id": "object",
+        "user_id": "object",
+        "terminal_id": "object",
+        "occurred_at": INSTANT,
+        "amount": "float64",
+    }
     if not _view(database, "verdicts", store.files(PREDICTIONS, *days), (*kinds, *layout.attributes)):
         return _empty(kinds)
-    found: pd.DataFrame = database.execute("""
+    found: pd.DataFrame = database.execute(
+        """
         SELECT * EXCLUDE (kept, "partition", "offset") FROM verdicts WHERE epoch_us(occurred_at) BETWEEN $1 AND $2
         QUALIFY row_number() OVER (PARTITION BY transaction_id ORDER BY kept DESC, "partition", "offset") = 1
-        ORDER BY kept DESC, "partition", "offset" """, [microseconds(first), microseconds(last)]).df()
+        ORDER BY kept DESC, "partition", "offset" """,
+        [microseconds(first), microseconds(last)],
+    ).df()
     return found
 
 
-def _reports(database: duckdb.DuckDBPyConnection, store: ArchiveStore, days: tuple[date, date], as_of: datetime) -> pd.DataFrame:
+def _reports(
+    database: duckdb.DuckDBPyConnection, store: ArchiveStore, days: tuple[date, date], as_of: datetime
+) -> pd.DataFrame:
     kinds = {"transaction_id": "object", "is_fraud": "bool", "occurred_at": INSTANT, "reported_at": INSTANT}
     if not _view(database, "reports", store.files(LABELS, *days), tuple(kinds)):
         return _empty(kinds)
-    found: pd.DataFrame = database.execute("""
+    found: pd.DataFrame = database.execute(
+        """
         SELECT * EXCLUDE (kept, "partition", "offset") FROM reports WHERE epoch_us(reported_at) <= $1
-        ORDER BY kept DESC, "partition", "offset" """, [microseconds(as_of)]).df()
+        ORDER BY kept DESC, "partition", "offset" """,
+        [microseconds(as_of)],
+    ).df()
     return found
 
 
@@ -85,7 +117,9 @@ def _view(database: duckdb.DuckDBPyConnection, name: str, files: list[Path], col
     """
     if not files:
         return False
-    held = database.read_parquet([str(path) for path in files], union_by_name=True, hive_partitioning=False, filename=True)
+    held = database.read_parquet(
+        [str(path) for path in files], union_by_name=True, hive_partitioning=False, filename=True
+    )
     wanted = [duckdb.ColumnExpression(column) for column in (*columns, "partition", "offset") if column in held.columns]
     held.select(*wanted, duckdb.SQLExpression("contains(filename, '.kept') AS kept")).create_view(name)
     return True

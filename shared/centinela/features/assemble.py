@@ -34,8 +34,8 @@ _THURSDAY, _SATURDAY = 3, 5
 class Columns:
     """Transactions by column, each of shape (n,); identifiers hashed (``NOBODY`` where missing).
 
-    ``times``: ms since 1970. ``amounts``: major units. ``minor``: hundredths. ``stored``: the bits of what ``layout.stored``
-    names, shape (len(layout.stored), n). ``payloads``: see ``centinela.features.payload``.
+    ``times``: ms since 1970. ``amounts``: major units. ``minor``: hundredths. ``stored``: the bits of what
+    ``layout.stored`` names, shape (len(layout.stored), n). ``payloads``: see ``centinela.features.payload``.
     """
 
     ids: Hashes
@@ -55,8 +55,14 @@ class Columns:
         times = epoch_ms([t.occurred_at for t in transactions])
         numbers = _numbers(transactions, [name for name in layout.stored if name != TERMINAL])
         return cls(
-            hash_ids([t.transaction_id for t in transactions]), users, terminals, times, amounts, minor_units(amounts),
-            stored_bits(layout, terminals, numbers), payloads_of(transactions, users, terminals, times, amounts),
+            hash_ids([t.transaction_id for t in transactions]),
+            users,
+            terminals,
+            times,
+            amounts,
+            minor_units(amounts),
+            stored_bits(layout, terminals, numbers),
+            payloads_of(transactions, users, terminals, times, amounts),
         )
 
     def __len__(self) -> int:
@@ -65,7 +71,13 @@ class Columns:
     def take(self, rows: NDArray[np.generic]) -> Columns:
         """The columns of *rows* (indices or a mask)."""
         return Columns(
-            self.ids[rows], self.users[rows], self.terminals[rows], self.times[rows], self.amounts[rows], self.minor[rows], self.stored[:, rows],
+            self.ids[rows],
+            self.users[rows],
+            self.terminals[rows],
+            self.times[rows],
+            self.amounts[rows],
+            self.minor[rows],
+            self.stored[:, rows],
             self.payloads[rows],
         )
 
@@ -107,12 +119,12 @@ def assemble(columns: Columns, users: Matrix, terminals: Matrix, attributes: Mat
         terminals: From ``TerminalState``, shape (n, 6 and extra ones).
         attributes: From ``attribute_matrix``.
     """
-    parts = (users[:, len(USER_FEATURES):], terminals[:, len(TERMINAL_FEATURES):], attributes)
+    parts = (users[:, len(USER_FEATURES) :], terminals[:, len(TERMINAL_FEATURES) :], attributes)
     matrix = np.empty((len(columns), _EXTRA_AT + sum(part.shape[1] for part in parts)))
     matrix[:, 0] = columns.amounts
     matrix[:, 1] = columns.times % DAY_MS // HOUR_MS <= _LAST_NIGHT_HOUR
     matrix[:, 2] = (columns.times // DAY_MS + _THURSDAY) % 7 >= _SATURDAY
-    matrix[:, _USERS_AT:_TERMINALS_AT] = users[:, :len(USER_FEATURES)]
-    matrix[:, _TERMINALS_AT:_EXTRA_AT] = terminals[:, :len(TERMINAL_FEATURES)]
+    matrix[:, _USERS_AT:_TERMINALS_AT] = users[:, : len(USER_FEATURES)]
+    matrix[:, _TERMINALS_AT:_EXTRA_AT] = terminals[:, : len(TERMINAL_FEATURES)]
     matrix[:, _EXTRA_AT:] = np.concatenate(parts, axis=1)
     return matrix

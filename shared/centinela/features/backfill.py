@@ -21,16 +21,18 @@ _SLAB = 65_536
 _SPAN_MS = DELAY_MS - DAY_MS
 
 
-def build_features(transactions: pd.DataFrame, labels: pd.DataFrame, layout: FeatureLayout, *,
-                   order: Literal["time", "log"] = "time") -> pd.DataFrame:
+def build_features(
+    transactions: pd.DataFrame, labels: pd.DataFrame, layout: FeatureLayout, *, order: Literal["time", "log"] = "time"
+) -> pd.DataFrame:
     """The features that a stream would have served, had it read the transactions in *order*.
 
     A user's windows rest on what came before in that order; a terminal's end days back and do not depend on it.
 
     Args:
-        transactions: Columns ``transaction_id``, ``user_id``, ``terminal_id`` (either may be missing, or null in a row),
-            ``occurred_at`` (UTC), ``amount``, and whatever of ``layout.attributes`` there is.
-        labels: Columns ``transaction_id``, ``is_fraud``, ``occurred_at``, ``reported_at`` (UTC): what was reported, in log order.
+        transactions: Columns ``transaction_id``, ``user_id``, ``terminal_id`` (either may be missing, or null in a
+            row), ``occurred_at`` (UTC), ``amount``, and whatever of ``layout.attributes`` there is.
+        labels: Columns ``transaction_id``, ``is_fraud``, ``occurred_at``, ``reported_at`` (UTC): what was reported, in
+            log order.
         order: ``time``: of time, then of transaction id. ``log``: as the rows stand.
 
     Returns:
@@ -45,7 +47,9 @@ def build_features(transactions: pd.DataFrame, labels: pd.DataFrame, layout: Fea
     by_time = _by_time(columns.times, transactions["transaction_id"])
     rows = by_time if order == "time" else np.arange(len(columns))
     attributes = transactions.reindex(columns=list(layout.attributes)).to_numpy(np.float64)
-    matrix = assemble(columns, _user_features(columns, rows, layout), _terminal_features(columns, by_time, labels, layout), attributes)
+    matrix = assemble(
+        columns, _user_features(columns, rows, layout), _terminal_features(columns, by_time, labels, layout), attributes
+    )
     return pd.DataFrame(matrix, index=transactions.index, columns=list(layout.names), copy=False)
 
 
@@ -55,8 +59,14 @@ def to_columns(table: pd.DataFrame, layout: FeatureLayout) -> Columns:
     terminals = _hashes(table, "terminal_id")
     numbers = table.reindex(columns=[name for name in layout.stored if name != TERMINAL]).to_numpy(np.float64)
     return Columns(
-        _hashes(table, "transaction_id"), _hashes(table, "user_id"), terminals, _ms(table["occurred_at"]), amounts, minor_units(amounts),
-        stored_bits(layout, terminals, numbers), np.full(len(table), UNKNOWN, np.int64),
+        _hashes(table, "transaction_id"),
+        _hashes(table, "user_id"),
+        terminals,
+        _ms(table["occurred_at"]),
+        amounts,
+        minor_units(amounts),
+        stored_bits(layout, terminals, numbers),
+        np.full(len(table), UNKNOWN, np.int64),
     )
 
 
@@ -77,13 +87,15 @@ def _user_features(columns: Columns, order: NDArray[np.intp], layout: FeatureLay
     state = UserState(layout)
     features = np.empty((len(columns), state.width))
     for first in range(0, len(columns), _SLAB):
-        rows = order[first:first + _SLAB]
+        rows = order[first : first + _SLAB]
         part = columns.take(rows)
         features[rows] = state.apply(part.users, part.times, part.minor, part.stored)
     return features
 
 
-def _terminal_features(columns: Columns, by_time: NDArray[np.intp], labels: pd.DataFrame, layout: FeatureLayout) -> Matrix:
+def _terminal_features(
+    columns: Columns, by_time: NDArray[np.intp], labels: pd.DataFrame, layout: FeatureLayout
+) -> Matrix:
     """A slab's own transactions are in none of its windows: it spans less than the delay."""
     state, reported = TerminalState(layout), _Labels(labels)
     features = np.empty((len(columns), state.width))

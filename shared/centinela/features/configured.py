@@ -33,7 +33,8 @@ def layout_of(settings: Settings) -> FeatureLayout:
 
 
 def load_features(path: Path) -> tuple[Feature, ...]:
-    """The features of the YAML file at *path*, a list such as ``- {name: user_count_1h, entity: user, aggregation: count, window: 1h}``.
+    """The features of the YAML file at *path*, a list such as ``- {name: user_count_1h, entity: user, aggregation:
+    count, window: 1h}``.
 
     Raises:
         FeaturesError: The file cannot be read, or a line is not allowed.
@@ -41,7 +42,9 @@ def load_features(path: Path) -> tuple[Feature, ...]:
     try:
         document = yaml.compose(path.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
     except (OSError, UnicodeDecodeError) as error:
-        raise FeaturesError(f"cannot read {path}: {error}; set CENTINELA_FEATURES_FILE to a YAML file, or not at all") from error
+        raise FeaturesError(
+            f"cannot read {path}: {error}; set CENTINELA_FEATURES_FILE to a YAML file, or not at all"
+        ) from error
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
         raise FeaturesError(f"{path}, line {line}: no YAML: {error.problem}") from error
@@ -60,7 +63,11 @@ def _feature(path: Path, item: yaml.Node) -> Feature:
     given: dict[str, str] = {}
     for key, value in item.value:
         if key.value not in _NEEDED + _OPTIONAL or not isinstance(value, yaml.ScalarNode):
-            raise _fault(path, key, f"{key.value!r}: expected one value each for {', '.join(_NEEDED)}, and perhaps {', '.join(_OPTIONAL)}")
+            raise _fault(
+                path,
+                key,
+                f"{key.value!r}: expected one value each for {', '.join(_NEEDED)}, and perhaps {', '.join(_OPTIONAL)}",
+            )
         if key.value in given:
             raise _fault(path, key, f"{key.value!r} is given twice")
         given[key.value] = value.value
@@ -69,7 +76,12 @@ def _feature(path: Path, item: yaml.Node) -> Feature:
     try:
         delay = parse_duration(given["delay"]) if "delay" in given else 0
         return Feature(
-            given["name"], given["entity"], given["aggregation"], parse_window(given["window"]), given.get("column", AMOUNT), delay,  # type: ignore[arg-type]
+            given["name"],
+            given["entity"],  # type: ignore[arg-type]
+            given["aggregation"],
+            parse_window(given["window"]),
+            given.get("column", AMOUNT),
+            delay,
         )
     except ValueError as error:
         raise _fault(path, item, str(error)) from error

@@ -24,8 +24,8 @@ _MINOR = 100.0
 class ExtraFeatures:
     """Reads *features*, all of users, from blocks of entries with the columns time, amount (minor units) and *stored*.
 
-    Numbers among the stored columns are the bits of float64, terminals those of their hash. A missing number (NaN) is passed
-    over, as is a missing terminal. Where a window holds nothing, count and distinct are 0 and all else is NaN.
+    Numbers among the stored columns are the bits of float64, terminals those of their hash. A missing number (NaN) is
+    passed over, as is a missing terminal. Where a window holds nothing, count and distinct are 0 and all else is NaN.
 
     Args:
         stored: Names of the columns after time and amount.
@@ -75,7 +75,8 @@ class ExtraFeatures:
 
 @dataclass(slots=True)
 class _Values:
-    """What is there of one column in the windows of n transactions: the first ``counts[0]`` values belong to the first, and so on."""
+    """What is there of one column in the windows of n transactions: the first ``counts[0]`` values belong to the first,
+    and so on."""
 
     values: NDArray[np.generic]
     counts: Int64s
@@ -119,7 +120,8 @@ class _Values:
 
 
 class _Held:
-    """The entries in the windows of n transactions, in order of time, then of the log; the transaction itself is the last."""
+    """The entries in the windows of n transactions, in order of time, then of the log; the transaction itself is the
+    last."""
 
     def __init__(self, columns: Sequence[Int64s], low: Int64s, high: Int64s, own: list[Int64s], with_own: bool) -> None:
         self.own = own

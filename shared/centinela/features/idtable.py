@@ -42,11 +42,11 @@ class IdTable:
     @property
     def ids(self) -> Hashes:
         """All ids in order of arrival; a view."""
-        return self._ids[:self._count]
+        return self._ids[: self._count]
 
     def column(self, number: int) -> Int64s:
         """One value of every id, in order of arrival; a view that may be written to."""
-        return self._columns[number][:self._count]
+        return self._columns[number][: self._count]
 
     def find(self, ids: Hashes) -> Int64s:
         """Index of each of *ids*, shape (n,); -1 where it was never added."""
@@ -54,7 +54,8 @@ class IdTable:
         return np.where(self._keys[slots] == ids, self._index[slots], -1)
 
     def of(self, ids: Hashes) -> Int64s:
-        """Index of each of *ids*, shape (n,); those it does not have yet are added in their order. For tables without columns."""
+        """Index of each of *ids*, shape (n,); those it does not have yet are added in their order. For tables without
+        columns."""
         index = self.find(ids)
         new = np.flatnonzero(index < 0)
         if len(new):
@@ -69,12 +70,14 @@ class IdTable:
         if total > len(self._ids):
             size = 1 << (total - 1).bit_length()
             self._ids = np.concatenate((self.ids, np.zeros(size - self._count, np.uint64)))
-            self._columns = [np.concatenate((c[:self._count], np.zeros(size - self._count, np.int64))) for c in self._columns]
+            self._columns = [
+                np.concatenate((c[: self._count], np.zeros(size - self._count, np.int64))) for c in self._columns
+            ]
             self._keys, self._index = np.zeros(2 * size, np.uint64), np.zeros(2 * size, np.int64)
             self._place(self.ids, np.arange(self._count, dtype=np.int64))
-        self._ids[self._count:total] = ids
+        self._ids[self._count : total] = ids
         for column, value in zip(self._columns, values, strict=True):
-            column[self._count:total] = value
+            column[self._count : total] = value
         self._place(ids, np.arange(self._count, total, dtype=np.int64))
         self._count = total
 
@@ -181,7 +184,8 @@ def first_of_each(ids: Hashes) -> NDArray[np.bool_]:
 class SeenIds:
     """Recognises ids seen before: at least the last *generation* ids, at most twice as many, in order of arrival.
 
-    Event time has no part in it: a copy is recognised however late it comes. Of each id the payload that it came with first is kept.
+    Event time has no part in it: a copy is recognised however late it comes. Of each id the payload that it came with
+    first is kept.
     """
 
     def __init__(self, generation: int = 1_000_000) -> None:
@@ -191,7 +195,8 @@ class SeenIds:
         self._current, self._previous = IdTable(columns=1), IdTable(columns=1)
 
     def admit(self, ids: Hashes, payloads: Int64s | None = None) -> NDArray[np.bool_]:
-        """Which of *ids*, shape (n,), are new; of equal ones the first. They count as seen from now on, with *payloads* (unknown if None)."""
+        """Which of *ids*, shape (n,), are new; of equal ones the first. They count as seen from now on, with *payloads*
+        (unknown if None)."""
         parts = []
         payloads = np.full(len(ids), UNKNOWN, np.int64) if payloads is None else payloads
         while len(ids):
@@ -223,7 +228,8 @@ class SeenIds:
     def arrays(self) -> dict[str, NDArray[np.generic]]:
         """What ``load`` needs."""
         return {
-            name: array.copy() for when, table in (("current", self._current), ("previous", self._previous))
+            name: array.copy()
+            for when, table in (("current", self._current), ("previous", self._previous))
             for name, array in ((f"seen_{when}", table.ids), (f"payloads_{when}", table.column(0)))
         }
 

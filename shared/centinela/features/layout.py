@@ -22,7 +22,8 @@ _ROW = np.dtype("<f8")
 
 @dataclass(frozen=True)
 class FeatureLayout:
-    """The columns of a feature matrix: base features, *extra* features (users' first), then the transaction's raw *attributes*.
+    """The columns of a feature matrix: base features, *extra* features (users' first), then the transaction's raw
+    *attributes*.
 
     Raises:
         ValueError: A name is empty, repeats or holds a comma; an extra feature looks at a column that is no attribute.
@@ -36,7 +37,9 @@ class FeatureLayout:
             raise ValueError(f"an attribute repeats in {self.attributes}")
         for name in self.attributes:
             if not name or "," in name or name in BASE_FEATURES:
-                raise ValueError(f"{name!r} cannot name an attribute: it is empty, holds a comma or names a base feature")
+                raise ValueError(
+                    f"{name!r} cannot name an attribute: it is empty, holds a comma or names a base feature"
+                )
         object.__setattr__(self, "extra", tuple(sorted(self.extra, key=lambda feature: feature.entity == "terminal")))
         taken = {*BASE_FEATURES, *self.attributes}
         for feature in self.extra:
@@ -44,7 +47,10 @@ class FeatureLayout:
                 raise ValueError(f"feature {feature.name!r} bears the name of another column")
             taken.add(feature.name)
             if feature.column not in (AMOUNT, TERMINAL, *self.attributes):
-                raise ValueError(f"feature {feature.name!r}: column {feature.column!r} is neither {AMOUNT}, {TERMINAL} nor an attribute (setting `attributes`)")
+                raise ValueError(
+                    f"feature {feature.name!r}: column {feature.column!r} is neither {AMOUNT}, {TERMINAL} nor an"
+                    " attribute (setting `attributes`)"
+                )
 
     @cached_property
     def names(self) -> tuple[str, ...]:
@@ -68,7 +74,8 @@ class FeatureLayout:
 
     @cached_property
     def id(self) -> str:
-        """The layout as text: the ``feature_set`` of events. ``v1:v1,v2``, or with extra features ``v1+name=...;name=...:v1,v2``."""
+        """The layout as text: the ``feature_set`` of events. ``v1:v1,v2``, or with extra features
+        ``v1+name=...;name=...:v1,v2``."""
         prefix = _WITH_EXTRA + ";".join(feature.text for feature in self.extra) if self.extra else VERSION
         return f"{prefix}:{','.join(self.attributes)}"
 
@@ -100,7 +107,7 @@ def pack_rows(matrix: NDArray[np.float64]) -> list[bytes]:
     """Each row of *matrix*, shape (n, k), as 8 k bytes: float64, little-endian."""
     width = matrix.shape[1] * _ROW.itemsize
     buffer = np.ascontiguousarray(matrix, dtype=_ROW).tobytes()
-    return [buffer[at:at + width] for at in range(0, len(buffer), width)] if width else [b""] * len(matrix)
+    return [buffer[at : at + width] for at in range(0, len(buffer), width)] if width else [b""] * len(matrix)
 
 
 def unpack_rows(rows: Sequence[bytes], width: int) -> NDArray[np.float64]:

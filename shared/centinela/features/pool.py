@@ -1,8 +1,8 @@
 """Rows of time-ordered entries in pooled blocks: the structure under users and terminals.
 
-A row is one block of a few long arrays (event time and further int64 columns). Entries are appended at its end; an entry
-that comes late is merged into its place; what expired is dropped when the block is full: the rest is shifted down where a
-quarter of the block is free then, else moved to a larger block, and the old block is used again.
+A row is one block of a few long arrays (event time and further int64 columns). Entries are appended at its end; an
+entry that comes late is merged into its place; what expired is dropped when the block is full: the rest is shifted down
+where a quarter of the block is free then, else moved to a larger block, and the old block is used again.
 """
 
 from __future__ import annotations
@@ -27,7 +27,8 @@ def flat_ranges(starts: Int64s, lengths: Int64s) -> Int64s:
 
 
 def order_of(rows: Int64s, times: Int64s | None = None) -> Int64s:
-    """The stable order of *rows* (each >= 0 and below 2^31), of *times* within a row where they are given; shape (n,)."""
+    """The stable order of *rows* (each >= 0 and below 2^31), of *times* within a row where they are given; shape
+    (n,)."""
     if times is not None and (times[1:] < times[:-1]).any():
         return np.lexsort((times, rows))
     return np.sort(rows << 32 | np.arange(len(rows), dtype=np.int64)) & _LOW
@@ -56,8 +57,9 @@ def search_after(times: Int64s, low: Int64s, high: Int64s, bound: Int64s) -> Int
 class Inserted(NamedTuple):
     """Where an insertion put its entries.
 
-    ``positions`` (n,) follow the input. ``rows`` (m,) are those touched, each once; ``firsts`` and ``counts`` (m,) delimit
-    each row's part of the input; ``changed`` (m,) is the first index in each row's block that holds another entry than before.
+    ``positions`` (n,) follow the input. ``rows`` (m,) are those touched, each once; ``firsts`` and ``counts`` (m,)
+    delimit each row's part of the input; ``changed`` (m,) is the first index in each row's block that holds another
+    entry than before.
     """
 
     positions: Int64s
@@ -104,7 +106,7 @@ class RaggedPool:
             for name in ("_offset", "_capacity", "start", "end"):
                 old = getattr(self, name)
                 new = np.zeros(size, np.int64)
-                new[:len(old)] = old
+                new[: len(old)] = old
                 setattr(self, name, new)
 
     def insert(self, rows: Int64s, *values: Int64s) -> Inserted:
@@ -142,7 +144,7 @@ class RaggedPool:
 
     def live(self) -> tuple[Int64s, list[Int64s]]:
         """Entries per row, shape (rows,), and the columns with the entries of all rows in order."""
-        start, end = self.start[:self._rows], self.end[:self._rows]
+        start, end = self.start[: self._rows], self.end[: self._rows]
         flat = flat_ranges(start, end - start)
         return end - start, [column[flat] for column in self.columns]
 
@@ -162,7 +164,7 @@ class RaggedPool:
         flat = flat_ranges(changed, lengths)
         owner = np.repeat(np.arange(len(lengths), dtype=np.int64), lengths)
         order = np.lexsort((self.columns[0][flat], owner))
-        for column in self.columns[:self._merged]:
+        for column in self.columns[: self._merged]:
             column[flat] = column[flat][order]
         went_to = np.empty(len(order), np.int64)
         went_to[order] = flat
@@ -208,6 +210,6 @@ class RaggedPool:
             size = max(2 * len(self.columns[0]), self._top)
             for at, old in enumerate(self.columns):
                 grown = np.zeros(size, np.int64)
-                grown[:len(old)] = old
+                grown[: len(old)] = old
                 self.columns[at] = grown
         return blocks

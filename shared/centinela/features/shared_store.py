@@ -1,4 +1,5 @@
-"""A second home for snapshots, on storage that many machines reach. Nothing waits long for it, and nothing fails with it."""
+"""A second home for snapshots, on storage that many machines reach. Nothing waits long for it, and nothing fails with
+it."""
 
 from __future__ import annotations
 
@@ -15,7 +16,9 @@ from centinela.errors import CentinelaError
 from centinela.features.snapshot_names import name_of, position_of
 from centinela.kafka.guard import DeadlineExceeded, Guard
 
-SHARED_SNAPSHOTS = Counter("centinela_shared_snapshots_total", "Snapshots sent to and fetched from shared storage.", ["operation", "outcome"])
+SHARED_SNAPSHOTS = Counter(
+    "centinela_shared_snapshots_total", "Snapshots sent to and fetched from shared storage.", ["operation", "outcome"]
+)
 _log = structlog.get_logger(__name__)
 T = TypeVar("T")
 
@@ -27,12 +30,14 @@ class _Upload(NamedTuple):
 
 
 class SharedStorage:
-    """A folder or bucket. Uploads happen in a thread of their own, the newest of each folder; one that fails is tried again.
+    """A folder or bucket. Uploads happen in a thread of their own, the newest of each folder; one that fails is tried
+    again.
 
     Failures are counted, logged, and otherwise passed over: the storage is a convenience, the log is the truth.
 
     Args:
-        url: What fsspec opens (``s3://bucket/prefix``, ``file:///mnt/state``); credentials as its driver takes them (``AWS_*``).
+        url: What fsspec opens (``s3://bucket/prefix``, ``file:///mnt/state``); credentials as its driver takes them
+            (``AWS_*``).
         patience_s: Longest wait for one answer while reading.
         retry_s: Pause after a failed upload.
 
@@ -72,7 +77,8 @@ class SharedStorage:
             self._changed.notify()
 
     def ask(self, operation: str, path: str, question: Callable[[Any, str], T], otherwise: T) -> T:
-        """What *question* finds, given the file system and *path* on it; *otherwise* where the storage does not answer in time."""
+        """What *question* finds, given the file system and *path* on it; *otherwise* where the storage does not answer
+        in time."""
         try:
             return self._guard.run(lambda: question(*self._at(path)), self._patience_s)
         except FileNotFoundError:
@@ -115,12 +121,17 @@ class SharedStorage:
         fs.makedirs(folder, exist_ok=True)
         fs.pipe_file(f"{folder}/{name_of(upload.position)}", upload.data)
         fs.invalidate_cache()
-        for position in sorted(positions_in(fs, folder), reverse=True)[upload.keep:]:
+        for position in sorted(positions_in(fs, folder), reverse=True)[upload.keep :]:
             fs.rm_file(f"{folder}/{name_of(position)}")
 
     def _failed(self, operation: str, path: str, error: Exception) -> None:
         SHARED_SNAPSHOTS.labels(operation, "failed").inc()
-        _log.warning("snapshot.shared_storage_failed", operation=operation, folder=path, detail=f"{type(error).__name__}: {error}"[:500])
+        _log.warning(
+            "snapshot.shared_storage_failed",
+            operation=operation,
+            folder=path,
+            detail=f"{type(error).__name__}: {error}"[:500],
+        )
 
 
 class SharedFolder:
@@ -139,6 +150,7 @@ class SharedFolder:
 
     def read(self, position: int) -> bytes | None:
         """The snapshot of *position*, or None."""
+
         def read(fs: Any, folder: str) -> bytes:
             data: bytes = fs.cat_file(f"{folder}/{name_of(position)}")
             return data
@@ -150,8 +162,13 @@ class SharedFolder:
 
     def folders(self) -> frozenset[str]:
         """Names of the folders below."""
+
         def names(fs: Any, folder: str) -> frozenset[str]:
-            return frozenset(item["name"].rstrip("/").rpartition("/")[2] for item in fs.ls(folder, detail=True) if item["type"] == "directory")
+            return frozenset(
+                item["name"].rstrip("/").rpartition("/")[2]
+                for item in fs.ls(folder, detail=True)
+                if item["type"] == "directory"
+            )
 
         return self._storage.ask("list", self._path, names, frozenset())
 

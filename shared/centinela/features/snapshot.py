@@ -34,8 +34,13 @@ class _Header(msgspec.Struct):
 
 def pack(kind: str, facts: Mapping[str, int], arrays: Mapping[str, NDArray[np.generic]]) -> bytes:
     """A snapshot of *arrays*. *kind* names the state with its version (``users:1``)."""
-    stored = {name: np.ascontiguousarray(array).astype(array.dtype.newbyteorder("<"), copy=False) for name, array in arrays.items()}
-    header = msgspec.msgpack.encode(_Header(kind, dict(facts), [_Array(n, a.dtype.str, a.shape) for n, a in stored.items()]))
+    stored = {
+        name: np.ascontiguousarray(array).astype(array.dtype.newbyteorder("<"), copy=False)
+        for name, array in arrays.items()
+    }
+    header = msgspec.msgpack.encode(
+        _Header(kind, dict(facts), [_Array(n, a.dtype.str, a.shape) for n, a in stored.items()])
+    )
     body = b"".join([_MAGIC, len(header).to_bytes(_LENGTH, "little"), header, *(a.tobytes() for a in stored.values())])
     return body + xxhash.xxh3_128_digest(body)
 
@@ -52,7 +57,7 @@ def unpack(kind: str, data: bytes) -> tuple[dict[str, int], Arrays]:
     if xxhash.xxh3_128_digest(body) != checksum:
         raise SnapshotDamaged("the checksum does not match: the file is cut short or changed")
     at = len(_MAGIC) + _LENGTH
-    end = at + int.from_bytes(body[len(_MAGIC):at], "little")
+    end = at + int.from_bytes(body[len(_MAGIC) : at], "little")
     try:
         header = msgspec.msgpack.decode(body[at:end], type=_Header)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:

@@ -1,6 +1,7 @@
 """Which windowed features there are: the base features, one line each, and the rules for more.
 
-A window of W with delay D covers ``(t - D - W, t - D]`` of the entity's transactions, the transaction itself included where D is 0.
+A window of W with delay D covers ``(t - D - W, t - D]`` of the entity's transactions, the transaction itself included
+where D is 0.
 """
 
 from __future__ import annotations
@@ -26,7 +27,9 @@ _NAME = re.compile(r"[a-z][a-z0-9_]*")
 _COLUMN = re.compile(r"[A-Za-z0-9_.-]+")
 _UNITS_MS = {"d": DAY_MS, "h": DAY_MS // 24, "m": 60_000, "s": 1_000, "ms": 1}
 _DURATION = re.compile(r"(\d{1,15})(ms|s|m|h|d)")
-_TEXT = re.compile(r"(?P<name>\w+)=(?P<entity>\w+)\.(?P<aggregation>\w+)\((?P<column>[^,()]+),(?P<window>\w+)(,(?P<delay>\w+))?\)")
+_TEXT = re.compile(
+    r"(?P<name>\w+)=(?P<entity>\w+)\.(?P<aggregation>\w+)\((?P<column>[^,()]+),(?P<window>\w+)(,(?P<delay>\w+))?\)"
+)
 _TAKEN = frozenset((*TransactionScored.__struct_fields__, "topic", "partition", "offset"))
 
 
@@ -34,7 +37,8 @@ _TAKEN = frozenset((*TransactionScored.__struct_fields__, "topic", "partition", 
 class Feature:
     """One number read from a window of an entity's transactions.
 
-    ``column``: ``amount``, a numeric attribute, or (``distinct`` only) ``terminal_id``. ``window_ms``, ``delay_ms``: milliseconds.
+    ``column``: ``amount``, a numeric attribute, or (``distinct`` only) ``terminal_id``. ``window_ms``, ``delay_ms``:
+    milliseconds.
 
     Raises:
         ValueError: What was asked for is not allowed; the message says what is.
@@ -80,12 +84,16 @@ class Feature:
         least = TERMINAL_DELAY_MS if self.entity == "terminal" else 0
         if self.delay_ms < least:
             raise ValueError(
-                f"delay {duration_text(self.delay_ms)} of a terminal is less than {duration_text(least)}: partitions are only kept that close in "
-                "event time, so a later end of the window would see some of them and not others",
+                f"delay {duration_text(self.delay_ms)} of a terminal is less than {duration_text(least)}: partitions"
+                " are only kept that close in event time, so a later end of the window would see some of them and not"
+                " others",
             )
         if self.window_ms + self.delay_ms > LONGEST_MS + least:
             longest = duration_text(LONGEST_MS + least)
-            raise ValueError(f"window {duration_text(self.window_ms)} with its delay reaches further back than {longest}, which is what is kept")
+            raise ValueError(
+                f"window {duration_text(self.window_ms)} with its delay reaches further back than {longest}, which is"
+                " what is kept"
+            )
 
 
 BASE_USER = (
@@ -118,7 +126,8 @@ def parse_feature(text: str) -> Feature:
     if not match:
         raise ValueError(f"feature {text[:80]!r} is not of the form name=entity.aggregation(column,window[,delay])")
     delay = 0 if match["delay"] is None else parse_duration(match["delay"])
-    return Feature(match["name"], match["entity"], match["aggregation"], parse_window(match["window"]), match["column"], delay)  # type: ignore[arg-type]
+    entity: Entity = match["entity"]  # type: ignore[assignment]
+    return Feature(match["name"], entity, match["aggregation"], parse_window(match["window"]), match["column"], delay)
 
 
 def parse_duration(text: str) -> int:

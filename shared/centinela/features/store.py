@@ -14,9 +14,11 @@ from centinela.files import sync_folder
 
 
 class SnapshotStore:
-    """Snapshots by position (an offset), written aside, flushed to the disk and then renamed; then, in the background, sent on.
+    """Snapshots by position (an offset), written aside, flushed to the disk and then renamed; then, in the background,
+    sent on.
 
-    Every call raises ``DependencyUnavailable`` where the disk refuses. Shared storage that does not answer is passed over.
+    Every call raises ``DependencyUnavailable`` where the disk refuses. Shared storage that does not answer is passed
+    over.
 
     Args:
         folder: Made with the first save.
@@ -28,7 +30,8 @@ class SnapshotStore:
         self._folder, self._keep, self._shared = folder, keep, shared
 
     def save(self, position: int, data: bytes) -> None:
-        """Keep *data* under *position*; older ones past the newest few go, and what a process left that was killed while it wrote."""
+        """Keep *data* under *position*; older ones past the newest few go, and what a process left that was killed
+        while it wrote."""
         final = self._folder / name_of(position)
         aside = final.with_suffix(f".{os.getpid()}.part")
         try:
@@ -41,13 +44,15 @@ class SnapshotStore:
                 os.fsync(file.fileno())
             aside.replace(final)
             sync_folder(self._folder)
-            for position_, path in sorted(self._here().items(), reverse=True)[self._keep:]:
+            for position_, path in sorted(self._here().items(), reverse=True)[self._keep :]:
                 if position_ != position:
                     path.unlink(missing_ok=True)
         except OSError as error:
             with contextlib.suppress(OSError):
                 aside.unlink(missing_ok=True)
-            raise DependencyUnavailable(f"cannot write a snapshot to {self._folder}: {error}", dependency="disk") from error
+            raise DependencyUnavailable(
+                f"cannot write a snapshot to {self._folder}: {error}", dependency="disk"
+            ) from error
         if self._shared is not None:
             self._shared.offer(position, data, self._keep)
 

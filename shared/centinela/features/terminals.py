@@ -17,8 +17,8 @@ DELAY_MS = TERMINAL_DELAY_MS
 LABEL_MARGIN_MS = HOUR_MS
 """A label counts this much after it was reported, so that one still on its way changes nothing."""
 SKEW_MS = DELAY_MS - LATENESS_MS
-"""Partitions may be this far apart in event time (see the gate of the predictor's stream): an event that comes late in the one
-that is behind is still heard of before a window that holds it is read in the other."""
+"""Partitions may be this far apart in event time (see the gate of the predictor's stream): an event that comes late in
+the one that is behind is still heard of before a window that holds it is read in the other."""
 HORIZON_MS = DELAY_MS + LONGEST_MS + SKEW_MS + LATENESS_MS
 _ROW, _TIME, _REPORT = 0, 1, 2
 _UNHEARD = -1
@@ -31,13 +31,14 @@ Arrays = dict[str, NDArray[np.generic]]
 class TerminalState:
     """Activity and frauds of all terminals, with the features of ``TERMINAL_FEATURES`` and *layout*'s extra ones.
 
-    A base window of W covers ``(t - 7 d - W, t - 7 d]``: the count of the terminal's transactions, and the share of them that is
-    known as fraud at t, 0 where the window is empty. A report counts from ``LABEL_MARGIN_MS`` after its time on, until the
-    next report on the same transaction does; one that was reported earlier than a report taken before is passed over.
-    Activity and labels may come in any order, mixed and more than once, as long as the reports on one transaction keep
-    theirs: what was read does not depend on it. A report on a transaction that was never heard of waits for it, until all
-    activity is ``HORIZON_MS`` further. Of more than a million that wait the oldest frauds are forgotten, and further
-    genuine reports are not remembered.
+    A base window of W covers ``(t - 7 d - W, t - 7 d]``: the count of the terminal's transactions, and the share of
+    them that is known as fraud at t, 0 where the window is empty. A report counts from ``LABEL_MARGIN_MS`` after its
+    time on, until the next report on the same transaction does; one that was reported earlier than a report taken
+    before is passed over. Activity and labels may come in any order, mixed and more than once, as long as the reports
+    on one transaction keep
+    theirs: what was read does not depend on it. A report on a transaction that was never heard of waits for it, until
+    all activity is ``HORIZON_MS`` further. Of more than a million that wait the oldest frauds are forgotten, and
+    further genuine reports are not remembered.
     """
 
     def __init__(self, layout: FeatureLayout = BASE_LAYOUT) -> None:
@@ -46,7 +47,8 @@ class TerminalState:
         self._index = IdTable()
         self._activity = RaggedPool(columns=1)
         self._frauds = RaggedPool(columns=3)
-        """Time of the transaction; since when a change of what is known of it counts; the change, +1 fraud, -1 genuine again."""
+        """Time of the transaction; since when a change of what is known of it counts; the change, +1 fraud, -1 genuine
+        again."""
         self._transactions = IdGenerations(columns=3)
         """Row of the terminal, or ``_UNHEARD``; time; the latest report as twice its time, plus 1 for fraud."""
         self._pending: dict[int, list[tuple[int, int]]] = {}
@@ -82,7 +84,8 @@ class TerminalState:
             self._turn(int(times.max()))
 
     def apply_history(self, terminals: Hashes, times: Int64s, ids: Hashes, labelled: NDArray[np.bool_]) -> None:
-        """As ``apply_activity``, where no transaction comes twice and only *labelled* ones, shape (n,), are ever reported on."""
+        """As ``apply_activity``, where no transaction comes twice and only *labelled* ones, shape (n,), are ever
+        reported on."""
         there = terminals != NOBODY
         if there.any():
             rows, some = self._insert(terminals[there], times[there]), labelled[there]
@@ -91,7 +94,8 @@ class TerminalState:
             self._turn(int(times[there].max()))
 
     def apply_labels(self, ids: Hashes, is_fraud: NDArray[np.bool_], occurred: Int64s, reported: Int64s) -> None:
-        """Take labels in log order: transaction id hash, outcome, event time and time of the report in ms; each of shape (n,)."""
+        """Take labels in log order: transaction id hash, outcome, event time and time of the report in ms; each of
+        shape (n,)."""
         reports = 2 * reported + is_fraud
         while len(ids):
             first = first_of_each(ids)
@@ -99,7 +103,8 @@ class TerminalState:
             ids, reports, occurred = ids[~first], reports[~first], occurred[~first]
 
     def read(self, terminals: Hashes, times: Int64s) -> Matrix:
-        """Features of transactions at *times* on *terminals*, shape (n, k); NaN where there is no terminal. Changes nothing."""
+        """Features of transactions at *times* on *terminals*, shape (n, k); NaN where there is no terminal. Changes
+        nothing."""
         features = np.zeros((len(terminals), len(self._features)))
         rows = self._index.find(terminals)
         at = np.flatnonzero((rows >= 0) & (terminals != NOBODY))
@@ -119,12 +124,17 @@ class TerminalState:
         waiting = [(i, known, change) for i, changes in self._pending.items() for known, change in changes]
         return {
             "terminals": self._index.ids.copy(),
-            "activity": activity, "times": times,
-            "frauds": frauds, "fraud_times": fraud_times, "fraud_known": fraud_known, "fraud_changes": fraud_changes,
+            "activity": activity,
+            "times": times,
+            "frauds": frauds,
+            "fraud_times": fraud_times,
+            "fraud_known": fraud_known,
+            "fraud_changes": fraud_changes,
             "pending_ids": np.array([i for i, _, _ in waiting], np.uint64),
             "pending_known": np.array([k for _, k, _ in waiting], np.int64),
             "pending_changes": np.array([c for _, _, c in waiting], np.int64),
-            "clock": np.array([self._newest, self._rotated], np.int64), **self._transactions.arrays(),
+            "clock": np.array([self._newest, self._rotated], np.int64),
+            **self._transactions.arrays(),
         }
 
     @classmethod
@@ -137,7 +147,12 @@ class TerminalState:
         state._frauds.load(ints["frauds"], [ints["fraud_times"], ints["fraud_known"], ints["fraud_changes"]])
         state._transactions.load(arrays)
         state._unheard = sum(int((ints[f"{name}_columns"][_ROW] == _UNHEARD).sum()) for name in ("current", "previous"))
-        waiting = zip(arrays["pending_ids"].tolist(), ints["pending_known"].tolist(), ints["pending_changes"].tolist(), strict=True)
+        waiting = zip(
+            arrays["pending_ids"].tolist(),
+            ints["pending_known"].tolist(),
+            ints["pending_changes"].tolist(),
+            strict=True,
+        )
         for i, known, change in waiting:
             state._pending.setdefault(i, []).append((known, change))
         state._newest, state._rotated = ints["clock"].tolist()
@@ -148,8 +163,12 @@ class TerminalState:
         start, end = self._activity.start[rows], self._activity.end[rows]
         back = list(dict.fromkeys(reach for delay, window in self._windows for reach in (delay, delay + window)))
         bounds = np.concatenate([times - reach for reach in back])
-        found = search_after(self._activity.columns[0], np.tile(start, len(back)), np.tile(end, len(back)), bounds).reshape(len(back), len(rows))
-        return np.stack([found[back.index(delay)] - found[back.index(delay + window)] for delay, window in self._windows])
+        found = search_after(
+            self._activity.columns[0], np.tile(start, len(back)), np.tile(end, len(back)), bounds
+        ).reshape(len(back), len(rows))
+        return np.stack(
+            [found[back.index(delay)] - found[back.index(delay + window)] for delay, window in self._windows]
+        )
 
     def _count_frauds(self, rows: Int64s, times: Int64s) -> Int64s:
         """Known frauds in each window, shape (windows, n)."""
@@ -190,7 +209,8 @@ class TerminalState:
         self._transactions.put(_ROW, places, rows)
         self._transactions.put(_TIME, places, times)
         waited = [
-            (row, time, *change) for i, row, time in zip(ids.tolist(), rows.tolist(), times.tolist(), strict=True)
+            (row, time, *change)
+            for i, row, time in zip(ids.tolist(), rows.tolist(), times.tolist(), strict=True)
             for change in self._pending.pop(i, ())
         ]
         if waited:

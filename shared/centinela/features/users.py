@@ -28,14 +28,16 @@ Matrix = NDArray[np.float64]
 
 
 class UserState:
-    """Amounts and times per user over the longest window, with the features of ``USER_FEATURES`` and *layout*'s extra ones.
+    """Amounts and times per user over the longest window, with the features of ``USER_FEATURES`` and *layout*'s extra
+    ones.
 
-    A window of W covers ``(t - W, t]``, the transaction itself included: count, mean, and for 30 days the greatest amount, in
-    major units; beside them the seconds since the user's transaction before, NaN where none is known. The features of a
-    transaction rest on those that came before it in the log, of times up to its own: what comes later, even with an
-    earlier or the same time, does not change them. So equal times are ordered as the log orders them (a log written in the
-    order of time and transaction id thus keeps the order of ids), and how the log is cut into batches does not matter.
-    A transaction ``HORIZON_MS`` or more older than its user's newest is not kept and sees nothing but itself.
+    A window of W covers ``(t - W, t]``, the transaction itself included: count, mean, and for 30 days the greatest
+    amount, in major units; beside them the seconds since the user's transaction before, NaN where none is known. The
+    features of a transaction rest on those that came before it in the log, of times up to its own: what comes later,
+    even with an earlier or the same time, does not change them. So equal times are ordered as the log orders them (a
+    log written in the order of time and transaction id thus keeps the order of ids), and how the log is cut into
+    batches does not matter. A transaction ``HORIZON_MS`` or more older than its user's newest is not kept and sees
+    nothing but itself.
     """
 
     def __init__(self, layout: FeatureLayout = BASE_LAYOUT) -> None:
@@ -81,7 +83,8 @@ class UserState:
         return features
 
     def read(self, users: Hashes, times: Int64s, amounts: Int64s, stored: Int64s | None = None) -> Matrix:
-        """The features that each transaction would get if it were the next to be applied, alone. Changes nothing. Shape (n, k)."""
+        """The features that each transaction would get if it were the next to be applied, alone. Changes nothing. Shape
+        (n, k)."""
         everything = self._own(times, amounts, stored)
         features = np.full((len(users), self.width), np.nan)
         known = np.flatnonzero(users != NOBODY)
@@ -96,11 +99,14 @@ class UserState:
             start, end = self._pool.start[rows], self._pool.end[rows]
             position = search_after(self._pool.columns[_TIME], start, end, own[_TIME])
             features[at] = self._windows(start, position, own)
-            features[at, _MAX_AT] = self._greatest(rows, start, position, own[_TIME], own[_AMOUNT], position == end)[0] / 100.0
+            features[at, _MAX_AT] = (
+                self._greatest(rows, start, position, own[_TIME], own[_AMOUNT], position == end)[0] / 100.0
+            )
         return features
 
     def taken_late(self) -> tuple[int, int]:
-        """Transactions applied since this was asked last that were older than their user's newest: up to ``LATENESS_MS``, and more."""
+        """Transactions applied since this was asked last that were older than their user's newest: up to
+        ``LATENESS_MS``, and more."""
         counts = self._late, self._too_late
         self._late = self._too_late = 0
         return counts
@@ -110,8 +116,12 @@ class UserState:
         lengths, columns = self._pool.live()
         n = len(self._index)
         return {
-            "users": self._index.ids.copy(), "lengths": lengths, "times": columns[_TIME],
-            "amounts": columns[_AMOUNT], "max_value": self._max_value[:n].copy(), "max_time": self._max_time[:n].copy(),
+            "users": self._index.ids.copy(),
+            "lengths": lengths,
+            "times": columns[_TIME],
+            "amounts": columns[_AMOUNT],
+            "max_value": self._max_value[:n].copy(),
+            "max_time": self._max_time[:n].copy(),
             **{f"stored_{number}": column for number, column in enumerate(columns[2:_BEFORE])},
         }
 
@@ -170,11 +180,14 @@ class UserState:
         return features
 
     def _windows(self, start: Int64s, position: Int64s, own: list[Int64s]) -> Matrix:
-        """All features but the greatest amount, of transactions that come right after the entries ``start .. position - 1``."""
+        """All features but the greatest amount, of transactions that come right after the entries ``start .. position -
+        1``."""
         stamps, amounts, before = (self._pool.columns[at] for at in (_TIME, _AMOUNT, _BEFORE))
         times = own[_TIME]
         n = len(times)
-        low = search_after(stamps, np.tile(start, 3), np.tile(position, 3), (times - WINDOWS_MS[:, None]).ravel()).reshape(3, n)
+        low = search_after(
+            stamps, np.tile(start, 3), np.tile(position, 3), (times - WINDOWS_MS[:, None]).ravel()
+        ).reshape(3, n)
         last = np.maximum(position - 1, 0)
         through = before[last] + amounts[last]
         earlier = np.where(low < position, through - before[np.minimum(low, last)], 0)
@@ -225,13 +238,17 @@ class UserState:
             known, since = self._max_value[rows], self._max_time[rows]
             matters = ~in_order & (t > newest[among] - LONGEST_MS) & (own >= known)
             self._max_value[rows] = np.where(in_order, value, np.where(matters, own, known))
-            self._max_time[rows] = np.where(in_order, when, np.where(matters & (own > known), t, np.where(matters, np.maximum(since, t), since)))
+            self._max_time[rows] = np.where(
+                in_order, when, np.where(matters & (own > known), t, np.where(matters, np.maximum(since, t), since))
+            )
             newest[among] = np.maximum(newest[among], t)
         return result
 
-    def _greatest(self, rows: Int64s, start: Int64s, position: Int64s, times: Int64s, own: Int64s,
-                  in_order: NDArray[np.bool_]) -> tuple[Int64s, Int64s]:
-        """The greatest amount of ``(t - 30 d, t]`` with the latest time it occurred, looking through entries only where needed."""
+    def _greatest(
+        self, rows: Int64s, start: Int64s, position: Int64s, times: Int64s, own: Int64s, in_order: NDArray[np.bool_]
+    ) -> tuple[Int64s, Int64s]:
+        """The greatest amount of ``(t - 30 d, t]`` with the latest time it occurred, looking through entries only where
+        needed."""
         known, since = self._max_value[rows], self._max_time[rows]
         takes_own = in_order & (own >= known)
         value, when = np.where(takes_own, own, known), np.where(takes_own, times, since)

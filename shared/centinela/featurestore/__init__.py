@@ -1,7 +1,9 @@
-"""Feast on Centinela's terms [A]: its stores with event time kept, its definitions applied, served vectors pushed to it.
+"""Feast on Centinela's terms [A]: its stores with event time kept, its definitions applied, served vectors pushed to
+it.
 
-Feast's own metrics module turns prometheus_client to its multi-process mode, in this process where it comes first and, by two
-variables, in all that this process starts. Metrics here are each process's own: so it comes second, and the variables go.
+Feast's own metrics module turns prometheus_client to its multi-process mode, in this process where it comes first and,
+by two variables, in all that this process starts. Metrics here are each process's own: so it comes second, and the
+variables go.
 """
 
 import os

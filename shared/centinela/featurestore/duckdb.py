@@ -1,8 +1,8 @@
 """Feast's DuckDB offline store over the archive: every entity row comes back, ties are decided, layouts may differ [A].
 
 Feast's own reader knows the columns of the first file only, fails where no file is there yet, and decides between
-rows of one entity at one instant by chance. Here the columns are those of all files, an empty archive gives missing values,
-and of one entity's rows at one instant the last in the log counts, as in the online store.
+rows of one entity at one instant by chance. Here the columns are those of all files, an empty archive gives missing
+values, and of one entity's rows at one instant the last in the log counts, as in the online store.
 """
 
 from __future__ import annotations
@@ -40,8 +40,16 @@ class ArchiveDuckDBOfflineStore(DuckDBOfflineStore):
     """Reads ``FileSource`` paths (globs) of the archive's Parquet files."""
 
     @staticmethod
-    def get_historical_features(config: Any, feature_views: list[Any], feature_refs: list[str], entity_df: Any, registry: Any, project: str,
-                                full_feature_names: bool = False, filter_by_created_timestamp: bool = False) -> Any:
+    def get_historical_features(
+        config: Any,
+        feature_views: list[Any],
+        feature_refs: list[str],
+        entity_df: Any,
+        registry: Any,
+        project: str,
+        full_feature_names: bool = False,
+        filter_by_created_timestamp: bool = False,
+    ) -> Any:
         """For each row of *entity_df* the values as of its time, NaN where there are none within the TTL.
 
         A naive time is UTC.
@@ -52,44 +60,81 @@ class ArchiveDuckDBOfflineStore(DuckDBOfflineStore):
         if not isinstance(entity_df, pd.DataFrame):
             raise ValueError("entity_df has to be a DataFrame: this store has no tables of its own to query")
         entities, span = _in_utc(entity_df)
-        sources = {view.batch_source.name: (_keys(view), [feature.name for feature in view.features], _since(span, view.ttl))
-                   for view in feature_views}
+        sources = {
+            view.batch_source.name: (_keys(view), [feature.name for feature in view.features], _since(span, view.ttl))
+            for view in feature_views
+        }
 
         def read(source: Any, _repo_path: str) -> Table:
             keys, features, within = sources[source.name]
             return _archive(config, source, keys, _columns(source, features), within)
 
         return joins.get_historical_features_ibis(
-            config=config, feature_views=feature_views, feature_refs=feature_refs, entity_df=entities, registry=registry, project=project,
-            data_source_reader=read, data_source_writer=_write_data_source, full_feature_names=full_feature_names,
+            config=config,
+            feature_views=feature_views,
+            feature_refs=feature_refs,
+            entity_df=entities,
+            registry=registry,
+            project=project,
+            data_source_reader=read,
+            data_source_writer=_write_data_source,
+            full_feature_names=full_feature_names,
             staging_location=config.offline_store.staging_location,
             staging_location_endpoint_override=config.offline_store.staging_location_endpoint_override,
             filter_by_created_timestamp=filter_by_created_timestamp,
         )
 
     @staticmethod
-    def pull_latest_from_table_or_query(config: Any, data_source: Any, join_key_columns: list[str], feature_name_columns: list[str],
-                                        timestamp_field: str, created_timestamp_column: str | None, start_date: datetime,
-                                        end_date: datetime) -> Any:
+    def pull_latest_from_table_or_query(
+        config: Any,
+        data_source: Any,
+        join_key_columns: list[str],
+        feature_name_columns: list[str],
+        timestamp_field: str,
+        created_timestamp_column: str | None,
+        start_date: datetime,
+        end_date: datetime,
+    ) -> Any:
         """The newest row of each entity between the dates, for ``feast materialize``."""
         job = joins.pull_latest_from_table_or_query_ibis(
-            config=config, data_source=data_source, join_key_columns=join_key_columns, feature_name_columns=feature_name_columns,
-            timestamp_field=timestamp_field, created_timestamp_column=created_timestamp_column, start_date=start_date, end_date=end_date,
-            data_source_reader=_reader(config, join_key_columns, feature_name_columns), data_source_writer=_write_data_source,
+            config=config,
+            data_source=data_source,
+            join_key_columns=join_key_columns,
+            feature_name_columns=feature_name_columns,
+            timestamp_field=timestamp_field,
+            created_timestamp_column=created_timestamp_column,
+            start_date=start_date,
+            end_date=end_date,
+            data_source_reader=_reader(config, join_key_columns, feature_name_columns),
+            data_source_writer=_write_data_source,
             staging_location=config.offline_store.staging_location,
             staging_location_endpoint_override=config.offline_store.staging_location_endpoint_override,
         )
         return _by_feature_names(job, data_source)
 
     @staticmethod
-    def pull_all_from_table_or_query(config: Any, data_source: Any, join_key_columns: list[str], feature_name_columns: list[str],
-                                     timestamp_field: str, created_timestamp_column: str | None = None,
-                                     start_date: datetime | None = None, end_date: datetime | None = None) -> Any:
+    def pull_all_from_table_or_query(
+        config: Any,
+        data_source: Any,
+        join_key_columns: list[str],
+        feature_name_columns: list[str],
+        timestamp_field: str,
+        created_timestamp_column: str | None = None,
+        start_date: datetime | None = None,
+        end_date: datetime | None = None,
+    ) -> Any:
         """All rows between the dates, of one entity at one instant the last; for ``feast materialize``."""
         job = joins.pull_all_from_table_or_query_ibis(
-            config=config, data_source=data_source, join_key_columns=join_key_columns, feature_name_columns=feature_name_columns,
-            timestamp_field=timestamp_field, created_timestamp_column=created_timestamp_column, start_date=start_date, end_date=end_date,
-            data_source_reader=_reader(config, join_key_columns, feature_name_columns), data_source_writer=_write_data_source,
+            config=config,
+            data_source=data_source,
+            join_key_columns=join_key_columns,
+            feature_name_columns=feature_name_columns,
+            timestamp_field=timestamp_field,
+            created_timestamp_column=created_timestamp_column,
+            start_date=start_date,
+            end_date=end_date,
+            data_source_reader=_reader(config, join_key_columns, feature_name_columns),
+            data_source_writer=_write_data_source,
             staging_location=config.offline_store.staging_location,
             staging_location_endpoint_override=config.offline_store.staging_location_endpoint_override,
         )
@@ -101,7 +146,8 @@ def _reader(config: Any, keys: list[str], columns: list[str]) -> Callable[[Any, 
 
 
 def _archive(config: Any, source: Any, keys: Sequence[str], columns: Sequence[str], within: Span | None) -> Table:
-    """The rows of *source* that name their entity, by the columns of the archive; within *within* (both ends included)."""
+    """The rows of *source* that name their entity, by the columns of the archive; within *within* (both ends
+    included)."""
     time = source.timestamp_field
     path = str(Path(config.repo_path or ".") / config.offline_store.root / source.path)
     if not glob.glob(path):
@@ -117,7 +163,8 @@ def _archive(config: Any, source: Any, keys: Sequence[str], columns: Sequence[st
 
 
 def _by_feature_names(job: Any, source: Any) -> Any:
-    """Materialization renames by the mapping of the view's push source, which has none; so *job* does it by that of *source*."""
+    """Materialization renames by the mapping of the view's push source, which has none; so *job* does it by that of
+    *source*."""
     job.table = job.table.rename({new: old for old, new in source.field_mapping.items() if old in job.table.columns})
     return job
 

@@ -35,10 +35,12 @@ def reaching(*errors: type[Exception]) -> Iterator[None]:
 
 
 class ExpiringReads(OnlineStore):
-    """Mixin before a Feast online store: what is older than the view's TTL reads as not found, as does an entity row without a key.
+    """Mixin before a Feast online store: what is older than the view's TTL reads as not found, as does an entity row
+    without a key.
 
-    Views are read one by one, each with its own TTL. The age counts from ``clock``, or, where the store is configured with ``ttl_clock: event`` (a replay of last year's
-    transactions), from the greatest event time ever written to the view.
+    Views are read one by one, each with its own TTL. The age counts from ``clock``, or, where the store is configured
+    with ``ttl_clock: event`` (a replay of last year's transactions), from the greatest event time ever written to the
+    view.
     """
 
     clock: Clock = SystemClock()
@@ -51,12 +53,16 @@ class ExpiringReads(OnlineStore):
         """*rows* with event times as they were written, where the store's own reads round them."""
         return rows
 
-    def online_read(self, config: Any, table: Any, entity_keys: list[Any], requested_features: list[str] | None = None) -> Rows:
+    def online_read(
+        self, config: Any, table: Any, entity_keys: list[Any], requested_features: list[str] | None = None
+    ) -> Rows:
         wanted = None if requested_features is None else list(requested_features)
         rows = super().online_read(config, table, entity_keys, wanted)  # type: ignore[safe-super]
         return without_expired(self.exact_times(config, table, entity_keys, rows), table.ttl, self._now(config, table))
 
-    async def online_read_async(self, config: Any, table: Any, entity_keys: list[Any], requested_features: list[str] | None = None) -> Rows:
+    async def online_read_async(
+        self, config: Any, table: Any, entity_keys: list[Any], requested_features: list[str] | None = None
+    ) -> Rows:
         wanted = None if requested_features is None else list(requested_features)
         rows = await super().online_read_async(config, table, entity_keys, wanted)
         return without_expired(self.exact_times(config, table, entity_keys, rows), table.ttl, self._now(config, table))
@@ -64,7 +70,9 @@ class ExpiringReads(OnlineStore):
     def _read_features_per_fv(self, config: Any, grouped_refs: Any, join_key_values: Any, *rest: Any) -> None:
         OnlineStore._read_features_per_fv(self, config, grouped_refs, _with_a_key(join_key_values), *rest)
 
-    async def _read_features_per_fv_async(self, config: Any, grouped_refs: Any, join_key_values: Any, *rest: Any) -> None:
+    async def _read_features_per_fv_async(
+        self, config: Any, grouped_refs: Any, join_key_values: Any, *rest: Any
+    ) -> None:
         await OnlineStore._read_features_per_fv_async(self, config, grouped_refs, _with_a_key(join_key_values), *rest)
 
     def _now(self, config: Any, table: Any) -> datetime:
@@ -76,4 +84,7 @@ class ExpiringReads(OnlineStore):
 def _with_a_key(join_key_values: dict[str, list[Any]]) -> dict[str, list[Any]]:
     """Feast stumbles over a row whose key is None; it is looked up under the empty text, which names nobody."""
     nobody = Value(string_val="")
-    return {name: [value if value.WhichOneof("val") else nobody for value in values] for name, values in join_key_values.items()}
+    return {
+        name: [value if value.WhichOneof("val") else nobody for value in values]
+        for name, values in join_key_values.items()
+    }

@@ -25,7 +25,8 @@ def instant_of(us: int) -> datetime:
 
 
 def newest_of_each(rows: Iterable[tuple[Key, int, Row]]) -> dict[Key, tuple[int, Row]]:
-    """Of the rows of each key, ``(key, event time, row)``, that with the greatest event time; of equal ones the last."""
+    """Of the rows of each key, ``(key, event time, row)``, that with the greatest event time; of equal ones the
+    last."""
     newest: dict[Key, tuple[int, Row]] = {}
     for key, at, row in rows:
         if key not in newest or at >= newest[key][0]:
@@ -34,9 +35,13 @@ def newest_of_each(rows: Iterable[tuple[Key, int, Row]]) -> dict[Key, tuple[int,
 
 
 def without_expired(rows: Sequence[Read[Values]], ttl: timedelta | None, now: datetime) -> list[Read[Values]]:
-    """*rows*, ``(event time, values)`` each, with ``(None, None)`` for what is older than *ttl* at *now* or was never there.
+    """*rows*, ``(event time, values)`` each, with ``(None, None)`` for what is older than *ttl* at *now* or was never
+    there.
 
     A row exactly *ttl* old is served, as by Feast's offline join. No *ttl*, or one of zero, never expires.
     """
     least = now - ttl if ttl else EPOCH
-    return [(None, None) if at is None or values is None or at == EPOCH or at < least else (at, values) for at, values in rows]
+    return [
+        (None, None) if at is None or values is None or at == EPOCH or at < least else (at, values)
+        for at, values in rows
+    ]

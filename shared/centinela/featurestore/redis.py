@@ -1,7 +1,7 @@
 """Feast's Redis online store, with event time kept: no write of an older value, no read of an expired one [A].
 
-The layout in Redis is Feast's own. The comparison and the write of an entity are one script on the server, so that two writers
-cannot overtake each other between them.
+The layout in Redis is Feast's own. The comparison and the write of an entity are one script on the server, so that two
+writers cannot overtake each other between them.
 """
 
 from __future__ import annotations
@@ -21,7 +21,13 @@ from centinela.featurestore.expiring import ExpiringReads, TtlClock, reaching, t
 from centinela.featurestore.instants import instant_of, microseconds, newest_of_each
 
 Write = tuple[Any, dict[str, Any], datetime, datetime | None]
-AWAY = (exceptions.ConnectionError, exceptions.TimeoutError, exceptions.ReadOnlyError, exceptions.OutOfMemoryError, exceptions.ClusterDownError)
+AWAY = (
+    exceptions.ConnectionError,
+    exceptions.TimeoutError,
+    exceptions.ReadOnlyError,
+    exceptions.OutOfMemoryError,
+    exceptions.ClusterDownError,
+)
 
 _WRITE_UNLESS_OLDER = """
 local function instant(bytes)
@@ -47,20 +53,25 @@ redis.call('HSET', KEYS[1], unpack(ARGV, 2))
 if tonumber(ARGV[1]) > 0 then redis.call('EXPIRE', KEYS[1], ARGV[1]) end
 return 1
 """
-"""ARGV: seconds until the key expires (0: never), then fields and values; the first is the event time, a protobuf Timestamp."""
+"""ARGV: seconds until the key expires (0: never), then fields and values; the first is the event time, a protobuf
+Timestamp."""
 
 
 class EventTimeRedisOnlineStoreConfig(RedisOnlineStoreConfig):
     """Configuration in ``feature_store.yaml``: as for Feast's ``redis``, and ``ttl_clock`` (see ``ExpiringReads``)."""
 
-    type: Literal["centinela.featurestore.redis.EventTimeRedisOnlineStore"] = "centinela.featurestore.redis.EventTimeRedisOnlineStore"  # type: ignore[assignment]
+    type: Literal["centinela.featurestore.redis.EventTimeRedisOnlineStore"] = (
+        "centinela.featurestore.redis.EventTimeRedisOnlineStore"  # type: ignore[assignment]
+    )
     ttl_clock: TtlClock = Field(default_factory=ttl_clock_of_environment, validate_default=True)
 
 
 class EventTimeRedisOnlineStore(ExpiringReads, RedisOnlineStore):
     """Any number of processes write and read."""
 
-    def online_write_batch(self, config: Any, table: Any, data: list[Write], progress: Callable[[int], Any] | None) -> None:
+    def online_write_batch(
+        self, config: Any, table: Any, data: list[Write], progress: Callable[[int], Any] | None
+    ) -> None:
         """Write each entity's newest row of *data*, unless a newer one is stored.
 
         Raises:
@@ -74,7 +85,9 @@ class EventTimeRedisOnlineStore(ExpiringReads, RedisOnlineStore):
         if progress:
             progress(len(data))
 
-    async def online_write_batch_async(self, config: Any, table: Any, data: list[Write], progress: Callable[[int], Any] | None) -> None:
+    async def online_write_batch_async(
+        self, config: Any, table: Any, data: list[Write], progress: Callable[[int], Any] | None
+    ) -> None:
         """Like ``online_write_batch``."""
         commands = _Commands(config, table, data)
         client = await self._get_client_async(config.online_store)
@@ -105,15 +118,31 @@ class _Commands:
         view = _versioned_fv_name(table, config)
         version = config.entity_key_serialization_version
         expires = config.online_store.key_ttl_seconds or 0
-        self._newest = newest_of_each((_redis_key(config.project, row[0], version), microseconds(row[2]), row) for row in data)
+        self._newest = newest_of_each(
+            (_redis_key(config.project, row[0], version), microseconds(row[2]), row) for row in data
+        )
         self._greatest = max((at for at, _ in self._newest.values()), default=0)
         self._commands: list[tuple[Any, ...]] = [
-            ("EVAL", _WRITE_UNLESS_OLDER, 1, key, expires, f"_ts:{view}", _timestamp(at),
-             *(part for name, value in row[1].items() for part in (_mmh3(f"{view}:{name}"), value.SerializeToString())))
+            (
+                "EVAL",
+                _WRITE_UNLESS_OLDER,
+                1,
+                key,
+                expires,
+                f"_ts:{view}",
+                _timestamp(at),
+                *(
+                    part
+                    for name, value in row[1].items()
+                    for part in (_mmh3(f"{view}:{name}"), value.SerializeToString())
+                ),
+            )
             for key, (at, row) in self._newest.items()
         ]
         if data:
-            self._commands.append(("EVAL", _WRITE_UNLESS_OLDER, 1, _newest_key(config), 0, f"_ts:{view}", _timestamp(self._greatest)))
+            self._commands.append(
+                ("EVAL", _WRITE_UNLESS_OLDER, 1, _newest_key(config), 0, f"_ts:{view}", _timestamp(self._greatest))
+            )
 
     def __iter__(self) -> Any:
         return iter(self._commands)

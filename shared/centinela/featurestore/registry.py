@@ -1,4 +1,5 @@
-"""Feast's registry in a file, replaced as a whole [A]: Feast's own writes in place, and who reads meanwhile gets a half."""
+"""Feast's registry in a file, replaced as a whole [A]: Feast's own writes in place, and who reads meanwhile gets a
+half."""
 
 from __future__ import annotations
 

@@ -19,7 +19,8 @@ FOLDER = "feast"
 
 
 def open_store(repo: Path, data_dir: Path, redis: str | None = None) -> FeatureStore:
-    """Feast's own store object, on the registry, the archive and (where *redis* is None) the online file below *data_dir*.
+    """Feast's own store object, on the registry, the archive and (where *redis* is None) the online file below
+    *data_dir*.
 
     Args:
         repo: Folder with ``feature_store.yaml`` and ``redis.yaml``.
@@ -27,7 +28,9 @@ def open_store(repo: Path, data_dir: Path, redis: str | None = None) -> FeatureS
     """
     data = data_dir.expanduser().absolute()
     text = (repo / (REDIS if redis else LOCAL)).read_text()
-    values = yaml.safe_load(Template(text).safe_substitute(os.environ, CENTINELA_DATA_DIR=data, CENTINELA_FEAST_REDIS=redis or ""))
+    values = yaml.safe_load(
+        Template(text).safe_substitute(os.environ, CENTINELA_DATA_DIR=data, CENTINELA_FEAST_REDIS=redis or "")
+    )
     values["registry"]["path"] = str(data / FOLDER / "registry.db")
     values["offline_store"]["root"] = str(data)
     if not redis:
@@ -42,7 +45,9 @@ def apply(store: FeatureStore, repo: Path, data_dir: Path) -> None:
     folder = data_dir.expanduser().absolute() / FOLDER
     folder.mkdir(parents=True, exist_ok=True)
     kinds = (Entity, FeatureView, FeatureService, DataSource)
-    definitions: list[Any] = [value for value in runpy.run_path(str(repo / DEFINITIONS)).values() if isinstance(value, kinds)]
+    definitions: list[Any] = [
+        value for value in runpy.run_path(str(repo / DEFINITIONS)).values() if isinstance(value, kinds)
+    ]
     with (folder / ".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         store.apply(definitions)

@@ -1,7 +1,7 @@
 """Feast's sqlite online store, with event time kept: no write of an older value, no read of an expired one [A].
 
-Feast's tables stay as they are. Beside them one table holds each entity's event time to the microsecond (Feast's own column
-holds seconds); it is written in the same sqlite transaction as the values.
+Feast's tables stay as they are. Beside them one table holds each entity's event time to the microsecond (Feast's own
+column holds seconds); it is written in the same sqlite transaction as the values.
 """
 
 from __future__ import annotations
@@ -33,14 +33,18 @@ DO UPDATE SET event_us = excluded.event_us WHERE excluded.event_us >= event_us""
 class EventTimeSqliteOnlineStoreConfig(SqliteOnlineStoreConfig):
     """Configuration in ``feature_store.yaml``: ``path`` of the file, and ``ttl_clock`` (see ``ExpiringReads``)."""
 
-    type: Literal["centinela.featurestore.sqlite.EventTimeSqliteOnlineStore"] = "centinela.featurestore.sqlite.EventTimeSqliteOnlineStore"  # type: ignore[assignment]
+    type: Literal["centinela.featurestore.sqlite.EventTimeSqliteOnlineStore"] = (
+        "centinela.featurestore.sqlite.EventTimeSqliteOnlineStore"  # type: ignore[assignment]
+    )
     ttl_clock: TtlClock = Field(default_factory=ttl_clock_of_environment, validate_default=True)
 
 
 class EventTimeSqliteOnlineStore(ExpiringReads, SqliteOnlineStore):
     """One file, in WAL mode: one process writes while others read."""
 
-    def online_write_batch(self, config: Any, table: Any, data: list[Write], progress: Callable[[int], Any] | None) -> None:
+    def online_write_batch(
+        self, config: Any, table: Any, data: list[Write], progress: Callable[[int], Any] | None
+    ) -> None:
         """Write each entity's newest row of *data*, unless a newer one is stored.
 
         Raises:
@@ -48,7 +52,7 @@ class EventTimeSqliteOnlineStore(ExpiringReads, SqliteOnlineStore):
         """
         with reaching(sqlite3.OperationalError):
             for first in range(0, len(data), _AT_ONCE):
-                self._write(config, table, data[first:first + _AT_ONCE])
+                self._write(config, table, data[first : first + _AT_ONCE])
         if progress:
             progress(len(data))
 
@@ -58,11 +62,20 @@ class EventTimeSqliteOnlineStore(ExpiringReads, SqliteOnlineStore):
     def exact_times(self, config: Any, table: Any, entity_keys: list[Any], rows: Rows) -> Rows:
         keys = [_key(config, entity_key) for entity_key in entity_keys]
         times = self._times(config, table, keys)
-        return [(instant_of(times[key]) if values is not None and key in times else at, values)
-                for key, (at, values) in zip(keys, rows, strict=True)]
+        return [
+            (instant_of(times[key]) if values is not None and key in times else at, values)
+            for key, (at, values) in zip(keys, rows, strict=True)
+        ]
 
-    def update(self, config: Any, tables_to_delete: Sequence[Any], tables_to_keep: Sequence[Any], entities_to_delete: Sequence[Any],
-               entities_to_keep: Sequence[Any], partial: bool) -> None:
+    def update(
+        self,
+        config: Any,
+        tables_to_delete: Sequence[Any],
+        tables_to_keep: Sequence[Any],
+        entities_to_delete: Sequence[Any],
+        entities_to_keep: Sequence[Any],
+        partial: bool,
+    ) -> None:
         """Make and drop tables as Feast does; a dropped view's event times go with it."""
         with reaching(sqlite3.OperationalError):
             connection = self._get_conn(config)
@@ -88,11 +101,10 @@ class EventTimeSqliteOnlineStore(ExpiringReads, SqliteOnlineStore):
         connection, view = self._get_conn(config), _view(config, table)
         found: dict[bytes, int] = {}
         for first in range(0, len(keys), _AT_ONCE):
-            some = keys[first:first + _AT_ONCE]
+            some = keys[first : first + _AT_ONCE]
             marks = ",".join("?" * len(some))
-            found.update(connection.execute(
-                f"SELECT entity_key, event_us FROM centinela_event_times WHERE view = ? AND entity_key IN ({marks})", (view, *some),  # noqa: S608
-            ).fetchall())
+            query = f"SELECT entity_key, event_us FROM centinela_event_times WHERE view = ? AND entity_key IN ({marks})"  # noqa: S608
+            found.update(connection.execute(query, (view, *some)).fetchall())
         return found
 
     def _get_conn(self, config: Any) -> sqlite3.Connection:
@@ -126,5 +138,7 @@ def _view(config: Any, table: Any) -> str:
 
 
 def _key(config: Any, entity_key: Any) -> bytes:
-    key: bytes = serialize_entity_key(entity_key, entity_key_serialization_version=config.entity_key_serialization_version)
+    key: bytes = serialize_entity_key(
+        entity_key, entity_key_serialization_version=config.entity_key_serialization_version
+    )
     return key

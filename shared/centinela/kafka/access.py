@@ -50,7 +50,11 @@ class Access:
         if self.encrypted:
             options["ssl_context"] = self.context()
         if self.mechanism is not None:
-            options |= {"sasl_mechanism": self.mechanism, "sasl_plain_username": self.user, "sasl_plain_password": self.password}
+            options |= {
+                "sasl_mechanism": self.mechanism,
+                "sasl_plain_username": self.user,
+                "sasl_plain_password": self.password,
+            }
         return options
 
     def librdkafka(self) -> dict[str, Any]:
@@ -61,7 +65,10 @@ class Access:
             if self.cafile is not None:
                 options["ssl.ca.location"] = str(self.cafile)
             if self.certificate is not None:
-                options |= {"ssl.certificate.location": str(self.certificate[0]), "ssl.key.location": str(self.certificate[1])}
+                options |= {
+                    "ssl.certificate.location": str(self.certificate[0]),
+                    "ssl.key.location": str(self.certificate[1]),
+                }
             if self.key_password is not None:
                 options["ssl.key.password"] = self.key_password
         if self.mechanism is not None:
@@ -98,27 +105,53 @@ def access(settings: Settings) -> Access:
     user = settings.kafka_sasl_username
     if sasl and not (user and password):
         raise InvalidAccess(
-            f"CENTINELA_KAFKA_SECURITY_PROTOCOL={protocol} needs CENTINELA_KAFKA_SASL_USERNAME, and CENTINELA_KAFKA_SASL_PASSWORD or _PASSWORD_FILE")
+            f"CENTINELA_KAFKA_SECURITY_PROTOCOL={protocol} needs CENTINELA_KAFKA_SASL_USERNAME, and"
+            " CENTINELA_KAFKA_SASL_PASSWORD or _PASSWORD_FILE"
+        )
     if not sasl and (user or password):
         raise InvalidAccess(
-            f"CENTINELA_KAFKA_SASL_USERNAME or its password is set, but CENTINELA_KAFKA_SECURITY_PROTOCOL={protocol} sends neither: set SASL_SSL")
+            f"CENTINELA_KAFKA_SASL_USERNAME or its password is set, but CENTINELA_KAFKA_SECURITY_PROTOCOL={protocol}"
+            " sends neither: set SASL_SSL"
+        )
     encrypted = protocol.endswith("SSL")
-    files = {"CAFILE": settings.kafka_ssl_cafile, "CERTFILE": settings.kafka_ssl_certfile, "KEYFILE": settings.kafka_ssl_keyfile}
+    files = {
+        "CAFILE": settings.kafka_ssl_cafile,
+        "CERTFILE": settings.kafka_ssl_certfile,
+        "KEYFILE": settings.kafka_ssl_keyfile,
+    }
     if not encrypted and (named := [f"CENTINELA_KAFKA_SSL_{name}" for name, file in files.items() if file is not None]):
         raise InvalidAccess(
-            f"{', '.join(named)}: set, but CENTINELA_KAFKA_SECURITY_PROTOCOL={protocol} encrypts nothing: set {'SASL_SSL' if sasl else 'SSL'}")
-    if missing := [f"CENTINELA_KAFKA_SSL_{name}={file}" for name, file in files.items() if file is not None and not file.is_file()]:
+            f"{', '.join(named)}: set, but CENTINELA_KAFKA_SECURITY_PROTOCOL={protocol} encrypts nothing: set"
+            f" {'SASL_SSL' if sasl else 'SSL'}"
+        )
+    if missing := [
+        f"CENTINELA_KAFKA_SSL_{name}={file}" for name, file in files.items() if file is not None and not file.is_file()
+    ]:
         raise InvalidAccess(f"no such file: {', '.join(missing)}")
     if (settings.kafka_ssl_certfile is None) != (settings.kafka_ssl_keyfile is None):
-        raise InvalidAccess("CENTINELA_KAFKA_SSL_CERTFILE and CENTINELA_KAFKA_SSL_KEYFILE are set together or not at all")
+        raise InvalidAccess(
+            "CENTINELA_KAFKA_SSL_CERTFILE and CENTINELA_KAFKA_SSL_KEYFILE are set together or not at all"
+        )
     if sasl and settings.kafka_sasl_mechanism == "PLAIN" and not encrypted and not settings.insecure:
         raise InvalidAccess(
-            "SASL_PLAINTEXT with PLAIN sends the password for anybody to read: set CENTINELA_KAFKA_SECURITY_PROTOCOL=SASL_SSL or a SCRAM "
-            "mechanism, or CENTINELA_INSECURE=true where something else keeps others out")
-    certificate = (settings.kafka_ssl_certfile, settings.kafka_ssl_keyfile) if settings.kafka_ssl_certfile and settings.kafka_ssl_keyfile else None
+            "SASL_PLAINTEXT with PLAIN sends the password for anybody to read: set"
+            " CENTINELA_KAFKA_SECURITY_PROTOCOL=SASL_SSL or a SCRAM mechanism, or CENTINELA_INSECURE=true where"
+            " something else keeps others out"
+        )
+    certificate = (
+        (settings.kafka_ssl_certfile, settings.kafka_ssl_keyfile)
+        if settings.kafka_ssl_certfile and settings.kafka_ssl_keyfile
+        else None
+    )
     made = Access(
-        settings.kafka_bootstrap_servers, protocol, settings.kafka_sasl_mechanism if sasl else None, user if sasl else None, password,
-        settings.kafka_ssl_cafile, certificate, settings.kafka_ssl_key_password.get_secret_value() if settings.kafka_ssl_key_password else None,
+        settings.kafka_bootstrap_servers,
+        protocol,
+        settings.kafka_sasl_mechanism if sasl else None,
+        user if sasl else None,
+        password,
+        settings.kafka_ssl_cafile,
+        certificate,
+        settings.kafka_ssl_key_password.get_secret_value() if settings.kafka_ssl_key_password else None,
         settings.kafka_ssl_check_hostname,
     )
     made.context()

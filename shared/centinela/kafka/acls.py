@@ -43,11 +43,19 @@ class Rule(NamedTuple):
     prefixed: bool = False
 
 
-def _rules(reads: Iterable[Topic] = (), writes: Iterable[Topic] = (), letters: Iterable[Topic] = (), others: Iterable[Rule] = ()) -> tuple[Rule, ...]:
+def _rules(
+    reads: Iterable[Topic] = (),
+    writes: Iterable[Topic] = (),
+    letters: Iterable[Topic] = (),
+    others: Iterable[Rule] = (),
+) -> tuple[Rule, ...]:
     """Reading or writing includes Describe, and Write on a topic includes being an idempotent producer."""
     read, written = {t.name for t in reads}, {t.name for t in writes} | {t.dlq for t in letters}
     operations: dict[str, tuple[Operation, ...]] = {
-        **dict.fromkeys(read - written, ("Read",)), **dict.fromkeys(written - read, ("Write",)), **dict.fromkeys(read & written, ("Read", "Write"))}
+        **dict.fromkeys(read - written, ("Read",)),
+        **dict.fromkeys(written - read, ("Write",)),
+        **dict.fromkeys(read & written, ("Read", "Write")),
+    }
     return (*(Rule("topic", name, allowed) for name, allowed in sorted(operations.items())), *others)
 
 
@@ -65,24 +73,54 @@ _READER = Rule("group", READERS, ("Describe",))
 RIGHTS: Final[Mapping[str, tuple[Rule, ...]]] = {
     "ingest": _rules(writes=[TRANSACTIONS, LABELS]),
     "stream": _rules(
-        [TRANSACTIONS, LABELS, TERMINAL_ACTIVITY, MODEL_EVENTS], [PREDICTIONS, FEATURE_PANES, TERMINAL_ACTIVITY, MODEL_EVENTS], [TRANSACTIONS],
-        [_group(STREAM_GROUP), _READER, _transactions("predictor-", prefixed=True)]),
-    "gateway": _rules([TRANSACTIONS, PREDICTIONS, LABELS, TERMINAL_ACTIVITY, MODEL_EVENTS], [TRANSACTIONS, MODEL_EVENTS], (), [_READER]),
+        [TRANSACTIONS, LABELS, TERMINAL_ACTIVITY, MODEL_EVENTS],
+        [PREDICTIONS, FEATURE_PANES, TERMINAL_ACTIVITY, MODEL_EVENTS],
+        [TRANSACTIONS],
+        [_group(STREAM_GROUP), _READER, _transactions("predictor-", prefixed=True)],
+    ),
+    "gateway": _rules(
+        [TRANSACTIONS, PREDICTIONS, LABELS, TERMINAL_ACTIVITY, MODEL_EVENTS],
+        [TRANSACTIONS, MODEL_EVENTS],
+        (),
+        [_READER],
+    ),
     "drift": _rules(
-        [FEATURE_PANES, LABELS, MODEL_EVENTS], [DRIFT_REPORTS, RETRAIN_REQUESTS], [FEATURE_PANES, LABELS, MODEL_EVENTS], [_group("centinela-drift")]),
+        [FEATURE_PANES, LABELS, MODEL_EVENTS],
+        [DRIFT_REPORTS, RETRAIN_REQUESTS],
+        [FEATURE_PANES, LABELS, MODEL_EVENTS],
+        [_group("centinela-drift")],
+    ),
     "trainer": _rules(
-        [RETRAIN_REQUESTS, PREDICTIONS, LABELS], [MODEL_EVENTS], [RETRAIN_REQUESTS], [_group("trainer"), _transactions("trainer")]),
+        [RETRAIN_REQUESTS, PREDICTIONS, LABELS],
+        [MODEL_EVENTS],
+        [RETRAIN_REQUESTS],
+        [_group("trainer"), _transactions("trainer")],
+    ),
     "archive": _rules([PREDICTIONS, LABELS], (), [PREDICTIONS, LABELS], [_group("archive")]),
     "registry-watcher": _rules([MODEL_EVENTS], [MODEL_EVENTS]),
     "feast": _rules([PREDICTIONS], (), [PREDICTIONS], [_group("feast")]),
     "operator": (
-        *(Rule("topic", t.name, ("Read", "Create", "DescribeConfigs", *(("Write",) if t in (TRANSACTIONS, LABELS, RETRAIN_REQUESTS) else ())))
-          for t in CATALOGUE),
+        *(
+            Rule(
+                "topic",
+                t.name,
+                (
+                    "Read",
+                    "Create",
+                    "DescribeConfigs",
+                    *(("Write",) if t in (TRANSACTIONS, LABELS, RETRAIN_REQUESTS) else ()),
+                ),
+            )
+            for t in CATALOGUE
+        ),
         *(Rule("topic", t.dlq, ("Read", "Write", "Create", "DescribeConfigs")) for t in WITH_DLQ),
-        _transactions(OPERATORS), _READER, Rule("group", STREAM_GROUP, ("Describe",)),
+        _transactions(OPERATORS),
+        _READER,
+        Rule("group", STREAM_GROUP, ("Describe",)),
     ),
 }
-"""Per service the rules that its user needs. ``operator``: who makes topics, replays, redrives dead letters and asks for training."""
+"""Per service the rules that its user needs. ``operator``: who makes topics, replays, redrives dead letters and asks
+for training."""
 
 
 def commands(service: str, principal: str, bootstrap_servers: str) -> list[str]:
@@ -92,13 +130,16 @@ def commands(service: str, principal: str, bootstrap_servers: str) -> list[str]:
         allowed = " ".join(f"--operation {operation}" for operation in rule.operations)
 
         prefixed = " --resource-pattern-type prefixed" if rule.prefixed else ""
-        lines.append(f"kafka-acls.sh --bootstrap-server {bootstrap_servers} --command-config admin.properties --add --allow-principal "
-                     f"'{principal}' {allowed} --{rule.resource} '{rule.name}'{prefixed}")
+        lines.append(
+            f"kafka-acls.sh --bootstrap-server {bootstrap_servers} --command-config admin.properties --add"
+            f" --allow-principal '{principal}' {allowed} --{rule.resource} '{rule.name}'{prefixed}"
+        )
     return lines
 
 
 def create(settings: Settings, principals: Mapping[str, str]) -> int:
-    """Allow each service of *principals* (service to principal, ``User:...``) what it needs; how many entries that took.
+    """Allow each service of *principals* (service to principal, ``User:...``) what it needs; how many entries that
+    took.
 
     Raises:
         AccessRefused: The user of *settings* may not change the brokers' rights.
@@ -117,13 +158,28 @@ def create(settings: Settings, principals: Mapping[str, str]) -> int:
 
 
 def _entries(rules: Sequence[Rule], principal: str) -> list[ACL]:
-    kinds = {"topic": ResourceType.TOPIC, "group": ResourceType.GROUP, "transactional-id": ResourceType.TRANSACTIONAL_ID}
+    kinds = {
+        "topic": ResourceType.TOPIC,
+        "group": ResourceType.GROUP,
+        "transactional-id": ResourceType.TRANSACTIONAL_ID,
+    }
     operations = {
-        "Read": ACLOperation.READ, "Write": ACLOperation.WRITE, "Describe": ACLOperation.DESCRIBE, "Create": ACLOperation.CREATE,
+        "Read": ACLOperation.READ,
+        "Write": ACLOperation.WRITE,
+        "Describe": ACLOperation.DESCRIBE,
+        "Create": ACLOperation.CREATE,
         "DescribeConfigs": ACLOperation.DESCRIBE_CONFIGS,
     }
     return [
-        ACL(principal, "*", operations[operation], ACLPermissionType.ALLOW,
-            ResourcePattern(kinds[rule.resource], rule.name, PatternType.PREFIXED if rule.prefixed else PatternType.LITERAL))
-        for rule in rules for operation in rule.operations
+        ACL(
+            principal,
+            "*",
+            operations[operation],
+            ACLPermissionType.ALLOW,
+            ResourcePattern(
+                kinds[rule.resource], rule.name, PatternType.PREFIXED if rule.prefixed else PatternType.LITERAL
+            ),
+        )
+        for rule in rules
+        for operation in rule.operations
     ]

@@ -24,7 +24,9 @@ def list_rights(services: Services = None) -> None:
     table = Table("service", "resource", Column("name", no_wrap=True), "operations")
     for service in _known(services):
         for rule in acls.RIGHTS[service]:
-            table.add_row(service, rule.resource, rule.name + ("*" if rule.prefixed else ""), ", ".join(rule.operations))
+            table.add_row(
+                service, rule.resource, rule.name + ("*" if rule.prefixed else ""), ", ".join(rule.operations)
+            )
             service = ""
     Console().print(table)
 

@@ -46,18 +46,23 @@ class TopicFinding(NamedTuple):
     details: tuple[str, ...] = ()
 
 
-def specifications(settings: Settings, topics: Iterable[Topic] = CATALOGUE, dlqs: Iterable[Topic] = WITH_DLQ) -> list[TopicSpec]:
+def specifications(
+    settings: Settings, topics: Iterable[Topic] = CATALOGUE, dlqs: Iterable[Topic] = WITH_DLQ
+) -> list[TopicSpec]:
     """Every topic of the catalogue and its dead letters, by *settings*.
 
-    Writes need two in-sync replicas where there are three or more, so that one broker may be away without losing anything.
+    Writes need two in-sync replicas where there are three or more, so that one broker may be away without losing
+    anything.
     """
     common = {"min.insync.replicas": "2" if settings.replication_factor >= 3 else "1"}
     specs = [
-        TopicSpec(t.name, t.partitions or settings.partitions, settings.replication_factor, common | t.config) for t in topics
+        TopicSpec(t.name, t.partitions or settings.partitions, settings.replication_factor, common | t.config)
+        for t in topics
     ]
     letters = {"cleanup.policy": "delete", "retention.ms": str(DLQ_RETENTION_DAYS * DAY_MS)}
     return specs + [
-        TopicSpec(t.dlq, t.partitions or settings.partitions, settings.replication_factor, common | letters) for t in dlqs
+        TopicSpec(t.dlq, t.partitions or settings.partitions, settings.replication_factor, common | letters)
+        for t in dlqs
     ]
 
 
@@ -74,7 +79,8 @@ def compare(specs: Sequence[TopicSpec], states: Mapping[str, TopicState]) -> lis
         if state.replication != spec.replication:
             details.append(f"{state.replication} replicas, not {spec.replication}")
         details += [
-            f"{name}={state.config.get(name, '?')}, not {value}" for name, value in sorted(spec.config.items())
+            f"{name}={state.config.get(name, '?')}, not {value}"
+            for name, value in sorted(spec.config.items())
             if state.config.get(name) != value
         ]
         findings.append(TopicFinding(spec.name, "differs" if details else "ok", tuple(details)))
@@ -82,7 +88,8 @@ def compare(specs: Sequence[TopicSpec], states: Mapping[str, TopicState]) -> lis
 
 
 class TopicAdmin:
-    """Administers topics on the brokers of *settings*. Every call raises ``DependencyUnavailable`` where they do not answer."""
+    """Administers topics on the brokers of *settings*. Every call raises ``DependencyUnavailable`` where they do not
+    answer."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -102,12 +109,18 @@ class TopicAdmin:
             return []
         new = [NewTopic(s.name, s.partitions, s.replication, topic_configs=dict(s.config)) for s in missing]
         timeout_ms = int(timeout_s * 1000)
-        answer = self._run(lambda client: client.create_topics(new, timeout_ms=timeout_ms, raise_errors=False), timeout_s)
+        answer = self._run(
+            lambda client: client.create_topics(new, timeout_ms=timeout_ms, raise_errors=False), timeout_s
+        )
         for topic in answer["topics"]:
             error = kafka_errors.for_code(topic["error_code"])
             if error not in {kafka_errors.NoError, kafka_errors.TopicAlreadyExistsError}:
-                raise CentinelaError(f"topic {topic['name']} was refused: {topic.get('error_message') or error.__name__}")
-        self._run(lambda client: client.wait_for_topics([s.name for s in missing], timeout_ms=timeout_ms), timeout_s + 1)
+                raise CentinelaError(
+                    f"topic {topic['name']} was refused: {topic.get('error_message') or error.__name__}"
+                )
+        self._run(
+            lambda client: client.wait_for_topics([s.name for s in missing], timeout_ms=timeout_ms), timeout_s + 1
+        )
         return [s.name for s in missing]
 
     def check(self, specs: Sequence[TopicSpec] | None = None) -> list[TopicFinding]:
@@ -119,16 +132,28 @@ class TopicAdmin:
         """The state of those topics of *specs* that exist, with the configuration that *specs* name."""
         found = self._run(lambda client: _allowed(client.describe_topics([s.name for s in specs])))
         shapes = {
-            topic["name"]: (len(topic["partitions"]), min((len(p["replica_nodes"]) for p in topic["partitions"]), default=0))
-            for topic in found if topic["error_code"] == 0
+            topic["name"]: (
+                len(topic["partitions"]),
+                min((len(p["replica_nodes"]) for p in topic["partitions"]), default=0),
+            )
+            for topic in found
+            if topic["error_code"] == 0
         }
         if not shapes:
             return {}
         wanted = {s.name: s.config for s in specs}
         resources = [ConfigResource("TOPIC", name) for name in shapes if wanted[name]]
-        configs = self._run(lambda client: client.describe_configs(resources, config_filter="all"))["topic"] if resources else {}
+        configs = (
+            self._run(lambda client: client.describe_configs(resources, config_filter="all"))["topic"]
+            if resources
+            else {}
+        )
         return {
-            name: TopicState(partitions, replication, {key: str(configs[name][key]["value"]) for key in wanted[name] if key in configs[name]})
+            name: TopicState(
+                partitions,
+                replication,
+                {key: str(configs[name][key]["value"]) for key in wanted[name] if key in configs[name]},
+            )
             for name, (partitions, replication) in shapes.items()
         }
 
@@ -140,7 +165,9 @@ class TopicAdmin:
         """
         [found] = self._run(lambda client: _allowed(client.describe_topics([topic])))
         if found["error_code"] != 0:
-            raise DependencyUnavailable(f"topic {topic} does not exist: run `centinela topics create`", dependency="kafka")
+            raise DependencyUnavailable(
+                f"topic {topic} does not exist: run `centinela topics create`", dependency="kafka"
+            )
         return TopicIdentity(str(found["topic_id"]), len(found["partitions"]))
 
     def close(self) -> None:
@@ -165,6 +192,8 @@ class TopicAdmin:
 
 def _allowed(found: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Descriptions of topics, where none of them was refused."""
-    if refused := [str(topic["name"]) for topic in found if topic["error_code"] == kafka_errors.TopicAuthorizationFailedError.errno]:
+    if refused := [
+        str(topic["name"]) for topic in found if topic["error_code"] == kafka_errors.TopicAuthorizationFailedError.errno
+    ]:
         raise kafka_errors.TopicAuthorizationFailedError(", ".join(refused))
     return found

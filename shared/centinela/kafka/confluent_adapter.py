@@ -21,28 +21,44 @@ from centinela.kafka.refusals import REFUSALS, no_answer
 _new = tuple.__new__
 """Makes a ``Record`` at half the price of calling it; here that is a hundred thousand times a second."""
 _FETCH_BYTES = 128 * 1024
-"""Of one partition at a time: compressed, the default of 1 MB is days of event time, and a backlog is to be read evenly."""
+"""Of one partition at a time: compressed, the default of 1 MB is days of event time, and a backlog is to be read
+evenly."""
 
 
 class ConfluentConsumer:
     """``Consumer`` of the port; see there for what each call promises.
 
-    New partitions are paused inside librdkafka until their assignment was taken. Closing in the middle of a rebalance can
-    block librdkafka for good (its issues 4527, 4884), so ``close`` has a deadline.
+    New partitions are paused inside librdkafka until their assignment was taken. Closing in the middle of a rebalance
+    can block librdkafka for good (its issues 4527, 4884), so ``close`` has a deadline.
     """
 
     supports_pause = True
 
-    def __init__(self, brokers: str | Access, group: str | None, start: Literal["earliest", "latest"] = "earliest",
-                 instance_id: str | None = None, limits: Limits = LIMITS, client: Callable[[dict[str, Any]], RdConsumer] = RdConsumer) -> None:
+    def __init__(
+        self,
+        brokers: str | Access,
+        group: str | None,
+        start: Literal["earliest", "latest"] = "earliest",
+        instance_id: str | None = None,
+        limits: Limits = LIMITS,
+        client: Callable[[dict[str, Any]], RdConsumer] = RdConsumer,
+    ) -> None:
         self._group, self._start, self._limits = group, start, limits
         config = common_config(brokers, limits) | {
-            "group.id": group or READERS, "enable.auto.commit": False, "enable.auto.offset.store": False,
-            "auto.offset.reset": start, "isolation.level": "read_committed", "enable.partition.eof": True,
-            "partition.assignment.strategy": "cooperative-sticky", "allow.auto.create.topics": False, "fetch.wait.max.ms": 200,
+            "group.id": group or READERS,
+            "enable.auto.commit": False,
+            "enable.auto.offset.store": False,
+            "auto.offset.reset": start,
+            "isolation.level": "read_committed",
+            "enable.partition.eof": True,
+            "partition.assignment.strategy": "cooperative-sticky",
+            "allow.auto.create.topics": False,
+            "fetch.wait.max.ms": 200,
             "max.partition.fetch.bytes": _FETCH_BYTES,
-            "fetch.error.backoff.ms": 20, "session.timeout.ms": int(limits.session_s * 1000),
-            "heartbeat.interval.ms": int(limits.heartbeat_s * 1000), "max.poll.interval.ms": int(limits.max_poll_s * 1000),
+            "fetch.error.backoff.ms": 20,
+            "session.timeout.ms": int(limits.session_s * 1000),
+            "heartbeat.interval.ms": int(limits.heartbeat_s * 1000),
+            "max.poll.interval.ms": int(limits.max_poll_s * 1000),
             "error_cb": self._on_error,
         }
         if instance_id is not None:
@@ -61,7 +77,9 @@ class ConfluentConsumer:
 
     def subscribe(self, topics: Collection[str]) -> None:
         with mapped_errors():
-            self._client.subscribe(list(topics), on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_lost)
+            self._client.subscribe(
+                list(topics), on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_lost
+            )
 
     def assign(self, partitions: Collection[TopicPartition]) -> None:
         start = OFFSET_BEGINNING if self._start == "earliest" else OFFSET_END
@@ -159,7 +177,9 @@ class ConfluentConsumer:
         if not self._owned >= set(offsets):
             raise TransactionAborted("the partitions are no longer assigned to this consumer")
         with mapped_errors():
-            done = self._client.commit(offsets=[RdPartition(*p, offset) for p, offset in offsets.items()], asynchronous=False)
+            done = self._client.commit(
+                offsets=[RdPartition(*p, offset) for p, offset in offsets.items()], asynchronous=False
+            )
             for partition in done:
                 if partition.error is not None:
                     raise KafkaException(partition.error)
@@ -197,7 +217,15 @@ class ConfluentConsumer:
             if (error := message.error()) is None:
                 topic, number, offset = message.topic(), message.partition(), message.offset()
                 headers = message.headers()
-                record = (topic, number, offset, message.key(), message.value(), tuple(headers) if headers else (), message.timestamp()[1])
+                record = (
+                    topic,
+                    number,
+                    offset,
+                    message.key(),
+                    message.value(),
+                    tuple(headers) if headers else (),
+                    message.timestamp()[1],
+                )
                 into.append(_new(Record, record))
                 ends[topic, number] = offset + 1
             elif error.code() == KafkaError._PARTITION_EOF:

@@ -25,18 +25,34 @@ _ANY_PARTITION = -1
 
 def _config(brokers: str | Access, linger_ms: int, limits: Limits) -> dict[str, Any]:
     return common_config(brokers, limits) | {
-        "acks": "all", "enable.idempotence": True, "compression.type": "zstd", "linger.ms": linger_ms, "partitioner": "murmur2_random",
-        "message.max.bytes": MAX_REQUEST_BYTES, "queue.buffering.max.kbytes": QUEUE_BYTES // 1024,
-        "queue.buffering.max.messages": 500_000, "batch.size": MAX_REQUEST_BYTES, "allow.auto.create.topics": False,
+        "acks": "all",
+        "enable.idempotence": True,
+        "compression.type": "zstd",
+        "linger.ms": linger_ms,
+        "partitioner": "murmur2_random",
+        "message.max.bytes": MAX_REQUEST_BYTES,
+        "queue.buffering.max.kbytes": QUEUE_BYTES // 1024,
+        "queue.buffering.max.messages": 500_000,
+        "batch.size": MAX_REQUEST_BYTES,
+        "allow.auto.create.topics": False,
     }
 
 
-def _queue(client: RdProducer, record: Outgoing, deadline: float, on_delivery: Callable[..., None] | None = None) -> None:
+def _queue(
+    client: RdProducer, record: Outgoing, deadline: float, on_delivery: Callable[..., None] | None = None
+) -> None:
     """Hand *record* to librdkafka, waiting for room until *deadline* (monotonic) at most."""
     topic, value, key, headers, partition = record
     while True:
         try:
-            client.produce(topic, value, key, _ANY_PARTITION if partition is None else partition, on_delivery, headers=list(headers) or None)
+            client.produce(
+                topic,
+                value,
+                key,
+                _ANY_PARTITION if partition is None else partition,
+                on_delivery,
+                headers=list(headers) or None,
+            )
             return
         except BufferError:
             if time.monotonic() >= deadline:
@@ -95,7 +111,9 @@ class ConfluentProducer:
     def close(self) -> None:
         client, self._client = self._client, None
         if client is not None:
-            with suppress(KafkaException):  # of a client that failed for good; what it failed at was told by the call that did
+            with suppress(
+                KafkaException
+            ):  # of a client that failed for good; what it failed at was told by the call that did
                 client.flush(self._limits.request_s)
 
     def _alive(self) -> RdProducer:
@@ -107,14 +125,16 @@ class ConfluentProducer:
 class ConfluentTransactionalProducer:
     """``TransactionalProducer`` of the port. Consumers must be of this client too: the commit carries their membership.
 
-    librdkafka's own time-outs do not hold: with the broker gone, ``send_offsets_to_transaction`` may never return. So its
-    blocking calls run under a guard; a client that is stuck is left behind, and fenced by the next one's initialisation.
+    librdkafka's own time-outs do not hold: with the broker gone, ``send_offsets_to_transaction`` may never return. So
+    its blocking calls run under a guard; a client that is stuck is left behind, and fenced by the next one's
+    initialisation.
     """
 
     def __init__(self, brokers: str | Access, transactional_id: str, limits: Limits = LIMITS) -> None:
         self._limits = limits
         self._config = _config(brokers, 5, limits) | {
-            "transactional.id": transactional_id, "transaction.timeout.ms": int(limits.transaction_s * 1000),
+            "transactional.id": transactional_id,
+            "transaction.timeout.ms": int(limits.transaction_s * 1000),
             "delivery.timeout.ms": int(limits.commit_s * 1000),
         }
         self._client: RdProducer | None = None
@@ -212,7 +232,9 @@ class ConfluentTransactionalProducer:
             self._guard.close()
             self._guard = Guard("kafka-transaction")
             self._client, self._initialised, self._open = None, False, False
-            raise DependencyUnavailable("librdkafka does not return from a transaction's call", dependency="kafka") from stuck
+            raise DependencyUnavailable(
+                "librdkafka does not return from a transaction's call", dependency="kafka"
+            ) from stuck
 
     def _give_up(self, error: DependencyUnavailable) -> NoReturn:
         self._discard()

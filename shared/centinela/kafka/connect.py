@@ -14,8 +14,14 @@ if TYPE_CHECKING:
 Client = Literal["kafka-python", "confluent"]
 
 
-def consumer(settings: Settings, *, group: str | None, client: Client = "kafka-python", start: Literal["earliest", "latest"] = "earliest",
-             instance_id: str | None = None) -> Consumer:
+def consumer(
+    settings: Settings,
+    *,
+    group: str | None,
+    client: Client = "kafka-python",
+    start: Literal["earliest", "latest"] = "earliest",
+    instance_id: str | None = None,
+) -> Consumer:
     """A read_committed consumer with auto-commit off.
 
     Args:
@@ -43,8 +49,11 @@ def producer(settings: Settings, *, client: Client = "kafka-python", linger_ms: 
     return KafkaPythonProducer(access(settings), linger_ms)
 
 
-def transactional_producer(settings: Settings, *, transactional_id: str, client: Client = "kafka-python") -> TransactionalProducer:
-    """A transactional producer. *transactional_id* must be stable over restarts and belong to one running process only."""
+def transactional_producer(
+    settings: Settings, *, transactional_id: str, client: Client = "kafka-python"
+) -> TransactionalProducer:
+    """A transactional producer. *transactional_id* must be stable over restarts and belong to one running process
+    only."""
     if client == "confluent":
         from centinela.kafka.confluent_producers import ConfluentTransactionalProducer
 

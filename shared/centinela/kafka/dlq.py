@@ -45,11 +45,11 @@ class DeadLetterFlood(CentinelaError):
 def dead_letter(record: Record, reason: str, detail: str, *, at: datetime) -> Outgoing:
     """The record to write to ``<topic>-dlq``: key and value bytes as they came, the original headers, and the origin.
 
-    However large the record was (compressed, it may be larger than a producer takes), its letter can be written: a value is
-    cut to ``MAX_RECORD_BYTES`` and a key to ``KEY_BYTES``, and ``dlq.size`` and ``dlq.key_size`` then have their full sizes; of
-    headers past ``HEADER_BYTES`` only the count is kept, in ``dlq.headers_dropped``. What the record tells of earlier deaths
-    (``redrive.*``) stands first. A record of neither key nor value gets an empty value, and a header without a value an empty one: not
-    every client writes them otherwise.
+    However large the record was (compressed, it may be larger than a producer takes), its letter can be written: a
+    value is cut to ``MAX_RECORD_BYTES`` and a key to ``KEY_BYTES``, and ``dlq.size`` and ``dlq.key_size`` then have
+    their full sizes; of headers past ``HEADER_BYTES`` only the count is kept, in ``dlq.headers_dropped``. What the
+    record tells of earlier deaths (``redrive.*``) stands first. A record of neither key nor value gets an empty value,
+    and a header without a value an empty one: not every client writes them otherwise.
     """
     key, value = record.key, record.value
     if key is None and value is None:
@@ -60,8 +60,12 @@ def dead_letter(record: Record, reason: str, detail: str, *, at: datetime) -> Ou
     if len(headers) < len(originals):
         headers.append(("dlq.headers_dropped", b"%d" % (len(originals) - len(headers))))
     headers += [
-        ("dlq.reason", reason.encode()), ("dlq.detail", cut_text(detail)), ("dlq.topic", record.topic.encode()),
-        ("dlq.partition", b"%d" % record.partition), ("dlq.offset", b"%d" % record.offset), ("dlq.at", at.isoformat().encode()),
+        ("dlq.reason", reason.encode()),
+        ("dlq.detail", cut_text(detail)),
+        ("dlq.topic", record.topic.encode()),
+        ("dlq.partition", b"%d" % record.partition),
+        ("dlq.offset", b"%d" % record.offset),
+        ("dlq.at", at.isoformat().encode()),
     ]
     if value is not None and len(value) > MAX_RECORD_BYTES:
         headers.append(("dlq.size", b"%d" % len(value)))
@@ -118,6 +122,7 @@ class DeadLetterCap:
             self._dead -= old_dead
         if self._records >= self._min and self._dead > self._max_share * self._records:
             raise DeadLetterFlood(
-                f"{self._dead} of the last {self._records} records cannot be processed (at most {self._max_share:.0%} may). "
-                "Nothing of this batch was committed: look at the dead letters, then mend the producer or this service."
+                f"{self._dead} of the last {self._records} records cannot be processed (at most {self._max_share:.0%}"
+                " may). Nothing of this batch was committed: look at the dead letters, then mend the producer or this"
+                " service."
             )

@@ -31,13 +31,20 @@ Since = Annotated[str | None, typer.Option(help="Died at this time or later (ISO
 Until = Annotated[str | None, typer.Option(help="Died before this time.")]
 Source = Annotated[str | None, typer.Option(help="Where they came from: a file, or the `ce_source` of the event.")]
 Id = Annotated[str | None, typer.Option("--id", help="Transaction id.")]
-Letters = Annotated[list[str] | None, typer.Option("--letter", help="One letter, as topic:partition:offset; may be given several times.")]
+Letters = Annotated[
+    list[str] | None,
+    typer.Option("--letter", help="One letter, as topic:partition:offset; may be given several times."),
+]
 All = Annotated[bool, typer.Option("--all", help="All open letters: needed where no filter is given.")]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
-By = Annotated[str | None, typer.Option(help="Who does it, for the record; the user of this machine where it is not given.")]
+By = Annotated[
+    str | None, typer.Option(help="Who does it, for the record; the user of this machine where it is not given.")
+]
 
 
-def build_app(boxes: Callable[[Sequence[str]], LetterBox], producers: Callable[[], TransactionalProducer]) -> typer.Typer:
+def build_app(
+    boxes: Callable[[Sequence[str]], LetterBox], producers: Callable[[], TransactionalProducer]
+) -> typer.Typer:
     """The commands, on the DLQs that *boxes* opens and the transactions of what *producers* makes."""
     app = typer.Typer(help="Dead letters: look at them, put them back, or close them.", no_args_is_help=True)
 
@@ -46,7 +53,12 @@ def build_app(boxes: Callable[[Sequence[str]], LetterBox], producers: Callable[[
 
     @app.command("list")
     def list_letters(
-        topic: Topic = None, reason: Reason = None, partition: Partition = None, since: Since = None, until: Until = None, source: Source = None,
+        topic: Topic = None,
+        reason: Reason = None,
+        partition: Partition = None,
+        since: Since = None,
+        until: Until = None,
+        source: Source = None,
         transaction_id: Id = None,
         newest: Annotated[int, typer.Option(min=0, help="Open letters shown one by one, the newest first.")] = 10,
         as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of tables.")] = False,
@@ -58,22 +70,45 @@ def build_app(boxes: Callable[[Sequence[str]], LetterBox], producers: Callable[[
             typer.echo(json.dumps(summary))
             return
         console = Console()
-        counts = Table("topic", "reason", *(Column(name, justify="right") for name in ("open", "redriven", "dropped")), "newest")
+        counts = Table(
+            "topic", "reason", *(Column(name, justify="right") for name in ("open", "redriven", "dropped")), "newest"
+        )
         for row in summary["counts"]:
-            counts.add_row(row["topic"], row["reason"], *(f"{row[state]:,}" for state in ("open", "redriven", "dropped")), row["newest"])
+            counts.add_row(
+                row["topic"],
+                row["reason"],
+                *(f"{row[state]:,}" for state in ("open", "redriven", "dropped")),
+                row["newest"],
+            )
         console.print(counts)
         if summary["newest"]:
-            table = Table(Column("letter", no_wrap=True), "died at", "reason", "transaction", "source", "redrives", title="newest open letters")
+            table = Table(
+                Column("letter", no_wrap=True),
+                "died at",
+                "reason",
+                "transaction",
+                "source",
+                "redrives",
+                title="newest open letters",
+            )
             for row in summary["newest"]:
-                table.add_row(*(str(row[name] or "") for name in ("letter", "at", "reason", "transaction_id", "source", "redrives")))
+                table.add_row(
+                    *(
+                        str(row[name] or "")
+                        for name in ("letter", "at", "reason", "transaction_id", "source", "redrives")
+                    )
+                )
             console.print(table)
 
     @app.command()
     def show(
         letter: Annotated[str, typer.Argument(help="Its place, as `list` shows it: topic:partition:offset.")],
-        raw: Annotated[bool, typer.Option("--raw", help="Write the value's bytes as they are, nothing masked, and nothing else.")] = False,
+        raw: Annotated[
+            bool, typer.Option("--raw", help="Write the value's bytes as they are, nothing masked, and nothing else.")
+        ] = False,
     ) -> None:
-        """Show one letter: why it died, where it was, its headers, its value without card data, and what became of it."""
+        """Show one letter: why it died, where it was, its headers, its value without card data, and what became of
+        it."""
         [place] = _places([letter])
         box = boxes([place.topic])
         record = box.find(place)
@@ -84,18 +119,31 @@ def build_app(boxes: Callable[[Sequence[str]], LetterBox], producers: Callable[[
             sys.stdout.buffer.write(record.value or b"")
             return
         survey = box.survey(Filter(places=frozenset({place})))
-        typer.echo(json.dumps(description(record, survey, load_settings(Settings).log_salt), indent=2, ensure_ascii=False))
+        typer.echo(
+            json.dumps(description(record, survey, load_settings(Settings).log_salt), indent=2, ensure_ascii=False)
+        )
 
     @app.command()
     def redrive(
-        topic: Topic = None, reason: Reason = None, partition: Partition = None, since: Since = None, until: Until = None, source: Source = None,
-        transaction_id: Id = None, letter: Letters = None, everything: All = False, by: By = None, yes: Yes = False,
+        topic: Topic = None,
+        reason: Reason = None,
+        partition: Partition = None,
+        since: Since = None,
+        until: Until = None,
+        source: Source = None,
+        transaction_id: Id = None,
+        letter: Letters = None,
+        everything: All = False,
+        by: By = None,
+        yes: Yes = False,
         why: Annotated[str, typer.Option(help="What was mended, for the record.")] = "",
         limit: Annotated[int | None, typer.Option(min=1, help="Records at most.")] = None,
         dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and do nothing.")] = False,
     ) -> None:
         """Put records back on their topic, each once, with their history. Mend what refused them first."""
-        wanted = wanted_letters(topic, reason, partition, since, until, source, transaction_id, letter, everything=everything)
+        wanted = wanted_letters(
+            topic, reason, partition, since, until, source, transaction_id, letter, everything=everything
+        )
         box = box_of(topic)
         plan = box.plan(wanted, limit)
         for obstacle, count in sorted(plan.obstacles.items()):
@@ -106,7 +154,9 @@ def build_app(boxes: Callable[[Sequence[str]], LetterBox], producers: Callable[[
         for name, count in sorted(Counter(found.origin.topic for found in plan.redrive if found.origin).items()):
             typer.echo(f"{count:,} to {name}")
         if plan.answered:
-            typer.echo(f"{len(plan.answered):,} further letters of records that another letter puts back: they will be closed")
+            typer.echo(
+                f"{len(plan.answered):,} further letters of records that another letter puts back: they will be closed"
+            )
         if dry_run:
             return
         _confirm(f"Redrive {len(plan.redrive):,} records?", yes)
@@ -120,14 +170,26 @@ def build_app(boxes: Callable[[Sequence[str]], LetterBox], producers: Callable[[
     @app.command()
     def drop(
         why: Annotated[str, typer.Option(help="Why these records need no outcome, for the record.")],
-        topic: Topic = None, reason: Reason = None, partition: Partition = None, since: Since = None, until: Until = None, source: Source = None,
-        transaction_id: Id = None, letter: Letters = None, everything: All = False, by: By = None, yes: Yes = False,
+        topic: Topic = None,
+        reason: Reason = None,
+        partition: Partition = None,
+        since: Since = None,
+        until: Until = None,
+        source: Source = None,
+        transaction_id: Id = None,
+        letter: Letters = None,
+        everything: All = False,
+        by: By = None,
+        yes: Yes = False,
         dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and do nothing.")] = False,
     ) -> None:
-        """Close letters without putting anything back. The letters stay where they are; who closed them and why stands beside them."""
+        """Close letters without putting anything back. The letters stay where they are; who closed them and why stands
+        beside them."""
         if not why.strip():
             raise typer.BadParameter("say why", param_hint="--why")
-        wanted = wanted_letters(topic, reason, partition, since, until, source, transaction_id, letter, everything=everything)
+        wanted = wanted_letters(
+            topic, reason, partition, since, until, source, transaction_id, letter, everything=everything
+        )
         box = box_of(topic)
         letters = box.survey(wanted).open()
         for (name, cause), count in sorted(Counter((found.place.topic, found.reason) for found in letters).items()):
@@ -146,8 +208,18 @@ def build_app(boxes: Callable[[Sequence[str]], LetterBox], producers: Callable[[
     return app
 
 
-def wanted_letters(topic: str | None, reason: str | None, partition: int | None, since: str | None, until: str | None, source: str | None,
-                   transaction_id: str | None, letters: list[str] | None = None, *, everything: bool | None = None) -> Filter:
+def wanted_letters(
+    topic: str | None,
+    reason: str | None,
+    partition: int | None,
+    since: str | None,
+    until: str | None,
+    source: str | None,
+    transaction_id: str | None,
+    letters: list[str] | None = None,
+    *,
+    everything: bool | None = None,
+) -> Filter:
     """The filter that the options of a command say.
 
     Args:
@@ -156,7 +228,15 @@ def wanted_letters(topic: str | None, reason: str | None, partition: int | None,
     Raises:
         typer.BadParameter: A time or a place is none, or neither a filter nor ``--all`` was given.
     """
-    found = Filter(reason, partition, _instant(since, "--since"), _instant(until, "--until"), source, transaction_id, frozenset(_places(letters or [])))
+    found = Filter(
+        reason,
+        partition,
+        _instant(since, "--since"),
+        _instant(until, "--until"),
+        source,
+        transaction_id,
+        frozenset(_places(letters or [])),
+    )
     if everything is False and found.admits_all and topic is None:
         raise typer.BadParameter("name the letters by a filter, or say --all")
     return found
@@ -171,8 +251,14 @@ def summarise(survey: Survey, newest: int) -> dict[str, Any]:
         counts.setdefault(group, Counter())[survey.state(letter)] += 1
         last[group] = max(last.get(group, ""), _time(letter))
     rows = [
-        {"topic": topic, "reason": masked_text(reason), "open": states["open"], "redriven": states["redriven"], "dropped": states["dropped"],
-         "newest": last[topic, reason]}
+        {
+            "topic": topic,
+            "reason": masked_text(reason),
+            "open": states["open"],
+            "redriven": states["redriven"],
+            "dropped": states["dropped"],
+            "newest": last[topic, reason],
+        }
         for (topic, reason), states in sorted(counts.items(), key=lambda item: (-item[1]["open"], item[0]))
     ]
     latest = sorted(survey.open(), key=lambda letter: (_time(letter), letter.place), reverse=True)[:newest]
@@ -185,11 +271,26 @@ def description(record: Record, survey: Survey, salt: str) -> dict[str, Any]:
     headers = masked_headers(record.headers)
     closing = survey.closings.get(letter.place)
     return {
-        "letter": str(letter.place), "state": survey.state(letter), "reason": masked_text(letter.reason), "detail": headers.get("dlq.detail", ""),
-        "at": _time(letter), "position": str(letter.origin) if letter.origin else None, "source": masked_text(letter.source), "key": masked_key(record.key, salt),
+        "letter": str(letter.place),
+        "state": survey.state(letter),
+        "reason": masked_text(letter.reason),
+        "detail": headers.get("dlq.detail", ""),
+        "at": _time(letter),
+        "position": str(letter.origin) if letter.origin else None,
+        "source": masked_text(letter.source),
+        "key": masked_key(record.key, salt),
         "headers": {name: text for name, text in headers.items() if name != "redrive.history"},
-        "history": [{"reason": d.reason, "at": d.at, "position": d.place, "letter": d.letter, "redriven_at": d.redriven_at, "by": d.by}
-                    for d in history_of(record.headers)],
+        "history": [
+            {
+                "reason": d.reason,
+                "at": d.at,
+                "position": d.place,
+                "letter": d.letter,
+                "redriven_at": d.redriven_at,
+                "by": d.by,
+            }
+            for d in history_of(record.headers)
+        ],
         "closed": {"as": closing.kind, "by": closing.by, "why": closing.why, "at": closing.at} if closing else None,
         "value": masked_value(record.value, salt),
     }
@@ -203,8 +304,14 @@ _OBSTACLES = {
 
 
 def _row(letter: Letter) -> dict[str, Any]:
-    return {"letter": str(letter.place), "at": _time(letter), "reason": masked_text(letter.reason), "source": masked_text(letter.source),
-            "transaction_id": masked_text(letter.transaction_id) if letter.transaction_id else None, "redrives": letter.redrives}
+    return {
+        "letter": str(letter.place),
+        "at": _time(letter),
+        "reason": masked_text(letter.reason),
+        "source": masked_text(letter.source),
+        "transaction_id": masked_text(letter.transaction_id) if letter.transaction_id else None,
+        "redrives": letter.redrives,
+    }
 
 
 def _time(letter: Letter) -> str:
@@ -216,7 +323,10 @@ def _dlqs(topic: str | None) -> list[str]:
     if topic is not None:
         known = [name for name in known if name in (topic, topic + DLQ_SUFFIX)]
         if not known:
-            raise typer.BadParameter(f"no topic {topic} with dead letters; there are {', '.join(t.name for t in WITH_DLQ)}", param_hint="--topic")
+            raise typer.BadParameter(
+                f"no topic {topic} with dead letters; there are {', '.join(t.name for t in WITH_DLQ)}",
+                param_hint="--topic",
+            )
     return known
 
 

@@ -21,7 +21,9 @@ class FakeConsumer:
 
     supports_pause = True
 
-    def __init__(self, broker: FakeBroker, group: str | None = None, start: Literal["earliest", "latest"] = "earliest") -> None:
+    def __init__(
+        self, broker: FakeBroker, group: str | None = None, start: Literal["earliest", "latest"] = "earliest"
+    ) -> None:
         self.group, self.topics = group, frozenset[str]()
         self._broker, self._start = broker, start
         self._assignment: frozenset[TopicPartition] = frozenset()
@@ -49,7 +51,9 @@ class FakeConsumer:
         for partition in sorted(self._assignment - self._paused):
             if len(records) >= max_records:
                 break
-            found, self._positions[partition] = self._broker.fetch(partition, self.position(partition), max_records - len(records))
+            found, self._positions[partition] = self._broker.fetch(
+                partition, self.position(partition), max_records - len(records)
+            )
             records += found
         return records
 

@@ -72,15 +72,24 @@ class FakeBroker:
             raise DependencyUnavailable(f"topic {topic} does not exist", dependency="kafka")
         return TopicIdentity(self._ids[topic], self._counts[topic])
 
-    def append(self, topic: str, value: bytes | None, key: bytes | None = None, *, partition: int | None = None,
-               headers: tuple[tuple[str, bytes], ...] = ()) -> Record:
+    def append(
+        self,
+        topic: str,
+        value: bytes | None,
+        key: bytes | None = None,
+        *,
+        partition: int | None = None,
+        headers: tuple[tuple[str, bytes], ...] = (),
+    ) -> Record:
         """Write a record as somebody else would."""
         return self._write(Outgoing(topic, value, key, headers, partition), "committed")
 
     def records(self, topic: str) -> list[Record]:
         """What a read_committed reader of the whole *topic* gets, by partition, then offset."""
         return [
-            entry.record for partition in sorted(self.partitions(topic)) for entry in self._logs[partition][:self.stable_end(partition)]
+            entry.record
+            for partition in sorted(self.partitions(topic))
+            for entry in self._logs[partition][: self.stable_end(partition)]
             if entry.record is not None and entry.state == "committed"
         ]
 
@@ -169,7 +178,9 @@ class FakeBroker:
         partition = TopicPartition(written.topic, written.partition)
         return partition, self._logs[partition][-1]
 
-    def end_transaction(self, entries: Sequence[tuple[TopicPartition, Entry]], state: Literal["committed", "aborted"]) -> None:
+    def end_transaction(
+        self, entries: Sequence[tuple[TopicPartition, Entry]], state: Literal["committed", "aborted"]
+    ) -> None:
         """Decide the entries and write a marker to each of their partitions."""
         for _, entry in entries:
             entry.state = state

@@ -30,7 +30,8 @@ class Outcome:
 
 
 class Handler(Protocol):
-    """Records in, outcome out; ``InvalidRecord`` is for the handler to turn into a dead letter. See ``StatefulHandler``."""
+    """Records in, outcome out; ``InvalidRecord`` is for the handler to turn into a dead letter. See
+    ``StatefulHandler``."""
 
     def __call__(self, records: Sequence[Record]) -> Outcome:
         """Process *records*: in offset order within a partition, partitions mixed."""
@@ -40,8 +41,8 @@ class StatefulHandler:
     """A handler with state per partition: override what applies. Calls come from the loop's thread only.
 
     The life of a partition: ``on_assigned`` (restore) -> ``replay``* -> (``__call__`` -> ``on_committed``)* ->
-    ``on_revoked`` (snapshot) -> ``on_dropped``. A partition that was lost, or whose transaction was aborted, is dropped without
-    ``on_revoked``; after an abort ``on_assigned`` follows at once.
+    ``on_revoked`` (snapshot) -> ``on_dropped``. A partition that was lost, or whose transaction was aborted, is dropped
+    without ``on_revoked``; after an abort ``on_assigned`` follows at once.
     """
 
     waiting_for: str = "the handler is not ready"

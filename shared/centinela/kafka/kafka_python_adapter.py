@@ -1,8 +1,8 @@
 """The port's consumer on kafka-python (producers: ``kafka_python_producers``).
 
 Rebalance listeners run on the client's I/O loop, so they only set flags. Pausing is not offered: a paused partition can
-starve the others. After a broker's long silence the client's heartbeat can end for good, so that the group has forgotten a
-member that does not know it: commits that are refused again and again make the adapter join anew.
+starve the others. After a broker's long silence the client's heartbeat can end for good, so that the group has
+forgotten a member that does not know it: commits that are refused again and again make the adapter join anew.
 """
 
 from __future__ import annotations
@@ -30,7 +30,8 @@ from centinela.kafka.port import Rebalance, Record, TopicPartition
 _SLICE_MS = 50
 """How long a member of a group may not look for a rebalance."""
 _GROUP_FETCH_MS, _TABLE_FETCH_MS = 200, 500
-"""How long a broker waits for records: in a group, what came from one partition waits meanwhile for those that are empty."""
+"""How long a broker waits for records: in a group, what came from one partition waits meanwhile for those that are
+empty."""
 _ALLOWED_MS = 500
 _REFUSALS = 5
 
@@ -76,8 +77,14 @@ class KafkaPythonConsumer:
 
     supports_pause = False
 
-    def __init__(self, brokers: str | Access, group: str | None, start: Literal["earliest", "latest"] = "earliest",
-                 instance_id: str | None = None, limits: Limits = LIMITS) -> None:
+    def __init__(
+        self,
+        brokers: str | Access,
+        group: str | None,
+        start: Literal["earliest", "latest"] = "earliest",
+        instance_id: str | None = None,
+        limits: Limits = LIMITS,
+    ) -> None:
         self._brokers, self._group, self._start, self._instance_id = brokers, group, start, instance_id
         self._limits = limits
         self._flags = _Flags()
@@ -117,7 +124,8 @@ class KafkaPythonConsumer:
                     return []
                 return [
                     Record(r.topic, r.partition, r.offset, r.key, r.value, tuple(r.headers), r.timestamp)
-                    for batch in batches.values() for r in batch
+                    for batch in batches.values()
+                    for r in batch
                 ]
             if time.monotonic() >= deadline:
                 break
@@ -144,12 +152,16 @@ class KafkaPythonConsumer:
 
     def beginning_offsets(self, partitions: Collection[TopicPartition]) -> Mapping[TopicPartition, int]:
         with mapped_errors():
-            offsets = self._connection.get().beginning_offsets([KafkaPartition(*p) for p in partitions], timeout_ms=self._limits.request_ms)
+            offsets = self._connection.get().beginning_offsets(
+                [KafkaPartition(*p) for p in partitions], timeout_ms=self._limits.request_ms
+            )
         return {TopicPartition(*p): offset for p, offset in offsets.items()}
 
     def end_offsets(self, partitions: Collection[TopicPartition]) -> Mapping[TopicPartition, int]:
         with mapped_errors():
-            offsets = self._connection.get().end_offsets([KafkaPartition(*p) for p in partitions], timeout_ms=self._limits.request_ms)
+            offsets = self._connection.get().end_offsets(
+                [KafkaPartition(*p) for p in partitions], timeout_ms=self._limits.request_ms
+            )
         return {TopicPartition(*p): offset for p, offset in offsets.items()}
 
     def position(self, partition: TopicPartition) -> int:
@@ -212,17 +224,29 @@ class KafkaPythonConsumer:
 
     def _connect(self) -> KafkaConsumer:
         limits = self._limits
-        group = {} if self._group is None else {
-            "group_id": self._group, "group_instance_id": self._instance_id,
-            "session_timeout_ms": int(limits.session_s * 1000), "heartbeat_interval_ms": int(limits.heartbeat_s * 1000),
-            "max_poll_interval_ms": int(limits.max_poll_s * 1000),
-            "partition_assignment_strategy": [CooperativeStickyAssignor],
-        }
+        group = (
+            {}
+            if self._group is None
+            else {
+                "group_id": self._group,
+                "group_instance_id": self._instance_id,
+                "session_timeout_ms": int(limits.session_s * 1000),
+                "heartbeat_interval_ms": int(limits.heartbeat_s * 1000),
+                "max_poll_interval_ms": int(limits.max_poll_s * 1000),
+                "partition_assignment_strategy": [CooperativeStickyAssignor],
+            }
+        )
         with mapped_errors():
             client = KafkaConsumer(
-                **common_config(self._brokers, limits), **group, enable_auto_commit=False, isolation_level="read_committed",
-                auto_offset_reset=self._start, allow_auto_create_topics=False, fetch_max_wait_ms=_GROUP_FETCH_MS if group else _TABLE_FETCH_MS,
-                max_partition_fetch_bytes=4 * MAX_REQUEST_BYTES, metrics_enabled=False,
+                **common_config(self._brokers, limits),
+                **group,
+                enable_auto_commit=False,
+                isolation_level="read_committed",
+                auto_offset_reset=self._start,
+                allow_auto_create_topics=False,
+                fetch_max_wait_ms=_GROUP_FETCH_MS if group else _TABLE_FETCH_MS,
+                max_partition_fetch_bytes=4 * MAX_REQUEST_BYTES,
+                metrics_enabled=False,
             )
         self._heard_at = time.monotonic()
         if self._topics:
@@ -237,7 +261,9 @@ class KafkaPythonConsumer:
         self._flags.on_partitions_lost(lost)
         old = self._connection.drop()
         if old is not None:
-            threading.Thread(target=_close, args=(old, self._limits.request_ms), name="kafka-close", daemon=True).start()
+            threading.Thread(
+                target=_close, args=(old, self._limits.request_ms), name="kafka-close", daemon=True
+            ).start()
 
     def _assign(self, client: KafkaConsumer) -> None:
         partitions = [KafkaPartition(*p) for p in self._manual]

@@ -17,16 +17,23 @@ from centinela.kafka.limits import Limits
 from centinela.kafka.refusals import forbidden, no_answer, unknown
 
 STALE_MEMBER = (
-    kafka_errors.CommitFailedError, kafka_errors.IllegalGenerationError, kafka_errors.UnknownMemberIdError,
+    kafka_errors.CommitFailedError,
+    kafka_errors.IllegalGenerationError,
+    kafka_errors.UnknownMemberIdError,
     kafka_errors.RebalanceInProgressError,
 )
-_UNKNOWN = (kafka_errors.SaslAuthenticationFailedError, kafka_errors.UnsupportedSaslMechanismError, kafka_errors.IllegalSaslStateError)
+_UNKNOWN = (
+    kafka_errors.SaslAuthenticationFailedError,
+    kafka_errors.UnsupportedSaslMechanismError,
+    kafka_errors.IllegalSaslStateError,
+)
 _ASK_S, _ASK_EVERY_S = 2.0, 10.0
 TOO_LARGE = (kafka_errors.MessageSizeTooLargeError, kafka_errors.RecordListTooLargeError)
 
 
 class _Doubt:
-    """Finds out whether silence is a refusal. kafka-python cannot tell: a wrong password is one more lost connection to it.
+    """Finds out whether silence is a refusal. kafka-python cannot tell: a wrong password is one more lost connection to
+    it.
 
     So librdkafka asks once, at most every so often, and only where there is something to refuse: encryption or a user.
     """
@@ -57,7 +64,8 @@ def common_config(brokers: str | Access, limits: Limits) -> dict[str, Any]:
     _DOUBT.about(access)
     return access.kafka_python() | {
         "request_timeout_ms": limits.request_ms,
-        "bootstrap_timeout_ms": limits.request_ms, "retry_backoff_ms": int(limits.retry_backoff_s * 1000),
+        "bootstrap_timeout_ms": limits.request_ms,
+        "retry_backoff_ms": int(limits.retry_backoff_s * 1000),
         "reconnect_backoff_max_ms": int(limits.reconnect_max_s * 1000),
     }
 

@@ -1,7 +1,7 @@
 """The port's producers on kafka-python: idempotent, and transactional.
 
-Its queue has no bound, so the plain producer keeps the count. Its transaction calls wait without a time-out, so each runs
-under a deadline.
+Its queue has no bound, so the plain producer keeps the count. Its transaction calls wait without a time-out, so each
+runs under a deadline.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ from centinela.kafka.port import Consumer, Delivery, Outgoing, TopicPartition
 
 T = TypeVar("T")
 _OVERDUE = 1.2
-"""The client settles each record within ``delivery_s``. One that is still open after so many times that long is stuck: it waits for ever
-for a producer id, for instance, where every broker was killed while it asked for one."""
+"""The client settles each record within ``delivery_s``. One that is still open after so many times that long is stuck:
+it waits for ever for a producer id, for instance, where every broker was killed while it asked for one."""
 _log = structlog.get_logger(__name__)
 _FENCED = (kafka_errors.ProducerFencedError, kafka_errors.InvalidProducerEpochError)
 
@@ -46,14 +46,21 @@ class _Delivery:
 
 def _config(brokers: str | Access, linger_ms: int, limits: Limits) -> dict[str, Any]:
     return common_config(brokers, limits) | {
-        "acks": "all", "enable_idempotence": True, "compression_type": "zstd", "linger_ms": linger_ms, "batch_size": 128 * 1024,
-        "max_request_size": MAX_REQUEST_BYTES, "max_block_ms": limits.request_ms, "allow_auto_create_topics": False,
+        "acks": "all",
+        "enable_idempotence": True,
+        "compression_type": "zstd",
+        "linger_ms": linger_ms,
+        "batch_size": 128 * 1024,
+        "max_request_size": MAX_REQUEST_BYTES,
+        "max_block_ms": limits.request_ms,
+        "allow_auto_create_topics": False,
         "metrics_enabled": False,
     }
 
 
 class KafkaPythonProducer:
-    """``Producer`` of the port. A client that leaves a record open is replaced: what it still held is not acknowledged, and may be sent again."""
+    """``Producer`` of the port. A client that leaves a record open is replaced: what it still held is not acknowledged,
+    and may be sent again."""
 
     def __init__(self, brokers: str | Access, linger_ms: int = 5, limits: Limits = LIMITS) -> None:
         self._limits = limits
@@ -107,12 +114,16 @@ class KafkaPythonProducer:
             oldest = next(iter(self._open.values()), None)
             if oldest is None or time.monotonic() - oldest[0] <= _OVERDUE * self._limits.delivery_s:
                 return
-            _log.warning("producer.replaced", open_records=len(self._open), oldest_s=round(time.monotonic() - oldest[0], 1))
+            _log.warning(
+                "producer.replaced", open_records=len(self._open), oldest_s=round(time.monotonic() - oldest[0], 1)
+            )
             self._open.clear()
             self._queued = 0
             self._room.notify_all()
         if (client := self._connection.drop()) is not None:
-            threading.Thread(target=_close, args=(client, self._limits.request_s), name="kafka-close", daemon=True).start()
+            threading.Thread(
+                target=_close, args=(client, self._limits.request_s), name="kafka-close", daemon=True
+            ).start()
 
     def _settle(self, number: int, result: object) -> None:
         if isinstance(result, BaseException):
@@ -127,12 +138,14 @@ class KafkaPythonProducer:
 
 
 class KafkaPythonTransactionalProducer:
-    """``TransactionalProducer`` of the port. Consumers must be of this client too: the commit carries their membership."""
+    """``TransactionalProducer`` of the port. Consumers must be of this client too: the commit carries their
+    membership."""
 
     def __init__(self, brokers: str | Access, transactional_id: str, limits: Limits = LIMITS) -> None:
         self._limits = limits
         self._config = _config(brokers, 5, limits) | {
-            "transactional_id": transactional_id, "transaction_timeout_ms": int(limits.transaction_s * 1000),
+            "transactional_id": transactional_id,
+            "transaction_timeout_ms": int(limits.transaction_s * 1000),
             "delivery_timeout_ms": int(limits.commit_s * 1000),
         }
         self._producer: KafkaProducer | None = None
@@ -213,7 +226,9 @@ class KafkaPythonTransactionalProducer:
 
     def _discard(self) -> None:
         if self._producer is not None:
-            threading.Thread(target=_close, args=(self._take(), self._limits.commit_s + 1.0), name="kafka-close", daemon=True).start()
+            threading.Thread(
+                target=_close, args=(self._take(), self._limits.commit_s + 1.0), name="kafka-close", daemon=True
+            ).start()
 
     def _take(self) -> KafkaProducer:
         producer, self._producer, self._initialised, self._open = self._producer, None, False, False
@@ -247,7 +262,8 @@ class KafkaPythonTransactionalProducer:
 
 
 def _close(producer: KafkaProducer, timeout_s: float) -> None:
-    """A producer ends only after its last record was delivered or timed out; told to end sooner, it leaves its thread behind."""
+    """A producer ends only after its last record was delivered or timed out; told to end sooner, it leaves its thread
+    behind."""
     with suppress(kafka_errors.KafkaError):
         producer.close(timeout=timeout_s)
 

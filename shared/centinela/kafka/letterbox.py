@@ -1,8 +1,8 @@
 """Reads the dead letters, puts records back where they came from, and closes letters: each exactly once.
 
-A redrive writes the record and the letter's closing in one transaction of the id ``TRANSACTIONAL_ID``, and reads what is closed only
-after it fenced every earlier holder of that id. So a crash leaves both or neither, and of two redrives at a time one ends with
-``ProducerFenced``, having written nothing that the other does not see.
+A redrive writes the record and the letter's closing in one transaction of the id ``TRANSACTIONAL_ID``, and reads what
+is closed only after it fenced every earlier holder of that id. So a crash leaves both or neither, and of two redrives
+at a time one ends with ``ProducerFenced``, having written nothing that the other does not see.
 """
 
 from __future__ import annotations
@@ -38,7 +38,8 @@ _POLL_S = 0.2
 
 @dataclass(frozen=True)
 class Filter:
-    """Which letters are meant; None admits all. *partition* is the one that the record was in, *since* <= time of death < *until*."""
+    """Which letters are meant; None admits all. *partition* is the one that the record was in, *since* <= time of death
+    < *until*."""
 
     reason: str | None = None
     partition: int | None = None
@@ -55,17 +56,25 @@ class Filter:
     def admits(self, letter: Letter) -> bool:
         """Whether *letter* is meant."""
         partition = letter.origin.partition if letter.origin is not None else letter.place.partition
-        in_time = letter.at is not None and (self.since is None or letter.at >= self.since) and (self.until is None or letter.at < self.until)
+        in_time = (
+            letter.at is not None
+            and (self.since is None or letter.at >= self.since)
+            and (self.until is None or letter.at < self.until)
+        )
         return (
-            self.reason in (None, letter.reason) and self.partition in (None, partition) and self.source in (None, letter.source)
-            and self.transaction_id in (None, letter.transaction_id) and (not self.places or letter.place in self.places)
+            self.reason in (None, letter.reason)
+            and self.partition in (None, partition)
+            and self.source in (None, letter.source)
+            and self.transaction_id in (None, letter.transaction_id)
+            and (not self.places or letter.place in self.places)
             and (in_time or (self.since is None and self.until is None))
         )
 
 
 @dataclass
 class Survey:
-    """The letters that a filter admits, and what became of them. ``answered``: origins put back, and by which letter."""
+    """The letters that a filter admits, and what became of them. ``answered``: origins put back, and by which
+    letter."""
 
     letters: dict[Place, Letter] = field(default_factory=dict)
     closings: dict[Place, Closing] = field(default_factory=dict)
@@ -82,7 +91,8 @@ class Survey:
 
 
 class Plan(NamedTuple):
-    """Of the open letters: which to redrive, which to close because another letter's redrive answers them, and which cannot be."""
+    """Of the open letters: which to redrive, which to close because another letter's redrive answers them, and which
+    cannot be."""
 
     redrive: list[Letter]
     answered: dict[Place, Place]
@@ -112,7 +122,9 @@ class LetterBox:
         batch: Letters in one transaction at most.
     """
 
-    def __init__(self, reader: Callable[[], Consumer], topics: Sequence[str], clock: Clock, *, batch: int = BATCH) -> None:
+    def __init__(
+        self, reader: Callable[[], Consumer], topics: Sequence[str], clock: Clock, *, batch: int = BATCH
+    ) -> None:
         self._reader, self._topics, self._clock, self._batch = reader, list(topics), clock, batch
 
     def survey(self, wanted: Filter) -> Survey:
@@ -137,7 +149,10 @@ class LetterBox:
         reader = self._reader()
         try:
             partition = TopicPartition(place.topic, place.partition)
-            if partition not in reader.partitions_of(place.topic) or place.offset >= reader.end_offsets([partition])[partition]:
+            if (
+                partition not in reader.partitions_of(place.topic)
+                or place.offset >= reader.end_offsets([partition])[partition]
+            ):
                 return None
             reader.assign([partition])
             reader.seek(partition, place.offset)
@@ -150,7 +165,9 @@ class LetterBox:
         """What ``redrive`` would do now. Writes nothing and fences nobody."""
         return Plan.of(self.survey(wanted), limit)
 
-    def redrive(self, producer: TransactionalProducer, wanted: Filter, *, by: str, why: str = "", limit: int | None = None) -> Plan:
+    def redrive(
+        self, producer: TransactionalProducer, wanted: Filter, *, by: str, why: str = "", limit: int | None = None
+    ) -> Plan:
         """Put the records of the open letters that *wanted* admits back; what was done. At most *limit* records.
 
         Raises:
@@ -173,12 +190,15 @@ class LetterBox:
         return plan
 
     def drop(self, producer: TransactionalProducer, wanted: Filter, *, by: str, why: str) -> int:
-        """Close the open letters that *wanted* admits without putting anything back; how many. Raises as ``redrive``."""
+        """Close the open letters that *wanted* admits without putting anything back; how many. Raises as
+        ``redrive``."""
         producer.init()
         letters = self.survey(wanted).open()
         for start in range(0, len(letters), self._batch):
-            part = letters[start:start + self._batch]
-            self._commit(producer, [closing_record(letter, "dropped", by=by, why=why, at=self._clock.now()) for letter in part])
+            part = letters[start : start + self._batch]
+            self._commit(
+                producer, [closing_record(letter, "dropped", by=by, why=why, at=self._clock.now()) for letter in part]
+            )
         return len(letters)
 
     def _commit(self, producer: TransactionalProducer, out: Sequence[Outgoing]) -> None:

@@ -1,7 +1,8 @@
 """What a letter says, what became of it, and the record that a redrive makes of it [P].
 
-A letter is never changed or deleted by an operator: a *closing* beside it, in its own partition, says that it was redriven or
-dropped, by whom and when. A redriven record carries its history in ``redrive.*`` headers, which stay with it if it dies again.
+A letter is never changed or deleted by an operator: a *closing* beside it, in its own partition, says that it was
+redriven or dropped, by whom and when. A redriven record carries its history in ``redrive.*`` headers, which stay with
+it if it dies again.
 """
 
 from __future__ import annotations
@@ -59,7 +60,8 @@ class Death(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Letter(NamedTuple):
-    """What the headers of a dead letter say. *origin* None: the record never was in a topic, or its headers do not tell."""
+    """What the headers of a dead letter say. *origin* None: the record never was in a topic, or its headers do not
+    tell."""
 
     place: Place
     reason: str
@@ -81,7 +83,8 @@ class Letter(NamedTuple):
 
 
 class Closing(NamedTuple):
-    """What became of the letter at *letter*. *answered_by*: the letter whose redrive put the record back (often itself)."""
+    """What became of the letter at *letter*. *answered_by*: the letter whose redrive put the record back (often
+    itself)."""
 
     letter: Place
     kind: Kind
@@ -112,8 +115,13 @@ def letter_of(record: Record) -> Letter:
     """What *record*, a dead letter, says."""
     said = _texts(record.headers)
     return Letter(
-        Place.of(record), said.get("dlq.reason", "unknown"), _instant(said.get("dlq.at", "")), _origin(said),
-        said.get("dlq.source") or said.get("ce_source", ""), transaction_id(record.value), redrive_count(record.headers),
+        Place.of(record),
+        said.get("dlq.reason", "unknown"),
+        _instant(said.get("dlq.at", "")),
+        _origin(said),
+        said.get("dlq.source") or said.get("ce_source", ""),
+        transaction_id(record.value),
+        redrive_count(record.headers),
         not CUT_HEADERS.isdisjoint(said) or len(record.value or b"") > MAX_RECORD_BYTES,
     )
 
@@ -134,13 +142,28 @@ def closing_of(record: Record) -> Closing | None:
         answered_by = Place.parse(said[_ANSWERED_BY]) if _ANSWERED_BY in said else letter
     except (KeyError, ValueError):
         return None
-    return Closing(letter, kind, said.get("dlq.by", ""), said.get("dlq.why", ""), said.get("dlq.at", ""), _origin(said), answered_by)  # type: ignore[arg-type]
+    return Closing(
+        letter,
+        kind,  # type: ignore[arg-type]
+        said.get("dlq.by", ""),
+        said.get("dlq.why", ""),
+        said.get("dlq.at", ""),
+        _origin(said),
+        answered_by,
+    )
 
 
-def closing_record(letter: Letter, kind: Kind, *, by: str, why: str, at: datetime, answered_by: Place | None = None) -> Outgoing:
+def closing_record(
+    letter: Letter, kind: Kind, *, by: str, why: str, at: datetime, answered_by: Place | None = None
+) -> Outgoing:
     """The record that closes *letter*, for the letter's own partition."""
-    headers = [(_CLOSED, kind.encode()), (_LETTER, str(letter.place).encode()), ("dlq.by", cut_text(by)), ("dlq.why", cut_text(why)),
-               ("dlq.at", at.isoformat().encode())]
+    headers = [
+        (_CLOSED, kind.encode()),
+        (_LETTER, str(letter.place).encode()),
+        ("dlq.by", cut_text(by)),
+        ("dlq.why", cut_text(why)),
+        ("dlq.at", at.isoformat().encode()),
+    ]
     if answered_by is not None and answered_by != letter.place:
         headers.append((_ANSWERED_BY, str(answered_by).encode()))
     if letter.origin is not None:
@@ -158,13 +181,25 @@ def redriven_record(record: Record, letter: Letter, *, by: str, at: datetime) ->
     """
     if letter.obstacle is not None or letter.origin is None:
         raise ValueError(f"{letter.place} cannot be redriven: {letter.obstacle}")
-    death = Death(reason=letter.reason, at=letter.at.isoformat() if letter.at else "", place=str(letter.origin), letter=str(letter.place),
-                  redriven_at=at.isoformat(), by=cut_text(by).decode())
+    death = Death(
+        reason=letter.reason,
+        at=letter.at.isoformat() if letter.at else "",
+        place=str(letter.origin),
+        letter=str(letter.place),
+        redriven_at=at.isoformat(),
+        by=cut_text(by).decode(),
+    )
     history = [*history_of(record.headers), death][-HISTORY:]
     originals = tuple((name, value or b"") for name, value in record.headers if not name.startswith((PREFIX, REDRIVE)))
-    headers = (*originals, ("redrive.count", b"%d" % (letter.redrives + 1)), ("redrive.letter", str(letter.place).encode()),
-               ("redrive.history", msgspec.json.encode(history)))
-    return Outgoing(letter.origin.topic, record.value, record.key, headers, letter.origin.partition if record.key is None else None)
+    headers = (
+        *originals,
+        ("redrive.count", b"%d" % (letter.redrives + 1)),
+        ("redrive.letter", str(letter.place).encode()),
+        ("redrive.history", msgspec.json.encode(history)),
+    )
+    return Outgoing(
+        letter.origin.topic, record.value, record.key, headers, letter.origin.partition if record.key is None else None
+    )
 
 
 def history_of(headers: Headers) -> list[Death]:
@@ -180,7 +215,14 @@ def history_of(headers: Headers) -> list[Death]:
 
 def redrive_count(headers: Headers) -> int:
     """How often a record was redriven."""
-    return next((int(value) for name, value in headers if name == "redrive.count" and value and value.isdigit() and len(value) < 10), 0)
+    return next(
+        (
+            int(value)
+            for name, value in headers
+            if name == "redrive.count" and value and value.isdigit() and len(value) < 10
+        ),
+        0,
+    )
 
 
 def redriven_from(headers: Headers) -> Place | None:

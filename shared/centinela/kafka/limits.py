@@ -18,7 +18,8 @@ class Limits:
     Attributes:
         request_s: A broker that does not answer a request within this time counts as away.
         transaction_s: After this time the broker aborts an open transaction by itself.
-        commit_s: A commit without an answer for so long is given up, before the broker's own time-out fences the producer.
+        commit_s: A commit without an answer for so long is given up, before the broker's own time-out fences the
+            producer.
         session_s: A group member without a heartbeat for so long loses its partitions.
         heartbeat_s: How often a member says that it lives.
         max_poll_s: A group member that does not poll for so long loses its partitions.

@@ -1,8 +1,8 @@
 """The consumer loop: read a batch, hand it to the handler, commit what came out together with what was read.
 
-``ConsumerLoop`` commits in Kafka transactions (each record takes effect exactly once); ``SinkLoop`` commits offsets after
-the handler returned (at least once: its handler must not mind a repetition). Unknown exceptions pass through uncommitted: a
-bug must not drain a topic.
+``ConsumerLoop`` commits in Kafka transactions (each record takes effect exactly once); ``SinkLoop`` commits offsets
+after the handler returned (at least once: its handler must not mind a repetition). Unknown exceptions pass through
+uncommitted: a bug must not drain a topic.
 """
 
 from __future__ import annotations
@@ -34,9 +34,11 @@ _log = structlog.get_logger(__name__)
 class LoopOptions(TypedDict, total=False):
     """Optional arguments of both loops.
 
-    ``batch``: most records delivered at once (1,000). ``poll_timeout_s``: longest wait for records (0.2). ``idle_s``: while no
-    records come, the handler's ``idle`` is called so often (1). ``hold_s``: rest of a partition that the handler held back (0.1).
-    ``lag_s``: how often the lag is measured (5). ``cap``: limit on the share of dead letters. ``service``: label of the metrics.
+    ``batch``: most records delivered at once (1,000). ``poll_timeout_s``: longest wait for records (0.2). ``idle_s``:
+    while no records come, the handler's ``idle`` is called so often (1). ``hold_s``: rest of a partition that the
+    handler held back (0.1).
+    ``lag_s``: how often the lag is measured (5). ``cap``: limit on the share of dead letters. ``service``: label of the
+    metrics.
     ``patience``: how long the loop may stand still, or its commits fail on brokers that answer.
     """
 
@@ -60,10 +62,25 @@ class _Loop:
         stop: Ends ``run`` after the batch in hand is committed.
     """
 
-    def __init__(self, consumer: Consumer, committer: Committer, handler: Handler, topics: Collection[str], health: Health,
-                 stop: threading.Event, *, batch: int = 1_000, poll_timeout_s: float = 0.2, idle_s: float = 1.0, hold_s: float = 0.1,
-                 lag_s: float = 5.0, cap: DeadLetterCap | None = None, clock: Clock | None = None, service: str = "",
-                 patience: Patience = PATIENCE) -> None:
+    def __init__(
+        self,
+        consumer: Consumer,
+        committer: Committer,
+        handler: Handler,
+        topics: Collection[str],
+        health: Health,
+        stop: threading.Event,
+        *,
+        batch: int = 1_000,
+        poll_timeout_s: float = 0.2,
+        idle_s: float = 1.0,
+        hold_s: float = 0.1,
+        lag_s: float = 5.0,
+        cap: DeadLetterCap | None = None,
+        clock: Clock | None = None,
+        service: str = "",
+        patience: Patience = PATIENCE,
+    ) -> None:
         self._consumer, self._committer, self._handler = consumer, committer, stateful(handler)
         self._topics, self._health, self._stop = list(topics), health, stop
         self._batch, self._poll_timeout_s, self._idle_s, self._hold_s = batch, poll_timeout_s, idle_s, hold_s
@@ -101,7 +118,8 @@ class _Loop:
             self.close()
 
     def run_once(self) -> bool:
-        """One step: True where records were delivered. Waits out a dependency that is away, and rebuilds after an abort."""
+        """One step: True where records were delivered. Waits out a dependency that is away, and rebuilds after an
+        abort."""
         self._progress.beat(self._clock.monotonic())
         try:
             self._start()
@@ -136,7 +154,9 @@ class _Loop:
             return
         for topic in self._topics:
             if not self._consumer.partitions_of(topic):
-                raise DependencyUnavailable(f"topic {topic} does not exist: run `centinela topics create`", dependency="kafka")
+                raise DependencyUnavailable(
+                    f"topic {topic} does not exist: run `centinela topics create`", dependency="kafka"
+                )
         self._committer.start()
         self._consumer.subscribe(self._topics)
         self._started = True
@@ -149,7 +169,9 @@ class _Loop:
         self._partitions.resume_held()
         self._measure_lag()
         records = self._consumer.poll(self._poll_timeout_s, self._batch if ready else 1)
-        if not self._unfinished:  # else a batch failed: its commit tells whether the outage is over, not that records come
+        if (
+            not self._unfinished
+        ):  # else a batch failed: its commit tells whether the outage is over, not that records come
             self._outage.answered("kafka")
         if (change := self._consumer.take_rebalance()) is not None:
             self._partitions.apply(change)
@@ -213,7 +235,9 @@ class _Loop:
         now = self._clock.now()
         letters = [dead_letter(letter.record, letter.reason, letter.detail, at=now) for letter in outcome.dead_letters]
         if offsets or outcome.events or letters:
-            self._uncommitted_since = self._clock.monotonic() if self._uncommitted_since is None else self._uncommitted_since
+            self._uncommitted_since = (
+                self._clock.monotonic() if self._uncommitted_since is None else self._uncommitted_since
+            )
             self._committer.commit([*outcome.events, *letters], offsets)
             self._uncommitted_since = None
             self._handler.on_committed(offsets)
@@ -228,8 +252,14 @@ class _Loop:
             record = letter.record
             processed[record.topic] -= 1
             CONSUMER_RECORDS.labels(record.topic, "dead_lettered").inc()
-            _log.warning("record.dead_lettered", topic=record.topic, partition=record.partition, offset=record.offset,
-                         reason=letter.reason, detail=letter.detail)
+            _log.warning(
+                "record.dead_lettered",
+                topic=record.topic,
+                partition=record.partition,
+                offset=record.offset,
+                reason=letter.reason,
+                detail=letter.detail,
+            )
         topic = done[0].topic if done else self._topics[0]
         for name, count in outcome.counts.items():
             processed[topic] -= count
@@ -240,7 +270,8 @@ class _Loop:
             CONSUMER_RECORDS.labels(name, "processed").inc(max(0, count))
 
     def _give_up_where_stuck(self, error: CentinelaError) -> None:
-        """A producer that cannot commit for so long, on brokers that answer the consumer, is not waited for any more."""
+        """A producer that cannot commit for so long, on brokers that answer the consumer, is not waited for any
+        more."""
         since = self._uncommitted_since
         if since is None or self._clock.monotonic() - since <= self._patience.stuck_s:
             return
@@ -249,7 +280,9 @@ class _Loop:
         except DependencyUnavailable:
             self._uncommitted_since = None
             return
-        raise ProducerStuck(f"no commit for {self._clock.monotonic() - since:.0f} s although the brokers answer: {error}") from error
+        raise ProducerStuck(
+            f"no commit for {self._clock.monotonic() - since:.0f} s although the brokers answer: {error}"
+        ) from error
 
     def _measure_lag(self) -> None:
         if (now := self._clock.monotonic()) - self._lag_at < self._lag_s:
@@ -264,14 +297,32 @@ class _Loop:
 class ConsumerLoop(_Loop):
     """Exactly once: records, dead letters and offsets of a batch in one Kafka transaction."""
 
-    def __init__(self, consumer: Consumer, producer: TransactionalProducer, handler: Handler, *, topics: Collection[str],
-                 health: Health, stop: threading.Event, **options: Unpack[LoopOptions]) -> None:
+    def __init__(
+        self,
+        consumer: Consumer,
+        producer: TransactionalProducer,
+        handler: Handler,
+        *,
+        topics: Collection[str],
+        health: Health,
+        stop: threading.Event,
+        **options: Unpack[LoopOptions],
+    ) -> None:
         super().__init__(consumer, TransactionalCommitter(consumer, producer), handler, topics, health, stop, **options)
 
 
 class SinkLoop(_Loop):
     """At least once: the handler stores the batch, then its offsets are committed. *producer* writes dead letters."""
 
-    def __init__(self, consumer: Consumer, producer: Producer | None, handler: Handler, *, topics: Collection[str],
-                 health: Health, stop: threading.Event, **options: Unpack[LoopOptions]) -> None:
+    def __init__(
+        self,
+        consumer: Consumer,
+        producer: Producer | None,
+        handler: Handler,
+        *,
+        topics: Collection[str],
+        health: Health,
+        stop: threading.Event,
+        **options: Unpack[LoopOptions],
+    ) -> None:
         super().__init__(consumer, PlainCommitter(consumer, producer), handler, topics, health, stop, **options)

@@ -44,7 +44,9 @@ class Outage:
         default: The dependency where the error names none.
     """
 
-    def __init__(self, health: Health, stop: threading.Event, default: str = "kafka", *, clock: Clock | None = None) -> None:
+    def __init__(
+        self, health: Health, stop: threading.Event, default: str = "kafka", *, clock: Clock | None = None
+    ) -> None:
         self._health, self._default, self._clock = health, default, clock or SystemClock()
         self._backoff = Backoff(stop)
         self._began: dict[str, float] = {}

@@ -1,4 +1,5 @@
-"""The one partitioner: murmur2 of the key, as the Java client, kafka-python and librdkafka's ``murmur2_random`` do it."""
+"""The one partitioner: murmur2 of the key, as the Java client, kafka-python and librdkafka's ``murmur2_random`` do
+it."""
 
 from __future__ import annotations
 

@@ -127,12 +127,17 @@ class Partitions:
         for partition, offset in held.items():
             self._consumer.seek(partition, offset)
             place = self._places[partition]
-            place.next_offset, place.held_until, place.holds = offset, self._clock.monotonic() + self._hold_s, place.holds + 1
+            place.next_offset, place.held_until, place.holds = (
+                offset,
+                self._clock.monotonic() + self._hold_s,
+                place.holds + 1,
+            )
             if self._consumer.supports_pause:
                 self._consumer.pause([partition])
 
     def split(self, records: Sequence[Record]) -> tuple[Sequence[Record], Sequence[Record]]:
-        """(records committed before, records to process). Notes where reading began, so that an abort can return there."""
+        """(records committed before, records to process). Notes where reading began, so that an abort can return
+        there."""
         if any(place.origin is None for place in self._places.values()):
             for record in records:
                 place = self._places[TopicPartition(record.topic, record.partition)]
@@ -156,16 +161,22 @@ class Partitions:
     def _adopt(self, partition: TopicPartition, committed: int | None, origin: int | None) -> _Place:
         restored = self._handler.on_assigned(partition, committed)
         if restored is not None and committed is not None and restored > committed:
-            raise ValueError(f"{partition}: the handler restored {restored}, but the group has committed only {committed}")
+            raise ValueError(
+                f"{partition}: the handler restored {restored}, but the group has committed only {committed}"
+            )
         start = origin if committed is None else committed
         start = start if restored is None else restored
         replay_until = committed if committed is not None and start is not None and start < committed else 0
         if replay_until:
             first = self._consumer.beginning_offsets([partition])[partition]
             if first > (start or 0):
-                _log.warning("replay.cut_short", topic=partition.topic, partition=partition.partition, wanted=start, first=first)
+                _log.warning(
+                    "replay.cut_short", topic=partition.topic, partition=partition.partition, wanted=start, first=first
+                )
                 start = first
         if start is not None:
             self._consumer.seek(partition, start)
-        _log.info("partition.assigned", topic=partition.topic, partition=partition.partition, committed=committed, start=start)
+        _log.info(
+            "partition.assigned", topic=partition.topic, partition=partition.partition, committed=committed, start=start
+        )
         return _Place(start, start, replay_until or 0)

@@ -1,4 +1,5 @@
-"""The port: what Centinela asks of a Kafka client. Both adapters and the fake pass ``tests/contract/test_kafka_port_*.py``."""
+"""The port: what Centinela asks of a Kafka client. Both adapters and the fake pass
+``tests/contract/test_kafka_port_*.py``."""
 
 from __future__ import annotations
 
@@ -53,9 +54,9 @@ class TopicIdentity(NamedTuple):
 class Consumer(Protocol):
     """A consumer with auto-commit off and ``isolation_level=read_committed``. Not thread-safe.
 
-    Nothing is sent before the first call that needs a broker. Every call raises ``DependencyUnavailable`` where the brokers
-    do not answer within the adapter's request time-out; ``poll`` does so after a few empty seconds, and then at once until
-    they answer again.
+    Nothing is sent before the first call that needs a broker. Every call raises ``DependencyUnavailable`` where the
+    brokers do not answer within the adapter's request time-out; ``poll`` does so after a few empty seconds, and then at
+    once until they answer again.
     """
 
     supports_pause: bool
@@ -74,7 +75,8 @@ class Consumer(Protocol):
         """
 
     def take_rebalance(self) -> Rebalance | None:
-        """The change of assignment since the last call, or None. No record of a new partition comes before it is taken."""
+        """The change of assignment since the last call, or None. No record of a new partition comes before it is
+        taken."""
 
     def assignment(self) -> frozenset[TopicPartition]:
         """The partitions read now."""
@@ -118,7 +120,8 @@ class Producer(Protocol):
     """An idempotent producer, acks=all. Thread-safe."""
 
     def send(self, record: Outgoing) -> Delivery:
-        """Queue *record*. Raises ``DependencyUnavailable`` where the queue is full, ``InvalidRecord`` (``too_large``) past the limit."""
+        """Queue *record*. Raises ``DependencyUnavailable`` where the queue is full, ``InvalidRecord`` (``too_large``)
+        past the limit."""
 
     def flush(self, timeout_s: float) -> None:
         """Wait until everything sent is acknowledged. Raises ``DependencyUnavailable`` where it is not in time."""
@@ -153,16 +156,18 @@ class TransactionalProducer(Protocol):
         """Commit what was sent with *consumer*'s offsets (next to read).
 
         Raises:
-            TransactionAborted: The transaction failed (stale group member, delivery failure): abort, rebuild and re-read.
-            DependencyUnavailable: No answer in time, so the outcome is unknown: abort settles it, then rebuild and re-read.
+            TransactionAborted: The transaction failed (stale group member, delivery failure): abort, rebuild and
+                re-read.
+            DependencyUnavailable: No answer in time, so the outcome is unknown: abort settles it, then rebuild and
+                re-read.
             ProducerFenced: Another producer took over: the process must end.
         """
 
     def abort(self) -> None:
         """Drop the open transaction, if any, and make the producer fit for the next.
 
-        After a commit without an answer it fences its own earlier self, so that the outcome is settled before offsets are
-        asked for.
+        After a commit without an answer it fences its own earlier self, so that the outcome is settled before offsets
+        are asked for.
         """
 
     def close(self) -> None:

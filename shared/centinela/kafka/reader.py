@@ -60,7 +60,10 @@ class TableReader:
 
     def standings(self) -> dict[TopicPartition, Standing]:
         """Where each partition stands."""
-        return {p: Standing(self._consumer.position(p), end) for p, end in self._consumer.end_offsets(self._partitions).items()}
+        return {
+            p: Standing(self._consumer.position(p), end)
+            for p, end in self._consumer.end_offsets(self._partitions).items()
+        }
 
     def read_to_end(self, timeout_s: float = 60.0) -> list[Record]:
         """All records up to the end as it is now. Meant for small topics; for large ones use ``poll`` and ``at_end``.
@@ -74,7 +77,9 @@ class TableReader:
         records: list[Record] = []
         while not self.at_end():
             if time.monotonic() >= deadline:
-                raise DependencyUnavailable(f"{self._topics} could not be read to the end within {timeout_s:g} s", dependency="kafka")
+                raise DependencyUnavailable(
+                    f"{self._topics} could not be read to the end within {timeout_s:g} s", dependency="kafka"
+                )
             records += self._consumer.poll(0.2, self._batch)
         return records
 
@@ -93,7 +98,9 @@ class TableReader:
         found: set[TopicPartition] = set()
         for topic in self._topics:
             if not (partitions := self._consumer.partitions_of(topic)):
-                raise DependencyUnavailable(f"topic {topic} does not exist: run `centinela topics create`", dependency="kafka")
+                raise DependencyUnavailable(
+                    f"topic {topic} does not exist: run `centinela topics create`", dependency="kafka"
+                )
             found |= partitions
         self._targets = dict(self._consumer.end_offsets(found))
         self._consumer.assign(found)
@@ -115,9 +122,18 @@ class TableFollower:
         patience: How long reading may stand still.
     """
 
-    def __init__(self, make: Callable[[], TableReader], apply: Callable[[Sequence[Record]], None], *, health: Health,
-                 stop: threading.Event, condition: str, poll_timeout_s: float = 0.2, patience: Patience = PATIENCE,
-                 clock: Clock | None = None) -> None:
+    def __init__(
+        self,
+        make: Callable[[], TableReader],
+        apply: Callable[[Sequence[Record]], None],
+        *,
+        health: Health,
+        stop: threading.Event,
+        condition: str,
+        poll_timeout_s: float = 0.2,
+        patience: Patience = PATIENCE,
+        clock: Clock | None = None,
+    ) -> None:
         self._make, self._apply, self._health, self._stop = make, apply, health, stop
         self._condition, self._poll_timeout_s = condition, poll_timeout_s
         self._clock = clock or SystemClock()

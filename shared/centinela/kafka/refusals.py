@@ -1,7 +1,8 @@
 """That a broker refused us, kept for the moment in which a client only says that it had no answer.
 
-Both clients treat a wrong password or a strange certificate as one more failed connection and try on until a time-out. What they
-say beside it, in their logs or to a callback, is noted here, for the whole process: it has one access to Kafka.
+Both clients treat a wrong password or a strange certificate as one more failed connection and try on until a time-out.
+What they say beside it, in their logs or to a callback, is noted here, for the whole process: it has one access to
+Kafka.
 """
 
 from __future__ import annotations
@@ -44,10 +45,14 @@ def no_answer(detail: str) -> AccessRefused | DependencyUnavailable:
 
 def unknown(detail: str) -> AccessRefused:
     """Kafka does not know us, or we do not trust it."""
-    return AccessRefused(f"Kafka refuses this client: {detail}. See CENTINELA_KAFKA_SECURITY_PROTOCOL, _SASL_MECHANISM, _SASL_USERNAME, "
-                         "_SASL_PASSWORD and _SSL_CAFILE")
+    return AccessRefused(
+        f"Kafka refuses this client: {detail}. See CENTINELA_KAFKA_SECURITY_PROTOCOL, _SASL_MECHANISM, _SASL_USERNAME, "
+        "_SASL_PASSWORD and _SSL_CAFILE"
+    )
 
 
 def forbidden(detail: str) -> AccessRefused:
     """Kafka knows us, but does not let us."""
-    return AccessRefused(f"Kafka does not let this client's user: {detail}. `centinela acls list` shows what each service needs")
+    return AccessRefused(
+        f"Kafka does not let this client's user: {detail}. `centinela acls list` shows what each service needs"
+    )

@@ -51,7 +51,10 @@ def list_topics() -> None:
     table = Table(Column("topic", no_wrap=True), "from -> to", "key", "value", Column("parts", no_wrap=True))
     for topic in CATALOGUE:
         table.add_row(
-            topic.name, f"{', '.join(topic.producers)} -> {', '.join(topic.consumers)}", topic.key,
-            "\n".join(value.__name__ for value in topic.values) or "packed block", str(partitions[topic.name]),
+            topic.name,
+            f"{', '.join(topic.producers)} -> {', '.join(topic.consumers)}",
+            topic.key,
+            "\n".join(value.__name__ for value in topic.values) or "packed block",
+            str(partitions[topic.name]),
         )
     Console().print(table)

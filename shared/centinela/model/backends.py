@@ -1,9 +1,10 @@
 """The three forms of a model that can serve, each as one function from rows to fraud probabilities.
 
-Every form sees its rows rounded to float32 (``as_served``), which is all that ONNX knows: so all forms can agree exactly.
+Every form sees its rows rounded to float32 (``as_served``), which is all that ONNX knows: so all forms can agree
+exactly.
 
-scikit-learn, skops and treelite take seconds to import, so each is imported only by the form that needs it: an ONNX model
-needs none, treelite not the other two. ``import_libraries`` has them ready before a model comes that needs them.
+scikit-learn, skops and treelite take seconds to import, so each is imported only by the form that needs it: an ONNX
+model needs none, treelite not the other two. ``import_libraries`` has them ready before a model comes that needs them.
 """
 
 from __future__ import annotations
@@ -39,7 +40,8 @@ LARGEST = float(np.finfo(np.float32).max)
 
 
 def as_served(matrix: Matrix) -> Matrix:
-    """*matrix* as every form of a model sees it: rounded to float32, what is too large for it to the largest; NaN stays.
+    """*matrix* as every form of a model sees it: rounded to float32, what is too large for it to the largest; NaN
+    stays.
 
     Fit a model on such rows: it will not see others.
     """
@@ -47,10 +49,12 @@ def as_served(matrix: Matrix) -> Matrix:
 
 
 def import_libraries(stop: threading.Event, rest_s: float = 0.0) -> None:
-    """Import what any form may need: seconds of CPU that no swap shall wait for. Ends early on *stop*; safe beside a load.
+    """Import what any form may need: seconds of CPU that no swap shall wait for. Ends early on *stop*; safe beside a
+    load.
 
     Args:
-        rest_s: After treelite, so long to wait before all that the last resort, scikit-learn, needs: a start is busy enough.
+        rest_s: After treelite, so long to wait before all that the last resort, scikit-learn, needs: a start is busy
+            enough.
     """
     for name in LIBRARIES:
         if stop.wait(rest_s if name == LIBRARIES[1] else 0.0):

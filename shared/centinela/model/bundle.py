@@ -61,7 +61,7 @@ class Reference(msgspec.Struct, frozen=True, kw_only=True):
         """Edges for ``reference.histogram``, shape (features, bins - 1), padded with ``inf``."""
         matrix = np.full((len(self.edges), self.bins - 1), np.inf)
         for row, edges in zip(matrix, self.edges, strict=True):
-            row[:len(edges)] = edges
+            row[: len(edges)] = edges
         return matrix
 
     def count_matrix(self) -> NDArray[np.uint32]:
@@ -159,7 +159,8 @@ def sign(directory: Path, key: SigningKey) -> None:
 
 
 def verify(directory: Path, trusted: TrustedKeys | None = None) -> Manifest:
-    """The manifest of the bundle in *directory*, after all its digests, and where keys are given its signature, were checked.
+    """The manifest of the bundle in *directory*, after all its digests, and where keys are given its signature, were
+    checked.
 
     Raises:
         ModelRejected: See :func:`read_verified`.
@@ -174,7 +175,8 @@ def read_verified(directory: Path, trusted: TrustedKeys | None = None) -> Verifi
         trusted: The keys by one of which it must be signed; None takes it signed or not.
 
     Raises:
-        ModelRejected: ``unsigned``, ``unknown_signer``, ``wrong_signature``, ``missing_file``, ``invalid_manifest``, ``unknown_format`` or ``digest_mismatch``, with the detail.
+        ModelRejected: ``unsigned``, ``unknown_signer``, ``wrong_signature``, ``missing_file``, ``invalid_manifest``,
+            ``unknown_format`` or ``digest_mismatch``, with the detail.
     """
     raw = _read(directory / MANIFEST)
     if trusted is not None:
@@ -198,9 +200,15 @@ def read_verified(directory: Path, trusted: TrustedKeys | None = None) -> Verifi
 def write_metadata(directory: Path, manifest: Manifest, version: str) -> None:
     """Put ``metadata.json`` beside the bundle: version, name, kind, metrics and age, for people and simple tools."""
     body = {
-        "version": version, "model_name": manifest.model_name, "model_kind": manifest.model_kind, "backend": manifest.backend,
-        "created_at": manifest.created_at, "threshold": manifest.threshold, "metrics": manifest.metrics,
-        "dataset_digest": manifest.dataset_digest, "code_commit": manifest.code_commit,
+        "version": version,
+        "model_name": manifest.model_name,
+        "model_kind": manifest.model_kind,
+        "backend": manifest.backend,
+        "created_at": manifest.created_at,
+        "threshold": manifest.threshold,
+        "metrics": manifest.metrics,
+        "dataset_digest": manifest.dataset_digest,
+        "code_commit": manifest.code_commit,
     }
     aside = directory / f".{METADATA}.{uuid4().hex[:8]}"
     _write_synced(aside, _pretty(body))
@@ -218,9 +226,11 @@ def _inconsistency(manifest: Manifest) -> str | None:
         "feature names are empty or repeated": not names or len(set(names)) != len(names),
         "review_threshold is above threshold": manifest.review_threshold > manifest.threshold,
         f"reference is not for {len(names)} features": not len(reference.edges) == len(reference.counts) == len(names),
-        "reference has rows of the wrong length": reference.bins < 3
-        or any(len(row) != reference.bins + 1 for row in reference.counts)
-        or any(len(row) >= reference.bins for row in reference.edges),
+        "reference has rows of the wrong length": (
+            reference.bins < 3
+            or any(len(row) != reference.bins + 1 for row in reference.counts)
+            or any(len(row) >= reference.bins for row in reference.edges)
+        ),
     }
     return next((problem for problem, holds in problems.items() if holds), None)
 

@@ -47,7 +47,9 @@ class ModelFacts:
     metrics: dict[str, float] = field(default_factory=dict)
 
 
-def build_bundle(estimator: Any, train: NDArray[np.float64], recent: NDArray[np.float64], facts: ModelFacts, dest: Path) -> Manifest:
+def build_bundle(
+    estimator: Any, train: NDArray[np.float64], recent: NDArray[np.float64], facts: ModelFacts, dest: Path
+) -> Manifest:
     """Write the bundle of *estimator* to *dest*.
 
     The serving form is the first of ONNX, treelite and scikit-learn that gives the estimator's scores (within
@@ -56,7 +58,8 @@ def build_bundle(estimator: Any, train: NDArray[np.float64], recent: NDArray[np.
     decision on the recent rows and keeps rounding from changing one.
 
     Args:
-        estimator: Fitted on a float64 matrix (not a DataFrame) as ``backends.as_served`` gives it, with labels 0 and 1; a Pipeline may be.
+        estimator: Fitted on a float64 matrix (not a DataFrame) as ``backends.as_served`` gives it, with labels 0 and 1;
+            a Pipeline may be.
         train: Rows it was fitted on, shape (n, features), columns as ``facts.feature_names``; missing values NaN.
         recent: The newest rows, not trained on, same columns.
         facts: Everything else.
@@ -86,17 +89,37 @@ def build_bundle(estimator: Any, train: NDArray[np.float64], recent: NDArray[np.
     served = load_backend(backend, files, features=len(names))(recent)
 
     manifest = Manifest(
-        model_name=facts.model_name, model_kind=facts.model_kind, layout_id=facts.layout_id, feature_names=names,
-        backend=backend, threshold=threshold, review_threshold=review, files={},
+        model_name=facts.model_name,
+        model_kind=facts.model_kind,
+        layout_id=facts.layout_id,
+        feature_names=names,
+        backend=backend,
+        threshold=threshold,
+        review_threshold=review,
+        files={},
         reference=Reference(
-            bins=BINS, rows=len(train), edges=tuple(tuple(row[np.isfinite(row)].tolist()) for row in edges),
-            counts=tuple(map(tuple, histogram(train, edges).tolist())), recent_rows=len(recent),
-            score_counts=tuple(score_histogram(served).tolist()), alert_rate=float(np.mean(served >= threshold)),
-            review_rate=float(np.mean((served >= review) & (served < threshold))), average_precision=facts.average_precision,
+            bins=BINS,
+            rows=len(train),
+            edges=tuple(tuple(row[np.isfinite(row)].tolist()) for row in edges),
+            counts=tuple(map(tuple, histogram(train, edges).tolist())),
+            recent_rows=len(recent),
+            score_counts=tuple(score_histogram(served).tolist()),
+            alert_rate=float(np.mean(served >= threshold)),
+            review_rate=float(np.mean((served >= review) & (served < threshold))),
+            average_precision=facts.average_precision,
         ),
-        parity=Parity(rows=len(rows.matrix), missing_rows=rows.missing, edge_rows=rows.edge, tolerance=TOLERANCE, attempts=attempts),
-        dataset_digest=facts.dataset_digest, request_id=facts.request_id, code_commit=facts.code_commit,
-        created_at=facts.created_at, versions={"python": platform.python_version(), **{name: version(name) for name in LIBRARIES}},
+        parity=Parity(
+            rows=len(rows.matrix),
+            missing_rows=rows.missing,
+            edge_rows=rows.edge,
+            tolerance=TOLERANCE,
+            attempts=attempts,
+        ),
+        dataset_digest=facts.dataset_digest,
+        request_id=facts.request_id,
+        code_commit=facts.code_commit,
+        created_at=facts.created_at,
+        versions={"python": platform.python_version(), **{name: version(name) for name in LIBRARIES}},
         metrics=facts.metrics,
     )
     return bundle.write(dest, manifest, files)
@@ -107,14 +130,18 @@ def _require_sound(estimator: Any, train: NDArray[np.float64], recent: NDArray[n
     if hasattr(estimator, "feature_names_in_"):
         raise ValueError("fit the estimator on a float64 matrix, not on a DataFrame: the scorer selects columns itself")
     if estimator.n_features_in_ != width or train.shape[1:] != (width,) or recent.shape[1:] != (width,):
-        raise ValueError(f"{width} feature names, but estimator, train and recent have "
-                         f"{estimator.n_features_in_}, {train.shape}, {recent.shape}")
+        raise ValueError(
+            f"{width} feature names, but estimator, train and recent have "
+            f"{estimator.n_features_in_}, {train.shape}, {recent.shape}"
+        )
     if not len(train) or not len(recent):
         raise ValueError("train and recent need rows")
     if list(estimator.classes_) != [0, 1]:
         raise ValueError(f"classes are {list(estimator.classes_)}, not [0, 1]")
     if not 0 <= facts.review_threshold <= facts.threshold <= 1:
-        raise ValueError(f"thresholds {facts.review_threshold} (review) and {facts.threshold} are not ascending within [0, 1]")
+        raise ValueError(
+            f"thresholds {facts.review_threshold} (review) and {facts.threshold} are not ascending within [0, 1]"
+        )
     if facts.created_at.tzinfo is None:
         raise ValueError("created_at has no zone")
     strange = set(skops.io.get_untrusted_types(data=skops.io.dumps(estimator))) - set(TRUSTED_TYPES)
@@ -122,11 +149,18 @@ def _require_sound(estimator: Any, train: NDArray[np.float64], recent: NDArray[n
         raise ValueError(f"the estimator holds types that no predictor loads: {sorted(strange)}")
 
 
-def _choose(estimator: Any, files: dict[str, bytes], rows: ParityRows, expected: NDArray[np.float64],
-            limits: tuple[float, float]) -> tuple[Backend, tuple[Attempt, ...]]:
+def _choose(
+    estimator: Any,
+    files: dict[str, bytes],
+    rows: ParityRows,
+    expected: NDArray[np.float64],
+    limits: tuple[float, float],
+) -> tuple[Backend, tuple[Attempt, ...]]:
     """The first backend that passes, its file added to *files*, and all attempts."""
     converters: tuple[tuple[Backend, Callable[[Any], bytes] | None], ...] = (
-        ("onnx", to_onnx_bytes), ("treelite", to_treelite_bytes), ("sklearn", None),
+        ("onnx", to_onnx_bytes),
+        ("treelite", to_treelite_bytes),
+        ("sklearn", None),
     )
     attempts: list[Attempt] = []
     for backend, convert in converters:
@@ -134,7 +168,9 @@ def _choose(estimator: Any, files: dict[str, bytes], rows: ParityRows, expected:
         try:
             if convert is not None:
                 tried[bundle.SERVING_FILE[backend]] = convert(estimator)
-            attempt = hold_against(load_backend(backend, tried, features=rows.matrix.shape[1]), backend, rows, expected, limits)
+            attempt = hold_against(
+                load_backend(backend, tried, features=rows.matrix.shape[1]), backend, rows, expected, limits
+            )
         except Exception as error:
             attempt = Attempt(backend=backend, passed=False, reason=f"{type(error).__name__}: {str(error)[:300]}")
         attempts.append(attempt)
@@ -144,7 +180,9 @@ def _choose(estimator: Any, files: dict[str, bytes], rows: ParityRows, expected:
     raise ValueError(f"the estimator does not survive its own file: {msgspec.to_builtins(attempts)}")
 
 
-def hold_against(score: Score, backend: Backend, rows: ParityRows, expected: NDArray[np.float64], limits: tuple[float, ...]) -> Attempt:
+def hold_against(
+    score: Score, backend: Backend, rows: ParityRows, expected: NDArray[np.float64], limits: tuple[float, ...]
+) -> Attempt:
     """The parity gate: *score* on all parity rows against the estimator's *expected* scores."""
     return compare(backend, score(rows.matrix), expected, limits)
 
@@ -154,8 +192,12 @@ def to_onnx_bytes(estimator: Any) -> bytes:
     from skl2onnx import to_onnx
     from skl2onnx.common.data_types import FloatTensorType
 
-    graph = to_onnx(_with_float32_splits(estimator), initial_types=[("features", FloatTensorType([None, estimator.n_features_in_]))],
-                    options={"zipmap": False}, target_opset=ONNX_OPSET)
+    graph = to_onnx(
+        _with_float32_splits(estimator),
+        initial_types=[("features", FloatTensorType([None, estimator.n_features_in_]))],
+        options={"zipmap": False},
+        target_opset=ONNX_OPSET,
+    )
     return bytes(graph.SerializeToString())
 
 
@@ -167,8 +209,9 @@ def to_treelite_bytes(estimator: Any) -> bytes:
 def _with_float32_splits(estimator: Any) -> Any:
     """*estimator* with boosted trees that send every float32 row where it went before, by splits that float32 can hold.
 
-    For a float32 x, ``x <= split`` holds exactly where x is at most the largest float32 that is not above the split. The
-    converter takes the nearest float32 instead, so that a row on a split could go the other way; it does so for boosting only.
+    For a float32 x, ``x <= split`` holds exactly where x is at most the largest float32 that is not above the split.
+    The converter takes the nearest float32 instead, so that a row on a split could go the other way; it does so for
+    boosting only.
     """
     if not isinstance(estimator[-1] if hasattr(estimator, "steps") else estimator, HistGradientBoostingClassifier):
         return estimator

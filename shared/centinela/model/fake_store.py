@@ -28,9 +28,16 @@ class FakeStore:
         self._artifacts: dict[str, dict[str, bytes]] = {}
         self._runs: dict[str, ModelRun] = {}
 
-    def add_version(self, model: str, created_at: datetime, *, bundle: Mapping[str, bytes] | None = None,
-                    metrics: Mapping[str, float] | None = None, tags: Mapping[str, str] | None = None,
-                    run_tags: Mapping[str, str] | None = None) -> str:
+    def add_version(
+        self,
+        model: str,
+        created_at: datetime,
+        *,
+        bundle: Mapping[str, bytes] | None = None,
+        metrics: Mapping[str, float] | None = None,
+        tags: Mapping[str, str] | None = None,
+        run_tags: Mapping[str, str] | None = None,
+    ) -> str:
         """Register a version whose run has *bundle* in its artifacts, and *run_tags*; the version."""
         found = self._models.setdefault(model, _Model())
         version = str(len(found.versions) + 1)
@@ -47,11 +54,15 @@ class FakeStore:
     def versions(self, model: str, limit: int) -> list[ModelVersion]:
         found = self._of(model)
         newest = list(found.versions.values())[::-1][:limit]
-        return [replace(v, aliases=tuple(sorted(a for a, at in found.aliases.items() if at == v.version))) for v in newest]
+        return [
+            replace(v, aliases=tuple(sorted(a for a, at in found.aliases.items() if at == v.version))) for v in newest
+        ]
 
     def version(self, model: str, version: str) -> ModelVersion:
         found = self._version(model, version)
-        return replace(found, aliases=tuple(sorted(alias for alias, at in self._of(model).aliases.items() if at == version)))
+        return replace(
+            found, aliases=tuple(sorted(alias for alias, at in self._of(model).aliases.items() if at == version))
+        )
 
     def run(self, run_id: str) -> ModelRun | None:
         self._check()

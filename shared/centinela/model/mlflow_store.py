@@ -70,7 +70,9 @@ class MlflowStore:
         except _Missing:
             return None
         info = found["info"]
-        return ModelRun(run_id, info.get("run_name", ""), info.get("status", ""), _instant(info["start_time"]), _tags(found["data"]))
+        return ModelRun(
+            run_id, info.get("run_name", ""), info.get("status", ""), _instant(info["start_time"]), _tags(found["data"])
+        )
 
     def set_alias(self, model: str, alias: str, version: str) -> None:
         with _version_of(model, version):
@@ -103,7 +105,10 @@ class MlflowStore:
         return [str(f["path"]).rsplit("/", 1)[-1] for f in found if not f.get("is_dir")]
 
     def fetch_artifact(self, run_id: str, path: str, dest: Path) -> None:
-        with self._answering(), self._http.stream("GET", "/get-artifact", params={"run_id": run_id, "path": path}) as response:
+        with (
+            self._answering(),
+            self._http.stream("GET", "/get-artifact", params={"run_id": run_id, "path": path}) as response,
+        ):
             if response.status_code != httpx.codes.OK:
                 response.read()
                 self._raise_for(response)
@@ -116,8 +121,14 @@ class MlflowStore:
 
     def _version(self, found: dict[str, Any], aliases: Mapping[str, str]) -> ModelVersion:
         version, run_id = str(found["version"]), found.get("run_id") or None
-        return ModelVersion(version, _instant(found["creation_timestamp"]), run_id,
-                            tuple(sorted(alias for alias, at in aliases.items() if at == version)), _tags(found), self._metrics(run_id))
+        return ModelVersion(
+            version,
+            _instant(found["creation_timestamp"]),
+            run_id,
+            tuple(sorted(alias for alias, at in aliases.items() if at == version)),
+            _tags(found),
+            self._metrics(run_id),
+        )
 
     def _metrics(self, run_id: str | None) -> dict[str, float]:
         if not run_id:
@@ -144,7 +155,9 @@ class MlflowStore:
         try:
             body = response.json()
         except ValueError as error:
-            raise DependencyUnavailable(f"MLflow at {self._uri} does not answer in JSON", dependency="mlflow") from error
+            raise DependencyUnavailable(
+                f"MLflow at {self._uri} does not answer in JSON", dependency="mlflow"
+            ) from error
         return dict(body)
 
     @contextmanager
@@ -164,7 +177,9 @@ class MlflowStore:
         if code == _MISSING:
             raise _Missing(message)
         if response.status_code >= 500 or response.status_code in _NOT_NOW:
-            raise DependencyUnavailable(f"MLflow at {self._uri} answers {response.status_code}: {message}", dependency="mlflow")
+            raise DependencyUnavailable(
+                f"MLflow at {self._uri} answers {response.status_code}: {message}", dependency="mlflow"
+            )
         raise CentinelaError(f"MLflow at {self._uri} refuses with {response.status_code}: {message}")
 
 

@@ -14,7 +14,8 @@ from centinela.events import FeaturePane, Variant
 from centinela.model.reference import SCORE_BINS, histogram, score_histogram
 
 PANE_ROW = np.dtype([("id", "<u8"), ("user", "<u8"), ("time", "<i8"), ("score", "<f4"), ("alert", "u1")])
-"""One scored transaction: hashes of its id and of its user (``centinela.features.keys``), event time (ms), score, 1 where declined. 29 bytes."""
+"""One scored transaction: hashes of its id and of its user (``centinela.features.keys``), event time (ms), score, 1
+where declined. 29 bytes."""
 
 PANE_WIDTH_MS = 6 * 60 * 60 * 1000
 """Event time covered by a pane. Reports fall on its multiples."""
@@ -33,8 +34,9 @@ class PaneModel:
         version: Version in the registry.
         variant: Role in which it scored.
         columns: Position of each of the model's features in the batch's matrix, shape (features,), in model order.
-        edges: The bundle's frozen edges, shape (features, bins - 1) (``Manifest.reference.edge_matrix()``); None where the bundle
-            is not at hand (a verdict adopted from a replica that serves another version): such panes have no feature histograms.
+        edges: The bundle's frozen edges, shape (features, bins - 1) (``Manifest.reference.edge_matrix()``); None where
+            the bundle is not at hand (a verdict adopted from a replica that serves another version): such panes have no
+            feature histograms.
     """
 
     version: str
@@ -56,7 +58,10 @@ class Pane:
 
 
 def pane_rows(
-    ids: NDArray[np.uint64], users: NDArray[np.uint64], times_ms: NDArray[np.int64], scores: NDArray[np.float64],
+    ids: NDArray[np.uint64],
+    users: NDArray[np.uint64],
+    times_ms: NDArray[np.int64],
+    scores: NDArray[np.float64],
     alerts: NDArray[np.bool_],
 ) -> PaneRows:
     """Rows of ``PANE_ROW`` from columns of shape (n,).
@@ -70,15 +75,23 @@ def pane_rows(
 
 
 def build_panes(
-    rows: PaneRows, matrix: NDArray[np.float64], model_of: NDArray[np.intp], models: Sequence[PaneModel], *,
-    partition: int, watermark_ms: int, width_ms: int = PANE_WIDTH_MS,
+    rows: PaneRows,
+    matrix: NDArray[np.float64],
+    model_of: NDArray[np.intp],
+    models: Sequence[PaneModel],
+    *,
+    partition: int,
+    watermark_ms: int,
+    width_ms: int = PANE_WIDTH_MS,
 ) -> list[FeaturePane]:
-    """The panes of one scored batch: one per event-time bucket and model (more where a bucket exceeds ``MAX_PANE_ROWS``).
+    """The panes of one scored batch: one per event-time bucket and model (more where a bucket exceeds
+    ``MAX_PANE_ROWS``).
 
     Args:
         rows: The batch, shape (n,), see ``pane_rows``.
         matrix: Served features, shape (n, columns of the layout), missing values NaN.
-        model_of: Per row the index into *models*, shape (n,); -1 where no model scored it (history, duplicates): in no pane.
+        model_of: Per row the index into *models*, shape (n,); -1 where no model scored it (history, duplicates): in no
+            pane.
         models: The models that scored rows of this batch.
         partition: Source partition.
         watermark_ms: Greatest event time seen of that partition, this batch included.
@@ -97,7 +110,9 @@ def build_panes(
     for index, model in enumerate(models):
         mine = np.flatnonzero(model_of == index)
         for bucket, members in _by_bucket(buckets, mine):
-            panes.append(_pane(rows[members], matrix, members, model, bucket * width_ms, width_ms, partition, watermark_ms))
+            panes.append(
+                _pane(rows[members], matrix, members, model, bucket * width_ms, width_ms, partition, watermark_ms)
+            )
     return panes
 
 
@@ -131,20 +146,34 @@ def _by_bucket(buckets: NDArray[np.int64], members: NDArray[np.intp]) -> Iterato
     for bucket in np.unique(of_members).tolist():
         together = members[of_members == bucket]
         for first in range(0, len(together), MAX_PANE_ROWS):
-            yield bucket, together[first:first + MAX_PANE_ROWS]
+            yield bucket, together[first : first + MAX_PANE_ROWS]
 
 
 def _pane(
-    rows: PaneRows, matrix: NDArray[np.float64], members: NDArray[np.intp], model: PaneModel, start_ms: int, width_ms: int,
-    partition: int, watermark_ms: int,
+    rows: PaneRows,
+    matrix: NDArray[np.float64],
+    members: NDArray[np.intp],
+    model: PaneModel,
+    start_ms: int,
+    width_ms: int,
+    partition: int,
+    watermark_ms: int,
 ) -> FeaturePane:
     counts = b""
     if model.edges is not None:
         counts = histogram(matrix[np.ix_(members, model.columns)], model.edges).astype("<u4").tobytes()
     return FeaturePane(
-        partition=partition, start=_instant(start_ms), end=_instant(start_ms + width_ms), model_version=model.version,
-        variant=model.variant, count=len(rows), alerts=int(rows["alert"].sum()), watermark=_instant(watermark_ms),
-        histograms=counts, score_histogram=score_histogram(rows["score"].astype(np.float64)).astype("<u4").tobytes(), transactions=rows.tobytes(),
+        partition=partition,
+        start=_instant(start_ms),
+        end=_instant(start_ms + width_ms),
+        model_version=model.version,
+        variant=model.variant,
+        count=len(rows),
+        alerts=int(rows["alert"].sum()),
+        watermark=_instant(watermark_ms),
+        histograms=counts,
+        score_histogram=score_histogram(rows["score"].astype(np.float64)).astype("<u4").tobytes(),
+        transactions=rows.tobytes(),
     )
 
 

@@ -21,7 +21,8 @@ SEED = 20_240_501
 
 @dataclass(frozen=True)
 class ParityRows:
-    """Rows to compare on, shape (n, features): ordinary ones first, then ``missing`` with holes, then ``edge`` extreme ones."""
+    """Rows to compare on, shape (n, features): ordinary ones first, then ``missing`` with holes, then ``edge`` extreme
+    ones."""
 
     matrix: NDArray[np.float64]
     missing: int
@@ -31,8 +32,8 @@ class ParityRows:
 def parity_rows(train: NDArray[np.float64], recent: NDArray[np.float64], edges: NDArray[np.float64]) -> ParityRows:
     """The newest rows, at least ``LEAST_ROWS``; rows with holes; rows at the edges of each feature. Deterministic.
 
-    Where *recent* and *train* together are fewer, rows are added whose columns are drawn independently and moved a little,
-    for values that no threshold of the model was made from.
+    Where *recent* and *train* together are fewer, rows are added whose columns are drawn independently and moved a
+    little, for values that no threshold of the model was made from.
 
     Args:
         train: Shape (n, features).
@@ -42,7 +43,7 @@ def parity_rows(train: NDArray[np.float64], recent: NDArray[np.float64], edges: 
     random = np.random.default_rng(SEED)
     ordinary = recent[-MOST_ROWS:]
     if len(ordinary) < LEAST_ROWS:
-        ordinary = np.concatenate([train[len(train) - min(len(train), LEAST_ROWS - len(ordinary)):], ordinary])
+        ordinary = np.concatenate([train[len(train) - min(len(train), LEAST_ROWS - len(ordinary)) :], ordinary])
     if len(ordinary) < LEAST_ROWS:
         more = _shuffled(ordinary, LEAST_ROWS - len(ordinary), random)
         ordinary = np.concatenate([more * random.uniform(1 - JITTER, 1 + JITTER, size=more.shape), ordinary])
@@ -52,8 +53,11 @@ def parity_rows(train: NDArray[np.float64], recent: NDArray[np.float64], edges: 
     return ParityRows(np.ascontiguousarray(np.concatenate([ordinary, holes, extreme])), len(holes), len(extreme))
 
 
-def compare(backend: Backend, got: NDArray[np.float64], expected: NDArray[np.float64], limits: tuple[float, ...]) -> Attempt:
-    """Whether *got* may stand for *expected*: within ``TOLERANCE`` everywhere and equal decisions at each of *limits*."""
+def compare(
+    backend: Backend, got: NDArray[np.float64], expected: NDArray[np.float64], limits: tuple[float, ...]
+) -> Attempt:
+    """Whether *got* may stand for *expected*: within ``TOLERANCE`` everywhere and equal decisions at each of
+    *limits*."""
     if got.shape != expected.shape:
         return Attempt(backend=backend, passed=False, reason=f"{got.shape} scores for {expected.shape} rows")
     error = float(np.max(np.abs(got - expected)))
@@ -66,7 +70,8 @@ def compare(backend: Backend, got: NDArray[np.float64], expected: NDArray[np.flo
 
 
 def settle_threshold(scores: NDArray[np.float64], wanted: float) -> float:
-    """The middle of the gap between the scores around *wanted*: the same decisions (``score >= threshold``), safe from rounding.
+    """The middle of the gap between the scores around *wanted*: the same decisions (``score >= threshold``), safe from
+    rounding.
 
     *wanted* itself where no score lies on one of its sides.
     """
@@ -107,7 +112,10 @@ def _edge_rows(ordinary: NDArray[np.float64], edges: NDArray[np.float64]) -> NDA
     filled = np.where(np.isfinite(ordinary), ordinary, 0.0)
     typical = np.median(filled, axis=0)
     lowest, highest = filled.min(axis=0), filled.max(axis=0)
-    extreme: list[NDArray[np.float64]] = [np.full_like(typical, value) for value in (np.nan, 0.0, LARGE, -LARGE)] + [lowest, highest]
+    extreme: list[NDArray[np.float64]] = [np.full_like(typical, value) for value in (np.nan, 0.0, LARGE, -LARGE)] + [
+        lowest,
+        highest,
+    ]
     for at in range(len(typical)):
         border = edges[at][np.isfinite(edges[at])]
         values = np.concatenate([[np.nan, 0.0, -1.0, LARGE, -LARGE, lowest[at], highest[at]], border])

@@ -48,7 +48,7 @@ def quantile_edges(column: NDArray[np.float64], bins: int = BINS) -> NDArray[np.
         segments = _merge(_segments(counts, bins), bins)
         inner = [_border(values, counts, left, right, bins) for left, right in pairwise(segments)]
         inner = _close_ends(inner, values, counts, segments, bins)
-        edges[:len(inner)] = inner
+        edges[: len(inner)] = inner
     return edges
 
 
@@ -114,7 +114,7 @@ def _merge(segments: list[Segment], bins: int) -> list[Segment]:
     while len(segments) > bins:
         at = min(range(len(segments) - 1), key=lambda i: segments[i].rows + segments[i + 1].rows)
         left, right = segments[at], segments[at + 1]
-        segments[at:at + 2] = [Segment(left.first, right.end, left.rows + right.rows)]
+        segments[at : at + 2] = [Segment(left.first, right.end, left.rows + right.rows)]
     return segments
 
 
@@ -122,15 +122,15 @@ def _heavy(counts: NDArray[np.intp], segment: Segment, bins: int) -> bool:
     return segment.end - segment.first == 1 and bool(segment.rows >= counts.sum() / bins)
 
 
-def _border(values: NDArray[np.float64], counts: NDArray[np.intp], left: Segment, right: Segment,
-            bins: int) -> float:
+def _border(values: NDArray[np.float64], counts: NDArray[np.intp], left: Segment, right: Segment, bins: int) -> float:
     if _heavy(counts, left, bins):
         return _just_above(values[left.first])
     return float(values[right.first])
 
 
-def _close_ends(inner: list[float], values: NDArray[np.float64], counts: NDArray[np.intp],
-                segments: list[Segment], bins: int) -> list[float]:
+def _close_ends(
+    inner: list[float], values: NDArray[np.float64], counts: NDArray[np.intp], segments: list[Segment], bins: int
+) -> list[float]:
     """Where bins are left, a heavy lowest (highest) value is parted from what may come below (above) it."""
     if len(inner) < bins - 1 and _heavy(counts, segments[-1], bins):
         inner = [*inner, _just_above(values[-1])]

@@ -126,7 +126,8 @@ class Registry:
         return target
 
     def download(self, version: str, dest: Path) -> Path:
-        """Put the bundle of *version* into the new folder *dest*, digests checked, with ``metadata.json``; returns *dest*.
+        """Put the bundle of *version* into the new folder *dest*, digests checked, with ``metadata.json``; returns
+        *dest*.
 
         Raises:
             ModelRejected: ``missing_version``, or what ``bundle.read_verified`` raises.
@@ -143,7 +144,9 @@ class Registry:
         aside = dest.with_name(f".{dest.name}.{uuid4().hex[:8]}")
         aside.mkdir(parents=True)
         try:
-            for name in sorted(set(self._store.list_artifacts(run_id, BUNDLE_FOLDER)) & (FILES | {MANIFEST, SIGNATURE})):
+            for name in sorted(
+                set(self._store.list_artifacts(run_id, BUNDLE_FOLDER)) & (FILES | {MANIFEST, SIGNATURE})
+            ):
                 self._store.fetch_artifact(run_id, f"{BUNDLE_FOLDER}/{name}", aside / name)
             write_metadata(aside, verify(aside, self._trusted), version)
             aside.rename(dest)

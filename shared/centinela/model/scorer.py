@@ -44,15 +44,23 @@ class Scorer:
         self._columns: dict[str, NDArray[np.intp]] = {}
 
     @classmethod
-    def load(cls, directory: Path, *, version: str | None = None, layout: Columns | None = None,
-             trusted: TrustedKeys | None = None) -> Scorer:
-        """The model in *directory*: digests checked, loaded from the bytes checked, warmed, held against its golden set.
+    def load(
+        cls,
+        directory: Path,
+        *,
+        version: str | None = None,
+        layout: Columns | None = None,
+        trusted: TrustedKeys | None = None,
+    ) -> Scorer:
+        """The model in *directory*: digests checked, loaded from the bytes checked, warmed, held against its golden
+        set.
 
         Args:
             directory: A bundle (see ``centinela.model.bundle``).
             version: The registry's version, carried along.
             trusted: See ``read_verified``.
-            layout: Where given, a model that needs a column which the layout lacks is refused now rather than when it scores.
+            layout: Where given, a model that needs a column which the layout lacks is refused now rather than when it
+                scores.
 
         Raises:
             ModelRejected: Any of it failed. The message begins with a constant reason: those of ``read_verified``,
@@ -124,13 +132,15 @@ def _check_golden(bundle: Verified, score: Score) -> None:
         raise ModelRejected(f"invalid_golden_set: inputs {inputs.shape}, expected {expected.shape}")
     try:
         batch = score(inputs)
-        single = np.concatenate([score(inputs[at:at + 1]) for at in range(min(WARM_ROUNDS, len(inputs)))])
+        single = np.concatenate([score(inputs[at : at + 1]) for at in range(min(WARM_ROUNDS, len(inputs)))])
     except Exception as error:
         raise ModelRejected(f"golden_mismatch: scoring failed: {_brief(error)}") from error
-    for got, want in ((batch, expected), (single, expected[:len(single)])):
+    for got, want in ((batch, expected), (single, expected[: len(single)])):
         worst = float(np.max(np.abs(got - want))) if got.shape == want.shape else float("nan")
         if not worst <= manifest.parity.tolerance:
-            raise ModelRejected(f"golden_mismatch: scores are off by {worst:.3g}; at most {manifest.parity.tolerance:.3g}")
+            raise ModelRejected(
+                f"golden_mismatch: scores are off by {worst:.3g}; at most {manifest.parity.tolerance:.3g}"
+            )
         for limit in (manifest.threshold, manifest.review_threshold):
             if flips := int(np.sum((got >= limit) != (want >= limit))):
                 raise ModelRejected(f"golden_mismatch: {flips} decisions differ at {limit:.6g}")

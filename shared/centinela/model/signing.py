@@ -1,7 +1,7 @@
 """Signatures of bundles: who trained signs the manifest, which holds the digest of every file; who serves checks it.
 
-Ed25519. A signing key is ``csk_<name>_<secret>``; its public half, ``name:ed25519.<key>``, may be known to anybody. Several public
-keys may be trusted at once: that is how a key is changed.
+Ed25519. A signing key is ``csk_<name>_<secret>``; its public half, ``name:ed25519.<key>``, may be known to anybody.
+Several public keys may be trusted at once: that is how a key is changed.
 """
 
 from __future__ import annotations
@@ -124,7 +124,9 @@ def parse_trusted(lines: Iterable[str]) -> TrustedKeys:
                 raise ValueError
             keys[name] = Ed25519PublicKey.from_public_bytes(_bytes(key))
         except ValueError as error:
-            raise InvalidSigningKeys(f"line {number} of the trusted model keys is not name:ed25519.key, or names one twice") from error
+            raise InvalidSigningKeys(
+                f"line {number} of the trusted model keys is not name:ed25519.key, or names one twice"
+            ) from error
     if not keys:
         raise InvalidSigningKeys("the list of trusted model keys has no entry")
     return TrustedKeys(keys)

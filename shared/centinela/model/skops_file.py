@@ -1,7 +1,8 @@
 """skops files whose bytes depend on the estimator alone.
 
-skops names an object by its address in memory and dates its entries, so two dumps of one estimator differ. Here objects are
-numbered in the order of their appearance and nothing is dated: the same training gives the same file, and the same digest.
+skops names an object by its address in memory and dates its entries, so two dumps of one estimator differ. Here objects
+are numbered in the order of their appearance and nothing is dated: the same training gives the same file, and the same
+digest.
 """
 
 from __future__ import annotations

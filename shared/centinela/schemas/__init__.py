@@ -1,4 +1,5 @@
-"""JSON Schema and an example of every event version, as files; ``python -m centinela.schemas`` writes the schemas anew."""
+"""JSON Schema and an example of every event version, as files; ``python -m centinela.schemas`` writes the schemas
+anew."""
 
 from __future__ import annotations
 

@@ -47,7 +47,8 @@ def api_keys(settings: Settings) -> ApiKeys:
 
 
 def require_guarded(settings: Settings) -> None:
-    """Refuse to listen beyond loopback without keys, unless ``insecure`` says that this is meant. Checks the keys as well.
+    """Refuse to listen beyond loopback without keys, unless ``insecure`` says that this is meant. Checks the keys as
+    well.
 
     Raises:
         ExposedWithoutKeys: It would be open to whoever reaches the address.
@@ -57,7 +58,8 @@ def require_guarded(settings: Settings) -> None:
         return
     if not settings.insecure:
         raise ExposedWithoutKeys(
-            f"CENTINELA_OPS_HOST={settings.ops_host} is reachable by others, and no API keys are set: set CENTINELA_API_KEYS_FILE "
-            "(`centinela keys new` makes keys), or CENTINELA_INSECURE=true where something else keeps others out"
+            f"CENTINELA_OPS_HOST={settings.ops_host} is reachable by others, and no API keys are set: set"
+            " CENTINELA_API_KEYS_FILE (`centinela keys new` makes keys), or CENTINELA_INSECURE=true where something"
+            " else keeps others out"
         )
     _log.warning("process.open_to_all", host=settings.ops_host, detail="CENTINELA_INSECURE is set and no API keys are")

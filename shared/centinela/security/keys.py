@@ -1,7 +1,8 @@
 """API keys: made at random, kept as salted hashes, compared in constant time [P].
 
-A key is ``ck_<name>_<secret>``: the name finds its entry, the secret of 256 random bits proves it. Because nobody chooses secrets, a
-fast salted hash (BLAKE2b) keeps them: there is nothing to guess, so a slow one would only cost each request its time.
+A key is ``ck_<name>_<secret>``: the name finds its entry, the secret of 256 random bits proves it. Because nobody
+chooses secrets, a fast salted hash (BLAKE2b) keeps them: there is nothing to guess, so a slow one would only cost each
+request its time.
 """
 
 from __future__ import annotations
@@ -18,7 +19,8 @@ from typing import Final, Literal, NamedTuple, get_args
 from centinela.errors import CentinelaError
 
 Role = Literal["producer", "scorer", "operator"]
-"""``producer`` writes transactions and labels, ``scorer`` asks the gateway for verdicts, ``operator`` moves the platform."""
+"""``producer`` writes transactions and labels, ``scorer`` asks the gateway for verdicts, ``operator`` moves the
+platform."""
 
 ROLES: Final[tuple[Role, ...]] = get_args(Role)
 SCHEME: Final = "blake2b"
@@ -101,7 +103,8 @@ def parse(lines: Iterable[str]) -> dict[str, Entry]:
 
 
 class ApiKeys:
-    """Tells who may do what. *entries* None: everybody may do everything (a process that only its own machine reaches)."""
+    """Tells who may do what. *entries* None: everybody may do everything (a process that only its own machine
+    reaches)."""
 
     def __init__(self, entries: dict[str, Entry] | None) -> None:
         self._entries = entries
@@ -123,11 +126,20 @@ class ApiKeys:
         if authorization is None:
             raise Denied(401, "key_missing", "send an API key: `Authorization: Bearer ...`", 'Bearer realm="centinela"')
         scheme, _, key = authorization.strip().partition(" ")
-        entry = self._matching(key.strip()) if scheme.lower() == "bearer" and len(authorization) <= _HEADER_LIMIT else None
+        entry = (
+            self._matching(key.strip()) if scheme.lower() == "bearer" and len(authorization) <= _HEADER_LIMIT else None
+        )
         if entry is None:
-            raise Denied(401, "key_invalid", "the API key is not known here", 'Bearer realm="centinela", error="invalid_token"')
+            raise Denied(
+                401, "key_invalid", "the API key is not known here", 'Bearer realm="centinela", error="invalid_token"'
+            )
         if entry.role != role:
-            raise Denied(403, "role_missing", f"this needs a key of the role {role}", f'Bearer realm="centinela", error="insufficient_scope", scope="{role}"')
+            raise Denied(
+                403,
+                "role_missing",
+                f"this needs a key of the role {role}",
+                f'Bearer realm="centinela", error="insufficient_scope", scope="{role}"',
+            )
         return entry.name
 
     def _matching(self, key: str) -> Entry | None:
@@ -141,7 +153,9 @@ class ApiKeys:
 
 
 def _digest(secret: str, salt: bytes) -> bytes:
-    return hashlib.blake2b(secret.encode("utf-8", "surrogatepass"), digest_size=_DIGEST_BYTES, salt=salt, person=_PERSON).digest()
+    return hashlib.blake2b(
+        secret.encode("utf-8", "surrogatepass"), digest_size=_DIGEST_BYTES, salt=salt, person=_PERSON
+    ).digest()
 
 
 def _entry(text: str, number: int) -> Entry:

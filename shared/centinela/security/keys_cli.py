@@ -18,7 +18,9 @@ app = typer.Typer(help="API keys of the HTTP services.", no_args_is_help=True)
 @app.command()
 def new(
     name: Annotated[str, typer.Argument(help="Whose key it is: 1 to 40 of a-z, 0-9 and -.")],
-    role: Annotated[Role, typer.Option(help="What it may do: producer (transactions, labels), scorer (verdicts), operator.")],
+    role: Annotated[
+        Role, typer.Option(help="What it may do: producer (transactions, labels), scorer (verdicts), operator.")
+    ],
 ) -> None:
     """Print a new key, this once, and the line for the list of keys, which does not give the key away."""
     made = new_key(name, role)
@@ -32,7 +34,9 @@ def new(
 def signing(name: Annotated[str, typer.Argument(help="Whose key it is: 1 to 40 of a-z, 0-9 and -.")]) -> None:
     """Print a new key that signs models, this once, and the public line by which predictors know it."""
     text, key = new_signing_key(name)
-    typer.echo("The key, for the trainer alone, as CENTINELA_MODEL_SIGNING_KEY or in the file that _FILE names:", err=True)
+    typer.echo(
+        "The key, for the trainer alone, as CENTINELA_MODEL_SIGNING_KEY or in the file that _FILE names:", err=True
+    )
     typer.echo(text)
     typer.echo("\nThe public line, for CENTINELA_MODEL_PUBLIC_KEYS or _FILE of everything that loads models:", err=True)
     typer.echo(key.public())

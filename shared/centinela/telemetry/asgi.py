@@ -22,7 +22,8 @@ class BodyTooLarge(Exception):
 
 
 class CorrelationMiddleware:
-    """Takes over a request's ``traceparent`` and ``X-Request-ID`` or makes them, binds them in logs and answers with them.
+    """Takes over a request's ``traceparent`` and ``X-Request-ID`` or makes them, binds them in logs and answers with
+    them.
 
     Handlers find both in ``request.state`` as ``traceparent`` and ``request_id``.
     """

@@ -27,11 +27,17 @@ def trace_id(traceparent: str) -> str:
     return traceparent.split("-")[1]
 
 
-def event_headers(*, event_type: str, event_id: str, source: str, time: datetime, traceparent: str | None = None) -> Headers:
+def event_headers(
+    *, event_type: str, event_id: str, source: str, time: datetime, traceparent: str | None = None
+) -> Headers:
     """CloudEvents 1.0 attributes in Kafka's binary binding, with the trace context where there is one."""
     headers = (
-        ("ce_specversion", b"1.0"), ("ce_type", event_type.encode()), ("ce_id", event_id.encode()),
-        ("ce_source", source.encode()), ("ce_time", time.isoformat().encode()), ("content-type", b"application/json"),
+        ("ce_specversion", b"1.0"),
+        ("ce_type", event_type.encode()),
+        ("ce_id", event_id.encode()),
+        ("ce_source", source.encode()),
+        ("ce_time", time.isoformat().encode()),
+        ("content-type", b"application/json"),
     )
     return (*headers, (TRACEPARENT, traceparent.encode())) if traceparent else headers
 

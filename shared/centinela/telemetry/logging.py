@@ -35,7 +35,8 @@ def configure_logging(settings: Settings, service: str) -> None:
         structlog.processors.format_exc_info,
     ]
     final: list[Processor] = (
-        [structlog.dev.ConsoleRenderer()] if pretty
+        [structlog.dev.ConsoleRenderer()]
+        if pretty
         else [structlog.processors.EventRenamer("message"), structlog.processors.JSONRenderer()]
     )
     structlog.configure(
@@ -45,14 +46,19 @@ def configure_logging(settings: Settings, service: str) -> None:
         cache_logger_on_first_use=True,
     )
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(structlog.stdlib.ProcessorFormatter(
-        foreign_pre_chain=shared, processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *final],
-    ))
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=shared,
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *final],
+        )
+    )
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(settings.log_level)
     for client in ("kafka", "centinela.librdkafka"):
-        logging.getLogger(client).setLevel("WARNING" if settings.log_level == "DEBUG" else "CRITICAL")  # outages are told once, by us
+        logging.getLogger(client).setLevel(
+            "WARNING" if settings.log_level == "DEBUG" else "CRITICAL"
+        )  # outages are told once, by us
     for noisy in ("aiokafka", "urllib3", "httpx", "matplotlib", "alembic"):
         logging.getLogger(noisy).setLevel("WARNING")
     structlog.contextvars.bind_contextvars(service=service)

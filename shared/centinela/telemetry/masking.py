@@ -13,11 +13,44 @@ import msgspec
 from centinela.kafka.port import Headers
 from centinela.telemetry.logging import hashed_user
 
-SHOWN = frozenset({
-    "version", "type", "transaction_id", "terminal_id", "occurred_at", "reported_at", "scored_at", "observed_at", "amount", "currency", "is_fraud", "decision",
-    "variant", "origin", "score", "threshold", "model_name", "model_version", "alias", "sequence", "request_id", "partition", "start", "end",
-    "count", "alerts", "watermark", "verdict", "reasons", "feature_set", "reason", "role", "at", "values",
-})
+SHOWN = frozenset(
+    {
+        "version",
+        "type",
+        "transaction_id",
+        "terminal_id",
+        "occurred_at",
+        "reported_at",
+        "scored_at",
+        "observed_at",
+        "amount",
+        "currency",
+        "is_fraud",
+        "decision",
+        "variant",
+        "origin",
+        "score",
+        "threshold",
+        "model_name",
+        "model_version",
+        "alias",
+        "sequence",
+        "request_id",
+        "partition",
+        "start",
+        "end",
+        "count",
+        "alerts",
+        "watermark",
+        "verdict",
+        "reasons",
+        "feature_set",
+        "reason",
+        "role",
+        "at",
+        "values",
+    }
+)
 USERS = frozenset({"user_id"})
 SHOWN_HEADERS = ("dlq.", "redrive.", "ce_", "traceparent", "content-type")
 SHAPE_CHARACTERS = 400
@@ -40,7 +73,9 @@ def masked_value(value: bytes | None, salt: str) -> Any:
 def masked_headers(headers: Headers) -> dict[str, str]:
     """Headers for people: ours and the standard ones as they are but for card numbers, of others the size only."""
     return {
-        name: masked_text((value or b"").decode(errors="replace")) if name.startswith(SHOWN_HEADERS) else f"({len(value or b'')} bytes)"
+        name: masked_text((value or b"").decode(errors="replace"))
+        if name.startswith(SHOWN_HEADERS)
+        else f"({len(value or b'')} bytes)"
         for name, value in headers
     }
 
@@ -52,7 +87,12 @@ def masked_key(key: bytes | None, salt: str) -> str | None:
 
 def masked_text(text: str) -> str:
     """*text* without what may be a card number: 12 to 19 digits whose check digit holds, or that are broken up."""
-    return _DIGITS.sub(lambda found: f"({len(found[0])} digits)" if " " in found[0] or "-" in found[0] or _luhn(found[0]) else found[0], text)
+    return _DIGITS.sub(
+        lambda found: (
+            f"({len(found[0])} digits)" if " " in found[0] or "-" in found[0] or _luhn(found[0]) else found[0]
+        ),
+        text,
+    )
 
 
 def shape(value: bytes) -> str:

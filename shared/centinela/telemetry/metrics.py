@@ -4,10 +4,18 @@ from __future__ import annotations
 
 from prometheus_client import Counter, Gauge, Histogram
 
-CONSUMER_RECORDS = Counter("centinela_consumer_records_total", "Records consumed, by what became of them.", ["topic", "outcome"])
-CONSUMER_LAG = Gauge("centinela_consumer_lag_records", "Records between the position and the end of the partition.", ["topic", "partition"])
+CONSUMER_RECORDS = Counter(
+    "centinela_consumer_records_total", "Records consumed, by what became of them.", ["topic", "outcome"]
+)
+CONSUMER_LAG = Gauge(
+    "centinela_consumer_lag_records",
+    "Records between the position and the end of the partition.",
+    ["topic", "partition"],
+)
 CONSUMER_TRANSACTIONS = Counter("centinela_consumer_transactions_total", "Kafka transactions, by outcome.", ["outcome"])
 DEPENDENCY_UP = Gauge("centinela_dependency_up", "1 while the dependency answers.", ["dependency"])
 DEPENDENCY_ERRORS = Counter("centinela_dependency_errors_total", "Failed calls of a dependency.", ["dependency"])
-REQUESTS_DENIED = Counter("centinela_requests_denied_total", "Requests without a key, or with one that does not suffice.", ["error"])
+REQUESTS_DENIED = Counter(
+    "centinela_requests_denied_total", "Requests without a key, or with one that does not suffice.", ["error"]
+)
 BATCH_DURATION = Histogram("centinela_batch_duration_seconds", "From poll's return to the commit.", ["service"])

@@ -27,7 +27,9 @@ def health_payload(health: Health, model_loaded: bool | None = None) -> tuple[in
     A process that is not live says why, and should be started anew.
     """
     reason = health.reason
-    body: dict[str, object] = {"status": "healthy"} if reason is None else {"status": "unhealthy", "live": False, "reason": reason}
+    body: dict[str, object] = (
+        {"status": "healthy"} if reason is None else {"status": "unhealthy", "live": False, "reason": reason}
+    )
     if model_loaded is not None:
         body["model_loaded"] = model_loaded
     if waiting := health.unmet():
@@ -59,8 +61,17 @@ class OpsServer:
         roles: The role that each of these paths needs; the others are open.
     """
 
-    def __init__(self, health: Health, host: str, port: int, extra: dict[str, Callable[[], dict[str, object]]] | None = None,
-                 model_loaded: Callable[[], bool] | None = None, *, keys: ApiKeys | None = None, roles: Mapping[str, Role] | None = None) -> None:
+    def __init__(
+        self,
+        health: Health,
+        host: str,
+        port: int,
+        extra: dict[str, Callable[[], dict[str, object]]] | None = None,
+        model_loaded: Callable[[], bool] | None = None,
+        *,
+        keys: ApiKeys | None = None,
+        roles: Mapping[str, Role] | None = None,
+    ) -> None:
         self._health, self._extra, self._model_loaded = health, extra or {}, model_loaded
         self._keys, self._roles = keys or ApiKeys(None), roles or {}
         self._server = make_server(host, port, self._app, server_class=_Server, handler_class=_Quiet)
@@ -92,5 +103,7 @@ class OpsServer:
                 status, body, headers = denied.status, {"error": denied.error, "detail": denied.detail}, denied.headers
         else:
             status, body = 404, {"error": f"no {path} here", "paths": ["/health", "/ready", "/metrics", *self._extra]}
-        start_response(f"{status} {HTTPStatus(status).phrase}", [("Content-Type", "application/json"), *headers.items()])
+        start_response(
+            f"{status} {HTTPStatus(status).phrase}", [("Content-Type", "application/json"), *headers.items()]
+        )
         return [json.dumps(body).encode()]

@@ -1,8 +1,9 @@
 """Whether a consumer gets on [P]: fed with where it stands, asked whether it is stuck. No clock, no thread, no Kafka.
 
-A consumer is stuck where its thread has not come round for a while, whatever it waits for: every wait of ours is bounded. It
-is stuck as well where it comes round and records wait in a partition whose offset does not move: unless it says what it waits for
-(``wait``), or its handler holds the partition back anew each time it is asked (``Standing.holds``).
+A consumer is stuck where its thread has not come round for a while, whatever it waits for: every wait of ours is
+bounded. It is stuck as well where it comes round and records wait in a partition whose offset does not move: unless it
+says what it waits for (``wait``), or its handler holds the partition back anew each time it is asked
+(``Standing.holds``).
 """
 
 from __future__ import annotations
@@ -19,7 +20,8 @@ _OWN: ContextVar[Progress | None] = ContextVar("progress", default=None)
 
 
 class Patience(NamedTuple):
-    """Seconds. ``stuck_s``: without progress for so long a consumer is stuck. ``exit_s``: stuck for so long the process ends; None: never."""
+    """Seconds. ``stuck_s``: without progress for so long a consumer is stuck. ``exit_s``: stuck for so long the process
+    ends; None: never."""
 
     stuck_s: float = 120.0
     exit_s: float | None = None
@@ -29,7 +31,8 @@ PATIENCE = Patience()
 
 
 class Standing(NamedTuple):
-    """Where a partition stands: the next *offset* to deliver, the log's *end*, and how often its handler held it back."""
+    """Where a partition stands: the next *offset* to deliver, the log's *end*, and how often its handler held it
+    back."""
 
     offset: int
     end: int
@@ -71,11 +74,17 @@ class Progress:
             before, self._seen = self._seen, {}
             for partition, standing in standings.items():
                 known = before.get(partition)
-                moved = known is None or (standing.offset, standing.holds) != (known.standing.offset, known.standing.holds)
-                self._seen[partition] = _Seen(standing, now if known is None or moved or not standing.lag else known.since)
+                moved = known is None or (standing.offset, standing.holds) != (
+                    known.standing.offset,
+                    known.standing.holds,
+                )
+                self._seen[partition] = _Seen(
+                    standing, now if known is None or moved or not standing.lag else known.since
+                )
 
     def wait(self, now: float) -> None:
-        """The consumer says what it waits for: its offsets need not move meanwhile. Its thread must come round still."""
+        """The consumer says what it waits for: its offsets need not move meanwhile. Its thread must come round
+        still."""
         with self._lock:
             for seen in self._seen.values():
                 seen.since = now
@@ -92,7 +101,10 @@ class Progress:
                 return f"its thread has not come round for {now - self._beat:.0f} s"
             for partition, seen in self._seen.items():
                 if seen.standing.lag and now - seen.since > self._stuck_s:
-                    return f"{_name(partition)} stands at {seen.standing.offset} of {seen.standing.end} for {now - seen.since:.0f} s"
+                    return (
+                        f"{_name(partition)} stands at {seen.standing.offset} of {seen.standing.end} for"
+                        f" {now - seen.since:.0f} s"
+                    )
         return None
 
     def own(self) -> None:

@@ -1,4 +1,5 @@
-"""Looks at a consumer's progress from a thread of its own, tells health and the log, and ends a process that stays stuck."""
+"""Looks at a consumer's progress from a thread of its own, tells health and the log, and ends a process that stays
+stuck."""
 
 from __future__ import annotations
 
@@ -22,7 +23,8 @@ _FROZEN = 3
 
 
 class Watchdog:
-    """While its context is open, a consumer that is stuck makes *health* not live, with the stacks of all threads logged once an episode.
+    """While its context is open, a consumer that is stuck makes *health* not live, with the stacks of all threads
+    logged once an episode.
 
     Args:
         name: What health and the log call the consumer.
@@ -30,8 +32,16 @@ class Watchdog:
         end: Ends the process; called where it is stuck for ``patience.exit_s``.
     """
 
-    def __init__(self, name: str, progress: Progress, health: Health, patience: Patience, *, clock: Clock | None = None,
-                 end: Callable[[int], None] = os._exit) -> None:
+    def __init__(
+        self,
+        name: str,
+        progress: Progress,
+        health: Health,
+        patience: Patience,
+        *,
+        clock: Clock | None = None,
+        end: Callable[[int], None] = os._exit,
+    ) -> None:
         self._name, self._progress, self._health, self._patience, self._end = name, progress, health, patience, end
         self._clock = clock or SystemClock()
         self._every_s = min(_MOST_S, max(_LEAST_S, patience.stuck_s / _LOOKS))
@@ -44,7 +54,9 @@ class Watchdog:
         self._thread.start()
         return self
 
-    def __exit__(self, _type: type[BaseException] | None, _error: BaseException | None, _traceback: TracebackType | None) -> None:
+    def __exit__(
+        self, _type: type[BaseException] | None, _error: BaseException | None, _traceback: TracebackType | None
+    ) -> None:
         self._closed.set()
         self._health.moves(self._name)
 
@@ -82,6 +94,8 @@ def stacks() -> dict[str, list[str]]:
     """Where each thread stands, by its name: innermost call last."""
     names = {thread.ident: thread.name for thread in threading.enumerate()}
     return {
-        f"{names.get(number, 'unknown')} ({number})": [f"{f.filename}:{f.lineno} {f.name}" for f in traceback.extract_stack(frame)]
+        f"{names.get(number, 'unknown')} ({number})": [
+            f"{f.filename}:{f.lineno} {f.name}" for f in traceback.extract_stack(frame)
+        ]
         for number, frame in sys._current_frames().items()
     }

@@ -27,21 +27,48 @@ def main() -> int:
     parser.add_argument("--rate", type=float, default=1_600.0, help="items a second at most")
     parser.add_argument("--brokers", type=int, choices=(1, 3), default=3)
     parser.add_argument("--kinds", nargs="*", default=None, help="only these, in this order")
-    parser.add_argument("--first-port", type=int, default=None, help=f"{PORTS} ports from here on; any free ones by default")
-    parser.add_argument("--patience", type=float, default=15.0, help="seconds to wait for the recovery from a fault before the next comes")
+    parser.add_argument(
+        "--first-port", type=int, default=None, help=f"{PORTS} ports from here on; any free ones by default"
+    )
+    parser.add_argument(
+        "--patience",
+        type=float,
+        default=15.0,
+        help="seconds to wait for the recovery from a fault before the next comes",
+    )
     parser.add_argument("--until", type=float, default=3_000.0, help="seconds after which no further fault comes")
     parser.add_argument("--report", type=Path, default=CHECKOUT / ".local" / "faults")
     options = parser.parse_args()
     seed = random.SystemRandom().randrange(1_000_000) if options.seed is None else options.seed
-    print(f"seed {seed}: `make test-faults FAULTS={options.faults} SEED={seed}` makes the same faults on the same load", flush=True)
-    ports = steady_ports(PORTS) if options.first_port is None else list(range(options.first_port, options.first_port + PORTS))
+    print(
+        f"seed {seed}: `make test-faults FAULTS={options.faults} SEED={seed}` makes the same faults on the same load",
+        flush=True,
+    )
+    ports = (
+        steady_ports(PORTS)
+        if options.first_port is None
+        else list(range(options.first_port, options.first_port + PORTS))
+    )
     folder = Path(tempfile.mkdtemp(prefix="faults-"))
     stack = FaultStack(folder, ports, options.brokers, mounts=os.geteuid() == 0)
     with interruptible():
         try:
             stack.start()
-            run = Run(stack, Options(seed, options.faults, options.brokers, options.rate, options.transactions, Profile(seed), kinds=options.kinds,
-                                     until_s=options.until, patience_s=options.patience), lambda line: print(line, flush=True))
+            run = Run(
+                stack,
+                Options(
+                    seed,
+                    options.faults,
+                    options.brokers,
+                    options.rate,
+                    options.transactions,
+                    Profile(seed),
+                    kinds=options.kinds,
+                    until_s=options.until,
+                    patience_s=options.patience,
+                ),
+                lambda line: print(line, flush=True),
+            )
             judgement = run.go()
             run.report(options.report)
         finally:

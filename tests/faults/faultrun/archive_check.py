@@ -17,14 +17,23 @@ def archived(archive: Path, stream: str) -> list[tuple[int, int, str]]:
     if not files:
         return []
     with duckdb.connect() as db:
-        return db.execute("SELECT partition, \"offset\", transaction_id FROM read_parquet(?, union_by_name = true, hive_partitioning = false)", [files]).fetchall()
+        return db.execute(
+            'SELECT partition, "offset", transaction_id FROM read_parquet(?, union_by_name = true, hive_partitioning ='
+            " false)",
+            [files],
+        ).fetchall()
 
 
 def judge_archive(archive: Path, found: ReadBack, judgement: Judgement) -> None:
     """Each verdict and label stands in it once, by place and id."""
-    for stream, places, ids in (("predictions", found.verdict_places, [v.transaction_id for v in found.verdicts]),
-                                ("labels", found.label_places, [label.transaction_id for label in found.labels])):
+    for stream, places, ids in (
+        ("predictions", found.verdict_places, [v.transaction_id for v in found.verdicts]),
+        ("labels", found.label_places, [label.transaction_id for label in found.labels]),
+    ):
         expected = Counter((partition, offset, name) for (partition, offset), name in zip(places, ids, strict=True))
         there = Counter(archived(archive, stream))
-        judgement.check(f"{stream} in the archive, once each", sum(expected.values()), [
-            *(f"missing {row}" for row in expected - there), *(f"too many {row}" for row in there - expected)])
+        judgement.check(
+            f"{stream} in the archive, once each",
+            sum(expected.values()),
+            [*(f"missing {row}" for row in expected - there), *(f"too many {row}" for row in there - expected)],
+        )

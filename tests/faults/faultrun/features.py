@@ -19,9 +19,9 @@ _MOST_UNSEEN = 20
 def judge_features(found: ReadBack, first: Mapping[str, int], names: tuple[str, ...], judgement: Judgement) -> None:
     """Every served vector.
 
-    The stream's are those of the whole log before the transaction. A gateway answers on the log as it had read it: its user's windows
-    may lack that user's last transactions, and then are exactly those without them; how often is counted. Terminals' windows end days
-    before, and must be whole in either case.
+    The stream's are those of the whole log before the transaction. A gateway answers on the log as it had read it: its
+    user's windows may lack that user's last transactions, and then are exactly those without them; how often is
+    counted. Terminals' windows end days before, and must be whole in either case.
     """
     rows = sorted(first.values())
     table = _table(found, rows)
@@ -44,8 +44,14 @@ def judge_features(found: ReadBack, first: Mapping[str, int], names: tuple[str, 
     right[explained] = True
     for n, name in enumerate(names):
         judgement.notes.setdefault("feature mismatches", {})[name] = int((~same[~right, n]).sum())  # type: ignore[index]
-    judgement.check("served windows equal to a fault-free computation", int(same.size), (
-        _difference(verdicts[n].transaction_id, verdicts[n].origin, names, served[n], wanted[n], same[n]) for n in np.flatnonzero(~right).tolist()))
+    judgement.check(
+        "served windows equal to a fault-free computation",
+        int(same.size),
+        (
+            _difference(verdicts[n].transaction_id, verdicts[n].origin, names, served[n], wanted[n], same[n])
+            for n in np.flatnonzero(~right).tolist()
+        ),
+    )
     judgement.notes["gateway vectors"] = int(by_gateway.sum())
     judgement.notes["of them on a log without the user's last transactions"] = len(explained)
     judgement.notes["rows with a fraud in a terminal's window"] = int((expected["terminal_risk_30d"] > 0).sum())
@@ -53,7 +59,9 @@ def judge_features(found: ReadBack, first: Mapping[str, int], names: tuple[str, 
 
 def _same(served: np.ndarray, wanted: np.ndarray, names: tuple[str, ...]) -> np.ndarray:
     tolerance = np.array([0.0 if "_count_" in name else TOLERANCE for name in names])
-    return (np.abs(served - wanted) <= tolerance * np.maximum(1.0, np.abs(wanted))) | (np.isnan(served) & np.isnan(wanted))
+    return (np.abs(served - wanted) <= tolerance * np.maximum(1.0, np.abs(wanted))) | (
+        np.isnan(served) & np.isnan(wanted)
+    )
 
 
 class _Prefixes:
@@ -63,13 +71,18 @@ class _Prefixes:
         self._names, self._user = names, table["user_id"].to_numpy()
         self._ms = (pd.to_datetime(table["occurred_at"], utc=True) - pd.Timestamp(0, tz="UTC")) // pd.Timedelta(1, "ms")
         self._times, self._amounts = self._ms.to_numpy(np.int64), table["amount"].to_numpy()
-        self._rows = {user: rows.to_numpy() for user, rows in table.groupby("user_id").groups.items()} if len(table) else {}
+        self._rows = (
+            {user: rows.to_numpy() for user, rows in table.groupby("user_id").groups.items()} if len(table) else {}
+        )
 
     def explains(self, row: int, served: np.ndarray) -> bool:
         """Whether *served* is exact for some such log."""
         before = self._rows[self._user[row]]
         before = before[before < row]
-        return any(self._fits(row, before[:len(before) - missing], served) for missing in range(1, min(len(before), _MOST_UNSEEN) + 1))
+        return any(
+            self._fits(row, before[: len(before) - missing], served)
+            for missing in range(1, min(len(before), _MOST_UNSEEN) + 1)
+        )
 
     def _fits(self, row: int, before: np.ndarray, served: np.ndarray) -> bool:
         at = self._times[row]
@@ -88,21 +101,30 @@ class _Prefixes:
 def _table(found: ReadBack, rows: list[int]) -> pd.DataFrame:
     """The first record of each transaction id, in the order of the log within each partition."""
     sound = [found.transactions[row] for row in rows]
-    return pd.DataFrame({
-        "transaction_id": [t.transaction_id for t in sound if t], "user_id": [t.user_id for t in sound if t],
-        "terminal_id": [t.terminal_id for t in sound if t], "occurred_at": pd.to_datetime([t.occurred_at for t in sound if t], utc=True),
-        "amount": [t.amount for t in sound if t],
-        **{name: [t.attributes.get(name, np.nan) for t in sound if t] for name in ("v1", "v2")},
-    })
+    return pd.DataFrame(
+        {
+            "transaction_id": [t.transaction_id for t in sound if t],
+            "user_id": [t.user_id for t in sound if t],
+            "terminal_id": [t.terminal_id for t in sound if t],
+            "occurred_at": pd.to_datetime([t.occurred_at for t in sound if t], utc=True),
+            "amount": [t.amount for t in sound if t],
+            **{name: [t.attributes.get(name, np.nan) for t in sound if t] for name in ("v1", "v2")},
+        }
+    )
 
 
 def _labels(found: ReadBack) -> pd.DataFrame:
-    return pd.DataFrame({
-        "transaction_id": [label.transaction_id for label in found.labels], "is_fraud": [label.is_fraud for label in found.labels],
-        "reported_at": pd.to_datetime([label.reported_at for label in found.labels], utc=True),
-    })
+    return pd.DataFrame(
+        {
+            "transaction_id": [label.transaction_id for label in found.labels],
+            "is_fraud": [label.is_fraud for label in found.labels],
+            "reported_at": pd.to_datetime([label.reported_at for label in found.labels], utc=True),
+        }
+    )
 
 
-def _difference(name: str, origin: str, names: tuple[str, ...], served: np.ndarray, wanted: np.ndarray, same: np.ndarray) -> str:
+def _difference(
+    name: str, origin: str, names: tuple[str, ...], served: np.ndarray, wanted: np.ndarray, same: np.ndarray
+) -> str:
     pairs = ", ".join(f"{names[n]} {served[n]:g} not {wanted[n]:g}" for n in np.flatnonzero(~same).tolist())
     return f"{name} ({origin}): {pairs}"

@@ -81,9 +81,19 @@ class Injector:
         name = happened.fault.target
         happened.what = f"kill -9 {name} while a transaction of it is open"
         happened.hit = False
-        consumer = KafkaConsumer(bootstrap_servers=self.stack.servers, group_id=None, isolation_level="read_uncommitted", enable_auto_commit=False,
-                                 fetch_max_wait_ms=20)
-        committed = KafkaConsumer(bootstrap_servers=self.stack.servers, group_id=None, isolation_level="read_committed", enable_auto_commit=False)
+        consumer = KafkaConsumer(
+            bootstrap_servers=self.stack.servers,
+            group_id=None,
+            isolation_level="read_uncommitted",
+            enable_auto_commit=False,
+            fetch_max_wait_ms=20,
+        )
+        committed = KafkaConsumer(
+            bootstrap_servers=self.stack.servers,
+            group_id=None,
+            isolation_level="read_committed",
+            enable_auto_commit=False,
+        )
         try:
             partitions = [TopicPartition("predictions", n) for n in consumer.partitions_for_topic("predictions") or ()]
             consumer.assign(partitions)
@@ -140,7 +150,9 @@ class Injector:
         self.stack.versions.append(version)
         self.stack.promote(version)
         models = self.stack.data / "models"
-        happened.hit = within(LOOK_FOR_S, lambda: any(f"incoming-{version}-" in entry or entry == version for entry in _names(models)))
+        happened.hit = within(
+            LOOK_FOR_S, lambda: any(f"incoming-{version}-" in entry or entry == version for entry in _names(models))
+        )
         await_end(chance.uniform(0, 0.15))
         _send(pid, signal.SIGKILL)
 
@@ -150,15 +162,24 @@ class Injector:
         happened.what = f"promote version {version}, whose model file was changed by one bit; then {before} again"
         self.rejected.append(version)
         self.stack.promote(version)
-        happened.hit = within(LOOK_FOR_S, lambda: all(f'"model_version":"{version}"' in line.replace(": ", ":") for name in ("stream", "gateway")
-                                                      for line in self._lines(name, "model.rejected")[-1:] or [""]))
+        happened.hit = within(
+            LOOK_FOR_S,
+            lambda: all(
+                f'"model_version":"{version}"' in line.replace(": ", ":")
+                for name in ("stream", "gateway")
+                for line in self._lines(name, "model.rejected")[-1:] or [""]
+            ),
+        )
         self.stack.promote(before)
 
     # -- brokers and registry -----------------------------------------------------------------------------------------
 
     def broker_killed(self, happened: Happened, _: random.Random) -> None:
         number = int(happened.fault.target)
-        happened.what = f"kill -9 broker {number + 1} of {len(self.stack.cluster.brokers)}, start it {happened.fault.hold_s:.1f} s later"
+        happened.what = (
+            f"kill -9 broker {number + 1} of {len(self.stack.cluster.brokers)}, start it {happened.fault.hold_s:.1f} s"
+            " later"
+        )
         broker = self.stack.cluster.brokers[number]
         broker.stop()
         await_end(happened.fault.hold_s)
@@ -166,7 +187,9 @@ class Injector:
 
     def broker_paused(self, happened: Happened, _: random.Random) -> None:
         number = int(happened.fault.target)
-        happened.what = f"SIGSTOP broker {number + 1} of {len(self.stack.cluster.brokers)} for {happened.fault.hold_s:.1f} s"
+        happened.what = (
+            f"SIGSTOP broker {number + 1} of {len(self.stack.cluster.brokers)} for {happened.fault.hold_s:.1f} s"
+        )
         broker = self.stack.cluster.brokers[number]
         broker.pause()
         await_end(happened.fault.hold_s)
@@ -197,7 +220,9 @@ class Injector:
 
     def predictor_paused(self, happened: Happened, _: random.Random) -> None:
         name = happened.fault.target
-        happened.what = f"SIGSTOP {name} for {happened.fault.hold_s:.1f} s, past session (10 s) and transaction (10 s) time-outs"
+        happened.what = (
+            f"SIGSTOP {name} for {happened.fault.hold_s:.1f} s, past session (10 s) and transaction (10 s) time-outs"
+        )
         pid = self._running(name)
         _send(pid, signal.SIGSTOP)
         await_end(happened.fault.hold_s)
@@ -212,7 +237,9 @@ class Injector:
         port = self.stack.extra_ports[0]
         other = self.stack.stranger(name, {"CENTINELA_PREDICTOR_PORT": str(port)})
         before = self.stack.strangers_log()
-        took_over = within(60, lambda: f'"predictor-{slot}"' in self.stack.strangers_log()[len(before):] or self.stack.is_ready(port))
+        took_over = within(
+            60, lambda: f'"predictor-{slot}"' in self.stack.strangers_log()[len(before) :] or self.stack.is_ready(port)
+        )
         await_end(2)
         _send(pid, signal.SIGCONT)
         happened.hit = within(40, lambda: _gone(pid))
@@ -227,10 +254,16 @@ class Injector:
 
     def rebalance_storm(self, happened: Happened, chance: random.Random) -> None:
         how = [chance.choice((signal.SIGTERM, signal.SIGKILL)) for _ in range(4)]
-        happened.what = f"4 more predictors join and leave within seconds ({sum(h == signal.SIGKILL for h in how)} of them by kill -9)"
+        happened.what = (
+            f"4 more predictors join and leave within seconds ({sum(h == signal.SIGKILL for h in how)} of them by"
+            " kill -9)"
+        )
         for number, signal_ in enumerate(how):
             port = self.stack.extra_ports[number % len(self.stack.extra_ports)]
-            extra = self.stack.stranger("stream", {"CENTINELA_SLOT": f"x{happened.fault.number}-{number}", "CENTINELA_PREDICTOR_PORT": str(port)})
+            extra = self.stack.stranger(
+                "stream",
+                {"CENTINELA_SLOT": f"x{happened.fault.number}-{number}", "CENTINELA_PREDICTOR_PORT": str(port)},
+            )
             within(30, lambda port=port: self.stack.is_ready(port))  # type: ignore[misc]
             await_end(chance.uniform(0, 3))
             extra.send_signal(signal_)
@@ -259,15 +292,18 @@ class Injector:
 
     def exit_status(self, pid: int, name: str) -> str:
         """How *pid*, which ended, did so: a code, or the signal's name; ? where supervisor did not say."""
+
         def told() -> list[str]:
             lines = self.stack.supervisor_log().splitlines()
             spawned = [n for n, line in enumerate(lines) if line.endswith(f"with pid {pid}")]
-            return [line for line in lines[spawned[-1] if spawned else 0:] if f"exited: {name} (" in line][:1]
+            return [line for line in lines[spawned[-1] if spawned else 0 :] if f"exited: {name} (" in line][:1]
 
         if not within(5, lambda: bool(told())):
             return "?"
         [line] = told()
-        return line.partition("exit status ")[2].partition(";")[0] or line.partition("terminated by ")[2].partition(";")[0]
+        return (
+            line.partition("exit status ")[2].partition(";")[0] or line.partition("terminated by ")[2].partition(";")[0]
+        )
 
     def _lines(self, name: str, event: str) -> list[str]:
         return [line for line in self.stack.log(name).splitlines() if f'"{event}"' in line]

@@ -21,14 +21,23 @@ class FullInjector(Injector):
         self._fill(self.stack.data / "archive", happened)
 
     def snapshot_disk_full(self, happened: Happened, _: random.Random) -> None:
-        happened.what = f"the disk of feature state is full for {happened.fault.hold_s:.1f} s, kill -9 {happened.fault.target} meanwhile"
+        happened.what = (
+            f"the disk of feature state is full for {happened.fault.hold_s:.1f} s, kill -9 {happened.fault.target}"
+            " meanwhile"
+        )
         self._fill(self.stack.data / "state", happened, happened.fault.target)
 
     def snapshot_damaged(self, happened: Happened, chance: random.Random) -> None:
-        newest = [max(found, key=_position) for folder in (self.stack.data / "state").rglob("*")
-                  if folder.is_dir() and (found := list(folder.glob("*.snapshot")))]
+        newest = [
+            max(found, key=_position)
+            for folder in (self.stack.data / "state").rglob("*")
+            if folder.is_dir() and (found := list(folder.glob("*.snapshot")))
+        ]
         cut = chance.random() < 0.5
-        happened.what = f"the newest snapshots ({len(newest)}) {'cut short' if cut else 'changed by one bit'}, kill -9 of both predictors"
+        happened.what = (
+            f"the newest snapshots ({len(newest)}) {'cut short' if cut else 'changed by one bit'}, kill -9 of both"
+            " predictors"
+        )
         pids = [self._running(name) for name in PREDICTORS]
         for pid in pids:
             self._stop_process(pid)
@@ -43,7 +52,10 @@ class FullInjector(Injector):
         cut = chance.random() < 0.5
         path = max((models / "current").resolve().glob("model.*"), key=lambda file: file.stat().st_size)
         names = [happened.fault.target, "gateway"]
-        happened.what = f"the served bundle's model file {'cut short' if cut else 'changed by one bit'}, kill -9 {' and '.join(names)}"
+        happened.what = (
+            f"the served bundle's model file {'cut short' if cut else 'changed by one bit'}, kill -9"
+            f" {' and '.join(names)}"
+        )
         path.chmod(0o644)
         _damage(path, cut, chance.random())
         for name in names:
@@ -53,7 +65,10 @@ class FullInjector(Injector):
         archive = self.stack.data / "archive"
         files = sorted((archive / "predictions").rglob("*.parquet"))
         cut = chance.random() < 0.5
-        happened.what = f"an archive file {'cut short' if cut else 'changed by one bit'} while the archive is killed; a training; then the archive written anew"
+        happened.what = (
+            f"an archive file {'cut short' if cut else 'changed by one bit'} while the archive is killed; a training;"
+            " then the archive written anew"
+        )
         if files:
             _damage(chance.choice(files), cut, chance.random())
         self._kill("archive")
@@ -85,7 +100,13 @@ class FullInjector(Injector):
                 self._kill(victim)
             await_end(happened.fault.hold_s)
             service = "archive" if disk.name == "archive" else "stream"
-            happened.hit = within(10, lambda: "No space left" in self.stack.log(service)[-20_000:] or "No space left" in self.stack.log("stream-1")[-20_000:])
+            happened.hit = within(
+                10,
+                lambda: (
+                    "No space left" in self.stack.log(service)[-20_000:]
+                    or "No space left" in self.stack.log("stream-1")[-20_000:]
+                ),
+            )
         finally:
             ballast.unlink()
 

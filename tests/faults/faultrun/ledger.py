@@ -33,7 +33,9 @@ class Ledger:
         attempts: HTTP answers by path and status; 0 where none came.
     """
 
-    stored: dict[str, list[tuple[int, int, str, str, int]]] = field(default_factory=lambda: {"transactions": [], "labels": []})
+    stored: dict[str, list[tuple[int, int, str, str, int]]] = field(
+        default_factory=lambda: {"transactions": [], "labels": []}
+    )
     accepted: set[str] = field(default_factory=set)
     answers: dict[str, dict[str, Any]] = field(default_factory=dict)
     in_log: set[str] = field(default_factory=set)

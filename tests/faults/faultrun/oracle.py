@@ -39,25 +39,49 @@ class Judgement:
 
     def summary(self) -> dict[str, object]:
         """For the report: counts, and the first of each kind of violation."""
-        return {"clean": self.clean, "checked": self.checked, "violations": {name: {"count": len(found), "first": found[:_SHOWN]}
-                                                                           for name, found in self.violations.items() if found}, "notes": self.notes}
+        return {
+            "clean": self.clean,
+            "checked": self.checked,
+            "violations": {
+                name: {"count": len(found), "first": found[:_SHOWN]} for name, found in self.violations.items() if found
+            },
+            "notes": self.notes,
+        }
 
 
 def judge_log(found: ReadBack, ledger: Ledger, judgement: Judgement) -> dict[str, int]:
-    """What was acknowledged stands in the log as it was sent; the row of the first sound record of each transaction id."""
+    """What was acknowledged stands in the log as it was sent; the row of the first sound record of each transaction
+    id."""
     stored = ledger.stored["transactions"]
-    judgement.check("acknowledged by Kafka, in the log as sent", len(stored), (
-        f"{what} {name} at {partition}/{offset}" for partition, offset, what, name, mark in stored
-        if (row := found.row_at.get((partition, offset))) is None or found.fingerprints[row] != mark))
+    judgement.check(
+        "acknowledged by Kafka, in the log as sent",
+        len(stored),
+        (
+            f"{what} {name} at {partition}/{offset}"
+            for partition, offset, what, name, mark in stored
+            if (row := found.row_at.get((partition, offset))) is None or found.fingerprints[row] != mark
+        ),
+    )
     labels, marks = ledger.stored["labels"], dict(zip(found.label_places, found.label_fingerprints, strict=True))
-    judgement.check("labels acknowledged by Kafka, in the log as sent", len(labels), (
-        f"label of {name} at {partition}/{offset}" for partition, offset, _, name, mark in labels if marks.get((partition, offset)) != mark))
+    judgement.check(
+        "labels acknowledged by Kafka, in the log as sent",
+        len(labels),
+        (
+            f"label of {name} at {partition}/{offset}"
+            for partition, offset, _, name, mark in labels
+            if marks.get((partition, offset)) != mark
+        ),
+    )
     everything = {transaction.transaction_id for transaction in found.transactions if transaction is not None}
     first: dict[str, int] = {}
     for row, transaction in enumerate(found.transactions):
         if transaction is not None and not is_broken(transaction):
             first.setdefault(transaction.transaction_id, row)
-    judgement.check("acknowledged by HTTP, in the log", len(ledger.accepted | ledger.in_log), sorted((ledger.accepted | ledger.in_log) - first.keys()))
+    judgement.check(
+        "acknowledged by HTTP, in the log",
+        len(ledger.accepted | ledger.in_log),
+        sorted((ledger.accepted | ledger.in_log) - first.keys()),
+    )
     judgement.check("refused by HTTP, not in the log", len(ledger.refused), sorted(ledger.refused & everything))
     return first
 
@@ -76,7 +100,10 @@ def judge_verdicts(found: ReadBack, first: Mapping[str, int], judgement: Judgeme
             continue
         transaction = found.transactions[row]
         assert transaction is not None
-        if any(getattr(verdict, name) != getattr(transaction, name) for name in ("occurred_at", "amount", "user_id", "terminal_id")):
+        if any(
+            getattr(verdict, name) != getattr(transaction, name)
+            for name in ("occurred_at", "amount", "user_id", "terminal_id")
+        ):
             different.append(verdict.transaction_id)
         if found.log.partitions[row] != partition or found.log.offsets[row] <= last.get(partition, -1):
             unordered.append(verdict.transaction_id)
@@ -84,7 +111,9 @@ def judge_verdicts(found: ReadBack, first: Mapping[str, int], judgement: Judgeme
     judgement.check("verdicts on what the first record of the id says", len(found.verdicts), different)
     judgement.check("verdicts in the order of the log", len(found.verdicts), unordered)
     for name, places in (("log", found.log), ("verdicts", found.verdict_places), ("labels", found.label_places)):
-        judgement.check("offsets rise within a partition", len(places), (f"{name} {place}" for place in falling(places)))
+        judgement.check(
+            "offsets rise within a partition", len(places), (f"{name} {place}" for place in falling(places))
+        )
 
 
 def falling(places: Places) -> list[tuple[int, int]]:
@@ -99,16 +128,26 @@ def falling(places: Places) -> list[tuple[int, int]]:
 
 
 def judge_letters(found: ReadBack, ledger: Ledger, first: Mapping[str, int], judgement: Judgement) -> None:
-    """One dead letter for each broken record and for each that says something else under a known id; none for anything else."""
+    """One dead letter for each broken record and for each that says something else under a known id; none for anything
+    else."""
     origins = Counter((int(headers["dlq.partition"]), int(headers["dlq.offset"])) for headers in found.letters)
     expected: dict[tuple[int, int], str] = {}
     for partition, offset, what, name, _ in ledger.stored["transactions"]:
         if what == "malformed" or (what == "conflict" and _is_second(found, first, name, partition, offset)):
             expected[partition, offset] = f"{what} {name}"
-    judgement.check("broken and conflicting records with a dead letter", len(expected), (name for place, name in expected.items() if place not in origins))
-    judgement.check("dead letters, one each", sum(origins.values()), (f"{place}: {n}" for place, n in origins.items() if n > 1))
-    judgement.check("dead letters of what is broken only", len(origins), (
-        str(place) for place in origins if place not in expected and not _unpromised(found, first, place)))
+    judgement.check(
+        "broken and conflicting records with a dead letter",
+        len(expected),
+        (name for place, name in expected.items() if place not in origins),
+    )
+    judgement.check(
+        "dead letters, one each", sum(origins.values()), (f"{place}: {n}" for place, n in origins.items() if n > 1)
+    )
+    judgement.check(
+        "dead letters of what is broken only",
+        len(origins),
+        (str(place) for place in origins if place not in expected and not _unpromised(found, first, place)),
+    )
 
 
 def is_broken(transaction: Transaction | None) -> bool:
@@ -139,40 +178,80 @@ def judge_answers(found: ReadBack, ledger: Ledger, judgement: Judgement) -> None
 
     def differs(name: str, answer: Mapping[str, object]) -> bool:
         verdict = by_id.get(name)
-        return verdict is None or (verdict.decision, verdict.model_version) != (answer["decision"], answer["model_version"]) or not math.isclose(
-            verdict.score or 0.0, float(answer["fraud_probability"] or 0.0), abs_tol=1e-12)  # type: ignore[arg-type]
+        return (
+            verdict is None
+            or (verdict.decision, verdict.model_version) != (answer["decision"], answer["model_version"])
+            or not math.isclose(verdict.score or 0.0, float(answer["fraud_probability"] or 0.0), abs_tol=1e-12)
+        )  # type: ignore[arg-type]
 
-    judgement.check("gateway answers that are the verdict", len(ledger.answers), (
-        f"{name}: {answer}, in the log {by_id.get(name)}" for name, answer in ledger.answers.items() if differs(name, answer)))
+    judgement.check(
+        "gateway answers that are the verdict",
+        len(ledger.answers),
+        (
+            f"{name}: {answer}, in the log {by_id.get(name)}"
+            for name, answer in ledger.answers.items()
+            if differs(name, answer)
+        ),
+    )
     judgement.check("HTTP answers as they should be", sum(ledger.attempts.values()), ledger.surprises)
 
 
-def judge_versions(found: ReadBack, promoted_at: Mapping[str, float], rejected: Iterable[str], judgement: Judgement) -> None:
-    """Only versions that were promoted and sound score, and none before its promotion; the registry's events count up without a gap."""
+def judge_versions(
+    found: ReadBack, promoted_at: Mapping[str, float], rejected: Iterable[str], judgement: Judgement
+) -> None:
+    """Only versions that were promoted and sound score, and none before its promotion; the registry's events count up
+    without a gap."""
     sound = {version: at for version, at in promoted_at.items() if version not in set(rejected)}
     scored = [verdict for verdict in found.verdicts if verdict.model_version is not None]
-    judgement.check("versions that were promoted, not before that", len(scored), (
-        f"{v.transaction_id}: {v.model_version}" for v in scored
-        if (at := sound.get(v.model_version or "")) is None or v.scored_at.timestamp() < at - 0.5))
+    judgement.check(
+        "versions that were promoted, not before that",
+        len(scored),
+        (
+            f"{v.transaction_id}: {v.model_version}"
+            for v in scored
+            if (at := sound.get(v.model_version or "")) is None or v.scored_at.timestamp() < at - 0.5
+        ),
+    )
     judgement.notes["verdicts by version"] = dict(Counter(v.model_version for v in scored))
     told = {event["model_version"] for event in found.model_events if event.get("type") == "ModelPromoted"}
-    loaded = [event for event in found.model_events if event.get("type") == "ModelLoaded" and event["alias"] == "champion"]
-    judgement.check("loaded versions were promoted", len(loaded), (f"{e['replica']}: {e['model_version']}" for e in loaded if e["model_version"] not in sound))
+    loaded = [
+        event for event in found.model_events if event.get("type") == "ModelLoaded" and event["alias"] == "champion"
+    ]
+    judgement.check(
+        "loaded versions were promoted",
+        len(loaded),
+        (f"{e['replica']}: {e['model_version']}" for e in loaded if e["model_version"] not in sound),
+    )
     judgement.notes["promotions still in model-events (compacted)"] = sorted(told, key=str)
     panes = Counter[str]()
     for version, count in found.panes:
         panes[version] += count
     counted = Counter(v.model_version for v in scored)
-    judgement.check("panes hold each scored transaction once", sum(counted.values()), (
-        f"version {version}: {panes.get(version or '', 0)} in panes, {count} verdicts" for version, count in counted.items()
-        if panes.get(version or "", 0) != count))
+    judgement.check(
+        "panes hold each scored transaction once",
+        sum(counted.values()),
+        (
+            f"version {version}: {panes.get(version or '', 0)} in panes, {count} verdicts"
+            for version, count in counted.items()
+            if panes.get(version or "", 0) != count
+        ),
+    )
 
 
-def judge_trainings(found: ReadBack, asked: Iterable[str], versions_by_request: Mapping[str, int], judgement: Judgement) -> None:
+def judge_trainings(
+    found: ReadBack, asked: Iterable[str], versions_by_request: Mapping[str, int], judgement: Judgement
+) -> None:
     """Each training that was asked for is answered, and no request made two versions."""
     answers = Counter(event["request_id"] for event in found.model_events if event.get("type") == "TrainingCompleted")
     asked = list(asked)
     judgement.check("trainings answered", len(asked), (request for request in asked if request not in answers))
-    judgement.check("trainings with one version at most", len(asked), (
-        f"{request}: {versions_by_request[request]}" for request in asked if versions_by_request.get(request, 0) > 1))
-    judgement.notes["trainings"] = {event["request_id"]: event["outcome"] for event in found.model_events if event.get("type") == "TrainingCompleted"}
+    judgement.check(
+        "trainings with one version at most",
+        len(asked),
+        (f"{request}: {versions_by_request[request]}" for request in asked if versions_by_request.get(request, 0) > 1),
+    )
+    judgement.notes["trainings"] = {
+        event["request_id"]: event["outcome"]
+        for event in found.model_events
+        if event.get("type") == "TrainingCompleted"
+    }

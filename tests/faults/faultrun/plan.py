@@ -8,9 +8,29 @@ from dataclasses import dataclass
 from typing import Literal
 
 Kind = Literal[
-    "kill", "term", "kill_predictors", "kill_uncommitted", "kill_unsnapshotted", "kill_snapshotting", "kill_loading", "promote_damaged",
-    "broker_killed", "broker_paused", "brokers_killed", "brokers_paused", "predictor_paused", "zombie", "rebalance_storm", "mlflow_away",
-    "archive_disk_full", "snapshot_disk_full", "snapshot_damaged", "bundle_damaged", "parquet_damaged", "slow_consumer", "retrain_killed",
+    "kill",
+    "term",
+    "kill_predictors",
+    "kill_uncommitted",
+    "kill_unsnapshotted",
+    "kill_snapshotting",
+    "kill_loading",
+    "promote_damaged",
+    "broker_killed",
+    "broker_paused",
+    "brokers_killed",
+    "brokers_paused",
+    "predictor_paused",
+    "zombie",
+    "rebalance_storm",
+    "mlflow_away",
+    "archive_disk_full",
+    "snapshot_disk_full",
+    "snapshot_damaged",
+    "bundle_damaged",
+    "parquet_damaged",
+    "slow_consumer",
+    "retrain_killed",
 ]
 
 
@@ -23,14 +43,39 @@ class Shape:
 
 
 SHAPES: dict[Kind, Shape] = {
-    "kill": Shape(9), "term": Shape(6), "kill_predictors": Shape(2), "kill_uncommitted": Shape(3), "kill_unsnapshotted": Shape(2),
-    "kill_snapshotting": Shape(2), "kill_loading": Shape(2), "promote_damaged": Shape(1),
-    "broker_killed": Shape(3, (0, 4)), "broker_paused": Shape(2, (3, 10)), "brokers_killed": Shape(1.5, (0, 3)), "brokers_paused": Shape(1.5, (2, 8)),
-    "predictor_paused": Shape(0.7, (22, 26)), "zombie": Shape(0.7), "rebalance_storm": Shape(0.7), "mlflow_away": Shape(1.5, (4, 8)),
-    "archive_disk_full": Shape(1.5, (4, 8)), "snapshot_disk_full": Shape(1.5, (4, 8)), "snapshot_damaged": Shape(2), "bundle_damaged": Shape(1.5),
-    "parquet_damaged": Shape(0.7), "slow_consumer": Shape(1.5, (5, 10)), "retrain_killed": Shape(1, (1, 8)),
+    "kill": Shape(9),
+    "term": Shape(6),
+    "kill_predictors": Shape(2),
+    "kill_uncommitted": Shape(3),
+    "kill_unsnapshotted": Shape(2),
+    "kill_snapshotting": Shape(2),
+    "kill_loading": Shape(2),
+    "promote_damaged": Shape(1),
+    "broker_killed": Shape(3, (0, 4)),
+    "broker_paused": Shape(2, (3, 10)),
+    "brokers_killed": Shape(1.5, (0, 3)),
+    "brokers_paused": Shape(1.5, (2, 8)),
+    "predictor_paused": Shape(0.7, (22, 26)),
+    "zombie": Shape(0.7),
+    "rebalance_storm": Shape(0.7),
+    "mlflow_away": Shape(1.5, (4, 8)),
+    "archive_disk_full": Shape(1.5, (4, 8)),
+    "snapshot_disk_full": Shape(1.5, (4, 8)),
+    "snapshot_damaged": Shape(2),
+    "bundle_damaged": Shape(1.5),
+    "parquet_damaged": Shape(0.7),
+    "slow_consumer": Shape(1.5, (5, 10)),
+    "retrain_killed": Shape(1, (1, 8)),
 }
-QUICK: tuple[Kind, ...] = ("kill_uncommitted", "kill_snapshotting", "brokers_paused", "kill", "snapshot_damaged", "brokers_killed", "term")
+QUICK: tuple[Kind, ...] = (
+    "kill_uncommitted",
+    "kill_snapshotting",
+    "brokers_paused",
+    "kill",
+    "snapshot_damaged",
+    "brokers_killed",
+    "term",
+)
 """For the run of two minutes."""
 SERVICES = ("stream", "stream-1", "gateway", "ingest", "archive", "trainer", "drift", "registry-watcher")
 _OFTEN = (5, 5, 5, 3, 3, 1, 2, 2)
@@ -60,7 +105,8 @@ class Fault:
 
 
 def schedule(seed: int, count: int, brokers: int, kinds: Sequence[Kind] | None = None) -> list[Fault]:
-    """*count* faults. Where there is room each kind comes once at least, in an order of chance; *kinds* given come in their order."""
+    """*count* faults. Where there is room each kind comes once at least, in an order of chance; *kinds* given come in
+    their order."""
     chance = random.Random(seed)  # noqa: S311
     if kinds is None:
         known = list(SHAPES)
@@ -78,6 +124,15 @@ def schedule(seed: int, count: int, brokers: int, kinds: Sequence[Kind] | None =
             target = broker
         elif kind not in ("kill", "term"):
             target = predictor
-        faults.append(Fault(number, kind, target, round(chance.uniform(*SHAPES[kind].hold_s), 2), round(chance.uniform(0.3, 2.5), 2),
-                            chance.random() < _OVERLAP, chance.getrandbits(32)))
+        faults.append(
+            Fault(
+                number,
+                kind,
+                target,
+                round(chance.uniform(*SHAPES[kind].hold_s), 2),
+                round(chance.uniform(0.3, 2.5), 2),
+                chance.random() < _OVERLAP,
+                chance.getrandbits(32),
+            )
+        )
     return faults

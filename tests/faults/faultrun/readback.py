@@ -11,7 +11,9 @@ from functools import cached_property
 from typing import Any
 
 import msgspec
-from kafka import KafkaConsumer, TopicPartition  # noqa: TID251 - an independent client: what it reads, our own code did not
+
+# An independent client: what it reads, our own code did not.
+from kafka import KafkaConsumer, TopicPartition  # noqa: TID251
 
 from faultrun.ledger import fingerprint
 
@@ -83,7 +85,8 @@ class Places:
 
 @dataclass
 class ReadBack:
-    """Everything, row by row. ``transactions`` and ``fingerprints`` are aligned with ``log``; a record that cannot be read is None."""
+    """Everything, row by row. ``transactions`` and ``fingerprints`` are aligned with ``log``; a record that cannot be
+    read is None."""
 
     log: Places = field(default_factory=Places)
     transactions: list[Transaction | None] = field(default_factory=list)
@@ -107,7 +110,9 @@ class ReadBack:
 def read_back(servers: str) -> ReadBack:
     """All topics from their beginning to their end as it is now."""
     found = ReadBack()
-    decode_transaction, decode_scored, decode_label = (msgspec.json.Decoder(kind).decode for kind in (Transaction, Scored, Reported))
+    decode_transaction, decode_scored, decode_label = (
+        msgspec.json.Decoder(kind).decode for kind in (Transaction, Scored, Reported)
+    )
     for record in records_of(servers, "transactions"):
         found.log.add(record)
         found.fingerprints.append(fingerprint(record.value))
@@ -123,7 +128,9 @@ def read_back(servers: str) -> ReadBack:
         found.label_places.add(record)
         found.labels.append(decode_label(record.value or b""))
         found.label_fingerprints.append(fingerprint(record.value))
-    found.model_events = [msgspec.json.decode(record.value) for record in records_of(servers, "model-events") if record.value]
+    found.model_events = [
+        msgspec.json.decode(record.value) for record in records_of(servers, "model-events") if record.value
+    ]
     for record in records_of(servers, "feature-panes"):
         pane = msgspec.json.decode(record.value or b"")
         found.panes.append((pane["model_version"], pane["count"]))
@@ -136,8 +143,15 @@ def records_of(servers: str, topic: str) -> Iterator[Raw]:
     Raises:
         TimeoutError: It cannot be read to its end.
     """
-    consumer = KafkaConsumer(bootstrap_servers=servers, group_id=None, isolation_level="read_committed", enable_auto_commit=False,
-                             auto_offset_reset="earliest", max_partition_fetch_bytes=8 * 1024 * 1024, check_crcs=True)
+    consumer = KafkaConsumer(
+        bootstrap_servers=servers,
+        group_id=None,
+        isolation_level="read_committed",
+        enable_auto_commit=False,
+        auto_offset_reset="earliest",
+        max_partition_fetch_bytes=8 * 1024 * 1024,
+        check_crcs=True,
+    )
     try:
         for number in sorted(consumer.partitions_for_topic(topic) or ()):
             partition = TopicPartition(topic, number)
@@ -151,6 +165,8 @@ def records_of(servers: str, topic: str) -> Iterator[Raw]:
                     for record in records:
                         yield Raw(number, record.offset, record.key, record.value, dict(record.headers))
                 if time.monotonic() - heard > _SILENCE_S:
-                    raise TimeoutError(f"{topic}-{number}: at {consumer.position(partition)} of {end}, and nothing comes")
+                    raise TimeoutError(
+                        f"{topic}-{number}: at {consumer.position(partition)} of {end}, and nothing comes"
+                    )
     finally:
         consumer.close()

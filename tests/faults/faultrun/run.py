@@ -73,9 +73,16 @@ class Run:
         self.happened: list[Happened] = []
         self._watch = Watch(stack.servers, stack.urls, round(2 * options.rate), self.clock)
         self._injector = FullInjector(stack, self.clock, self._retrain, options.drain_s)
-        self._load = Load(Workload(options.profile).items(), self.ledger, KafkaSender(stack.servers, self.ledger),
-                          HttpSender("ingest", stack.urls["ingest"], self.ledger), HttpSender("gateway", stack.urls["gateway"], self.ledger),
-                          rate=options.rate, lag=lambda: self._watch.lag, looks=lambda: self._watch.looks)
+        self._load = Load(
+            Workload(options.profile).items(),
+            self.ledger,
+            KafkaSender(stack.servers, self.ledger),
+            HttpSender("ingest", stack.urls["ingest"], self.ledger),
+            HttpSender("gateway", stack.urls["gateway"], self.ledger),
+            rate=options.rate,
+            lag=lambda: self._watch.lag,
+            looks=lambda: self._watch.looks,
+        )
 
     def clock(self) -> float:
         """Seconds of the run."""
@@ -87,7 +94,11 @@ class Run:
         self._load.start()
         try:
             self._break()
-            while self._load.sent < self._options.transactions and self.clock() < self._options.until_s and self._load.failure is None:
+            while (
+                self._load.sent < self._options.transactions
+                and self.clock() < self._options.until_s
+                and self._load.failure is None
+            ):
                 time.sleep(0.5)
             loaded_s = self.clock()
             left = self._load.finish(SETTLE_S)
@@ -96,7 +107,11 @@ class Run:
             if self._load.failure is not None:
                 self.judgement.check("the load itself", 1, [repr(self._load.failure)])
             calm = within(SETTLE_S, lambda: self._watch.lag == 0 and not self._watch.unready and self._watch.calm())
-            self.judgement.check("everything ready, and no lag, in the end", 1, [] if calm else [f"lag {self._watch.lag}, not ready: {self._watch.unready}"])
+            self.judgement.check(
+                "everything ready, and no lag, in the end",
+                1,
+                [] if calm else [f"lag {self._watch.lag}, not ready: {self._watch.unready}"],
+            )
         finally:
             self._watch.close()
         self._judge(loaded_s)
@@ -114,37 +129,67 @@ class Run:
             happened = self._injector.inject(fault)
             self._watch.expect(happened)
             self.happened.append(happened)
-            self._say(f"[{happened.began:6.1f} s] {fault.number:3} {happened.what}{'' if happened.hit is not False else ' (missed its point)'}"
-                      f"  sent {self._load.sent:,}, lag {self._watch.lag:,}{''.join('; ' + p for p in happened.problems)}")
+            self._say(
+                f"[{happened.began:6.1f} s] {fault.number:3}"
+                f" {happened.what}{'' if happened.hit is not False else ' (missed its point)'}  sent"
+                f" {self._load.sent:,}, lag {self._watch.lag:,}{''.join('; ' + p for p in happened.problems)}"
+            )
             if self._load.failure is not None or self.clock() > self._options.until_s:
                 return
         within(self._options.patience_s, self._watch.calm)
 
     def _judge(self, loaded_s: float) -> None:
         judgement, stack = self.judgement, self._stack
-        judgement.check("faults overcome", len(self.happened), (f"{h.fault.number}: {h.what}" for h in self.happened if h.recovered_s is None))
-        judgement.check("processes that behaved", len(self.happened), (f"{h.fault.number}: {p}" for h in self.happened for p in h.problems))
+        judgement.check(
+            "faults overcome",
+            len(self.happened),
+            (f"{h.fault.number}: {h.what}" for h in self.happened if h.recovered_s is None),
+        )
+        judgement.check(
+            "processes that behaved",
+            len(self.happened),
+            (f"{h.fault.number}: {p}" for h in self.happened for p in h.problems),
+        )
         judgement.attempt("what trainings wait for", self._await_trainings)
         found = read_back(stack.servers)
-        self._say(f"read back: {len(found.log):,} records, {len(found.verdicts):,} verdicts, {len(found.letters):,} dead letters")
+        self._say(
+            f"read back: {len(found.log):,} records, {len(found.verdicts):,} verdicts, {len(found.letters):,} dead"
+            " letters"
+        )
         first = judge_log(found, self.ledger, judgement)
         judgement.attempt("verdicts", lambda: judge_verdicts(found, first, judgement))
         judgement.attempt("letters", lambda: judge_letters(found, self.ledger, first, judgement))
         judgement.attempt("answers", lambda: judge_answers(found, self.ledger, judgement))
-        judgement.attempt("versions", lambda: judge_versions(found, stack.promoted_at, self._injector.rejected, judgement))
-        judgement.attempt("trainings", lambda: judge_trainings(found, self._injector.asked, stack.versions_by_request(), judgement))
+        judgement.attempt(
+            "versions", lambda: judge_versions(found, stack.promoted_at, self._injector.rejected, judgement)
+        )
+        judgement.attempt(
+            "trainings", lambda: judge_trainings(found, self._injector.asked, stack.versions_by_request(), judgement)
+        )
         judgement.attempt("the archive", lambda: self._judge_archive(found))
         judgement.attempt("features", lambda: judge_features(found, first, stack.layout.names, judgement))
-        judgement.notes["HTTP answers"] = {f"{path} {status or 'none'}": count for (path, status), count in sorted(self.ledger.attempts.items())}
+        judgement.notes["HTTP answers"] = {
+            f"{path} {status or 'none'}": count for (path, status), count in sorted(self.ledger.attempts.items())
+        }
         judgement.notes["sent"] = {f"{path} {what}": count for (path, what), count in sorted(self.ledger.sent.items())}
         self._facts: dict[str, Any] = {
-            "transactions with a verdict": len(found.verdicts), "items sent": self._load.sent, "faults": len(self.happened), "brokers": self._options.brokers,
-            "seconds of load": round(loaded_s), "most records behind": self._watch.most_lag, "exits": dict(Counter(stack.exits())),
+            "transactions with a verdict": len(found.verdicts),
+            "items sent": self._load.sent,
+            "faults": len(self.happened),
+            "brokers": self._options.brokers,
+            "seconds of load": round(loaded_s),
+            "most records behind": self._watch.most_lag,
+            "exits": dict(Counter(stack.exits())),
         }
 
     def _judge_archive(self, found: ReadBack) -> None:
-        within(90, lambda: len(archived(self._stack.data / "archive", "predictions")) >= len(found.verdicts)
-               and len(archived(self._stack.data / "archive", "labels")) >= len(found.labels))
+        within(
+            90,
+            lambda: (
+                len(archived(self._stack.data / "archive", "predictions")) >= len(found.verdicts)
+                and len(archived(self._stack.data / "archive", "labels")) >= len(found.labels)
+            ),
+        )
         judge_archive(self._stack.data / "archive", found, self.judgement)
 
     def _await_trainings(self) -> None:
@@ -155,7 +200,14 @@ class Run:
         """Ask for a training as of event time now, as an operator does."""
         request = f"faults-{self._options.seed}-{len(self._injector.asked) + 1}"
         oldest = self.ledger.oldest_pending_ms() or self._load.event_ms
-        event = {"version": 1, "request_id": request, "model_name": "FraudDetector", "requested_by": "operator", "as_of": instant(oldest), "reason": reason}
+        event = {
+            "version": 1,
+            "request_id": request,
+            "model_name": "FraudDetector",
+            "requested_by": "operator",
+            "as_of": instant(oldest),
+            "reason": reason,
+        }
         producer = Producer({"bootstrap.servers": self._stack.servers, "acks": "all"})
         producer.produce("retrain-requests", msgspec.json.encode(event), b"FraudDetector")
         producer.flush(30)

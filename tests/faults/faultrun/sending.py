@@ -1,4 +1,5 @@
-"""Sends the workload: through Kafka, the ingest API and the gateway, each item until it is acknowledged or refused for good."""
+"""Sends the workload: through Kafka, the ingest API and the gateway, each item until it is acknowledged or refused for
+good."""
 
 from __future__ import annotations
 
@@ -20,18 +21,29 @@ _BATCH = 20
 _PAUSE_S = 0.3
 _NOT_NOW = {0, 408, 425, 429, 500, 502, 503, 504}
 UNACKNOWLEDGED_MS = int(0.8 * DAY_MS)
-"""Event time does not run further ahead of the oldest item on its way: what comes late is then within what the product promises."""
+"""Event time does not run further ahead of the oldest item on its way: what comes late is then within what the product
+promises."""
 
 
 class KafkaSender:
-    """Writes to ``transactions`` and ``labels`` as a payments team would: idempotent, acks=all; what fails is sent again."""
+    """Writes to ``transactions`` and ``labels`` as a payments team would: idempotent, acks=all; what fails is sent
+    again."""
 
     def __init__(self, servers: str, ledger: Ledger) -> None:
         self._ledger = ledger
-        self._producer = Producer({
-            "bootstrap.servers": servers, "enable.idempotence": True, "acks": "all", "partitioner": "murmur2_random", "linger.ms": 10,
-            "compression.type": "zstd", "message.timeout.ms": 0, "queue.buffering.max.messages": 200_000, "reconnect.backoff.max.ms": 1000,
-        })
+        self._producer = Producer(
+            {
+                "bootstrap.servers": servers,
+                "enable.idempotence": True,
+                "acks": "all",
+                "partitioner": "murmur2_random",
+                "linger.ms": 10,
+                "compression.type": "zstd",
+                "message.timeout.ms": 0,
+                "queue.buffering.max.messages": 200_000,
+                "reconnect.backoff.max.ms": 1000,
+            }
+        )
         self._again: queue.SimpleQueue[Item] = queue.SimpleQueue()
 
     def send(self, item: Item) -> None:
@@ -69,7 +81,10 @@ class HttpSender:
     def __init__(self, path: str, url: str, ledger: Ledger, workers: int = 6) -> None:
         self._path, self._url, self._ledger = path, url, ledger
         self._queues: list[queue.SimpleQueue[Item | None]] = [queue.SimpleQueue() for _ in range(workers)]
-        self._threads = [threading.Thread(target=self._work, args=(waiting,), name=f"{path}-{n}", daemon=True) for n, waiting in enumerate(self._queues)]
+        self._threads = [
+            threading.Thread(target=self._work, args=(waiting,), name=f"{path}-{n}", daemon=True)
+            for n, waiting in enumerate(self._queues)
+        ]
         self._closing = threading.Event()
         for thread in self._threads:
             thread.start()
@@ -109,7 +124,11 @@ class HttpSender:
             where, body = "/predict", batch[0].value or b""
         else:
             where = "/labels" if batch[0].what == "label" else "/transactions"
-            body = batch[0].value or b"" if len(batch) == 1 else b"[" + b",".join(item.value or b"" for item in batch) + b"]"
+            body = (
+                batch[0].value or b""
+                if len(batch) == 1
+                else b"[" + b",".join(item.value or b"" for item in batch) + b"]"
+            )
         while not self._closing.is_set():
             status, answer = 0, None
             try:
@@ -140,8 +159,19 @@ class Load:
         looks: How often that was seen.
     """
 
-    def __init__(self, items: Iterator[Item], ledger: Ledger, kafka: KafkaSender, ingest: HttpSender, gateway: HttpSender, *,
-                 rate: float, lag: Callable[[], int], looks: Callable[[], int], most_behind: int = 40_000) -> None:
+    def __init__(
+        self,
+        items: Iterator[Item],
+        ledger: Ledger,
+        kafka: KafkaSender,
+        ingest: HttpSender,
+        gateway: HttpSender,
+        *,
+        rate: float,
+        lag: Callable[[], int],
+        looks: Callable[[], int],
+        most_behind: int = 40_000,
+    ) -> None:
         self.ledger = ledger
         self._items, self._kafka, self._http = items, kafka, {"ingest": ingest, "gateway": gateway}
         self._rate, self._lag, self._looks, self._most_behind = rate, lag, looks, most_behind
@@ -191,7 +221,8 @@ class Load:
             (self._kafka if item.path == "kafka" else self._http[item.path]).send(item)
 
     def _await_stream(self) -> None:
-        """A gateway answers on what has been read: where days pass in a moment, it is asked after the stream has read them."""
+        """A gateway answers on what has been read: where days pass in a moment, it is asked after the stream has read
+        them."""
         looks = self._looks()
         while not self._stop.is_set() and (self._looks() < looks + 3 or self._lag() > 0):
             self._kafka.poll(0.05)

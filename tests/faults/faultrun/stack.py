@@ -1,4 +1,5 @@
-"""What is broken: brokers, MLflow and all services, two predictors, each its own process under the product's own supervisor."""
+"""What is broken: brokers, MLflow and all services, two predictors, each its own process under the product's own
+supervisor."""
 
 from __future__ import annotations
 
@@ -36,9 +37,13 @@ _MOUNT_MB = {"state": 512, "archive": 1024}
 _EXITED = re.compile(r"exited: (\S+) \((?:exit status |terminated by )([^;]+);")
 _PARAMS = """
 seed: 7
-train: {model_kind: hgb, window_days: 3, min_rows: 200, min_frauds: 5, refit: false, hgb: {max_iter: 10, learning_rate: 0.1, max_leaf_nodes: 7, l2_regularization: 1.0}}
+train:
+  {model_kind: hgb, window_days: 3, min_rows: 200, min_frauds: 5, refit: false,
+   hgb: {max_iter: 10, learning_rate: 0.1, max_leaf_nodes: 7, l2_regularization: 1.0}}
 evaluate: {test_days: 1, folds: 1}
-gate: {min_average_precision: 0.0, min_gain: -1.0, confidence: 0.0, min_frauds: 1, min_alert_rate: 0.0, max_alert_rate: 1.0}
+gate:
+  {min_average_precision: 0.0, min_gain: -1.0, confidence: 0.0, min_frauds: 1,
+   min_alert_rate: 0.0, max_alert_rate: 1.0}
 register: {auto_promote: false}
 skew: {sample: 100}
 """
@@ -56,29 +61,52 @@ class FaultStack:
     def __init__(self, folder: Path, ports: list[int], brokers: int, *, mounts: bool) -> None:
         self.folder, self._mounts = folder, mounts
         self.layout = FeatureLayout(ATTRIBUTES)
-        self.cluster = TemporaryCluster(folder, ports[:2 * brokers])
+        self.cluster = TemporaryCluster(folder, ports[: 2 * brokers])
         names = [name for name in LocalSettings.model_fields if name.endswith("_port")]
-        given = dict(zip(names, ports[2 * brokers:], strict=False))
-        self.extra_ports = ports[2 * brokers + len(names):]
+        given = dict(zip(names, ports[2 * brokers :], strict=False))
+        self.extra_ports = ports[2 * brokers + len(names) :]
         second = self.extra_ports.pop(0)
         self.data = folder / "data"
-        settings = LocalSettings(local_dir=folder, kafka_bootstrap_servers=self.cluster.bootstrap_servers, partitions=4,
-                                 replication_factor=min(3, brokers), **given)  # type: ignore[arg-type]
+        settings = LocalSettings(
+            local_dir=folder,
+            kafka_bootstrap_servers=self.cluster.bootstrap_servers,
+            partitions=4,
+            replication_factor=min(3, brokers),
+            **given,
+        )  # type: ignore[arg-type]
         services = service_processes(settings)
         stream = next(process for process in services if process.name == "stream")
-        services.append(Process("stream-1", stream.command, second, "predictor_port", environment={
-            **stream.environment, "CENTINELA_SLOT": "1", "CENTINELA_PREDICTOR_PORT": str(second)}))
+        services.append(
+            Process(
+                "stream-1",
+                stream.command,
+                second,
+                "predictor_port",
+                environment={**stream.environment, "CENTINELA_SLOT": "1", "CENTINELA_PREDICTOR_PORT": str(second)},
+            )
+        )
         self.urls = {process.name: process.url for process in services}
         self._settings = settings
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "params.yaml").write_text(_PARAMS)
         environment = {
-            "CENTINELA_ATTRIBUTES": json.dumps(ATTRIBUTES), "CENTINELA_SNAPSHOT_INTERVAL_S": "2", "CENTINELA_GATE_PATIENCE_S": "600",
-            "CENTINELA_ARCHIVE_FLUSH_S": "2", "CENTINELA_DRIFT_EVIDENTLY": "false", "CENTINELA_DRIFT_SNAPSHOT_SECONDS": "3",
-            "CENTINELA_PARAMS_PATH": str(folder / "params.yaml"), "CENTINELA_LOG_LEVEL": "INFO",
+            "CENTINELA_ATTRIBUTES": json.dumps(ATTRIBUTES),
+            "CENTINELA_SNAPSHOT_INTERVAL_S": "2",
+            "CENTINELA_GATE_PATIENCE_S": "600",
+            "CENTINELA_ARCHIVE_FLUSH_S": "2",
+            "CENTINELA_DRIFT_EVIDENTLY": "false",
+            "CENTINELA_DRIFT_SNAPSHOT_SECONDS": "3",
+            "CENTINELA_PARAMS_PATH": str(folder / "params.yaml"),
+            "CENTINELA_LOG_LEVEL": "INFO",
         }
-        self._stack = Stack(settings, Console(quiet=True), create_topics=_create_topics, model_exists=lambda _: False, services=services,
-                            environment=environment)
+        self._stack = Stack(
+            settings,
+            Console(quiet=True),
+            create_topics=_create_topics,
+            model_exists=lambda _: False,
+            services=services,
+            environment=environment,
+        )
         paths = self._stack.paths
         self.log_dir, self._listing = paths.log, paths.processes
         self.supervisor = Supervisor(paths.supervisor_config, paths.socket())
@@ -100,7 +128,9 @@ class FaultStack:
         """Start everything, with a first champion, and wait until all is ready."""
         for name, size in _MOUNT_MB.items() if self._mounts else ():
             (self.data / name).mkdir(parents=True)
-            subprocess.run([_tool("mount"), "-t", "tmpfs", "-o", f"size={size}m", "faults", str(self.data / name)], check=True)
+            subprocess.run(
+                [_tool("mount"), "-t", "tmpfs", "-o", f"size={size}m", "faults", str(self.data / name)], check=True
+            )
         self.cluster.start()
         self._stack.up(240.0)
         self._registry = Registry(self.connection)
@@ -130,7 +160,9 @@ class FaultStack:
 
     def unready(self) -> list[str]:
         """The services that are not ready."""
-        return [name for name, url in self.urls.items() if (answer := ask(f"{url}/ready")) is None or answer.status != 200]
+        return [
+            name for name, url in self.urls.items() if (answer := ask(f"{url}/ready")) is None or answer.status != 200
+        ]
 
     def pid(self, name: str) -> int:
         """Its process now; 0 where none runs."""
@@ -141,7 +173,8 @@ class FaultStack:
         return (self.log_dir / f"{name}.log").read_text(errors="replace")
 
     def register(self, damage: bool = False) -> str:
-        """Put another version into the registry, on request one whose model file was changed after it was signed for; its number."""
+        """Put another version into the registry, on request one whose model file was changed after it was signed for;
+        its number."""
         number = 1 + len(list(self.folder.glob("bundle-*")))
         bundle = small_bundle(self.folder / f"bundle-{number}", self.layout, version=str(number), depth=1 + number % 3)
         if damage:
@@ -154,7 +187,9 @@ class FaultStack:
             experiment = client.get_experiment_by_name("faults")
             run = client.create_run(experiment.experiment_id if experiment else client.create_experiment("faults"))
             client.log_artifacts(run.info.run_id, str(bundle), "bundle")
-            return str(client.create_model_version("FraudDetector", f"{run.info.artifact_uri}/bundle", run.info.run_id).version)
+            return str(
+                client.create_model_version("FraudDetector", f"{run.info.artifact_uri}/bundle", run.info.run_id).version
+            )
 
     def promote(self, version: str) -> None:
         """Make *version* the champion."""
@@ -171,10 +206,13 @@ class FaultStack:
         return entry["command"], {**os.environ, **entry["environment"]}
 
     def stranger(self, name: str, changes: Mapping[str, str]) -> subprocess.Popen[bytes]:
-        """Start a process like *name* with *changes* to its environment, unsupervised; its log is beside the others'."""
+        """Start a process like *name* with *changes* to its environment, unsupervised; its log is beside the
+        others'."""
         command, environment = self.environment_of(name)
         with (self.log_dir / "strangers.log").open("ab") as log:
-            process = subprocess.Popen(command, env={**environment, **changes}, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+            process = subprocess.Popen(
+                command, env={**environment, **changes}, stdin=subprocess.DEVNULL, stdout=log, stderr=log
+            )
         self._strangers.append(process)
         return process
 
@@ -185,7 +223,11 @@ class FaultStack:
 
     def supervisor_log(self) -> str:
         """Who was started, who ended and how."""
-        return "".join(path.read_text(errors="replace") for path in (self.log_dir / "supervisord.log.1", self.log_dir / "supervisord.log") if path.exists())
+        return "".join(
+            path.read_text(errors="replace")
+            for path in (self.log_dir / "supervisord.log.1", self.log_dir / "supervisord.log")
+            if path.exists()
+        )
 
     def is_ready(self, port: int) -> bool:
         """Whether what listens on *port* is ready."""
@@ -203,7 +245,9 @@ class FaultStack:
         """What the predictors have committed of each partition."""
         reader = consumer(self.connection, group="predictor", client="confluent")
         try:
-            return {p.partition: offset or 0 for p, offset in reader.committed(reader.partitions_of("transactions")).items()}
+            return {
+                p.partition: offset or 0 for p, offset in reader.committed(reader.partitions_of("transactions")).items()
+            }
         finally:
             reader.close()
 

@@ -76,8 +76,16 @@ class Watch:
             return not self._open
 
     def _run(self) -> None:
-        consumer = Consumer({"bootstrap.servers": self._servers, "group.id": GROUP, "enable.auto.commit": False, "socket.timeout.ms": 3000,
-                             "reconnect.backoff.max.ms": 500, "log_level": 0})
+        consumer = Consumer(
+            {
+                "bootstrap.servers": self._servers,
+                "group.id": GROUP,
+                "enable.auto.commit": False,
+                "socket.timeout.ms": 3000,
+                "reconnect.backoff.max.ms": 500,
+                "log_level": 0,
+            }
+        )
         while not self._stop.wait(_EVERY_S):
             began = self._clock()
             with contextlib.suppress(KafkaException):

@@ -1,4 +1,5 @@
-"""The load: transactions, copies, conflicts, broken records and labels in order of event time. The same seed makes the same."""
+"""The load: transactions, copies, conflicts, broken records and labels in order of event time. The same seed makes the
+same."""
 
 from __future__ import annotations
 
@@ -55,7 +56,8 @@ class Profile:
 
 
 class Workload:
-    """An endless stream of items. Users of the gateway and of the ingest API are nobody else's: their next request comes after the last is answered."""
+    """An endless stream of items. Users of the gateway and of the ingest API are nobody else's: their next request
+    comes after the last is answered."""
 
     def __init__(self, profile: Profile) -> None:
         self.profile = profile
@@ -77,7 +79,9 @@ class Workload:
         random = np.random.default_rng([profile.seed, day])
         n = profile.per_day
         times = np.sort(random.integers(0, DAY_MS // 20, n)) * 20 + start_ms
-        path = random.choice(3, n, p=[1 - profile.by_ingest - profile.by_gateway, profile.by_ingest, profile.by_gateway])
+        path = random.choice(
+            3, n, p=[1 - profile.by_ingest - profile.by_gateway, profile.by_ingest, profile.by_gateway]
+        )
         user = random.integers(0, profile.users, n)
         terminal = random.integers(0, profile.terminals, n)
         cents = random.integers(1, 60_000, n)
@@ -85,14 +89,26 @@ class Workload:
         chance = random.random((n, 6))
         back = np.where((chance[:, 0] < profile.late) & (path == 0), random.integers(0, int(0.9 * DAY_MS), n), 0)
         lag = random.random((n, 4))
-        rows = zip(times.tolist(), path.tolist(), user.tolist(), terminal.tolist(), cents.tolist(), numbers.tolist(), chance.tolist(), back.tolist(),
-                   lag.tolist(), strict=True)
+        rows = zip(
+            times.tolist(),
+            path.tolist(),
+            user.tolist(),
+            terminal.tolist(),
+            cents.tolist(),
+            numbers.tolist(),
+            chance.tolist(),
+            back.tolist(),
+            lag.tolist(),
+            strict=True,
+        )
         for number, (at, by, who, where, amount, (v1, v2), luck, late, lags) in enumerate(rows):
             name = f"{profile.seed}-{day:03d}-{number:06d}"
             way: Path = ("kafka", "ingest", "gateway")[by]  # type: ignore[assignment]
             user_id = f"{'kig'[by]}{who if by == 0 else who % (profile.users // 10)}"
             no_user, no_terminal = by == 0 and luck[1] < 0.005, luck[2] < 0.01
-            value = payload(name, at - late, amount, None if no_user else user_id, None if no_terminal else f"t{where}", v1, v2)
+            value = payload(
+                name, at - late, amount, None if no_user else user_id, None if no_terminal else f"t{where}", v1, v2
+            )
             item = Item(at, way, "transaction", name, (name if no_user else user_id).encode(), value)
             yield item
             self._plan_more(item, at - late, luck, lags, amount)
@@ -108,31 +124,50 @@ class Workload:
         elif luck[3] > 1 - profile.conflicts and item.path == "kafka":
             assert item.value is not None
             changed = item.value.replace(b'"amount":%s' % _major(amount), b'"amount":%s' % _major(amount + 100))
-            self._plan(item._replace(at_ms=item.at_ms + HOUR_MS + int(lags[0] * DAY_MS), what="conflict", value=changed))
+            self._plan(
+                item._replace(at_ms=item.at_ms + HOUR_MS + int(lags[0] * DAY_MS), what="conflict", value=changed)
+            )
         if luck[4] < profile.frauds:
             told = item.at_ms + DAY_MS // 2 + int(lags[1] * DAY_MS / 2)
             reported = occurred + DAY_MS + int(lags[2] * 4 * DAY_MS)
             by: Path = "ingest" if lags[3] < 0.1 else "kafka"
             self._plan(Item(told, by, "label", item.id, item.key, label(item, occurred, reported, fraud=True)))
             if lags[1] < profile.withdrawn:
-                self._plan(Item(told + 2 * HOUR_MS, "kafka", "label", item.id, item.key, label(item, occurred, reported + DAY_MS, fraud=False)))
+                self._plan(
+                    Item(
+                        told + 2 * HOUR_MS,
+                        "kafka",
+                        "label",
+                        item.id,
+                        item.key,
+                        label(item, occurred, reported + DAY_MS, fraud=False),
+                    )
+                )
 
     def _plan(self, item: Item) -> None:
         heapq.heappush(self._later, (item.at_ms, next(self._numbers), item))
 
 
-def payload(name: str, occurred_ms: int, cents: int, user: str | None, terminal: str | None, v1: float, v2: float) -> bytes:
+def payload(
+    name: str, occurred_ms: int, cents: int, user: str | None, terminal: str | None, v1: float, v2: float
+) -> bytes:
     """A transaction as JSON."""
     whom = (f'"user_id":"{user}",' if user else "") + (f'"terminal_id":"{terminal}",' if terminal else "")
-    return (f'{{"transaction_id":"{name}",{whom}"occurred_at":"{instant(occurred_ms)}",'.encode()
-            + b'"amount":%s,' % _major(cents) + f'"attributes":{{"v1":{v1},"v2":{v2}}}}}'.encode())
+    return (
+        f'{{"transaction_id":"{name}",{whom}"occurred_at":"{instant(occurred_ms)}",'.encode()
+        + b'"amount":%s,' % _major(cents)
+        + f'"attributes":{{"v1":{v1},"v2":{v2}}}}}'.encode()
+    )
 
 
 def label(item: Item, occurred_ms: int, reported_ms: int, *, fraud: bool) -> bytes:
     """What is reported of *item*, as JSON."""
     user = f'"user_id":"{item.key.decode()}",' if item.key.decode() != item.id else ""
-    return (f'{{"transaction_id":"{item.id}",{user}"is_fraud":{"true" if fraud else "false"},"occurred_at":"{instant(occurred_ms)}",'
-            f'"reported_at":"{instant(reported_ms)}"}}').encode()
+    return (
+        f'{{"transaction_id":"{item.id}",{user}"is_fraud":{"true" if fraud else "false"},'
+        f'"occurred_at":"{instant(occurred_ms)}",'
+        f'"reported_at":"{instant(reported_ms)}"}}'
+    ).encode()
 
 
 def instant(milliseconds: int) -> str:
@@ -147,8 +182,15 @@ def _major(cents: int) -> bytes:
 def _broken(name: str, at_ms: int, number: int, by_ingest: bool) -> Item:
     """A record that is no transaction: each kind in turn."""
     good = payload(name, at_ms, 100, "broken", "t0", 0.0, 0.0)
-    kinds = [good[:-20], b"\xff\xfe\x00", good.replace(b'"amount":1.00', b'"amount":-1.00'), good.replace(b'"amount":1.00,', b""),
-             good.replace(b'"2024', b'"2999'), good.replace(b'"amount"', b'"verdict":{"origin":"gateway","decision":"approve","variant":"champion"},"amount"'), None]
+    kinds = [
+        good[:-20],
+        b"\xff\xfe\x00",
+        good.replace(b'"amount":1.00', b'"amount":-1.00'),
+        good.replace(b'"amount":1.00,', b""),
+        good.replace(b'"2024', b'"2999'),
+        good.replace(b'"amount"', b'"verdict":{"origin":"gateway","decision":"approve","variant":"champion"},"amount"'),
+        None,
+    ]
     if by_ingest:
         return Item(at_ms, "ingest", "refused", name, b"broken", kinds[number % 4])
     return Item(at_ms, "kafka", "malformed", name, name.encode(), kinds[number % len(kinds)])

@@ -20,7 +20,9 @@ test_week.__test__ = False
 START = datetime(2025, 1, 1, tzinfo=UTC)
 DAY = timedelta(days=1)
 TEST = START + 63 * DAY
-PARAMS = Params(train=TrainParams(hgb=HgbParams(max_iter=30), rf=RfParams(n_estimators=10, n_jobs=1), lr=LrParams(max_iter=200)))
+PARAMS = Params(
+    train=TrainParams(hgb=HgbParams(max_iter=30), rf=RfParams(n_estimators=10, n_jobs=1), lr=LrParams(max_iter=200))
+)
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +30,8 @@ def transactions() -> pd.DataFrame:
     simulation = Simulation(Profile(seed=5, customers=300, terminals=600, start=date(2025, 1, 1)))
     days = pd.concat([simulation.day(number) for number in range(70)], ignore_index=True)
     return days[["transaction_id", "user_id", "terminal_id", "occurred_at", "amount", "is_fraud"]].sort_values(
-        ["occurred_at", "transaction_id"], ignore_index=True)
+        ["occurred_at", "transaction_id"], ignore_index=True
+    )
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +41,9 @@ def stream(transactions):
 
 def test_the_training_set_is_the_newest_days_whose_labels_are_in(transactions, stream) -> None:
     dataset = training_set(stream, TEST, 7)
-    wanted = transactions[(transactions["occurred_at"] > TEST - 14 * DAY) & (transactions["occurred_at"] <= TEST - 7 * DAY)]
+    wanted = transactions[
+        (transactions["occurred_at"] > TEST - 14 * DAY) & (transactions["occurred_at"] <= TEST - 7 * DAY)
+    ]
     assert dataset.transaction_ids.tolist() == wanted["transaction_id"].tolist()
     assert dataset.is_fraud.tolist() == wanted["is_fraud"].tolist()
 
@@ -47,8 +52,11 @@ def test_on_each_test_day_the_cards_known_by_then_are_left_out_and_no_others(tra
     expected = []
     for number in range(7):
         morning = TEST + number * DAY
-        seen = transactions[transactions["is_fraud"] & (transactions["occurred_at"] >= TEST - 14 * DAY)
-                            & (transactions["occurred_at"] < morning - DELAY_DAYS * DAY)]
+        seen = transactions[
+            transactions["is_fraud"]
+            & (transactions["occurred_at"] >= TEST - 14 * DAY)
+            & (transactions["occurred_at"] < morning - DELAY_DAYS * DAY)
+        ]
         today = transactions[(transactions["occurred_at"] >= morning) & (transactions["occurred_at"] < morning + DAY)]
         expected.append(today[~today["user_id"].isin(set(seen["user_id"]))])
     week = test_week(stream, TEST)
@@ -83,14 +91,18 @@ def test_shuffled_labels_teach_nothing_and_true_ones_do(transactions, stream) ->
     found = {}
     for name, each in (("true", stream), ("shuffled", nonsense)):
         week = test_week(each, TEST)
-        found[name] = measured("hgb", PARAMS, training_set(each, TEST, 28), week)["average_precision"] / week.is_fraud.mean()
+        found[name] = (
+            measured("hgb", PARAMS, training_set(each, TEST, 28), week)["average_precision"] / week.is_fraud.mean()
+        )
     assert found["shuffled"] < 3
     assert found["true"] > 10
 
 
 def test_a_feature_that_knows_the_label_is_flagged_and_an_honest_set_is_not(stream) -> None:
     dataset, week = training_set(stream, TEST, 28), test_week(stream, TEST)
-    leaky = dataclasses.replace(dataset, names=(*dataset.names, "chargeback"), matrix=np.column_stack([dataset.matrix, dataset.is_fraud]))
+    leaky = dataclasses.replace(
+        dataset, names=(*dataset.names, "chargeback"), matrix=np.column_stack([dataset.matrix, dataset.is_fraud])
+    )
     told = dataclasses.replace(week, matrix=np.column_stack([week.matrix, week.is_fraud]))
     assert measured("hgb", PARAMS, leaky, told)["leak_suspected"]
     assert not measured("hgb", PARAMS, dataset, week)["leak_suspected"]
@@ -101,13 +113,22 @@ def test_scores_are_judged_by_the_three_figures(stream) -> None:
     perfect = quality(week, week.is_fraud.astype(float))
     assert perfect.average_precision == perfect.roc_auc == 1
     assert perfect.leaks
-    assert quality(week, np.full(len(week.is_fraud), 0.5)) == Quality(pytest.approx(week.is_fraud.mean()), 0.5, pytest.approx(0.0, abs=0.1))
+    assert quality(week, np.full(len(week.is_fraud), 0.5)) == Quality(
+        pytest.approx(week.is_fraud.mean()), 0.5, pytest.approx(0.0, abs=0.1)
+    )
 
 
 def test_every_kind_and_length_is_measured_and_the_default_is_marked(stream) -> None:
     rows = benchmark_rows(stream, PARAMS, TEST, lengths=(14, 28))
     assert [(row["days"], row["kind"], row["features"]) for row in rows] == [
-        (14, "hgb", 17), (14, "rf", 17), (14, "lr", 17), (14, "hgb", 3), (28, "hgb", 17), (28, "rf", 17), (28, "lr", 17)]
+        (14, "hgb", 17),
+        (14, "rf", 17),
+        (14, "lr", 17),
+        (14, "hgb", 3),
+        (28, "hgb", 17),
+        (28, "rf", 17),
+        (28, "lr", 17),
+    ]
     text = table(rows, "hgb")
     assert text.count("**hgb**") == 3
     assert f"{rows[0]['average_precision']:.3f}" in text

@@ -27,7 +27,9 @@ from centinela_drift.windows import Bucket
 LIMITS = Limits()
 
 
-def reference_of(columns: dict[str, NDArray[np.float64]], alert_rate: float = 0.01) -> tuple[Reference, NDArray[np.float64]]:
+def reference_of(
+    columns: dict[str, NDArray[np.float64]], alert_rate: float = 0.01
+) -> tuple[Reference, NDArray[np.float64]]:
     matrix = np.column_stack(list(columns.values()))
     edges = reference_edges(matrix)
     counts = histogram(matrix, edges).astype(np.int64)
@@ -36,7 +38,9 @@ def reference_of(columns: dict[str, NDArray[np.float64]], alert_rate: float = 0.
 
 def recent_of(columns: list[NDArray[np.float64]], edges: NDArray[np.float64], alerts: int = 0) -> Bucket:
     matrix = np.column_stack(columns)
-    return Bucket(len(matrix), alerts, len(matrix), 0, np.full(SCORE_BINS, 10), histogram(matrix, edges).astype(np.int64).ravel())
+    return Bucket(
+        len(matrix), alerts, len(matrix), 0, np.full(SCORE_BINS, 10), histogram(matrix, edges).astype(np.int64).ravel()
+    )
 
 
 def test_psi_is_the_sum_of_both_divergences_that_scipy_computes() -> None:
@@ -135,10 +139,21 @@ def test_a_column_that_outgrew_its_reference_is_drift_and_no_fault_of_the_feed()
     assert drift.breached
 
 
-@pytest.mark.parametrize(("alerts", "count", "breached"), [
-    (100, 10_000, False), (190, 10_000, False), (260, 10_000, True), (15, 10_000, True), (3, 100, False), (0, 200, False), (0, 3_000, True),
-])
-def test_an_alert_rate_counts_as_shifted_only_when_its_whole_interval_is_beyond_the_ratio(alerts: int, count: int, breached: bool) -> None:
+@pytest.mark.parametrize(
+    ("alerts", "count", "breached"),
+    [
+        (100, 10_000, False),
+        (190, 10_000, False),
+        (260, 10_000, True),
+        (15, 10_000, True),
+        (3, 100, False),
+        (0, 200, False),
+        (0, 3_000, True),
+    ],
+)
+def test_an_alert_rate_counts_as_shifted_only_when_its_whole_interval_is_beyond_the_ratio(
+    alerts: int, count: int, breached: bool
+) -> None:
     reference = Reference("1", (), np.zeros((0, 2), np.int64), np.zeros(SCORE_BINS, np.int64), 0.01, None)
     finding = alert_rate_shift(reference, Bucket(count, alerts), LIMITS)
     assert finding is not None

@@ -57,7 +57,9 @@ async def test_brokers_that_answer_nobody_are_waited_for_without_end(brokers: Br
 
 
 @pytest.mark.parametrize("age_s", [30.0, None])
-async def test_a_client_that_hears_nothing_from_brokers_that_others_hear_is_given_up(brokers: Brokers, health: Health, age_s: float | None) -> None:
+async def test_a_client_that_hears_nothing_from_brokers_that_others_hear_is_given_up(
+    brokers: Brokers, health: Health, age_s: float | None
+) -> None:
     hearing = Hearing(health, brokers.hear)
     await looks(hearing, DEAF_S - 5, age_s)
 
@@ -65,7 +67,9 @@ async def test_a_client_that_hears_nothing_from_brokers_that_others_hear_is_give
         await looks(hearing, 10, age_s)
 
 
-async def test_what_counts_is_the_time_since_the_brokers_came_back_and_since_the_last_answer(brokers: Brokers, health: Health) -> None:
+async def test_what_counts_is_the_time_since_the_brokers_came_back_and_since_the_last_answer(
+    brokers: Brokers, health: Health
+) -> None:
     hearing = Hearing(health, brokers.hear)
     await looks(hearing, DEAF_S - 10)
     brokers.answer = False

@@ -27,21 +27,39 @@ DAY_MS = 86_400_000
 
 
 def label(name: str, *, fraud: bool = True, reported_day: float, occurred_day: float = 0.0) -> LabelReported:
-    return LabelReported(transaction_id=name, is_fraud=fraud, occurred_at=START + timedelta(days=occurred_day),
-                         reported_at=START + timedelta(days=reported_day))
+    return LabelReported(
+        transaction_id=name,
+        is_fraud=fraud,
+        occurred_at=START + timedelta(days=occurred_day),
+        reported_at=START + timedelta(days=reported_day),
+    )
 
 
 def ms(day: float) -> int:
     return round(START.timestamp() * 1000 + day * DAY_MS)
 
 
-def rows_of(names: Sequence[str], scores: Sequence[float], users: Sequence[str | None] | None = None, days: Sequence[float] | None = None) -> PaneRows:
+def rows_of(
+    names: Sequence[str],
+    scores: Sequence[float],
+    users: Sequence[str | None] | None = None,
+    days: Sequence[float] | None = None,
+) -> PaneRows:
     n = len(names)
-    return pane_rows(hash_ids(names), hash_ids(users or [f"u{i}" for i in range(n)]),
-                     np.array([ms(d) for d in days or [0.0] * n]), np.array(scores), np.zeros(n, bool))
+    return pane_rows(
+        hash_ids(names),
+        hash_ids(users or [f"u{i}" for i in range(n)]),
+        np.array([ms(d) for d in days or [0.0] * n]),
+        np.array(scores),
+        np.zeros(n, bool),
+    )
 
 
-@given(st.lists(st.tuples(st.booleans(), st.integers(0, 20)), min_size=1, max_size=60).filter(lambda pairs: any(f for f, _ in pairs)))
+@given(
+    st.lists(st.tuples(st.booleans(), st.integers(0, 20)), min_size=1, max_size=60).filter(
+        lambda pairs: any(f for f, _ in pairs)
+    )
+)
 def test_average_precision_is_sklearns_ties_included(pairs: list[tuple[bool, int]]) -> None:
     is_fraud, scores = np.array([f for f, _ in pairs]), np.array([s / 20 for _, s in pairs])
     assert average_precision(is_fraud, scores) == pytest.approx(average_precision_score(is_fraud, scores))

@@ -17,8 +17,15 @@ from centinela_drift.policy import (
 )
 
 DAY = 86_400_000
-SETTINGS = PolicySettings(min_sample=500, min_frauds=20, ap_fall_limit=0.1, confirm_performance=2, confirm_alert_rate=3,
-                          cooldown_ms=7 * DAY, request_timeout_ms=5 * DAY)
+SETTINGS = PolicySettings(
+    min_sample=500,
+    min_frauds=20,
+    ap_fall_limit=0.1,
+    confirm_performance=2,
+    confirm_alert_rate=3,
+    cooldown_ms=7 * DAY,
+    request_timeout_ms=5 * DAY,
+)
 SEASON = Finding(statistic="psi", feature="user_count_7d", value=0.94, limit=0.1, breached=True, significant=True)
 FAULT = Finding(statistic="data_quality.missing", feature="v3", value=0.4, limit=0.05, breached=True, significant=True)
 
@@ -31,11 +38,21 @@ def mature(value: float | None, *, count: int = 20_000, frauds: int = 150) -> Me
 
 
 def alert_rate(ratio: float) -> Finding:
-    return Finding(statistic="alert_rate_ratio", value=ratio, limit=2.0, breached=ratio >= 2 or ratio <= 0.5, significant=True)
+    return Finding(
+        statistic="alert_rate_ratio", value=ratio, limit=2.0, breached=ratio >= 2 or ratio <= 0.5, significant=True
+    )
 
 
-def seen(day: int, ap: float | None = 0.76, *findings: Finding, count: int = 5_000, frauds: int = 150, baseline: float | None = 0.76,
-         version: str = "1", mature_start: int | None = None) -> Observation:
+def seen(
+    day: int,
+    ap: float | None = 0.76,
+    *findings: Finding,
+    count: int = 5_000,
+    frauds: int = 150,
+    baseline: float | None = 0.76,
+    version: str = "1",
+    mature_start: int | None = None,
+) -> Observation:
     start = (day - 14 if mature_start is None else mature_start) * DAY
     return Observation("FraudDetector", version, day * DAY, count, mature(ap, frauds=frauds), start, baseline, findings)
 
@@ -130,7 +147,13 @@ def test_an_unanswered_request_is_given_up_in_event_time() -> None:
 
 def test_a_new_champion_begins_without_a_past_but_within_the_cooldown() -> None:
     state, _ = run(seen(20, 0.5), seen(21, 0.5))
-    state, decisions = run(seen(22, None, version="2"), seen(23, 0.75, version="2"), seen(24, 0.5, version="2"), seen(25, 0.5, version="2"), state=state)
+    state, decisions = run(
+        seen(22, None, version="2"),
+        seen(23, 0.75, version="2"),
+        seen(24, 0.5, version="2"),
+        seen(25, 0.5, version="2"),
+        state=state,
+    )
     assert [d.retrain for d in decisions] == ["none", "none", "suppressed", "suppressed"]
     assert state.version == "2"
     assert state.falls == 2
@@ -160,5 +183,14 @@ def test_without_a_baseline_in_the_bundle_the_first_mature_window_of_the_champio
 def test_ids_are_alike_for_the_same_window_only() -> None:
     first = deterministic_id("retrain", "FraudDetector", "1", DAY)
     assert first == deterministic_id("retrain", "FraudDetector", "1", DAY)
-    assert len({first, deterministic_id("drift", "FraudDetector", "1", DAY), deterministic_id("retrain", "FraudDetector", "2", DAY),
-                deterministic_id("retrain", "FraudDetector", "1", 2 * DAY)}) == 4
+    assert (
+        len(
+            {
+                first,
+                deterministic_id("drift", "FraudDetector", "1", DAY),
+                deterministic_id("retrain", "FraudDetector", "2", DAY),
+                deterministic_id("retrain", "FraudDetector", "1", 2 * DAY),
+            }
+        )
+        == 4
+    )

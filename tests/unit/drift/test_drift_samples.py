@@ -1,4 +1,5 @@
-"""Rows of a readable report: from the archive where it can give both sides, else from bins, and the report says which."""
+"""Rows of a readable report: from the archive where it can give both sides, else from bins, and the report says
+which."""
 
 from __future__ import annotations
 
@@ -25,21 +26,39 @@ def spec(tmp_path: Path) -> ReportSpec:
     manifest = World().manifest()
     (tmp_path / "1.json").write_bytes(msgspec.json.encode(manifest))
     report = DriftReported(
-        report_id="drift-1", model_name="FraudDetector", model_version="1", start=WINDOW, end=WINDOW + timedelta(days=1), count=600,
-        alert_rate=0.05, state="alarm", findings=(), retrain="requested", reason="average precision fell",
+        report_id="drift-1",
+        model_name="FraudDetector",
+        model_version="1",
+        start=WINDOW,
+        end=WINDOW + timedelta(days=1),
+        count=600,
+        alert_rate=0.05,
+        state="alarm",
+        findings=(),
+        retrain="requested",
+        reason="average precision fell",
     )
     return ReportSpec(
-        report=report, manifest=str(tmp_path / "1.json"), archive=str(tmp_path / "predictions"), served_since=NEW_VERSION_SINCE,
-        recent=manifest.reference.count_matrix().ravel().tolist(), html=str(tmp_path / "r.html"), json=str(tmp_path / "r.json"),
+        report=report,
+        manifest=str(tmp_path / "1.json"),
+        archive=str(tmp_path / "predictions"),
+        served_since=NEW_VERSION_SINCE,
+        recent=manifest.reference.count_matrix().ravel().tolist(),
+        html=str(tmp_path / "r.html"),
+        json=str(tmp_path / "r.json"),
     )
 
 
 def archive(folder: Path, start: datetime, rows: int, amount: float, version: str | None) -> None:
     times = [start + timedelta(seconds=i) for i in range(rows)]
-    table = pa.table({
-        "transaction_id": [f"{start:%d}-{i}" for i in range(rows)], "occurred_at": pa.array(times, pa.timestamp("us", tz="UTC")),
-        "model_version": pa.array([version] * rows, pa.string()), **{name: np.full(rows, amount) for name in FEATURES},
-    })
+    table = pa.table(
+        {
+            "transaction_id": [f"{start:%d}-{i}" for i in range(rows)],
+            "occurred_at": pa.array(times, pa.timestamp("us", tz="UTC")),
+            "model_version": pa.array([version] * rows, pa.string()),
+            **{name: np.full(rows, amount) for name in FEATURES},
+        }
+    )
     day = folder / f"day={start:%Y-%m-%d}"
     day.mkdir(parents=True)
     pq.write_table(table, day / "predictions-0-000-999.parquet")
@@ -71,7 +90,9 @@ def test_expanded_rows_fall_into_the_bins_they_came_from_in_the_same_shares() ->
     counts[2, -1] = counts[2, :-1].sum()
     rows = expanded(FEATURES, frozen.edges, counts)
     again = histogram(rows.to_numpy(), frozen.edge_matrix()).astype(float)
-    assert np.allclose(again / again.sum(axis=1, keepdims=True), counts / counts.sum(axis=1, keepdims=True), atol=2 / EXPANDED_ROWS)
+    assert np.allclose(
+        again / again.sum(axis=1, keepdims=True), counts / counts.sum(axis=1, keepdims=True), atol=2 / EXPANDED_ROWS
+    )
 
 
 def test_without_rows_and_without_histograms_there_is_no_report(spec: ReportSpec) -> None:

@@ -26,11 +26,17 @@ def live(world: World, days: int, handler: DriftHandler | None = None) -> DriftH
 
 
 def reports(handler: DriftHandler) -> list[DriftReported]:
-    return [msgspec.json.decode(o.value or b"", type=DriftReported) for o in handler.outbox if o.topic == "drift-reports"]
+    return [
+        msgspec.json.decode(o.value or b"", type=DriftReported) for o in handler.outbox if o.topic == "drift-reports"
+    ]
 
 
 def requests(handler: DriftHandler) -> list[RetrainRequested]:
-    return [msgspec.json.decode(o.value or b"", type=RetrainRequested) for o in handler.outbox if o.topic == "retrain-requests"]
+    return [
+        msgspec.json.decode(o.value or b"", type=RetrainRequested)
+        for o in handler.outbox
+        if o.topic == "retrain-requests"
+    ]
 
 
 def test_quiet_weeks_give_a_stable_report_a_day() -> None:
@@ -99,7 +105,9 @@ def test_a_state_that_was_saved_in_the_middle_goes_on_to_the_same_reports() -> N
             if record.offset == 7:
                 values, arrays = broken.state()
                 broken = DriftHandler(DriftSettings())
-                broken.load(msgspec.json.decode(msgspec.json.encode(values)), {name: np.copy(a) for name, a in arrays.items()})
+                broken.load(
+                    msgspec.json.decode(msgspec.json.encode(values)), {name: np.copy(a) for name, a in arrays.items()}
+                )
                 broken.apply(record)
         for handler in (whole, broken):
             while (end := handler.due()) is not None:

@@ -30,12 +30,21 @@ from centinela_drift.snapshot import SnapshotStore
 class Rig:
     """A service on fakes with its own snapshots in *folder*."""
 
-    def __init__(self, folder: Path, references: References | None = None, reporter: Reporter | None = None, **settings: object) -> None:
+    def __init__(
+        self, folder: Path, references: References | None = None, reporter: Reporter | None = None, **settings: object
+    ) -> None:
         self.settings = DriftSettings(**settings)  # type: ignore[arg-type]
         self.handler, self.log, self.health = DriftHandler(self.settings), FakeEventLog(), Health()
         self.store, self.reporter = SnapshotStore(folder), reporter or FakeReporter()
-        self.service = DriftService(self.settings, self.handler, self.store, references or FakeReferences(World()), self.reporter,
-                                    self.health, FixedClock(START))
+        self.service = DriftService(
+            self.settings,
+            self.handler,
+            self.store,
+            references or FakeReferences(World()),
+            self.reporter,
+            self.health,
+            FixedClock(START),
+        )
         self.service.restore()
 
     async def take(self, records: list[Record]) -> None:
@@ -65,12 +74,20 @@ def days() -> Callable[[Feed, range], list[Record]]:
 async def test_bad_records_go_to_their_dead_letters_and_the_good_ones_count(tmp_path: Path) -> None:
     rig, feed = Rig(tmp_path), Feed()
     panes, labels = World().day(0)
-    bad = [feed.record("feature-panes", 0, b"{"), feed.record("feature-panes", 0, None), feed.record("labels", 0, b'{"transaction_id": 7}'),
-           feed.record("feature-panes", 1, msgspec.structs.replace(panes[0], count=3)), feed.record("model-events", 0, b'{"type": "Other"}')]
+    bad = [
+        feed.record("feature-panes", 0, b"{"),
+        feed.record("feature-panes", 0, None),
+        feed.record("labels", 0, b'{"transaction_id": 7}'),
+        feed.record("feature-panes", 1, msgspec.structs.replace(panes[0], count=3)),
+        feed.record("model-events", 0, b'{"type": "Other"}'),
+    ]
     await rig.take([*bad, *feed.records(panes, labels)])
     assert [(o.topic, dict(o.headers)["dlq.reason"]) for o in rig.log.sent] == [
-        ("feature-panes-dlq", b"malformed_json"), ("feature-panes-dlq", b"empty"), ("labels-dlq", b"invalid_field"),
-        ("feature-panes-dlq", b"invalid_pane"), ("model-events-dlq", b"invalid_field"),
+        ("feature-panes-dlq", b"malformed_json"),
+        ("feature-panes-dlq", b"empty"),
+        ("labels-dlq", b"invalid_field"),
+        ("feature-panes-dlq", b"invalid_pane"),
+        ("model-events-dlq", b"invalid_field"),
     ]
     assert rig.handler.windows.row_count == 600
     assert len(rig.handler.labels) == len(labels)
@@ -102,7 +119,9 @@ async def test_a_record_read_again_is_not_counted_again(tmp_path: Path) -> None:
     assert rig.handler.windows.between("1", 0, 2**62).count == 600
 
 
-async def test_reports_are_saved_published_and_told_once(tmp_path: Path, days: Callable[[Feed, range], list[Record]]) -> None:
+async def test_reports_are_saved_published_and_told_once(
+    tmp_path: Path, days: Callable[[Feed, range], list[Record]]
+) -> None:
     rig = Rig(tmp_path)
     await rig.take(days(Feed(), range(20)))
     await rig.run_until(lambda: len(rig.log.of("drift-reports")) == 19)
@@ -114,7 +133,8 @@ async def test_reports_are_saved_published_and_told_once(tmp_path: Path, days: C
 
 
 async def test_a_restart_from_the_snapshot_publishes_what_was_left_and_nothing_twice(
-    tmp_path: Path, days: Callable[[Feed, range], list[Record]],
+    tmp_path: Path,
+    days: Callable[[Feed, range], list[Record]],
 ) -> None:
     records = days(Feed(), range(20))
     first = Rig(tmp_path)
@@ -161,7 +181,9 @@ async def test_a_log_that_takes_nothing_for_a_while_gets_the_report_when_it_is_b
     assert rig.handler.outbox == []
 
 
-async def test_while_the_registry_is_away_the_service_says_so_stops_reading_when_full_and_goes_on_after(tmp_path: Path) -> None:
+async def test_while_the_registry_is_away_the_service_says_so_stops_reading_when_full_and_goes_on_after(
+    tmp_path: Path,
+) -> None:
     references = FakeReferences(World(), failures=1)
     rig = Rig(tmp_path, references, drift_max_rows=1000)
     await rig.take(Feed().records(World().day(0)[0] + World().day(1)[0]))
@@ -191,13 +213,17 @@ async def test_a_version_whose_bundle_is_gone_gives_a_report_that_says_so(tmp_pa
     assert (report.state, report.reason) == ("insufficient", "the reference of version 1 cannot be had")
 
 
-async def test_training_completed_answers_the_request(tmp_path: Path, days: Callable[[Feed, range], list[Record]]) -> None:
+async def test_training_completed_answers_the_request(
+    tmp_path: Path, days: Callable[[Feed, range], list[Record]]
+) -> None:
     rig = Rig(tmp_path)
     await rig.take(days(Feed(), range(16)))
     await rig.run_until(lambda: bool(rig.log.of("retrain-requests")))
     request_id = rig.handler.policy.in_flight
     assert request_id is not None
-    done = TrainingCompleted(model_name="FraudDetector", request_id=request_id, outcome="refused", reason="no better", completed_at=START)
+    done = TrainingCompleted(
+        model_name="FraudDetector", request_id=request_id, outcome="refused", reason="no better", completed_at=START
+    )
     await rig.take([Feed().record("model-events", 0, done)])
     assert rig.handler.policy.in_flight is None
 
@@ -219,15 +245,25 @@ async def test_references_are_downloaded_once_and_kept(tmp_path: Path) -> None:
         await kept.get("../1")
 
 
-@pytest.mark.parametrize(("program", "made"), [("pass", True), ("raise SystemExit(3)", False), ("while True: pass", False)])
-async def test_a_readable_report_is_made_beside_the_loop_and_its_failure_stops_nothing(tmp_path: Path, program: str, made: bool) -> None:
+@pytest.mark.parametrize(
+    ("program", "made"), [("pass", True), ("raise SystemExit(3)", False), ("while True: pass", False)]
+)
+async def test_a_readable_report_is_made_beside_the_loop_and_its_failure_stops_nothing(
+    tmp_path: Path, program: str, made: bool
+) -> None:
     rig = Rig(tmp_path / "state")
     await rig.take(Feed().records(World().day(0)[0] + World().day(1)[0]))
     end, reference = rig.handler.due(), reference_of(World().manifest(), "1")
     assert end is not None
     evaluation = rig.handler.evaluate(end, reference)
-    reporter = SubprocessReporter(tmp_path / "reports", tmp_path / "archive", lambda version: tmp_path / version, lambda version: None, 1.0,
-                                  (sys.executable, "-c", program))
+    reporter = SubprocessReporter(
+        tmp_path / "reports",
+        tmp_path / "archive",
+        lambda version: tmp_path / version,
+        lambda version: None,
+        1.0,
+        (sys.executable, "-c", program),
+    )
     reporter.begin(evaluation, reference)
     async with asyncio.timeout(10):
         while reporter.running:

@@ -46,7 +46,9 @@ def test_a_window_sums_its_panes_and_counts_each_row_once() -> None:
     assert len(windows.rows("1", day_ms(0), day_ms(1))) == 600
 
 
-def pane_with(partition: int, watermark_ms: int, version: str = "1", start_day: int = 0, variant: str = "champion") -> FeaturePane:
+def pane_with(
+    partition: int, watermark_ms: int, version: str = "1", start_day: int = 0, variant: str = "champion"
+) -> FeaturePane:
     pane = World().day(start_day)[0][0]
     instant = msgspec.convert(watermark_ms / 1000, type(pane.watermark), strict=False)
     return msgspec.structs.replace(pane, partition=partition, watermark=instant, model_version=version, variant=variant)
@@ -63,7 +65,9 @@ def test_the_watermark_is_the_slowest_partitions_unless_that_one_is_idle() -> No
 
 
 def test_the_serving_version_is_the_champion_of_the_newest_transaction() -> None:
-    windows = merged([pane_with(0, day_ms(1)), pane_with(0, day_ms(2), "2", 1), pane_with(0, day_ms(3), "3", 2, "challenger")])
+    windows = merged(
+        [pane_with(0, day_ms(1)), pane_with(0, day_ms(2), "2", 1), pane_with(0, day_ms(3), "3", 2, "challenger")]
+    )
     assert windows.serving(day_ms(1)) == "1"
     assert windows.serving(day_ms(9)) == "2"
     assert windows.serving(day_ms(0)) is None

@@ -22,19 +22,25 @@ START = datetime(2018, 4, 1, tzinfo=UTC)
 def simulated(n: int = 3_000, days: int = 60) -> tuple[pd.DataFrame, pd.DataFrame]:
     random = np.random.default_rng(11)
     seconds = np.sort(random.integers(0, days * 86_400, n))
-    table = pd.DataFrame({
-        "transaction_id": [f"t{k:06d}" for k in range(n)],
-        "user_id": [f"u{k}" for k in random.integers(0, 40, n)],
-        "terminal_id": [f"m{k}" for k in random.integers(0, 30, n)],
-        "occurred_at": [START + timedelta(seconds=int(s)) for s in seconds],
-        "amount": random.integers(1, 50_000, n) / 100.0,
-        "v1": random.normal(size=n),
-    })
+    table = pd.DataFrame(
+        {
+            "transaction_id": [f"t{k:06d}" for k in range(n)],
+            "user_id": [f"u{k}" for k in random.integers(0, 40, n)],
+            "terminal_id": [f"m{k}" for k in random.integers(0, 30, n)],
+            "occurred_at": [START + timedelta(seconds=int(s)) for s in seconds],
+            "amount": random.integers(1, 50_000, n) / 100.0,
+            "v1": random.normal(size=n),
+        }
+    )
     frauds = table[random.random(n) < 0.05]
-    labels = pd.DataFrame({
-        "transaction_id": frauds["transaction_id"], "is_fraud": True, "occurred_at": frauds["occurred_at"],
-        "reported_at": frauds["occurred_at"] + pd.to_timedelta(random.integers(1, 14, len(frauds)), unit="D"),
-    })
+    labels = pd.DataFrame(
+        {
+            "transaction_id": frauds["transaction_id"],
+            "is_fraud": True,
+            "occurred_at": frauds["occurred_at"],
+            "reported_at": frauds["occurred_at"] + pd.to_timedelta(random.integers(1, 14, len(frauds)), unit="D"),
+        }
+    )
     return table, labels
 
 
@@ -51,7 +57,8 @@ def test_user_features_equal_pandas_rolling_windows() -> None:
             np.testing.assert_allclose(features.loc[history.index, f"user_mean_{days}d"], window.mean(), rtol=1e-9)
         np.testing.assert_array_equal(features.loc[history.index, "user_max_30d"], window.max())
         np.testing.assert_array_equal(
-            features.loc[history.index, "user_seconds_since_last"], history["occurred_at"].diff().dt.total_seconds(),
+            features.loc[history.index, "user_seconds_since_last"],
+            history["occurred_at"].diff().dt.total_seconds(),
         )
 
 
@@ -87,33 +94,50 @@ def test_the_stream_in_small_batches_gives_the_same_bytes() -> None:
     table, labels = simulated(800)
     events = [
         TransactionReceived(
-            transaction_id=row.transaction_id, occurred_at=row.occurred_at.to_pydatetime(), amount=row.amount, user_id=row.user_id,
-            terminal_id=row.terminal_id, attributes={"v1": row.v1},
+            transaction_id=row.transaction_id,
+            occurred_at=row.occurred_at.to_pydatetime(),
+            amount=row.amount,
+            user_id=row.user_id,
+            terminal_id=row.terminal_id,
+            attributes={"v1": row.v1},
         )
         for row in table.itertuples()
     ]
     users, terminals = UserState(), TerminalState()
-    everything = Columns.of([
-        TransactionReceived(transaction_id=label.transaction_id, occurred_at=label.reported_at.to_pydatetime(), amount=0) for label in labels.itertuples()
-    ])
+    everything = Columns.of(
+        [
+            TransactionReceived(
+                transaction_id=label.transaction_id, occurred_at=label.reported_at.to_pydatetime(), amount=0
+            )
+            for label in labels.itertuples()
+        ]
+    )
     terminals.apply_labels(everything.ids, np.ones(len(everything), bool), everything.times, everything.times)
     parts = []
     for first in range(0, len(events), 7):
-        batch = events[first:first + 7]
+        batch = events[first : first + 7]
         columns = Columns.of(batch)
-        parts.append(assemble(
-            columns, users.apply(columns.users, columns.times, columns.minor), terminals.read(columns.terminals, columns.times),
-            attribute_matrix(batch, LAYOUT),
-        ))
+        parts.append(
+            assemble(
+                columns,
+                users.apply(columns.users, columns.times, columns.minor),
+                terminals.read(columns.terminals, columns.times),
+                attribute_matrix(batch, LAYOUT),
+            )
+        )
         terminals.apply_activity(columns.terminals, columns.times, columns.ids)
 
     assert np.concatenate(parts).tobytes() == build_features(table, labels, LAYOUT).to_numpy().tobytes()
 
 
 def test_missing_identifiers_and_attributes_are_missing_values() -> None:
-    table = pd.DataFrame({"transaction_id": ["a", "b"], "occurred_at": [START, START], "amount": [100.5, 1.0], "v1": [0.5, None]})
+    table = pd.DataFrame(
+        {"transaction_id": ["a", "b"], "occurred_at": [START, START], "amount": [100.5, 1.0], "v1": [0.5, None]}
+    )
 
-    features = build_features(table, pd.DataFrame(columns=["transaction_id", "is_fraud", "occurred_at", "reported_at"]), LAYOUT)
+    features = build_features(
+        table, pd.DataFrame(columns=["transaction_id", "is_fraud", "occurred_at", "reported_at"]), LAYOUT
+    )
 
     assert features["amount"].tolist() == [100.5, 1.0]
     assert features.filter(regex="^(user|terminal)_").isna().all(axis=None)
@@ -121,11 +145,19 @@ def test_missing_identifiers_and_attributes_are_missing_values() -> None:
     assert features["v2"].isna().all()
 
 
-@pytest.mark.parametrize(("instant", "is_night", "is_weekend"), [
-    ("2018-03-31T06:59:59Z", 1, 1), ("2018-04-01T07:00:00Z", 0, 1), ("2018-04-02T00:00:00Z", 1, 0), ("2018-04-06T23:59:59Z", 0, 0),
-    ("1969-12-27T23:00:00Z", 0, 1),
-])
-def test_night_ends_with_the_sixth_hour_and_the_weekend_is_saturday_and_sunday(instant: str, is_night: int, is_weekend: int) -> None:
+@pytest.mark.parametrize(
+    ("instant", "is_night", "is_weekend"),
+    [
+        ("2018-03-31T06:59:59Z", 1, 1),
+        ("2018-04-01T07:00:00Z", 0, 1),
+        ("2018-04-02T00:00:00Z", 1, 0),
+        ("2018-04-06T23:59:59Z", 0, 0),
+        ("1969-12-27T23:00:00Z", 0, 1),
+    ],
+)
+def test_night_ends_with_the_sixth_hour_and_the_weekend_is_saturday_and_sunday(
+    instant: str, is_night: int, is_weekend: int
+) -> None:
     moment = datetime.fromisoformat(instant)
     columns = Columns.of([TransactionReceived(transaction_id="a", occurred_at=moment, amount=1)])
 
@@ -143,11 +175,15 @@ def test_a_repeated_transaction_is_refused() -> None:
 
 def test_attributes_in_another_order_or_in_part_find_their_columns() -> None:
     events = [
-        TransactionReceived(transaction_id="a", occurred_at=START, amount=1, attributes={"v2": 2.0, "v1": 1.0, "other": 9.0}),
+        TransactionReceived(
+            transaction_id="a", occurred_at=START, amount=1, attributes={"v2": 2.0, "v1": 1.0, "other": 9.0}
+        ),
         TransactionReceived(transaction_id="b", occurred_at=START, amount=1, attributes={"v2": None, "v1": 3}),
         TransactionReceived(transaction_id="c", occurred_at=START, amount=1),
     ]
 
     np.testing.assert_array_equal(attribute_matrix(events, LAYOUT), [[1, 2], [3, np.nan], [np.nan, np.nan]])
     np.testing.assert_array_equal(attribute_matrix(events[:1], FeatureLayout(("v2",))), [[2.0]])
-    np.testing.assert_array_equal(attribute_matrix([events[0], events[2]], FeatureLayout(("v3", "v1"))), [[np.nan, 1], [np.nan, np.nan]])
+    np.testing.assert_array_equal(
+        attribute_matrix([events[0], events[2]], FeatureLayout(("v3", "v1"))), [[np.nan, 1], [np.nan, np.nan]]
+    )

@@ -32,7 +32,9 @@ def test_the_base_features_are_declared_in_their_order() -> None:
 
 def test_one_line_adds_a_feature(tmp_path: Path) -> None:
     path = tmp_path / "features.yaml"
-    path.write_text("- {name: user_terminals_1h, entity: user, aggregation: distinct, column: terminal_id, window: 1h}\n")
+    path.write_text(
+        "- {name: user_terminals_1h, entity: user, aggregation: distinct, column: terminal_id, window: 1h}\n"
+    )
 
     layout = layout_of(Settings(features_file=path, attributes=("v1",)))
 
@@ -45,13 +47,17 @@ def test_without_a_file_there_are_the_base_features_and_the_attributes() -> None
 
 
 def test_an_id_tells_all_about_its_layout() -> None:
-    layout = FeatureLayout(("v1", "v2"), (
-        TERMINALS_1H, Feature("terminal_risk_14d", "terminal", "fraud_share", 14 * DAY_MS, delay_ms=7 * DAY_MS),
-        Feature("user_v1_std", "user", "std", 90_000, "v1", 1),
-    ))
+    layout = FeatureLayout(
+        ("v1", "v2"),
+        (
+            TERMINALS_1H,
+            Feature("terminal_risk_14d", "terminal", "fraud_share", 14 * DAY_MS, delay_ms=7 * DAY_MS),
+            Feature("user_v1_std", "user", "std", 90_000, "v1", 1),
+        ),
+    )
 
-    assert layout.id == (
-        "v1+user_terminals_1h=user.distinct(terminal_id,1h);user_v1_std=user.std(v1,90s,1ms);"
+    assert (
+        layout.id == "v1+user_terminals_1h=user.distinct(terminal_id,1h);user_v1_std=user.std(v1,90s,1ms);"
         "terminal_risk_14d=terminal.fraud_share(amount,14d,7d):v1,v2"
     )
     assert FeatureLayout.parse(layout.id) == layout
@@ -70,10 +76,15 @@ def test_a_duration_comes_back_from_its_text(milliseconds: int) -> None:
 
 
 @given(
-    st.sampled_from(USER_AGGREGATIONS), st.integers(1, 15 * DAY_MS), st.integers(0, 15 * DAY_MS), st.sampled_from(["amount", "v1", "a.b-c"]),
+    st.sampled_from(USER_AGGREGATIONS),
+    st.integers(1, 15 * DAY_MS),
+    st.integers(0, 15 * DAY_MS),
+    st.sampled_from(["amount", "v1", "a.b-c"]),
 )
 def test_a_feature_comes_back_from_its_text(aggregation: str, window: int, delay: int, column: str) -> None:
-    feature = Feature("x_1", "user", aggregation, window, "amount" if aggregation == "seconds_since_last" else column, delay)
+    feature = Feature(
+        "x_1", "user", aggregation, window, "amount" if aggregation == "seconds_since_last" else column, delay
+    )
 
     assert parse_feature(feature.text) == feature
 
@@ -81,28 +92,45 @@ def test_a_feature_comes_back_from_its_text(aggregation: str, window: int, delay
 GOOD = {"name": "x", "entity": "user", "aggregation": "mean", "window": "1h"}
 
 
-@pytest.mark.parametrize(("changes", "complaint"), [
-    ({"aggregation": "median"}, "'median' of a user is none of count, sum, mean, max, min, std, distinct, seconds_since_last, ratio_to_mean"),
-    ({"entity": "card"}, "'card' is neither user nor terminal"),
-    ({"aggregation": "fraud_share"}, "'fraud_share' of a user is none of"),
-    ({"entity": "terminal", "aggregation": "mean"}, "'mean' of a terminal is none of count, fraud_share"),
-    ({"entity": "terminal", "aggregation": "count", "delay": "1d"}, "delay 1d of a terminal is less than 7d: partitions are only kept that close"),
-    ({"entity": "terminal", "aggregation": "count", "delay": "7d", "window": "31d"}, "further back than 37d"),
-    ({"entity": "terminal", "aggregation": "count", "delay": "7d", "column": "v1"}, "takes no column"),
-    ({"window": "30d", "delay": "1s"}, "further back than 30d"),
-    ({"window": "31d"}, "further back than 30d"),
-    ({"window": "0s"}, "a window of no length"),
-    ({"window": "1 week"}, "'1 week' is no duration: give a whole number and a unit, such as 30s, 15m, 1h or 7d"),
-    ({"delay": "soon"}, "'soon' is no duration"),
-    ({"column": "terminal_id"}, "only distinct can look at it, not mean"),
-    ({"column": "a,b"}, "needs letters, digits"),
-    ({"aggregation": "seconds_since_last", "column": "v1"}, "takes no column"),
-    ({"name": "User"}, "'User' needs lower-case letters"),
-    ({"name": "user_id"}, "is a field of the verdict"),
-    ({"windows": "1h"}, "'windows': expected one value each for name, entity, aggregation, window, and perhaps column, delay"),
-    ({"name": None}, "name missing"),
-])
-def test_a_line_that_is_not_allowed_is_named_with_what_is(tmp_path: Path, changes: dict[str, str | None], complaint: str) -> None:
+@pytest.mark.parametrize(
+    ("changes", "complaint"),
+    [
+        (
+            {"aggregation": "median"},
+            (
+                "'median' of a user is none of count, sum, mean, max, min, std, distinct, seconds_since_last,"
+                " ratio_to_mean"
+            ),
+        ),
+        ({"entity": "card"}, "'card' is neither user nor terminal"),
+        ({"aggregation": "fraud_share"}, "'fraud_share' of a user is none of"),
+        ({"entity": "terminal", "aggregation": "mean"}, "'mean' of a terminal is none of count, fraud_share"),
+        (
+            {"entity": "terminal", "aggregation": "count", "delay": "1d"},
+            "delay 1d of a terminal is less than 7d: partitions are only kept that close",
+        ),
+        ({"entity": "terminal", "aggregation": "count", "delay": "7d", "window": "31d"}, "further back than 37d"),
+        ({"entity": "terminal", "aggregation": "count", "delay": "7d", "column": "v1"}, "takes no column"),
+        ({"window": "30d", "delay": "1s"}, "further back than 30d"),
+        ({"window": "31d"}, "further back than 30d"),
+        ({"window": "0s"}, "a window of no length"),
+        ({"window": "1 week"}, "'1 week' is no duration: give a whole number and a unit, such as 30s, 15m, 1h or 7d"),
+        ({"delay": "soon"}, "'soon' is no duration"),
+        ({"column": "terminal_id"}, "only distinct can look at it, not mean"),
+        ({"column": "a,b"}, "needs letters, digits"),
+        ({"aggregation": "seconds_since_last", "column": "v1"}, "takes no column"),
+        ({"name": "User"}, "'User' needs lower-case letters"),
+        ({"name": "user_id"}, "is a field of the verdict"),
+        (
+            {"windows": "1h"},
+            "'windows': expected one value each for name, entity, aggregation, window, and perhaps column, delay",
+        ),
+        ({"name": None}, "name missing"),
+    ],
+)
+def test_a_line_that_is_not_allowed_is_named_with_what_is(
+    tmp_path: Path, changes: dict[str, str | None], complaint: str
+) -> None:
     path = tmp_path / "features.yaml"
     line = ", ".join(f"{key}: '{value}'" for key, value in {**GOOD, **changes}.items() if value is not None)
     path.write_text(f"# ours\n- {{name: y, entity: user, aggregation: sum, window: 1h}}\n- {{{line}}}\n")
@@ -114,10 +142,16 @@ def test_a_line_that_is_not_allowed_is_named_with_what_is(tmp_path: Path, change
     assert complaint in str(caught.value)
 
 
-@pytest.mark.parametrize(("text", "complaint"), [
-    ("- [", "line 2: no YAML"), ("name: x", "line 1: expected a list"), ("- x", "line 1: expected a mapping"),
-    ("- {name: x, name: y}", "line 1: 'name' is given twice"), ("- {name: [x]}", "line 1: 'name': expected one value"),
-])
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("- [", "line 2: no YAML"),
+        ("name: x", "line 1: expected a list"),
+        ("- x", "line 1: expected a mapping"),
+        ("- {name: x, name: y}", "line 1: 'name' is given twice"),
+        ("- {name: [x]}", "line 1: 'name': expected one value"),
+    ],
+)
 def test_a_file_of_another_shape_is_refused_with_the_line(tmp_path: Path, text: str, complaint: str) -> None:
     path = tmp_path / "features.yaml"
     path.write_text(text + "\n")
@@ -134,20 +168,27 @@ def test_a_missing_file_and_an_empty_one(tmp_path: Path) -> None:
         load_features(tmp_path / "none.yaml")
 
 
-@pytest.mark.parametrize(("attributes", "extra", "complaint"), [
-    (("v1",), (Feature("x", "user", "sum", 1, "v2"),), "'v2' is neither amount, terminal_id nor an attribute"),
-    (("v1",), (Feature("v1", "user", "sum", 1),), "bears the name of another column"),
-    ((), (Feature("user_count_1d", "user", "sum", 1),), "bears the name of another column"),
-    ((), (TERMINALS_1H, TERMINALS_1H), "bears the name of another column"),
-])
+@pytest.mark.parametrize(
+    ("attributes", "extra", "complaint"),
+    [
+        (("v1",), (Feature("x", "user", "sum", 1, "v2"),), "'v2' is neither amount, terminal_id nor an attribute"),
+        (("v1",), (Feature("v1", "user", "sum", 1),), "bears the name of another column"),
+        ((), (Feature("user_count_1d", "user", "sum", 1),), "bears the name of another column"),
+        ((), (TERMINALS_1H, TERMINALS_1H), "bears the name of another column"),
+    ],
+)
 def test_an_extra_feature_needs_a_name_of_its_own_and_a_declared_column(
-    attributes: tuple[str, ...], extra: tuple[Feature, ...], complaint: str,
+    attributes: tuple[str, ...],
+    extra: tuple[Feature, ...],
+    complaint: str,
 ) -> None:
     with pytest.raises(ValueError, match=complaint):
         FeatureLayout(attributes, extra)
 
 
-@pytest.mark.parametrize("text", ["v1+:v1", "v1+x:v1", "v1+x=user.sum(amount,1h)", "v1+x=user.sum(amount,1h);:", "v1+x=user.sum(v9,1h):v1"])
+@pytest.mark.parametrize(
+    "text", ["v1+:v1", "v1+x:v1", "v1+x=user.sum(amount,1h)", "v1+x=user.sum(amount,1h);:", "v1+x=user.sum(v9,1h):v1"]
+)
 def test_what_is_no_layout_with_extra_features_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match=r"feature"):
         FeatureLayout.parse(text)

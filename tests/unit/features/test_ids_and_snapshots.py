@@ -24,7 +24,7 @@ IDS = st.lists(st.integers(1, 40), max_size=60)
 def test_the_first_of_equal_ids_is_new_and_no_other(ids: list[int], size: int) -> None:
     seen, known = SeenIds(), set[int]()
     for first in range(0, len(ids), size):
-        part = ids[first:first + size]
+        part = ids[first : first + size]
         expected = []
         for i in part:
             expected.append(i not in known)
@@ -33,13 +33,15 @@ def test_the_first_of_equal_ids_is_new_and_no_other(ids: list[int], size: int) -
 
 
 @given(IDS, st.integers(1, 7))
-def test_bounded_memory_recognises_at_least_the_last_generation_however_batches_are_cut(ids: list[int], size: int) -> None:
+def test_bounded_memory_recognises_at_least_the_last_generation_however_batches_are_cut(
+    ids: list[int], size: int
+) -> None:
     bounded, by_one = SeenIds(generation=5), SeenIds(generation=5)
     recent: list[int] = []
     for first in range(0, len(ids), size):
-        part = np.array(ids[first:first + size], np.uint64)
+        part = np.array(ids[first : first + size], np.uint64)
         fresh = bounded.admit(part)
-        assert fresh.tolist() == [bool(by_one.admit(part[k:k + 1])[0]) for k in range(len(part))]
+        assert fresh.tolist() == [bool(by_one.admit(part[k : k + 1])[0]) for k in range(len(part))]
         for i, new in zip(part.tolist(), fresh.tolist(), strict=True):
             assert not (new and i in recent[-5:])
             recent += [i] * new
@@ -95,7 +97,14 @@ def test_identifiers_hash_alike_everywhere_and_never_to_nobody() -> None:
 
 
 @pytest.mark.parametrize("micros", [0, 1, 999, 1_000, 499_999, 500_500, 999_999])
-@pytest.mark.parametrize("base", [datetime(2018, 4, 1, tzinfo=UTC), datetime(2099, 12, 31, 23, 59, 59, tzinfo=UTC), datetime(1969, 1, 1, tzinfo=UTC)])
+@pytest.mark.parametrize(
+    "base",
+    [
+        datetime(2018, 4, 1, tzinfo=UTC),
+        datetime(2099, 12, 31, 23, 59, 59, tzinfo=UTC),
+        datetime(1969, 1, 1, tzinfo=UTC),
+    ],
+)
 def test_instants_become_whole_milliseconds_rounded_down(base: datetime, micros: int) -> None:
     instant = base + timedelta(microseconds=micros)
 
@@ -118,7 +127,16 @@ def test_a_snapshot_brings_back_what_was_packed() -> None:
         assert arrays[name].dtype == array.dtype
 
 
-@pytest.mark.parametrize("damage", [lambda d: d[:-1], lambda d: d[:40] + bytes([d[40] ^ 1]) + d[41:], lambda d: b"", lambda d: b"x" + d, lambda d: d + d])
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda d: d[:-1],
+        lambda d: d[:40] + bytes([d[40] ^ 1]) + d[41:],
+        lambda d: b"",
+        lambda d: b"x" + d,
+        lambda d: d + d,
+    ],
+)
 def test_damaged_bytes_are_refused(damage: object) -> None:
     with pytest.raises(SnapshotDamaged):
         unpack("users:1", damage(pack("users:1", {}, ARRAYS)))  # type: ignore[operator]

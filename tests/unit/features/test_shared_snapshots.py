@@ -89,7 +89,10 @@ def test_what_one_machine_saved_another_finds_the_newest_first(url: str, tmp_pat
 
 def test_the_newest_of_both_homes_comes_first_and_the_disk_s_of_equal_ones(tmp_path: Path, unique: str) -> None:
     storage = SharedStorage(f"memory://{unique}")
-    other, own = SnapshotStore(tmp_path / "other", shared=storage.folder("s")), SnapshotStore(tmp_path / "own", shared=storage.folder("s"))
+    other, own = (
+        SnapshotStore(tmp_path / "other", shared=storage.folder("s")),
+        SnapshotStore(tmp_path / "own", shared=storage.folder("s")),
+    )
     alone = SnapshotStore(tmp_path / "own")
     other.save(10, b"shared")
     eventually(lambda: storage.folder("s").positions() == {10})
@@ -119,10 +122,14 @@ def test_closing_finishes_what_is_to_be_uploaded(url: str) -> None:
         storage.folder(f"s/{number}").offer(number, b"x", keep=3)
     storage.close()
 
-    assert [SharedStorage(url).folder(f"s/{number}").positions() for number in range(20)] == [{number} for number in range(20)]
+    assert [SharedStorage(url).folder(f"s/{number}").positions() for number in range(20)] == [
+        {number} for number in range(20)
+    ]
 
 
-def test_storage_that_refuses_delays_nothing_is_counted_and_gets_the_newest_once_it_is_back(tmp_path: Path, unreliable: type[Unreliable], unique: str) -> None:
+def test_storage_that_refuses_delays_nothing_is_counted_and_gets_the_newest_once_it_is_back(
+    tmp_path: Path, unreliable: type[Unreliable], unique: str
+) -> None:
     storage = SharedStorage(f"unreliable://{unique}", retry_s=0.01)
     store = SnapshotStore(tmp_path, shared=storage.folder("s"))
     before = failures("upload"), failures("list")
@@ -140,7 +147,9 @@ def test_storage_that_refuses_delays_nothing_is_counted_and_gets_the_newest_once
     storage.close()
 
 
-def test_storage_that_does_not_answer_is_given_up_after_a_while(tmp_path: Path, unreliable: type[Unreliable], unique: str) -> None:
+def test_storage_that_does_not_answer_is_given_up_after_a_while(
+    tmp_path: Path, unreliable: type[Unreliable], unique: str
+) -> None:
     storage = SharedStorage(f"unreliable://{unique}", patience_s=0.05)
     store = SnapshotStore(tmp_path, shared=storage.folder("s"))
     unreliable.answers.clear()

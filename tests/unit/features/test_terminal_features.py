@@ -40,10 +40,14 @@ def histories(draw: st.DrawFn) -> tuple[list[Activity], list[Label]]:
     size = draw(st.integers(0, 40))
     days = draw(st.lists(st.integers(0, 40 * 3), min_size=size, max_size=size))
     terminals = draw(st.lists(st.integers(1, 3), min_size=size, max_size=size))
-    activity = [(terminal, START + day * 8 * HOUR_MS, number + 1) for number, (terminal, day) in enumerate(zip(terminals, days, strict=True))]
+    activity = [
+        (terminal, START + day * 8 * HOUR_MS, number + 1)
+        for number, (terminal, day) in enumerate(zip(terminals, days, strict=True))
+    ]
     labels = [
         (i, draw(st.booleans()), time, time + draw(st.integers(0, 20)) * DAY_MS)
-        for _, time, i in activity for _ in range(draw(st.sampled_from([0, 0, 1, 1, 2, 4])))
+        for _, time, i in activity
+        for _ in range(draw(st.sampled_from([0, 0, 1, 1, 2, 4])))
     ]
     return activity, draw(st.permutations(labels))
 
@@ -85,7 +89,8 @@ def answers(state: TerminalState) -> np.ndarray:
 @given(histories(), st.data())
 @settings(max_examples=150, deadline=None)
 def test_windows_equal_an_independent_computation_in_any_order_of_arrival(
-    history: tuple[list[Activity], list[Label]], data: st.DataObject,
+    history: tuple[list[Activity], list[Label]],
+    data: st.DataObject,
 ) -> None:
     activity, labels = history
     state = TerminalState()
@@ -112,7 +117,8 @@ def test_what_is_read_again_changes_nothing(history: tuple[list[Activity], list[
 @given(histories(), histories())
 @settings(max_examples=100, deadline=None)
 def test_a_state_restored_from_its_arrays_goes_on_as_if_nothing_had_happened(
-    first: tuple[list[Activity], list[Label]], then: tuple[list[Activity], list[Label]],
+    first: tuple[list[Activity], list[Label]],
+    then: tuple[list[Activity], list[Label]],
 ) -> None:
     activity = [(terminal, time, i + 1000) for terminal, time, i in then[0]]
     labels = [*((i + 1000, *rest) for i, *rest in then[1]), *((i + 7, *rest) for i, *rest in first[1])]
@@ -149,9 +155,15 @@ def test_a_window_ends_seven_days_before_and_is_open_at_its_start() -> None:
 
 def test_the_first_of_two_fraud_reports_counts_and_genuine_transactions_do_not() -> None:
     state = TerminalState()
-    apply_all(state, [(1, START, 1), (1, START, 2)], [
-        (2, False, START, START), (1, True, START, START + 8 * DAY_MS), (1, True, START, START + 20 * DAY_MS),
-    ])
+    apply_all(
+        state,
+        [(1, START, 1), (1, START, 2)],
+        [
+            (2, False, START, START),
+            (1, True, START, START + 8 * DAY_MS),
+            (1, True, START, START + 20 * DAY_MS),
+        ],
+    )
 
     assert state.read(np.array([1], np.uint64), np.array([START + 9 * DAY_MS]))[0, 4:].tolist() == [2, 0.5]
 
@@ -159,7 +171,11 @@ def test_the_first_of_two_fraud_reports_counts_and_genuine_transactions_do_not()
 @pytest.mark.parametrize("labels_first", [True, False])
 def test_a_corrected_label_is_followed_both_ways_from_an_hour_after_each_report(labels_first: bool) -> None:
     state = TerminalState()
-    reports = [(1, True, START, START + 10 * DAY_MS), (1, False, START, START + 20 * DAY_MS), (1, True, START, START + 30 * DAY_MS)]
+    reports = [
+        (1, True, START, START + 10 * DAY_MS),
+        (1, False, START, START + 20 * DAY_MS),
+        (1, True, START, START + 30 * DAY_MS),
+    ]
     if labels_first:
         apply_all(state, [], reports)
     apply_all(state, [(1, START, 1)], [] if labels_first else reports)
@@ -182,9 +198,16 @@ def test_a_report_older_than_one_already_taken_is_passed_over(labels_first: bool
 def test_of_two_reports_at_the_same_time_the_later_in_the_log_holds() -> None:
     state = TerminalState()
     reported = START + 9 * DAY_MS
-    apply_all(state, [(1, START, 1), (1, START, 2)], [
-        (1, True, START, reported), (1, False, START, reported), (2, False, START, reported), (2, True, START, reported),
-    ])
+    apply_all(
+        state,
+        [(1, START, 1), (1, START, 2)],
+        [
+            (1, True, START, reported),
+            (1, False, START, reported),
+            (2, False, START, reported),
+            (2, True, START, reported),
+        ],
+    )
 
     assert state.read(np.array([1], np.uint64), np.array([START + 12 * DAY_MS]))[0, 5] == 0.5
 
@@ -194,7 +217,9 @@ def test_reports_read_months_before_their_activity_wait_for_it_and_are_forgotten
     days = range(0, 300, 10)
     apply_all(state, [], [(day + 1, True, START + day * DAY_MS, START + (day + 1) * DAY_MS) for day in days])
     for day in days[:-1]:
-        apply_all(state, [(1, START + day * DAY_MS, day + 1)] if day % 20 else [(2, START + day * DAY_MS, 1000 + day)], [])
+        apply_all(
+            state, [(1, START + day * DAY_MS, day + 1)] if day % 20 else [(2, START + day * DAY_MS, 1000 + day)], []
+        )
 
     assert state.read(np.array([1], np.uint64), np.array([START + 287 * DAY_MS + HOUR_MS]))[0, 4:].tolist() == [1, 1.0]
     assert 1 <= state.pending < 12
@@ -224,8 +249,12 @@ def test_a_year_of_activity_from_partitions_apart_keeps_windows_exact_and_memory
     state = TerminalState()
 
     for first in range(0, n, 500):
-        part = activity[first:first + 500]
-        apply_all(state, part, [label for label in labels if activity[max(first - 500, 0)][1] <= label[2] < part[0][1]] if first else [])
+        part = activity[first : first + 500]
+        apply_all(
+            state,
+            part,
+            [label for label in labels if activity[max(first - 500, 0)][1] <= label[2] < part[0][1]] if first else [],
+        )
     apply_all(state, [], labels)
 
     end = int(times[-1])

@@ -29,9 +29,15 @@ def brute_force(log: list[Transaction], last: int | None = None) -> np.ndarray:
         row: list[float] = []
         newest = max((t for u, t, _ in log[:at] if u == user), default=None)
         too_late = newest is not None and time <= newest - HORIZON_MS
-        before = [] if too_late else [
-            (t, a) for u, t, a in log[:at] if u == user and t <= time and newest is not None and t > newest - HORIZON_MS
-        ]
+        before = (
+            []
+            if too_late
+            else [
+                (t, a)
+                for u, t, a in log[:at]
+                if u == user and t <= time and newest is not None and t > newest - HORIZON_MS
+            ]
+        )
         kept = list(before)
         for days in (1, 7, 30):
             window = [a for t, a in kept if t > time - days * DAY_MS] + [amount]
@@ -66,7 +72,9 @@ def logs(draw: st.DrawFn) -> list[Transaction]:
 
 @given(logs(), st.data())
 @settings(max_examples=300, deadline=None)
-def test_windows_equal_an_independent_computation_however_the_log_is_cut(log: list[Transaction], data: st.DataObject) -> None:
+def test_windows_equal_an_independent_computation_however_the_log_is_cut(
+    log: list[Transaction], data: st.DataObject
+) -> None:
     cuts = data.draw(st.lists(st.integers(0, len(log)), max_size=5))
 
     np.testing.assert_array_equal(applied(log, cuts), brute_force(log))
@@ -86,14 +94,18 @@ def test_reading_gives_what_applying_next_would_give_and_changes_nothing(log: li
 
 @given(logs(), logs())
 @settings(max_examples=100, deadline=None)
-def test_a_state_restored_from_its_arrays_goes_on_as_if_nothing_had_happened(first: list[Transaction], then: list[Transaction]) -> None:
+def test_a_state_restored_from_its_arrays_goes_on_as_if_nothing_had_happened(
+    first: list[Transaction], then: list[Transaction]
+) -> None:
     state = UserState()
     applied(first, state=state)
 
     restored = UserState.from_arrays(state.arrays())
 
     np.testing.assert_array_equal(applied(then, state=restored), applied(then, state=state))
-    np.testing.assert_array_equal(applied(first + then)[len(first):], applied(then, state=UserState.from_arrays(_state(first).arrays())))
+    np.testing.assert_array_equal(
+        applied(first + then)[len(first) :], applied(then, state=UserState.from_arrays(_state(first).arrays()))
+    )
 
 
 def _state(log: list[Transaction]) -> UserState:
@@ -143,7 +155,16 @@ def test_many_users_over_many_days_keep_their_windows_while_blocks_grow_and_are_
 def test_late_transactions_are_counted_by_whether_they_find_whole_windows() -> None:
     state = UserState()
     applied([(1, START, 100), (1, START - LATENESS_MS, 100), (2, START - HORIZON_MS, 100)], state=state)
-    applied([(1, START - LATENESS_MS - 1, 100), (1, START - HORIZON_MS, 100), (1, START, 100), (1, START + 1, 100), (1, START, 100)], state=state)
+    applied(
+        [
+            (1, START - LATENESS_MS - 1, 100),
+            (1, START - HORIZON_MS, 100),
+            (1, START, 100),
+            (1, START + 1, 100),
+            (1, START, 100),
+        ],
+        state=state,
+    )
 
     assert state.taken_late() == (2, 2)
     assert state.taken_late() == (0, 0)

@@ -17,7 +17,11 @@ DAY = timedelta(days=1)
 @given(st.datetimes(min_value=EPOCH.replace(tzinfo=None)))
 def test_an_instant_survives_microseconds_whatever_its_zone(naive: datetime) -> None:
     utc = naive.replace(tzinfo=UTC)
-    assert instant_of(microseconds(naive)) == instant_of(microseconds(utc.astimezone(timezone(timedelta(hours=-5))))) == utc
+    assert (
+        instant_of(microseconds(naive))
+        == instant_of(microseconds(utc.astimezone(timezone(timedelta(hours=-5)))))
+        == utc
+    )
 
 
 @given(st.lists(st.tuples(st.sampled_from("abc"), st.integers(0, 5))))
@@ -33,8 +37,12 @@ def test_the_newest_row_of_each_entity_is_kept_and_of_one_instant_the_last(rows:
 @pytest.mark.parametrize(
     ("age", "ttl", "served"),
     [
-        (DAY - timedelta(microseconds=1), DAY, True), (DAY, DAY, True), (DAY + timedelta(microseconds=1), DAY, False),
-        (900 * DAY, None, True), (900 * DAY, timedelta(0), True), (-DAY, DAY, True),
+        (DAY - timedelta(microseconds=1), DAY, True),
+        (DAY, DAY, True),
+        (DAY + timedelta(microseconds=1), DAY, False),
+        (900 * DAY, None, True),
+        (900 * DAY, timedelta(0), True),
+        (-DAY, DAY, True),
     ],
 )
 def test_a_row_is_served_up_to_and_with_its_time_to_live(age: timedelta, ttl: timedelta | None, served: bool) -> None:

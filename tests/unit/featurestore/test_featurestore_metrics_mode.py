@@ -19,5 +19,7 @@ print(sorted(name for name in os.environ if name.startswith("PROMETHEUS_MULTIPRO
 
 def test_metrics_stay_this_processs_own_and_nothing_leaks_to_its_children() -> None:
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PROMETHEUS_")}
-    ended = subprocess.run([sys.executable, "-c", PROGRAM], env=environment, capture_output=True, text=True, timeout=200, check=False)
+    ended = subprocess.run(
+        [sys.executable, "-c", PROGRAM], env=environment, capture_output=True, text=True, timeout=200, check=False
+    )
     assert (ended.returncode, ended.stdout.strip()) == (0, "[]"), ended.stderr

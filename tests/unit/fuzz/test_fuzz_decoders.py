@@ -39,12 +39,26 @@ from centinela_predictor.requests import RefusedRequest, parse_many, parse_one
 
 START = datetime(2025, 1, 1, tzinfo=UTC)
 QUICK = settings(max_examples=120, deadline=None)
-KINDS = (events.TransactionReceived, events.LabelReported, events.TransactionScored, events.FeaturePane, events.DriftReported, events.RetrainRequested)
+KINDS = (
+    events.TransactionReceived,
+    events.LabelReported,
+    events.TransactionScored,
+    events.FeaturePane,
+    events.DriftReported,
+    events.RetrainRequested,
+)
 MODEL_KINDS = (events.ModelPromoted, events.ModelLoaded, events.ModelRejected, events.TrainingCompleted)
 
 json_values = st.recursive(
-    st.none() | st.booleans() | st.integers(-2**70, 2**70) | st.floats() | st.text(max_size=20) | st.sampled_from(["2025-01-01T00:00:00Z", "EUR", "gateway"]),
-    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=10), inner, max_size=4), max_leaves=12)
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**70), 2**70)
+    | st.floats()
+    | st.text(max_size=20)
+    | st.sampled_from(["2025-01-01T00:00:00Z", "EUR", "gateway"]),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=10), inner, max_size=4),
+    max_leaves=12,
+)
 
 
 def outcome(call: Callable[[], Any], refusal: type[Exception]) -> Any:
@@ -113,7 +127,10 @@ def test_a_verdict_can_be_adopted_or_says_why_not(verdict: events.Verdict) -> No
 
 
 @QUICK
-@given(st.text(max_size=60) | st.sampled_from(["v1:a,b", "v1:", "v1:a,a", "v2:", "v1:amount", "v1:a;b=user.count(amount,1h)"]))
+@given(
+    st.text(max_size=60)
+    | st.sampled_from(["v1:a,b", "v1:", "v1:a,a", "v2:", "v1:amount", "v1:a;b=user.count(amount,1h)"])
+)
 def test_a_feature_set_is_read_or_refused(text: str) -> None:
     try:
         layout = FeatureLayout.parse(text)
@@ -123,19 +140,35 @@ def test_a_feature_set_is_read_or_refused(text: str) -> None:
 
 
 @QUICK
-@given(st.binary(max_size=120) | st.builds(lambda n, rest: struct.pack("<4sIqQQq", b"TAB2", n, 1, 2, 3, 4) + rest, st.integers(0, 2**32 - 1), st.binary(max_size=96)))
+@given(
+    st.binary(max_size=120)
+    | st.builds(
+        lambda n, rest: struct.pack("<4sIqQQq", b"TAB2", n, 1, 2, 3, 4) + rest,
+        st.integers(0, 2**32 - 1),
+        st.binary(max_size=96),
+    )
+)
 def test_a_block_of_activity_is_read_or_refused(value: bytes) -> None:
     block = outcome(lambda: unpack_block(value), InvalidRecord)
     assert block.reason == "invalid_block" if isinstance(block, InvalidRecord) else pack_block(block) == value
 
 
 @QUICK
-@given(st.lists(st.tuples(st.integers(0, 2**64 - 1), st.integers(-2**63, 2**63 - 1), st.integers(0, 2**64 - 1)), max_size=20), st.integers(-2**63, 2**63 - 1))
+@given(
+    st.lists(
+        st.tuples(st.integers(0, 2**64 - 1), st.integers(-(2**63), 2**63 - 1), st.integers(0, 2**64 - 1)), max_size=20
+    ),
+    st.integers(-(2**63), 2**63 - 1),
+)
 def test_a_block_of_activity_survives_its_own_form(rows: list[tuple[int, int, int]], watermark: int) -> None:
-    terminals, times, hashes = (np.array([row[n] for row in rows], dtype) for n, dtype in enumerate((np.uint64, np.int64, np.uint64)))
+    terminals, times, hashes = (
+        np.array([row[n] for row in rows], dtype) for n, dtype in enumerate((np.uint64, np.int64, np.uint64))
+    )
     found = unpack_block(pack_block(Block(watermark, 7, 8, terminals, times, hashes)))
     assert found.watermark == watermark
-    assert [list(map(int, column)) for column in (found.terminals, found.times, found.ids)] == [list(map(int, c)) for c in (terminals, times, hashes)]
+    assert [list(map(int, column)) for column in (found.terminals, found.times, found.ids)] == [
+        list(map(int, c)) for c in (terminals, times, hashes)
+    ]
 
 
 @QUICK
@@ -144,7 +177,9 @@ def test_a_pane_is_read_or_refused(pane: events.FeaturePane, count: int, sound: 
     if sound:
         scores = np.zeros(SCORE_BINS, "<u4")
         scores[0] = count
-        pane = msgspec.structs.replace(pane, transactions=bytes(PANE_ROW.itemsize * count), score_histogram=scores.tobytes(), count=count)
+        pane = msgspec.structs.replace(
+            pane, transactions=bytes(PANE_ROW.itemsize * count), score_histogram=scores.tobytes(), count=count
+        )
     read = outcome(lambda: read_pane(pane), InvalidRecord)
     assert not isinstance(read, InvalidRecord) or read.reason == "invalid_pane"
 
@@ -156,9 +191,16 @@ def _resealed(body: bytes) -> bytes:
     return body + xxhash.xxh3_128_digest(body)
 
 
-headers = st.one_of(st.binary(max_size=60), json_values.map(lambda value: _packed(value)), st.builds(
-    lambda kind, dtype, shape: msgspec.msgpack.encode({"kind": kind, "facts": {}, "arrays": [["a", dtype, shape]]}), st.sampled_from(["users:1", "x"]),
-    st.sampled_from(["<i8", "|O", "O", "V0", "nonsense", "<f4,<f4", "", "U999999999"]), st.lists(st.integers(-3, 2**62), max_size=3)))
+headers = st.one_of(
+    st.binary(max_size=60),
+    json_values.map(lambda value: _packed(value)),
+    st.builds(
+        lambda kind, dtype, shape: msgspec.msgpack.encode({"kind": kind, "facts": {}, "arrays": [["a", dtype, shape]]}),
+        st.sampled_from(["users:1", "x"]),
+        st.sampled_from(["<i8", "|O", "O", "V0", "nonsense", "<f4,<f4", "", "U999999999"]),
+        st.lists(st.integers(-3, 2**62), max_size=3),
+    ),
+)
 
 
 def _packed(value: object) -> bytes:
@@ -169,8 +211,14 @@ def _packed(value: object) -> bytes:
 
 
 @QUICK
-@given(st.one_of(st.binary(max_size=80), st.integers(0, len(SNAPSHOT)).map(lambda n: SNAPSHOT[:n]), headers.map(
-    lambda header: _resealed(_MAGIC + len(header).to_bytes(_LENGTH, "little") + header + bytes(64))), st.binary(max_size=40).map(lambda rest: _resealed(_MAGIC + rest))))
+@given(
+    st.one_of(
+        st.binary(max_size=80),
+        st.integers(0, len(SNAPSHOT)).map(lambda n: SNAPSHOT[:n]),
+        headers.map(lambda header: _resealed(_MAGIC + len(header).to_bytes(_LENGTH, "little") + header + bytes(64))),
+        st.binary(max_size=40).map(lambda rest: _resealed(_MAGIC + rest)),
+    )
+)
 def test_a_snapshot_is_read_or_damaged(data: bytes) -> None:
     try:
         unpack("users:1", data)
@@ -187,11 +235,45 @@ def test_a_snapshot_with_one_bit_flipped_is_damaged(bit: int) -> None:
         unpack("users:1", bytes(changed))
 
 
-names = st.sampled_from([
-    "dlq.reason", "dlq.detail", "dlq.topic", "dlq.partition", "dlq.offset", "dlq.at", "dlq.closed", "dlq.letter", "dlq.answered-by", "redrive.count",
-    "redrive.letter", "redrive.history", "ce_source", "traceparent", "other"]) | st.text(max_size=8)
-contents = st.none() | st.binary(max_size=30) | st.sampled_from([
-    b"redriven", b"dropped", b"transactions-dlq:0:5", b"a:b:c", b"0", b"-1", b"9" * 5_000, "²".encode(), b"2025-01-01T00:00:00Z", b"[]", b"[[]]", b"[" * 5_000])
+names = st.sampled_from(
+    [
+        "dlq.reason",
+        "dlq.detail",
+        "dlq.topic",
+        "dlq.partition",
+        "dlq.offset",
+        "dlq.at",
+        "dlq.closed",
+        "dlq.letter",
+        "dlq.answered-by",
+        "redrive.count",
+        "redrive.letter",
+        "redrive.history",
+        "ce_source",
+        "traceparent",
+        "other",
+    ]
+) | st.text(max_size=8)
+contents = (
+    st.none()
+    | st.binary(max_size=30)
+    | st.sampled_from(
+        [
+            b"redriven",
+            b"dropped",
+            b"transactions-dlq:0:5",
+            b"a:b:c",
+            b"0",
+            b"-1",
+            b"9" * 5_000,
+            "²".encode(),
+            b"2025-01-01T00:00:00Z",
+            b"[]",
+            b"[[]]",
+            b"[" * 5_000,
+        ]
+    )
+)
 
 
 @settings(max_examples=200, deadline=None)
@@ -228,7 +310,11 @@ KEYS = ApiKeys({made.entry.name: made.entry for made in [new_key("shop", "produc
 
 
 @QUICK
-@given(st.text(max_size=80) | st.text(max_size=60).map(lambda text: f"Bearer {text}") | st.text(max_size=40).map(lambda text: f"Bearer ck_shop_{text}"))
+@given(
+    st.text(max_size=80)
+    | st.text(max_size=60).map(lambda text: f"Bearer {text}")
+    | st.text(max_size=40).map(lambda text: f"Bearer ck_shop_{text}")
+)
 def test_no_header_lets_in_who_has_no_key(header: str) -> None:
     with pytest.raises(Denied) as denied:
         KEYS.require(header, "producer")
@@ -236,7 +322,11 @@ def test_no_header_lets_in_who_has_no_key(header: str) -> None:
 
 
 @QUICK
-@given(st.none() | st.text(max_size=80) | st.sampled_from(["00-" + "0" * 32 + "-" + "0" * 16 + "-00", "00-" + "g" * 32 + "-" + "1" * 16 + "-01"]))
+@given(
+    st.none()
+    | st.text(max_size=80)
+    | st.sampled_from(["00-" + "0" * 32 + "-" + "0" * 16 + "-00", "00-" + "g" * 32 + "-" + "1" * 16 + "-01"])
+)
 def test_any_traceparent_gives_one_that_is_sound(header: str | None) -> None:
     found = traceparent_or_new(header)
     assert traceparent_or_new(found) == found
@@ -256,15 +346,23 @@ def _ingest(kind: type) -> Callable[[bytes], object]:
     return lambda body: parser.parse(body, START)
 
 
-@pytest.mark.parametrize(("read", "kind", "refusal"), [
-    (_ingest(TransactionIn), TransactionIn, RequestRefused),
-    (_ingest(LabelIn), LabelIn, RequestRefused),
-    (lambda body: parse_one(body, START), TransactionIn, RefusedRequest),
-    (lambda body: parse_many(body, START), TransactionIn, RefusedRequest),
-], ids=["ingest-transactions", "ingest-labels", "gateway-one", "gateway-many"])
-def test_a_body_is_read_or_refused_with_4xx(read: Callable[[bytes], object], kind: type, refusal: type[Exception]) -> None:
+@pytest.mark.parametrize(
+    ("read", "kind", "refusal"),
+    [
+        (_ingest(TransactionIn), TransactionIn, RequestRefused),
+        (_ingest(LabelIn), LabelIn, RequestRefused),
+        (lambda body: parse_one(body, START), TransactionIn, RefusedRequest),
+        (lambda body: parse_many(body, START), TransactionIn, RefusedRequest),
+    ],
+    ids=["ingest-transactions", "ingest-labels", "gateway-one", "gateway-many"],
+)
+def test_a_body_is_read_or_refused_with_4xx(
+    read: Callable[[bytes], object], kind: type, refusal: type[Exception]
+) -> None:
     bodies = [*corpus(START), *Mutator(corpus(START), 5).many(1_500)]
-    wrapped = [b'{"transactions": [' + body + b"]}" for body in bodies[:300]] + [b"[" + body + b"]" for body in bodies[:300]]
+    wrapped = [b'{"transactions": [' + body + b"]}" for body in bodies[:300]] + [
+        b"[" + body + b"]" for body in bodies[:300]
+    ]
 
     def hold(body: bytes) -> None:
         found = outcome(lambda: read(body), refusal)
@@ -282,15 +380,26 @@ def test_a_body_is_read_or_refused_with_4xx(read: Callable[[bytes], object], kin
 
 
 NASTY = (
-    b'{"attributes": {"v1": "x"}, no json any more', b'[{"attributes": {"v1": "x"}}, no json any more', b'{"attributes": {"v1": "x"}, "attributes": 3}',
-    b"[" * 900 + b"NaN" + b"]" * 900, b'{"a":' * 900 + b"NaN" + b"}" * 900, b'{"attributes": {"' + b"v" * 100_000 + b'": "x"}}',
-    b'{"amount": 1e999}', b'{"amount": NaN}', b'{"amount": ' + b"9" * 5_000 + b"}", b'{"transactions": {}}', b'{"transactions": [], "transactions": [1]}',
-    b'{"transaction_id": "a", "transaction_id": "b", "amount": 1, "occurred_at": "2025-01-01T00:00:00Z"}', b"\xef\xbb\xbf{}", b"",
+    b'{"attributes": {"v1": "x"}, no json any more',
+    b'[{"attributes": {"v1": "x"}}, no json any more',
+    b'{"attributes": {"v1": "x"}, "attributes": 3}',
+    b"[" * 900 + b"NaN" + b"]" * 900,
+    b'{"a":' * 900 + b"NaN" + b"}" * 900,
+    b'{"attributes": {"' + b"v" * 100_000 + b'": "x"}}',
+    b'{"amount": 1e999}',
+    b'{"amount": NaN}',
+    b'{"amount": ' + b"9" * 5_000 + b"}",
+    b'{"transactions": {}}',
+    b'{"transactions": [], "transactions": [1]}',
+    b'{"transaction_id": "a", "transaction_id": "b", "amount": 1, "occurred_at": "2025-01-01T00:00:00Z"}',
+    b"\xef\xbb\xbf{}",
+    b"",
 )
 
 
 def test_a_body_of_deep_arrays_costs_no_more_than_a_flat_one() -> None:
-    """The lenient reader that names a field at fault once built the path of every value, however deep: quadratic in the body."""
+    """The lenient reader that names a field at fault once built the path of every value, however deep: quadratic in the
+    body."""
     deep = b"[" * 900 + b",".join([b"1"] * 200_000) + b",NaN" + b"]" * 900
     with pytest.raises(RequestRefused):
         Parser(TransactionIn, 10).parse(deep, START)
@@ -300,7 +409,12 @@ def test_a_body_of_deep_arrays_costs_no_more_than_a_flat_one() -> None:
 
 def test_times_at_the_edges_of_what_a_date_can_be_are_refused_not_fatal() -> None:
     decoder = Decoder(events.TransactionReceived)
-    for text in ("0001-01-01T00:00:00+23:59", "9999-12-31T23:59:59-23:59", "0001-01-01T00:00:00Z", "9999-12-31T23:59:59.999999Z"):
+    for text in (
+        "0001-01-01T00:00:00+23:59",
+        "9999-12-31T23:59:59-23:59",
+        "0001-01-01T00:00:00Z",
+        "9999-12-31T23:59:59.999999Z",
+    ):
         body = b'{"transaction_id": "a", "amount": 1, "occurred_at": "%s"}' % text.encode()
         record = Record("transactions", 0, 0, None, body, (), 0)
         admitted = fuzz_stream.admit([record], START + timedelta(days=1))

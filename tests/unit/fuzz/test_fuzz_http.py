@@ -32,7 +32,13 @@ from centinela.events import LabelReported, TransactionReceived
 from centinela.kafka.fake import FakeBroker
 
 EXAMPLES = settings(max_examples=40, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
-HOLDS = [not_a_server_error, status_code_conformance, content_type_conformance, response_headers_conformance, response_schema_conformance]
+HOLDS = [
+    not_a_server_error,
+    status_code_conformance,
+    content_type_conformance,
+    response_headers_conformance,
+    response_schema_conformance,
+]
 TYPES = {"transactions": Decoder(TransactionReceived), "labels": Decoder(LabelReported)}
 
 
@@ -54,7 +60,9 @@ def gateway(broker: FakeBroker) -> Iterator[FastAPI]:
 
 @pytest.mark.parametrize("mode", list(GenerationMode), ids=lambda mode: mode.value)
 @pytest.mark.parametrize("service", ["ingest", "gateway"])
-def test_an_api_keeps_to_its_openapi_document(service: str, mode: GenerationMode, request: pytest.FixtureRequest) -> None:
+def test_an_api_keeps_to_its_openapi_document(
+    service: str, mode: GenerationMode, request: pytest.FixtureRequest
+) -> None:
     """Requests as the document allows them, and as it does not; answers as it says, whatever came."""
     schema = schemathesis.openapi.from_asgi("/openapi.json", request.getfixturevalue(service))
     operations = [result.ok() for result in schema.get_all_operations()]
@@ -81,7 +89,9 @@ def post(request: pytest.FixtureRequest) -> Callable[..., Any]:
     """Posts to one of the paths that write; an exception of the application fails the test."""
     service, path = request.param
     client = TestClient(request.getfixturevalue(service))
-    return lambda content, **headers: client.post(path, content=content, headers={k.replace("_", "-"): v for k, v in headers.items()})
+    return lambda content, **headers: client.post(
+        path, content=content, headers={k.replace("_", "-"): v for k, v in headers.items()}
+    )
 
 
 def test_any_body_is_taken_or_refused_as_documented(post: Callable[..., Any], broker: FakeBroker) -> None:
@@ -113,7 +123,9 @@ def test_deep_json_is_refused(post: Callable[..., Any], shape: bytes, depth: int
 
 @pytest.mark.parametrize("length", ["-1", "²", "1e9", "9" * 5_000, "x", " "])
 def test_a_length_that_is_none_stops_nobody(ingest: FastAPI, length: str) -> None:
-    response = TestClient(ingest).post("/transactions", content=b"{}", headers={"content-length": length.encode("latin-1")})
+    response = TestClient(ingest).post(
+        "/transactions", content=b"{}", headers={"content-length": length.encode("latin-1")}
+    )
     assert response.status_code in {413, 422}
 
 
@@ -126,7 +138,12 @@ async def test_a_body_without_a_length_is_read_to_the_limit_only(ingest: FastAPI
             sent += 65_536
             yield b" " * 65_536
 
-    for app, path in ((ingest, "/transactions"), (ingest, "/labels"), (gateway, "/predict"), (gateway, "/predict/batch")):
+    for app, path in (
+        (ingest, "/transactions"),
+        (ingest, "/labels"),
+        (gateway, "/predict"),
+        (gateway, "/predict/batch"),
+    ):
         sent = 0
         async with AsyncClient(transport=ASGITransport(app), base_url="http://test") as client:
             response = await client.post(path, content=endless())

@@ -44,7 +44,9 @@ def test_a_batch_is_taken_in_its_order(client: TestClient, broker: FakeBroker) -
     assert [header(r.headers, "ce_id") for r in broker.records("transactions")] == [f"tx-{n}" for n in range(1_000)]
 
 
-def test_the_same_transaction_twice_is_taken_twice_for_the_stream_to_suppress(client: TestClient, broker: FakeBroker) -> None:
+def test_the_same_transaction_twice_is_taken_twice_for_the_stream_to_suppress(
+    client: TestClient, broker: FakeBroker
+) -> None:
     answers = [client.post("/transactions", json=GOOD) for _ in range(2)]
     assert [answer.status_code for answer in answers] == [202, 202]
     first, second = broker.records("transactions")
@@ -84,7 +86,11 @@ def test_a_label_is_taken_under_its_transactions_key(client: TestClient, broker:
         (with_field(GOOD, "occurred_at", "0001-01-01T00:00:00Z"), "invalid_field", "occurred_at"),
         (with_field(GOOD, "version", 2), "unsupported_version", "version"),
         (with_field(GOOD, "amuont", 3), "invalid_field", "amuont"),
-        (with_field(GOOD, "verdict", {"origin": "gateway", "decision": "approve", "variant": "champion"}), "invalid_field", "verdict"),
+        (
+            with_field(GOOD, "verdict", {"origin": "gateway", "decision": "approve", "variant": "champion"}),
+            "invalid_field",
+            "verdict",
+        ),
     ],
 )
 def test_a_bad_field_is_named_and_nothing_is_taken(
@@ -109,7 +115,9 @@ def test_a_bad_field_is_named_and_nothing_is_taken(
         (with_field(LABEL, "occurred_at", "2026-03-01T10:15:30"), "occurred_at"),
     ],
 )
-def test_a_bad_label_is_refused_by_its_field(client: TestClient, broker: FakeBroker, event: dict[str, Any], field: str) -> None:
+def test_a_bad_label_is_refused_by_its_field(
+    client: TestClient, broker: FakeBroker, event: dict[str, Any], field: str
+) -> None:
     answer = client.post("/labels", json=event)
     assert (answer.status_code, answer.json()["field"]) == (422, field)
     assert broker.records("labels") == []
@@ -118,7 +126,10 @@ def test_a_bad_label_is_refused_by_its_field(client: TestClient, broker: FakeBro
 def test_a_number_out_of_range_names_its_field(client: TestClient) -> None:
     body = json.dumps(GOOD).replace("100.5", "1e999")
     assert client.post("/transactions", content=body).json()["field"] == "amount"
-    answer = client.post("/transactions", content=json.dumps([GOOD])[:-1] + "," + json.dumps(GOOD).replace('"v1": 0.5', '"v1": 1e999') + "]")
+    answer = client.post(
+        "/transactions",
+        content=json.dumps([GOOD])[:-1] + "," + json.dumps(GOOD).replace('"v1": 0.5', '"v1": 1e999') + "]",
+    )
     assert (answer.json()["field"], answer.json()["index"]) == ("attributes.v1", 1)
 
 
@@ -135,7 +146,9 @@ def test_json_that_is_no_transaction_is_refused(client: TestClient, body: bytes)
     assert (answer.status_code, answer.json()["error"]) == (422, "invalid_field")
 
 
-def test_a_body_of_two_megabytes_is_refused_unread_whether_it_says_so_or_not(client: TestClient, broker: FakeBroker) -> None:
+def test_a_body_of_two_megabytes_is_refused_unread_whether_it_says_so_or_not(
+    client: TestClient, broker: FakeBroker
+) -> None:
     declared = client.post("/transactions", content=b" " * 2_000_000)
     streamed = client.post("/transactions", content=iter([b" " * 500_000] * 4))
     for answer in (declared, streamed):
@@ -153,7 +166,9 @@ def test_a_record_that_grows_past_the_topics_limit_is_refused(client: TestClient
 
 
 def test_more_than_a_thousand_are_refused(client: TestClient, broker: FakeBroker) -> None:
-    answer = client.post("/transactions", json=[{"transaction_id": "x", "occurred_at": "2026-03-01T10:15:30Z", "amount": 1}] * 1_001)
+    answer = client.post(
+        "/transactions", json=[{"transaction_id": "x", "occurred_at": "2026-03-01T10:15:30Z", "amount": 1}] * 1_001
+    )
     assert (answer.status_code, answer.json()["error"]) == (413, "too_many")
     assert broker.records("transactions") == []
 
@@ -190,7 +205,10 @@ def test_metrics_count_what_was_taken_and_refused(client: TestClient) -> None:
         lines = [line for line in client.get("/metrics").text.splitlines() if line.startswith(name)]
         return float(lines[0].split()[-1]) if lines else 0.0
 
-    taken, refused = 'centinela_ingest_accepted_total{kind="labels"}', 'centinela_ingest_refused_total{error="malformed_json",kind="labels"}'
+    taken, refused = (
+        'centinela_ingest_accepted_total{kind="labels"}',
+        'centinela_ingest_refused_total{error="malformed_json",kind="labels"}',
+    )
     before = value(taken), value(refused)
     client.post("/labels", json=[LABEL, LABEL])
     client.post("/labels", content=b"{")
@@ -213,7 +231,10 @@ def test_where_keys_are_set_only_a_producer_may_write(broker: FakeBroker, path: 
     producer, scorer = new_key("shop", "producer"), new_key("gate", "scorer")
     client, _ = build(broker, api_keys=f"{producer.entry} {scorer.entry}")
     with structlog.testing.capture_logs() as logged:
-        answers = [client.post(path, json=body, headers={"Authorization": f"Bearer {key}"} if key else {}) for key in (None, scorer.key, producer.key)]
+        answers = [
+            client.post(path, json=body, headers={"Authorization": f"Bearer {key}"} if key else {})
+            for key in (None, scorer.key, producer.key)
+        ]
 
     assert [answer.status_code for answer in answers] == [401, 403, 202]
     assert answers[0].json() == {"error": "key_missing", "detail": "send an API key: `Authorization: Bearer ...`"}

@@ -56,7 +56,10 @@ def test_missing_topics_are_named_with_the_command_that_makes_them() -> None:
         await_topics(FakeConsumer(broker), ["transactions", "labels"], "k:1", clock, waiter(clock), 5)
 
 
-@pytest.mark.parametrize(("text", "suffix", "value"), [("500/s", "/s", 500), ("500", "/s", 500), ("1,000", "/s", 1_000), ("3600x", "x", 3_600), (None, "x", None)])
+@pytest.mark.parametrize(
+    ("text", "suffix", "value"),
+    [("500/s", "/s", 500), ("500", "/s", 500), ("1,000", "/s", 1_000), ("3600x", "x", 3_600), (None, "x", None)],
+)
 def test_paces_are_numbers_with_or_without_their_unit(text: str | None, suffix: str, value: float | None) -> None:
     assert parse_number(text, suffix, "--rate") == value
 

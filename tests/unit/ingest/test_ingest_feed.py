@@ -85,10 +85,15 @@ def columns(hours: list[float], frauds: dict[int, float] | None = None) -> Trans
     for row, lag in frauds.items():
         reported[row] = occurred[row] + int(lag * HOUR_MS)
     return Transactions(
-        transaction_id=np.array([f"t{n}" for n in range(count)], dtype=object), occurred_ms=occurred,
-        user_id=np.array([f"u{n % 3}" for n in range(count)], dtype=object), terminal_id=np.full(count, None, dtype=object),
-        amount=np.arange(count, dtype=float), attribute_names=("v1",), attributes=np.where(np.arange(count) % 2, np.nan, 0.5)[:, None],
-        is_fraud=np.isin(np.arange(count), list(frauds)), reported_ms=reported,
+        transaction_id=np.array([f"t{n}" for n in range(count)], dtype=object),
+        occurred_ms=occurred,
+        user_id=np.array([f"u{n % 3}" for n in range(count)], dtype=object),
+        terminal_id=np.full(count, None, dtype=object),
+        amount=np.arange(count, dtype=float),
+        attribute_names=("v1",),
+        attributes=np.where(np.arange(count) % 2, np.nan, 0.5)[:, None],
+        is_fraud=np.isin(np.arange(count), list(frauds)),
+        reported_ms=reported,
     )
 
 
@@ -215,7 +220,15 @@ def test_a_stop_ends_the_run_after_the_slice_in_hand() -> None:
         if counters.transactions >= 3:
             stop.set()
 
-    feed = Feed(producer, source="test", stop=stop, rate=20, on_progress=stop_early, clock=FakeTime(), wait=lambda _s: stop.is_set())
+    feed = Feed(
+        producer,
+        source="test",
+        stop=stop,
+        rate=20,
+        on_progress=stop_early,
+        clock=FakeTime(),
+        wait=lambda _s: stop.is_set(),
+    )
     assert not feed.send(columns([0, 1, 2, 3, 4], frauds={0: 1000}))
     feed.finish()
     assert order(producer) == ["t0", "t1", "t2"], "labels that are left are not sent after a stop"
@@ -232,12 +245,17 @@ def test_counters_tell_what_went_out() -> None:
 def test_a_rejected_row_goes_to_the_dead_letters_with_its_origin() -> None:
     producer = Recorder()
     feed = make(producer)
-    feed.reject([Reject(17, "invalid_field", "amount: not a number", {"Amount": "ten", "at": datetime(2026, 1, 1, tzinfo=UTC)})])
+    feed.reject(
+        [Reject(17, "invalid_field", "amount: not a number", {"Amount": "ten", "at": datetime(2026, 1, 1, tzinfo=UTC)})]
+    )
     [dead] = producer.sent
     headers = dict(dead.headers)
     assert dead.topic == "transactions-dlq"
     assert (headers["dlq.reason"], headers["dlq.detail"], headers["dlq.row"], headers["dlq.source"]) == (
-        b"invalid_field", b"amount: not a number", b"17", b"test",
+        b"invalid_field",
+        b"amount: not a number",
+        b"17",
+        b"test",
     )
     assert dead.value is not None
     assert b'"Amount":"ten"' in dead.value

@@ -18,14 +18,23 @@ from centinela_ingest.rows import LabelRule, Reject, to_transactions
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
 PLAIN = Mapping(
-    columns={"id": "transaction_id", "at": "occurred_at", "who": "user_id", "where": "terminal_id", "amount": "amount", "fraud": "is_fraud"},
+    columns={
+        "id": "transaction_id",
+        "at": "occurred_at",
+        "who": "user_id",
+        "where": "terminal_id",
+        "amount": "amount",
+        "fraud": "is_fraud",
+    },
     attributes={"x": "v1"},
 )
 HEADER = "id,at,who,where,amount,fraud,x\n"
 GOOD = "1,2026-01-01T00:00:00Z,u,t,5.5,0,0.1\n"
 
 
-def read(table: TableFile, mapping: Mapping, labels: LabelRule | None = None) -> tuple[list[Transactions], list[Reject]]:
+def read(
+    table: TableFile, mapping: Mapping, labels: LabelRule | None = None
+) -> tuple[list[Transactions], list[Reject]]:
     found, rejects = [], []
     for batch in table.batches(mapping.wanted):
         transactions, bad = to_transactions(batch, mapping, labels or LabelRule(), NOW)
@@ -135,7 +144,9 @@ def test_a_limit_takes_the_first_rows_of_the_file_bad_ones_included(csv: Callabl
 
 
 def test_times_without_a_zone_are_the_mappings_and_times_with_one_keep_theirs(csv: Callable[[str], TableFile]) -> None:
-    mapping = Mapping(columns={"at": "occurred_at", "amount": "amount"}, id_prefix="f-", time=TimeRule(zone="Europe/Madrid"))
+    mapping = Mapping(
+        columns={"at": "occurred_at", "amount": "amount"}, id_prefix="f-", time=TimeRule(zone="Europe/Madrid")
+    )
     [transactions], _ = read(csv("at,amount\n2025-07-01 12:00:00,1\n2025-07-01T12:00:00+00:00,1\n"), mapping)
     assert (transactions.occurred_ms[1] - transactions.occurred_ms[0]) / 3_600_000 == 2
 
@@ -148,10 +159,16 @@ def test_numbers_count_from_the_mappings_base(csv: Callable[[str], TableFile]) -
 
 
 def handbook(rows: int) -> pd.DataFrame:
-    return pd.DataFrame({
-        "TRANSACTION_ID": range(rows), "TX_DATETIME": pd.date_range("2018-04-01", periods=rows, freq="min"), "CUSTOMER_ID": [7] * rows,
-        "TERMINAL_ID": [9] * rows, "TX_AMOUNT": [1.25] * rows, "TX_FRAUD": [0] * rows,
-    })
+    return pd.DataFrame(
+        {
+            "TRANSACTION_ID": range(rows),
+            "TX_DATETIME": pd.date_range("2018-04-01", periods=rows, freq="min"),
+            "CUSTOMER_ID": [7] * rows,
+            "TERMINAL_ID": [9] * rows,
+            "TX_AMOUNT": [1.25] * rows,
+            "TX_FRAUD": [0] * rows,
+        }
+    )
 
 
 def test_parquet_and_gzipped_csv_of_one_table_give_the_same_transactions(tmp_path: Path) -> None:

@@ -21,7 +21,9 @@ def test_the_shipped_layouts_are_found_by_their_columns(columns: list[str], name
 
 
 def test_a_layout_that_is_not_known_says_what_each_known_one_lacks() -> None:
-    with pytest.raises(MappingError, match=r"f\.csv .*ulb \(lacks V28\).*handbook \(lacks TRANSACTION_ID.*Its columns: Time.*--mapping"):
+    with pytest.raises(
+        MappingError, match=r"f\.csv .*ulb \(lacks V28\).*handbook \(lacks TRANSACTION_ID.*Its columns: Time.*--mapping"
+    ):
         detect([name for name in ULB if name != "V28"], "f.csv")
 
 

@@ -18,7 +18,11 @@ def test_kafka_away_is_answered_at_once_with_a_time_to_come_back(broker: FakeBro
     client, service = build(broker, ingest_retry_after_s=3)
     broker.away = True
     answer = client.post("/transactions", json=GOOD)
-    assert (answer.status_code, answer.json()["error"], answer.headers["retry-after"]) == (503, "kafka_unavailable", "3")
+    assert (answer.status_code, answer.json()["error"], answer.headers["retry-after"]) == (
+        503,
+        "kafka_unavailable",
+        "3",
+    )
     assert client.get("/ready").status_code == 503
     assert "kafka" in client.get("/ready").json()["waiting_for"]
     assert client.get("/health").status_code == 200
@@ -81,18 +85,29 @@ def test_more_waiting_requests_than_allowed_are_refused_rather_than_queued(broke
     second = client.post("/transactions", json=GOOD)
     producer.release.set()
     sender.join(10)
-    assert (second.status_code, second.json()["error"], second.headers["retry-after"], first) == (429, "overloaded", "1", [202])
+    assert (second.status_code, second.json()["error"], second.headers["retry-after"], first) == (
+        429,
+        "overloaded",
+        "1",
+        [202],
+    )
 
 
 def test_the_time_that_a_client_allows_is_kept_and_says_nothing_about_kafka(broker: FakeBroker) -> None:
     client, _ = build(broker, Unacknowledged(), SystemClock())
     answer = client.post("/transactions", json=GOOD, headers={"X-Request-Timeout-Ms": "30"})
-    assert (answer.status_code, answer.json()["error"], answer.headers["retry-after"]) == (504, "deadline_exceeded", "1")
+    assert (answer.status_code, answer.json()["error"], answer.headers["retry-after"]) == (
+        504,
+        "deadline_exceeded",
+        "1",
+    )
     assert client.get("/ready").status_code == 200
 
 
 @pytest.mark.parametrize("milliseconds", ["0", "-1", "soon", "1.5", "", "\u0661"])
-def test_a_time_that_is_none_is_refused_before_anything_is_sent(client: TestClient, broker: FakeBroker, milliseconds: str) -> None:
+def test_a_time_that_is_none_is_refused_before_anything_is_sent(
+    client: TestClient, broker: FakeBroker, milliseconds: str
+) -> None:
     answer = client.post("/transactions", json=GOOD, headers={"X-Request-Timeout-Ms": milliseconds.encode()})
     assert (answer.status_code, answer.json()["error"]) == (400, "invalid_header")
     assert broker.records("transactions") == []

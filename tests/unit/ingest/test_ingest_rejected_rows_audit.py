@@ -1,4 +1,5 @@
-"""Rows that ``replay`` rejects are dead letters that never were in the log: the audit counts them apart, and they hide nothing."""
+"""Rows that ``replay`` rejects are dead letters that never were in the log: the audit counts them apart, and they hide
+nothing."""
 
 from __future__ import annotations
 
@@ -30,7 +31,9 @@ class Replayed:
             self.broker.partitions(topic)
         self.first, self.second = (self.broker.append(LOG, b'{"transaction_id":"%s"}' % name) for name in (b"a", b"b"))
         self.broken = self.broker.append(LOG, b"{broken")
-        self.feed = Feed(FakeProducer(self.broker), source="replay/mine.csv", stop=threading.Event(), clock=FixedClock(NOW))
+        self.feed = Feed(
+            FakeProducer(self.broker), source="replay/mine.csv", stop=threading.Event(), clock=FixedClock(NOW)
+        )
         self.feed.reject([Reject(row, "invalid_field", "amount: not a number", {"amount": "ten"}) for row in (1, 2)])
         self.feed.flush()
 
@@ -60,7 +63,13 @@ def test_rejected_rows_reconcile_beside_whole_outcomes_and_are_counted_apart(
     result = replayed.audit()
 
     assert result.reconciled
-    assert (result.records, result.verdicts, result.dead_letters, result.rejected_rows, result.stray_letters) == (3, 2, 3, 2, 0)
+    assert (result.records, result.verdicts, result.dead_letters, result.rejected_rows, result.stray_letters) == (
+        3,
+        2,
+        3,
+        2,
+        0,
+    )
     assert report(LogAudit(FakeConsumer(replayed.broker)), 0, as_json=True)
     assert '"rejected_rows": 2' in capsys.readouterr().out
 

@@ -35,7 +35,9 @@ def test_another_seed_makes_another_stream() -> None:
 
 
 def test_drift_leaves_the_days_before_it_untouched() -> None:
-    drifted = Profile(seed=3, customers=600, terminals=1_200, drifts=(parse_drift("card_testing@5"), parse_drift("season@5")))
+    drifted = Profile(
+        seed=3, customers=600, terminals=1_200, drifts=(parse_drift("card_testing@5"), parse_drift("season@5"))
+    )
     pd.testing.assert_frame_equal(Simulation(SMALL).day(4), Simulation(drifted).day(4))
 
 
@@ -118,7 +120,10 @@ def test_a_season_raises_the_volume_by_half_for_four_weeks() -> None:
 
 
 def test_covariate_drift_raises_amounts_and_moves_shopping_later_over_three_weeks() -> None:
-    simulation, plain = Simulation(Profile(seed=3, customers=600, terminals=1_200, drifts=(parse_drift("covariate@5"),))), Simulation(SMALL)
+    simulation, plain = (
+        Simulation(Profile(seed=3, customers=600, terminals=1_200, drifts=(parse_drift("covariate@5"),))),
+        Simulation(SMALL),
+    )
 
     def usual(frame: pd.DataFrame) -> pd.DataFrame:
         return frame[frame["scenario"] == 0]

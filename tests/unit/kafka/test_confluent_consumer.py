@@ -110,7 +110,10 @@ def test_closing_ends_although_librdkafka_does_not_return_and_is_asked_only_once
         library.released.set()
 
 
-@pytest.mark.parametrize("code", [KafkaError._TRANSPORT, KafkaError._TIMED_OUT, KafkaError._DESTROY_BROKER, KafkaError.OFFSET_NOT_AVAILABLE])
+@pytest.mark.parametrize(
+    "code", [KafkaError._TRANSPORT, KafkaError._TIMED_OUT, KafkaError._DESTROY_BROKER, KafkaError.OFFSET_NOT_AVAILABLE]
+)
 def test_a_broker_that_went_away_under_a_request_is_waited_for(code: int) -> None:
-    """librdkafka gives the third where it drops its handle of a broker while a request is in it, a leader that was just elected the fourth."""
+    """librdkafka gives the third where it drops its handle of a broker while a request is in it, a leader that was just
+    elected the fourth."""
     assert isinstance(port_error(KafkaError(code)), DependencyUnavailable)

@@ -35,7 +35,11 @@ def look(rig: Rig, dog: Watchdog, minutes: int, *, steps: bool = True) -> list[s
     return [entry["event"] for entry in logs if entry["event"].startswith("consumer.")]
 
 
-@pytest.mark.parametrize("failure", [DependencyUnavailable("no answer", dependency="kafka"), TransactionAborted("stale")], ids=["silent", "aborted"])
+@pytest.mark.parametrize(
+    "failure",
+    [DependencyUnavailable("no answer", dependency="kafka"), TransactionAborted("stale")],
+    ids=["silent", "aborted"],
+)
 def test_a_producer_that_cannot_commit_on_brokers_that_answer_ends_the_loop(failure: Exception) -> None:
     rig = Rig(patience=PATIENCE)
     rig.fill(b"a")

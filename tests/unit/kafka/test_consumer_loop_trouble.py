@@ -26,7 +26,10 @@ def test_an_aborted_batch_is_undone_and_read_again_from_the_committed_offset() -
     assert rig.committed() == {P0: 2}
     assert rig.producer.aborts == 1
     assert rig.handler.told("process", "dropped", "assigned")[2:] == [
-        ("process", [b"b"]), ("dropped", P0), ("assigned", P0, 1), ("process", [b"b"]),
+        ("process", [b"b"]),
+        ("dropped", P0),
+        ("assigned", P0, 1),
+        ("process", [b"b"]),
     ]
 
 
@@ -53,7 +56,10 @@ def test_brokers_that_go_away_are_waited_for_and_reported_once() -> None:
         rig.steps()
 
     assert unmet == {"kafka": "Kafka does not answer"}
-    assert [e["event"] for e in logs if e["event"].startswith("dependency")] == ["dependency.became_unavailable", "dependency.recovered"]
+    assert [e["event"] for e in logs if e["event"].startswith("dependency")] == [
+        "dependency.became_unavailable",
+        "dependency.recovered",
+    ]
     assert rig.health.ready
     assert rig.sink() == [b"a"]
 
@@ -141,7 +147,10 @@ def test_an_outage_that_only_the_commit_meets_is_told_once_although_records_come
             ready_meanwhile.append(rig.health.ready)
         rig.steps()
 
-    assert [e["event"] for e in logs if e["event"].startswith("dependency")] == ["dependency.became_unavailable", "dependency.recovered"]
+    assert [e["event"] for e in logs if e["event"].startswith("dependency")] == [
+        "dependency.became_unavailable",
+        "dependency.recovered",
+    ]
     assert not any(ready_meanwhile[1:])
     assert rig.sink() == [b"a"]
     assert rig.health.ready

@@ -26,7 +26,9 @@ def test_events_and_offsets_are_committed_together() -> None:
     assert rig.sink() == [b"a", b"b"]
     assert rig.committed() == {P0: 2}
     assert rig.handler.told("assigned", "process", "committed") == [
-        ("assigned", P0, None), ("process", [b"a", b"b"]), ("committed", {P0: 2}),
+        ("assigned", P0, None),
+        ("process", [b"a", b"b"]),
+        ("committed", {P0: 2}),
     ]
     assert rig.health.ready
 
@@ -41,8 +43,13 @@ def test_an_invalid_record_is_dead_lettered_and_does_not_block_its_partition() -
     [dead] = rig.broker.records("transactions-dlq")
     assert (dead.key, dead.value) == (b"user-7", b"bad")
     assert dict(dead.headers) == {
-        "traceparent": b"00", "dlq.reason": b"malformed_json", "dlq.detail": b"no JSON", "dlq.topic": b"transactions",
-        "dlq.partition": b"0", "dlq.offset": b"0", "dlq.at": b"2018-04-01T00:00:00+00:00",
+        "traceparent": b"00",
+        "dlq.reason": b"malformed_json",
+        "dlq.detail": b"no JSON",
+        "dlq.topic": b"transactions",
+        "dlq.partition": b"0",
+        "dlq.offset": b"0",
+        "dlq.at": b"2018-04-01T00:00:00+00:00",
     }
     assert rig.sink() == [b"good"]
     assert rig.committed() == {P0: 2}
@@ -50,7 +57,12 @@ def test_an_invalid_record_is_dead_lettered_and_does_not_block_its_partition() -
 
 def counted(topic: str) -> dict[str, float]:
     """What became of the records of *topic* so far."""
-    samples = [sample for metric in REGISTRY.collect() for sample in metric.samples if sample.name == "centinela_consumer_records_total"]
+    samples = [
+        sample
+        for metric in REGISTRY.collect()
+        for sample in metric.samples
+        if sample.name == "centinela_consumer_records_total"
+    ]
     return {sample.labels["outcome"]: sample.value for sample in samples if sample.labels["topic"] == topic}
 
 
@@ -60,8 +72,15 @@ def test_records_are_counted_by_topic_and_by_what_became_of_them() -> None:
     broker.append("some-records", b"bad")
     broker.append(other, b"b")
     broker.append(other, b"c")
-    loop = SinkLoop(FakeConsumer(broker, GROUP), FakeProducer(broker), Copying(), topics=["some-records", other], health=Health(),
-                    stop=threading.Event(), poll_timeout_s=0)
+    loop = SinkLoop(
+        FakeConsumer(broker, GROUP),
+        FakeProducer(broker),
+        Copying(),
+        topics=["some-records", other],
+        health=Health(),
+        stop=threading.Event(),
+        poll_timeout_s=0,
+    )
 
     for _ in range(4):
         loop.run_once()
@@ -190,7 +209,15 @@ def test_two_members_share_the_work_and_every_record_takes_effect_once() -> None
 def test_a_sink_commits_after_its_handler_and_repeats_what_failed() -> None:
     broker = FakeBroker()
     handler, stop = Copying(), threading.Event()
-    loop = SinkLoop(FakeConsumer(broker, GROUP), FakeProducer(broker), handler, topics=[SOURCE], health=Health(), stop=stop, poll_timeout_s=0)
+    loop = SinkLoop(
+        FakeConsumer(broker, GROUP),
+        FakeProducer(broker),
+        handler,
+        topics=[SOURCE],
+        health=Health(),
+        stop=stop,
+        poll_timeout_s=0,
+    )
     broker.append(SOURCE, b"bad")
     broker.append(SOURCE, b"a")
     handler.errors = [DependencyUnavailable("no space left", dependency="disk")]
@@ -206,8 +233,15 @@ def test_a_sink_commits_after_its_handler_and_repeats_what_failed() -> None:
 def test_a_plain_function_will_do() -> None:
     broker = FakeBroker()
     broker.append(SOURCE, b"a")
-    loop = ConsumerLoop(FakeConsumer(broker, GROUP), FakeTransactionalProducer(broker), lambda records: Outcome(), topics=[SOURCE],
-                        health=Health(), stop=threading.Event(), poll_timeout_s=0)
+    loop = ConsumerLoop(
+        FakeConsumer(broker, GROUP),
+        FakeTransactionalProducer(broker),
+        lambda records: Outcome(),
+        topics=[SOURCE],
+        health=Health(),
+        stop=threading.Event(),
+        poll_timeout_s=0,
+    )
 
     for _ in range(3):
         loop.run_once()

@@ -31,17 +31,22 @@ def test_a_record_too_large_to_write_again_is_cut_and_says_so() -> None:
 
 def test_a_record_whose_key_and_headers_are_too_large_is_cut_so_that_its_letter_can_be_written() -> None:
     headers = tuple((f"h{n}", b"v" * 900) for n in range(2_000))
-    written = dead_letter(Record("labels", 1, 2, b"k" * 500_000, b"x" * MAX_RECORD_BYTES, headers), "invalid_field", "", at=AT)
+    written = dead_letter(
+        Record("labels", 1, 2, b"k" * 500_000, b"x" * MAX_RECORD_BYTES, headers), "invalid_field", "", at=AT
+    )
 
     said = dict(written.headers)
     assert written.key == b"k" * KEY_BYTES
     assert written.value == b"x" * MAX_RECORD_BYTES
     assert said["dlq.key_size"] == b"500000"
     kept = [header for header in written.headers if header[0].startswith("h")]
-    assert kept == list(headers[:len(kept)])
+    assert kept == list(headers[: len(kept)])
     assert len(kept) > 0
     assert said["dlq.headers_dropped"] == b"%d" % (2_000 - len(kept))
-    assert len(written.key) + len(written.value) + sum(len(k) + len(v) for k, v in written.headers) < MAX_REQUEST_BYTES - 8_000
+    assert (
+        len(written.key) + len(written.value) + sum(len(k) + len(v) for k, v in written.headers)
+        < MAX_REQUEST_BYTES - 8_000
+    )
 
 
 @pytest.mark.parametrize("detail", ["é" * 5_000, "x" + "é" * 5_000, "\ud800 is half a character"])

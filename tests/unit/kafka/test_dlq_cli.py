@@ -27,7 +27,9 @@ class World:
         for topic in WITH_DLQ:
             self.broker.partitions(topic.dlq)
         self._app = build_app(
-            lambda topics: LetterBox(lambda: FakeConsumer(self.broker), topics, FixedClock(AT)), lambda: FakeTransactionalProducer(self.broker))
+            lambda topics: LetterBox(lambda: FakeConsumer(self.broker), topics, FixedClock(AT)),
+            lambda: FakeTransactionalProducer(self.broker),
+        )
 
     def dead(self, value: bytes = VALUE, reason: str = "invalid_field") -> None:
         letter = dead_letter(self.broker.append("transactions", value, b"maria"), reason, "pan", at=AT)
@@ -40,7 +42,9 @@ class World:
         return sum(redrive_count(record.headers) for record in self.broker.records("transactions"))
 
     def closed(self) -> list[str]:
-        return [closing.kind for closing in map(closing_of, self.broker.records("transactions-dlq")) if closing is not None]
+        return [
+            closing.kind for closing in map(closing_of, self.broker.records("transactions-dlq")) if closing is not None
+        ]
 
 
 @pytest.fixture
@@ -97,10 +101,19 @@ def test_a_redrive_that_was_confirmed_by_an_option_says_what_it_did(world: World
     assert world.put_back() == 1
 
 
-@pytest.mark.parametrize("arguments", [
-    ("redrive", "--yes"), ("drop", "--yes", "--why", "x"), ("drop", "--all", "--yes"), ("drop", "--all", "--yes", "--why", " "),
-    ("list", "--topic", "elsewhere"), ("list", "--since", "yesterday"), ("show", "transactions:0:0"), ("show", "x"),
-])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("redrive", "--yes"),
+        ("drop", "--yes", "--why", "x"),
+        ("drop", "--all", "--yes"),
+        ("drop", "--all", "--yes", "--why", " "),
+        ("list", "--topic", "elsewhere"),
+        ("list", "--since", "yesterday"),
+        ("show", "transactions:0:0"),
+        ("show", "x"),
+    ],
+)
 def test_what_does_not_say_enough_is_refused(world: World, arguments: tuple[str, ...]) -> None:
     assert world.run(*arguments).exit_code == 2
     assert world.closed() == []

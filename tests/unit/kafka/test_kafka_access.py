@@ -1,4 +1,5 @@
-"""From settings to the access to Kafka: what goes together, what each client is told, and that nobody is shown a password."""
+"""From settings to the access to Kafka: what goes together, what each client is told, and that nobody is shown a
+password."""
 
 from __future__ import annotations
 
@@ -7,7 +8,9 @@ from typing import Any
 
 import pytest
 from confluent_kafka import KafkaError  # noqa: TID251 its codes are what is mapped
-from kafka.errors import GroupAuthorizationFailedError, KafkaTimeoutError, SaslAuthenticationFailedError  # noqa: TID251 its errors are what is mapped
+
+# Its errors are what is mapped.
+from kafka.errors import GroupAuthorizationFailedError, KafkaTimeoutError, SaslAuthenticationFailedError  # noqa: TID251
 from secured_broker import make_certificates
 
 from centinela.errors import AccessRefused, DependencyUnavailable
@@ -24,7 +27,11 @@ from centinela_trainer.child import as_environment
 from centinela_trainer.settings import TrainerSettings
 
 SECRET = "not-to-be-seen"  # noqa: S105
-SASL: dict[str, Any] = {"kafka_security_protocol": "SASL_SSL", "kafka_sasl_username": "me", "kafka_sasl_password": SECRET}
+SASL: dict[str, Any] = {
+    "kafka_security_protocol": "SASL_SSL",
+    "kafka_sasl_username": "me",
+    "kafka_sasl_password": SECRET,
+}
 
 
 @pytest.fixture
@@ -45,13 +52,33 @@ def test_without_settings_nothing_is_asked_for_and_nothing_encrypted() -> None:
 
 def test_each_client_is_told_the_same(pair: tuple[Path, Path]) -> None:
     authority, own = pair
-    made = access(Settings(**SASL, kafka_ssl_cafile=authority, kafka_ssl_certfile=own, kafka_ssl_keyfile=own, kafka_sasl_mechanism="SCRAM-SHA-256"))
+    made = access(
+        Settings(
+            **SASL,
+            kafka_ssl_cafile=authority,
+            kafka_ssl_certfile=own,
+            kafka_ssl_keyfile=own,
+            kafka_sasl_mechanism="SCRAM-SHA-256",
+        )
+    )
     told = made.librdkafka()
-    assert {"security.protocol": "SASL_SSL", "sasl.mechanism": "SCRAM-SHA-256", "sasl.username": "me", "sasl.password": SECRET,
-            "ssl.ca.location": str(authority), "ssl.certificate.location": str(own), "ssl.key.location": str(own),
-            "ssl.endpoint.identification.algorithm": "https"}.items() <= told.items()
+    assert {
+        "security.protocol": "SASL_SSL",
+        "sasl.mechanism": "SCRAM-SHA-256",
+        "sasl.username": "me",
+        "sasl.password": SECRET,
+        "ssl.ca.location": str(authority),
+        "ssl.certificate.location": str(own),
+        "ssl.key.location": str(own),
+        "ssl.endpoint.identification.algorithm": "https",
+    }.items() <= told.items()
     told = made.kafka_python()
-    assert {"security_protocol": "SASL_SSL", "sasl_mechanism": "SCRAM-SHA-256", "sasl_plain_username": "me", "sasl_plain_password": SECRET}.items() <= told.items()
+    assert {
+        "security_protocol": "SASL_SSL",
+        "sasl_mechanism": "SCRAM-SHA-256",
+        "sasl_plain_username": "me",
+        "sasl_plain_password": SECRET,
+    }.items() <= told.items()
     assert told["ssl_context"].check_hostname
     unchecked = access(Settings(**SASL, kafka_ssl_check_hostname=False))
     context = unchecked.context()
@@ -61,20 +88,45 @@ def test_each_client_is_told_the_same(pair: tuple[Path, Path]) -> None:
     common_config(made, LIMITS)
 
 
-@pytest.mark.parametrize(("fields", "said"), [
-    ({"kafka_security_protocol": "SASL_SSL"}, "needs CENTINELA_KAFKA_SASL_USERNAME"),
-    ({"kafka_security_protocol": "SASL_SSL", "kafka_sasl_username": "me"}, "needs CENTINELA_KAFKA_SASL_USERNAME, and CENTINELA_KAFKA_SASL_PASSWORD"),
-    ({"kafka_security_protocol": "SASL_SSL", "kafka_sasl_username": "me", "kafka_sasl_password": ""}, "needs"),
-    ({"kafka_sasl_username": "me"}, "sends neither: set SASL_SSL"),
-    ({"kafka_security_protocol": "SSL", "kafka_sasl_password": SECRET}, "sends neither"),
-    ({"kafka_ssl_cafile": Path("ca.pem")}, "CENTINELA_KAFKA_SSL_CAFILE: set, but CENTINELA_KAFKA_SECURITY_PROTOCOL=PLAINTEXT encrypts nothing: set SSL"),
-    (SASL | {"kafka_ssl_cafile": Path("/nowhere/ca.pem")}, "no such file: CENTINELA_KAFKA_SSL_CAFILE=/nowhere/ca.pem"),
-    (SASL | {"kafka_ssl_certfile": Path(__file__)}, "set together or not at all"),
-    (SASL | {"kafka_ssl_cafile": Path(__file__)}, "cannot be used"),
-    (SASL | {"kafka_security_protocol": "SASL_PLAINTEXT", "kafka_sasl_mechanism": "PLAIN"}, "sends the password for anybody to read"),
-    (SASL | {"kafka_sasl_password_file": Path("x")}, "not both"),
-    ({"kafka_security_protocol": "SASL_SSL", "kafka_sasl_username": "me", "kafka_sasl_password_file": Path("/nowhere")}, "cannot be read"),
-])
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"kafka_security_protocol": "SASL_SSL"}, "needs CENTINELA_KAFKA_SASL_USERNAME"),
+        (
+            {"kafka_security_protocol": "SASL_SSL", "kafka_sasl_username": "me"},
+            "needs CENTINELA_KAFKA_SASL_USERNAME, and CENTINELA_KAFKA_SASL_PASSWORD",
+        ),
+        ({"kafka_security_protocol": "SASL_SSL", "kafka_sasl_username": "me", "kafka_sasl_password": ""}, "needs"),
+        ({"kafka_sasl_username": "me"}, "sends neither: set SASL_SSL"),
+        ({"kafka_security_protocol": "SSL", "kafka_sasl_password": SECRET}, "sends neither"),
+        (
+            {"kafka_ssl_cafile": Path("ca.pem")},
+            (
+                "CENTINELA_KAFKA_SSL_CAFILE: set, but CENTINELA_KAFKA_SECURITY_PROTOCOL=PLAINTEXT encrypts nothing:"
+                " set SSL"
+            ),
+        ),
+        (
+            SASL | {"kafka_ssl_cafile": Path("/nowhere/ca.pem")},
+            "no such file: CENTINELA_KAFKA_SSL_CAFILE=/nowhere/ca.pem",
+        ),
+        (SASL | {"kafka_ssl_certfile": Path(__file__)}, "set together or not at all"),
+        (SASL | {"kafka_ssl_cafile": Path(__file__)}, "cannot be used"),
+        (
+            SASL | {"kafka_security_protocol": "SASL_PLAINTEXT", "kafka_sasl_mechanism": "PLAIN"},
+            "sends the password for anybody to read",
+        ),
+        (SASL | {"kafka_sasl_password_file": Path("x")}, "not both"),
+        (
+            {
+                "kafka_security_protocol": "SASL_SSL",
+                "kafka_sasl_username": "me",
+                "kafka_sasl_password_file": Path("/nowhere"),
+            },
+            "cannot be read",
+        ),
+    ],
+)
 def test_what_does_not_go_together_is_refused_with_what_to_set(fields: dict[str, Any], said: str) -> None:
     with pytest.raises(InvalidAccess) as refused:
         access(Settings(**fields))
@@ -90,16 +142,22 @@ def test_a_password_may_be_in_a_file_and_plain_text_must_be_meant(tmp_path: Path
 
 def test_no_representation_shows_a_secret() -> None:
     settings = TrainerSettings(**SASL, kafka_ssl_key_password=SECRET, api_keys=SECRET, model_signing_key=SECRET)
-    shown = f"{settings!r}{settings!s}{settings.model_dump()}{settings.model_dump_json()}{access(settings)!r}{access(settings)!s}"
+    shown = f"{settings!r}{settings!s}{settings.model_dump()}{settings.model_dump_json()}"
+    shown += f"{access(settings)!r}{access(settings)!s}"
     assert SECRET not in shown
     assert as_environment(settings)["CENTINELA_KAFKA_SASL_PASSWORD"] == SECRET, "a child must be able to connect"
 
 
-@pytest.mark.parametrize(("code", "said"), [
-    (KafkaError.TOPIC_AUTHORIZATION_FAILED, "does not let this client's user"), (KafkaError.GROUP_AUTHORIZATION_FAILED, "centinela acls list"),
-    (KafkaError.TRANSACTIONAL_ID_AUTHORIZATION_FAILED, "does not let"), (KafkaError._AUTHENTICATION, "refuses this client"),
-    (KafkaError.SASL_AUTHENTICATION_FAILED, "CENTINELA_KAFKA_SECURITY_PROTOCOL"),
-])
+@pytest.mark.parametrize(
+    ("code", "said"),
+    [
+        (KafkaError.TOPIC_AUTHORIZATION_FAILED, "does not let this client's user"),
+        (KafkaError.GROUP_AUTHORIZATION_FAILED, "centinela acls list"),
+        (KafkaError.TRANSACTIONAL_ID_AUTHORIZATION_FAILED, "does not let"),
+        (KafkaError._AUTHENTICATION, "refuses this client"),
+        (KafkaError.SASL_AUTHENTICATION_FAILED, "CENTINELA_KAFKA_SECURITY_PROTOCOL"),
+    ],
+)
 def test_librdkafkas_refusals_end_the_process_rather_than_being_waited_out(code: int, said: str) -> None:
     for fatal in (False, True):
         error = port_error(KafkaError(code, "why", fatal=fatal))
@@ -139,14 +197,25 @@ def test_a_time_out_after_a_refusal_is_told_as_the_refusal(monkeypatch: pytest.M
 def test_rights_name_only_topics_that_there_are_and_every_topic_has_its_writer_and_reader() -> None:
     known = {t.name for t in CATALOGUE} | {t.dlq for t in WITH_DLQ}
     services = {service: rules for service, rules in RIGHTS.items() if service != "operator"}
-    given = {(rule.name, operation) for rules in services.values() for rule in rules if rule.resource == "topic" for operation in rule.operations}
+    given = {
+        (rule.name, operation)
+        for rules in services.values()
+        for rule in rules
+        if rule.resource == "topic"
+        for operation in rule.operations
+    }
     assert {name for name, _ in given} <= known
     assert {name for name, operation in given if operation == "Write"} >= {t.name for t in CATALOGUE}
-    assert {name for name, operation in given if operation == "Read"} >= {t.name for t in CATALOGUE if t.name != "drift-reports"}
+    assert {name for name, operation in given if operation == "Read"} >= {
+        t.name for t in CATALOGUE if t.name != "drift-reports"
+    }
     assert not any(rule.name == "*" or not rule.name for rules in RIGHTS.values() for rule in rules)
 
 
 def test_rights_are_given_by_kafkas_own_tool_as_well() -> None:
     lines = commands("stream", "User:centinela-stream", "b:1")
-    assert "--allow-principal 'User:centinela-stream' --operation Write --transactional-id 'predictor-' --resource-pattern-type prefixed" in lines[-1]
+    assert (
+        "--allow-principal 'User:centinela-stream' --operation Write --transactional-id 'predictor-'"
+        " --resource-pattern-type prefixed" in lines[-1]
+    )
     assert all("--bootstrap-server b:1" in line for line in lines)

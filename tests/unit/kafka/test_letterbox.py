@@ -39,9 +39,15 @@ class World:
         letter = dead_letter(record, reason, "why", at=at)
         return self.broker.append(letter.topic, letter.value, letter.key, headers=letter.headers)
 
-    def dead(self, name: str, reason: str = "malformed_json", *, topic: str = "transactions", at: datetime = AT) -> Record:
+    def dead(
+        self, name: str, reason: str = "malformed_json", *, topic: str = "transactions", at: datetime = AT
+    ) -> Record:
         """A record came, and died."""
-        return self.die(self.broker.append(topic, b'{"transaction_id":"%s"}' % name.encode(), name.encode(), headers=EVENT), reason, at)
+        return self.die(
+            self.broker.append(topic, b'{"transaction_id":"%s"}' % name.encode(), name.encode(), headers=EVENT),
+            reason,
+            at,
+        )
 
     def producer(self) -> FakeTransactionalProducer:
         return FakeTransactionalProducer(self.broker, "centinela-dlq")
@@ -74,7 +80,12 @@ def test_a_redriven_record_is_the_original_with_its_history() -> None:
     assert not any(name.startswith("dlq.") for name, _ in again.headers)
     [death] = history_of(again.headers)
     assert (death.reason, death.at, death.place, death.letter, death.by) == (
-        "malformed_json", AT.isoformat(), str(place(original)), str(place(letter)), "ana")
+        "malformed_json",
+        AT.isoformat(),
+        str(place(original)),
+        str(place(letter)),
+        "ana",
+    )
 
 
 def test_nothing_is_redriven_twice() -> None:
@@ -136,7 +147,10 @@ def test_a_record_that_dies_again_keeps_its_history_and_can_be_redriven_again() 
 
     newest = world.put_back()[-1]
     assert redrive_count(newest.headers) == 2
-    assert [(d.reason, d.at) for d in history_of(newest.headers)] == [("first", AT.isoformat()), ("second", NOW.isoformat())]
+    assert [(d.reason, d.at) for d in history_of(newest.headers)] == [
+        ("first", AT.isoformat()),
+        ("second", NOW.isoformat()),
+    ]
     assert newest.headers[:2] == EVENT
 
 
@@ -170,7 +184,9 @@ def test_a_record_that_several_services_refused_is_put_back_once() -> None:
 def test_a_letter_that_is_less_than_its_record_and_one_of_a_file_stay_open() -> None:
     world = World()
     world.die(Record("transactions", 0, 77, b"k", b"x" * 1_100_000))
-    world.broker.append(DLQ, b"a;b", headers=(("dlq.reason", b"invalid_field"), ("dlq.source", b"replay/own.csv"), ("dlq.row", b"7")))
+    world.broker.append(
+        DLQ, b"a;b", headers=(("dlq.reason", b"invalid_field"), ("dlq.source", b"replay/own.csv"), ("dlq.row", b"7"))
+    )
 
     plan = world.redrive()
 
@@ -194,7 +210,13 @@ def test_a_dropped_letter_stays_with_who_and_why_beside_it() -> None:
     [kept] = [r for r in world.broker.records(DLQ) if closing_of(r) is None]
     [closing] = [c for c in map(closing_of, world.broker.records(DLQ)) if c is not None]
     assert (dropped, kept) == (1, letter)
-    assert (closing.letter, closing.kind, closing.by, closing.why, closing.at) == (place(letter), "dropped", "ana", "a test of the till", NOW.isoformat())
+    assert (closing.letter, closing.kind, closing.by, closing.why, closing.at) == (
+        place(letter),
+        "dropped",
+        "ana",
+        "a test of the till",
+        NOW.isoformat(),
+    )
     assert world.redrive().redrive == []
     assert world.box.drop(world.producer(), Filter(), by="ben", why="again") == 0
 
@@ -223,15 +245,18 @@ def test_a_limit_leaves_the_rest_for_the_next_time() -> None:
     assert counts == [2, 2, 1, 0]
 
 
-@pytest.mark.parametrize(("wanted", "names"), [
-    (Filter(reason="late"), {"b"}),
-    (Filter(transaction_id="c"), {"c"}),
-    (Filter(source="centinela/ingest"), {"a", "b", "c"}),
-    (Filter(source="elsewhere"), set()),
-    (Filter(since=AT + timedelta(hours=1)), {"c"}),
-    (Filter(until=AT + timedelta(hours=1)), {"a", "b"}),
-    (Filter(reason="late", transaction_id="a"), set()),
-])
+@pytest.mark.parametrize(
+    ("wanted", "names"),
+    [
+        (Filter(reason="late"), {"b"}),
+        (Filter(transaction_id="c"), {"c"}),
+        (Filter(source="centinela/ingest"), {"a", "b", "c"}),
+        (Filter(source="elsewhere"), set()),
+        (Filter(since=AT + timedelta(hours=1)), {"c"}),
+        (Filter(until=AT + timedelta(hours=1)), {"a", "b"}),
+        (Filter(reason="late", transaction_id="a"), set()),
+    ],
+)
 def test_only_what_a_filter_admits_is_meant(wanted: Filter, names: set[str]) -> None:
     world = World()
     world.dead("a")
@@ -271,7 +296,10 @@ def test_counts_stand_by_topic_and_reason_with_what_became_of_the_letters() -> N
 
     summary = summarise(world.box.survey(Filter()), newest=1)
 
-    rows = {(row["topic"], row["reason"]): (row["open"], row["redriven"], row["dropped"], row["newest"]) for row in summary["counts"]}
+    rows = {
+        (row["topic"], row["reason"]): (row["open"], row["redriven"], row["dropped"], row["newest"])
+        for row in summary["counts"]
+    }
     assert rows[DLQ, "malformed_json"][3] == "2026-03-01T00:00:02+00:00"
     assert rows[DLQ, "malformed_json"][:3] == (2, 1, 0)
     assert rows["labels-dlq", "late"][:3] == (0, 0, 1)
@@ -280,12 +308,20 @@ def test_counts_stand_by_topic_and_reason_with_what_became_of_the_letters() -> N
 
 def test_a_letter_is_described_without_the_user() -> None:
     world = World()
-    record = world.die(world.broker.append("transactions", b'{"transaction_id":"t-1","user_id":"maria","amount":-1}', b"maria"), "invalid_field")
+    record = world.die(
+        world.broker.append("transactions", b'{"transaction_id":"t-1","user_id":"maria","amount":-1}', b"maria"),
+        "invalid_field",
+    )
 
     found = description(record, world.box.survey(Filter()), "salt")
 
     assert "maria" not in str(found)
-    assert (found["reason"], found["state"], found["value"]["transaction_id"], found["value"]["amount"]) == ("invalid_field", "open", "t-1", -1)
+    assert (found["reason"], found["state"], found["value"]["transaction_id"], found["value"]["amount"]) == (
+        "invalid_field",
+        "open",
+        "t-1",
+        -1,
+    )
     assert found["position"].startswith("transactions:")
 
 
@@ -298,12 +334,15 @@ def test_a_place_that_holds_no_record_is_none() -> None:
     assert world.box.find(Place(DLQ, 7, 0)) is None
 
 
-@pytest.mark.parametrize("call", [
-    lambda: wanted_letters(None, None, None, None, None, None, None, everything=False),
-    lambda: wanted_letters(None, None, None, "yesterday", None, None, None),
-    lambda: wanted_letters(None, None, None, None, None, None, None, ["transactions-dlq:x:1"]),
-    lambda: wanted_letters(None, None, None, None, None, None, None, ["elsewhere:1:1"]),
-])
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda: wanted_letters(None, None, None, None, None, None, None, everything=False),
+        lambda: wanted_letters(None, None, None, "yesterday", None, None, None),
+        lambda: wanted_letters(None, None, None, None, None, None, None, ["transactions-dlq:x:1"]),
+        lambda: wanted_letters(None, None, None, None, None, None, None, ["elsewhere:1:1"]),
+    ],
+)
 def test_a_command_that_does_not_say_which_letters_is_refused(call: Callable[[], Filter]) -> None:
     with pytest.raises(typer.BadParameter):
         call()

@@ -11,8 +11,18 @@ from centinela.kafka.model_events import Promotions
 from centinela.kafka.port import Record
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
-PROMOTED = ModelPromoted(model_name="FraudDetector", alias="champion", model_version="2", previous_version="1", sequence=4, observed_at=NOW)
-LOADED = ModelLoaded(model_name="FraudDetector", alias="champion", model_version="2", replica="gateway-0", sequence=4, loaded_at=NOW, duration_s=1)
+PROMOTED = ModelPromoted(
+    model_name="FraudDetector", alias="champion", model_version="2", previous_version="1", sequence=4, observed_at=NOW
+)
+LOADED = ModelLoaded(
+    model_name="FraudDetector",
+    alias="champion",
+    model_version="2",
+    replica="gateway-0",
+    sequence=4,
+    loaded_at=NOW,
+    duration_s=1,
+)
 
 
 def test_only_promotions_of_the_model_are_found_and_what_cannot_be_read_is_passed_over() -> None:

@@ -40,11 +40,14 @@ def u64(numbers: list[int]) -> np.ndarray:
 
 @settings(max_examples=300, deadline=None)
 @given(
-    log=st.lists(st.integers(0, 6), max_size=12), verdicts=st.lists(st.integers(1, 8), max_size=12),
+    log=st.lists(st.integers(0, 6), max_size=12),
+    verdicts=st.lists(st.integers(1, 8), max_size=12),
     letters=st.lists(st.integers(0, 14), max_size=6),
 )
 def test_the_counts_agree_with_counting_one_by_one(log: list[int], verdicts: list[int], letters: list[int]) -> None:
-    result = reconcile(u64(log), u64(list(range(len(log)))), u64(verdicts), u64(list(range(len(verdicts)))), u64(letters))
+    result = reconcile(
+        u64(log), u64(list(range(len(log)))), u64(verdicts), u64(list(range(len(verdicts)))), u64(letters)
+    )
 
     lettered = Counter(letters)
     live = [(offset, number) for offset, number in enumerate(log) if number and offset not in lettered]
@@ -52,7 +55,8 @@ def test_the_counts_agree_with_counting_one_by_one(log: list[int], verdicts: lis
     given_to = Counter(verdicts)
     assert result.missing.tolist() == sorted(
         [offset for number, offset in first_of.items() if not given_to[number]]
-        + [offset for offset, number in enumerate(log) if not number and offset not in lettered])
+        + [offset for offset, number in enumerate(log) if not number and offset not in lettered]
+    )
     assert len(result.repeated) == sum(count - 1 for count in given_to.values())
     assert [verdicts[n] for n in result.unexpected.tolist()] == [v for v in verdicts if v not in first_of]
     assert result.repeated_letters.tolist() == [n for n in sorted(lettered) if lettered[n] > 1 and n < len(log)]
@@ -67,7 +71,9 @@ def test_a_position_survives_packing(partition: int, offset: int) -> None:
     assert unpack(pack(partition, offset)) == Position(partition, offset)
 
 
-@pytest.mark.parametrize("value", [None, b"", b"{", b"[]", b"{}", b'{"transaction_id": 7}', b'{"transaction_id": ""}', b"\xff"])
+@pytest.mark.parametrize(
+    "value", [None, b"", b"{", b"[]", b"{}", b'{"transaction_id": 7}', b'{"transaction_id": ""}', b"\xff"]
+)
 def test_a_value_without_an_id_is_undecodable(value: bytes | None) -> None:
     assert transaction_id(value) is None
     assert id_hash(value) == 0
@@ -107,11 +113,14 @@ class Platform:
         """Put the one open letter back; the record."""
         box = LetterBox(lambda: FakeConsumer(self.broker), [LETTERS], FixedClock(AT))
         [_] = box.redrive(FakeTransactionalProducer(self.broker, "dlq"), Filter(), by="ana").redrive
-        return max((r for r in self.broker.records(LOG) if redrive_count(r.headers)), key=lambda r: redrive_count(r.headers))
+        return max(
+            (r for r in self.broker.records(LOG) if redrive_count(r.headers)), key=lambda r: redrive_count(r.headers)
+        )
 
     def drop(self) -> None:
         LetterBox(lambda: FakeConsumer(self.broker), [LETTERS], FixedClock(AT)).drop(
-            FakeTransactionalProducer(self.broker, "dlq"), Filter(), by="ana", why="a test")
+            FakeTransactionalProducer(self.broker, "dlq"), Filter(), by="ana", why="a test"
+        )
 
     def audit(self) -> tuple[LogAudit, Reconciliation]:
         audit = LogAudit(FakeConsumer(self.broker))
@@ -167,7 +176,9 @@ def test_what_is_missing_or_repeated_is_named() -> None:
     audit, result = platform.audit()
 
     assert not result.reconciled
-    assert sorted(audit.ids_at(LOG, result.missing)) == sorted(["lost", f"transactions[{broken.partition}]@{broken.offset}"])
+    assert sorted(audit.ids_at(LOG, result.missing)) == sorted(
+        ["lost", f"transactions[{broken.partition}]@{broken.offset}"]
+    )
     assert audit.ids_at(VERDICTS, result.repeated) == ["twice"]
     assert audit.ids_at(VERDICTS, result.unexpected) == ["invented"]
 

@@ -93,7 +93,9 @@ def test_a_follower_is_ready_once_it_caught_up_and_waits_out_an_outage() -> None
         seen.extend(r.value for r in records)
 
     broker.away = True
-    follower = TableFollower(lambda: reader(broker), apply, health=health, stop=stop, condition="models", poll_timeout_s=0)
+    follower = TableFollower(
+        lambda: reader(broker), apply, health=health, stop=stop, condition="models", poll_timeout_s=0
+    )
     thread = threading.Thread(target=follower.run)
     thread.start()
     until(lambda: "kafka" in health.unmet())
@@ -113,8 +115,15 @@ def test_a_follower_is_ready_once_it_caught_up_and_waits_out_an_outage() -> None
 def test_a_follower_that_hangs_is_not_live_until_it_goes_on() -> None:
     broker, health, stop, release = FakeBroker(), Health(), threading.Event(), threading.Event()
     broker.append(TOPIC, b"old")
-    follower = TableFollower(lambda: reader(broker), lambda _: bool(release.wait(30)), health=health, stop=stop, condition="models",
-                             poll_timeout_s=0, patience=Patience(0.2))
+    follower = TableFollower(
+        lambda: reader(broker),
+        lambda _: bool(release.wait(30)),
+        health=health,
+        stop=stop,
+        condition="models",
+        poll_timeout_s=0,
+        patience=Patience(0.2),
+    )
     thread = threading.Thread(target=follower.run)
     thread.start()
     until(lambda: not health.live)

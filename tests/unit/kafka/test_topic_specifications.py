@@ -23,7 +23,9 @@ def test_every_topic_and_every_dead_letter_topic_is_specified_once() -> None:
 def test_data_topics_follow_the_settings_and_dead_letters_their_topic() -> None:
     specs = by_name(partitions=12)
 
-    assert [specs[name].partitions for name in ("transactions", "transactions-dlq", "predictions", "terminal-activity")] == [12] * 4
+    assert [
+        specs[name].partitions for name in ("transactions", "transactions-dlq", "predictions", "terminal-activity")
+    ] == [12] * 4
     assert [specs[name].partitions for name in ("model-events", "model-events-dlq")] == [1, 1]
 
 
@@ -46,8 +48,13 @@ def test_a_check_names_what_is_missing_and_what_differs() -> None:
 
     assert compare([SPEC], {}) == [TopicFinding("transactions", "missing")]
     assert compare([SPEC], {"transactions": as_it_should_be}) == [TopicFinding("transactions", "ok")]
-    assert compare([SPEC], {"transactions": otherwise}) == [TopicFinding("transactions", "differs", (
-        "2 partitions, not 4", "1 replicas, not 3", "min.insync.replicas=?, not 2", "retention.ms=5, not 1000"))]
+    assert compare([SPEC], {"transactions": otherwise}) == [
+        TopicFinding(
+            "transactions",
+            "differs",
+            ("2 partitions, not 4", "1 replicas, not 3", "min.insync.replicas=?, not 2", "retention.ms=5, not 1000"),
+        )
+    ]
 
 
 def test_the_catalogue_can_be_listed_without_a_broker() -> None:

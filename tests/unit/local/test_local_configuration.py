@@ -25,15 +25,27 @@ PROCESSES = ["ingest", "gateway", "stream", "drift", "trainer", "archive", "regi
 
 @pytest.fixture(autouse=True)
 def _plain_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("KAFKA_BOOTSTRAP_SERVERS", "CENTINELA_KAFKA_BOOTSTRAP_SERVERS", "CENTINELA_DATA_DIR", "XDG_RUNTIME_DIR"):
+    for name in (
+        "KAFKA_BOOTSTRAP_SERVERS",
+        "CENTINELA_KAFKA_BOOTSTRAP_SERVERS",
+        "CENTINELA_DATA_DIR",
+        "XDG_RUNTIME_DIR",
+    ):
         monkeypatch.delenv(name, raising=False)
 
 
 @pytest.mark.parametrize(
     ("external", "can_embed", "docker", "kind"),
-    [(True, True, True, "external"), (True, False, False, "external"), (False, True, True, "embedded"), (False, False, True, "docker")],
+    [
+        (True, True, True, "external"),
+        (True, False, False, "external"),
+        (False, True, True, "embedded"),
+        (False, False, True, "docker"),
+    ],
 )
-def test_the_broker_is_the_named_one_else_embedded_else_dockers(external: bool, can_embed: bool, docker: bool, kind: str) -> None:
+def test_the_broker_is_the_named_one_else_embedded_else_dockers(
+    external: bool, can_embed: bool, docker: bool, kind: str
+) -> None:
     assert choose_broker(external=external, can_embed=can_embed, docker_answers=docker) == kind
 
 
@@ -48,7 +60,9 @@ def test_every_process_listens_on_a_port_of_its_own_that_a_variable_moves(monkey
     assert len({process.port for process in processes}) == len(processes)
     for number, process in enumerate(processes):
         monkeypatch.setenv(process.port_variable, str(21_000 + number))
-    assert [process.port for process in service_processes(LocalSettings())] == [21_000 + n for n in range(len(processes))]
+    assert [process.port for process in service_processes(LocalSettings())] == [
+        21_000 + n for n in range(len(processes))
+    ]
 
 
 def test_feast_is_one_more_process_where_it_is_asked_for() -> None:
@@ -58,7 +72,9 @@ def test_feast_is_one_more_process_where_it_is_asked_for() -> None:
     assert feast.port not in {process.port for process in others}
 
 
-def test_every_process_gets_the_same_servers_ports_and_absolute_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_process_gets_the_same_servers_ports_and_absolute_folders(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     settings = LocalSettings(mlflow_port=5999)
     environment = shared_environment(settings, Paths.of(settings.local_dir), "127.0.0.1:9")
@@ -70,17 +86,23 @@ def test_every_process_gets_the_same_servers_ports_and_absolute_folders(tmp_path
 
 def test_a_data_folder_that_the_user_names_is_kept(tmp_path: Path) -> None:
     settings = LocalSettings(data_dir=tmp_path / "elsewhere")
-    assert shared_environment(settings, Paths.of(settings.local_dir), "")["CENTINELA_DATA_DIR"] == str(tmp_path / "elsewhere")
+    assert shared_environment(settings, Paths.of(settings.local_dir), "")["CENTINELA_DATA_DIR"] == str(
+        tmp_path / "elsewhere"
+    )
 
 
 def test_supervisor_reads_back_what_was_written_even_from_an_odd_folder(tmp_path: Path) -> None:
     listing = tmp_path / "100% of it's here" / "processes.json"
     infrastructure, services = [kafka_process(LocalSettings(), ["java"])], service_processes(LocalSettings())
     parser = configparser.RawConfigParser(inline_comment_prefixes=(";", "#"))
-    parser.read_string(render_config({"infrastructure": infrastructure, "services": services}, tmp_path / "s.sock", listing))
+    parser.read_string(
+        render_config({"infrastructure": infrastructure, "services": services}, tmp_path / "s.sock", listing)
+    )
 
     assert parser["group:services"]["programs"] == ",".join(PROCESSES)
-    assert int(parser["group:infrastructure"]["priority"]) < int(parser["group:services"]["priority"]), "services stop before what they depend on"
+    assert int(parser["group:infrastructure"]["priority"]) < int(parser["group:services"]["priority"]), (
+        "services stop before what they depend on"
+    )
     command = shlex.split(parser["program:gateway"]["command"] % {})
     assert command == [sys.executable, "-m", "centinela_local.child", str(listing), "gateway"]
 
@@ -88,7 +110,9 @@ def test_supervisor_reads_back_what_was_written_even_from_an_odd_folder(tmp_path
 def test_the_listing_holds_each_process_with_its_own_environment() -> None:
     process = Process("trainer", ("python", "-m", "x"), 1, "trainer_port", environment={"B": "own"}, nice=5)
     listing = json.loads(render_listing([process], {"A": "shared", "B": "shared"}))
-    assert listing == {"trainer": {"command": ["python", "-m", "x"], "nice": 5, "environment": {"A": "shared", "B": "own"}}}
+    assert listing == {
+        "trainer": {"command": ["python", "-m", "x"], "nice": 5, "environment": {"A": "shared", "B": "own"}}
+    }
 
 
 @pytest.mark.parametrize(
@@ -99,12 +123,19 @@ def test_the_listing_holds_each_process_with_its_own_environment() -> None:
         ("RUNNING", None, False, "does not answer yet"),
         ("RUNNING", Answer(503, {"waiting_for": {"model": "none yet"}}), False, None),
         ("RUNNING", Answer(503, {"waiting_for": {"model": "none yet"}}), True, "waits for model (none yet)"),
-        ("RUNNING", Answer(503, {"waiting_for": {"model": "none yet", "kafka": "away"}}), False, "waits for kafka (away)"),
+        (
+            "RUNNING",
+            Answer(503, {"waiting_for": {"model": "none yet", "kafka": "away"}}),
+            False,
+            "waits for kafka (away)",
+        ),
         ("RUNNING", Answer(404, {}), False, "answers 404"),
         ("RUNNING", Answer(503, {}), False, "answers 503"),
     ],
 )
-def test_ready_is_what_answers_so_or_lacks_only_the_first_model(state: str, answer: Answer | None, model_expected: bool, waits: str | None) -> None:
+def test_ready_is_what_answers_so_or_lacks_only_the_first_model(
+    state: str, answer: Answer | None, model_expected: bool, waits: str | None
+) -> None:
     assert waits_for(state, answer, model_expected=model_expected) == waits
 
 

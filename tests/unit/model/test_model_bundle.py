@@ -19,7 +19,8 @@ from centinela.model.scorer import Scorer
 
 
 def reseal(directory: Path, **changes: object) -> None:
-    """Write the manifest anew with *changes* and the digests of the files as they are: a forger's, or a builder's bug."""
+    """Write the manifest anew with *changes* and the digests of the files as they are: a forger's, or a builder's
+    bug."""
     manifest = msgspec.json.decode((directory / MANIFEST).read_bytes(), type=Manifest)
     files = {name: sha256((directory / name).read_bytes()) for name in manifest.files}
     changed = msgspec.structs.replace(manifest, **{"files": files, **changes})
@@ -47,11 +48,16 @@ def test_a_golden_set_with_other_scores_is_refused(copy: Path) -> None:
         Scorer.load(copy)
 
 
-@pytest.mark.parametrize("content", [
-    {}, {"inputs": np.zeros((3, 9)), "expected": np.zeros(3)}, {"inputs": np.zeros((3, 4)), "expected": np.zeros(2)},
-    {"inputs": np.zeros((0, 4)), "expected": np.zeros(0)},
-    {"inputs": np.array([[object()]], dtype=object), "expected": np.zeros(1)},
-])
+@pytest.mark.parametrize(
+    "content",
+    [
+        {},
+        {"inputs": np.zeros((3, 9)), "expected": np.zeros(3)},
+        {"inputs": np.zeros((3, 4)), "expected": np.zeros(2)},
+        {"inputs": np.zeros((0, 4)), "expected": np.zeros(0)},
+        {"inputs": np.array([[object()]], dtype=object), "expected": np.zeros(1)},
+    ],
+)
 def test_a_golden_set_that_is_none_is_refused(copy: Path, content: dict[str, np.ndarray]) -> None:
     np.savez(copy / GOLDEN, **content)
     reseal(copy)
@@ -84,15 +90,18 @@ def test_a_type_that_is_not_allowed_is_never_built(copy: Path) -> None:
         Scorer.load(copy)
 
 
-@pytest.mark.parametrize(("changes", "reason"), [
-    ({"format": 2}, "unknown_format"),
-    ({"files": {"../../etc/passwd": "0"}}, "files outside a bundle"),
-    ({"files": {SKOPS: "0", GOLDEN: "0"}}, "no digest of model.onnx"),
-    ({"backend": "treelite"}, "no digest of model.treelite"),
-    ({"feature_names": ("amount", "amount", "risk", "v1")}, "repeated"),
-    ({"feature_names": ("amount",)}, "reference is not for 1 features"),
-    ({"review_threshold": 0.99}, "review_threshold is above"),
-])
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"format": 2}, "unknown_format"),
+        ({"files": {"../../etc/passwd": "0"}}, "files outside a bundle"),
+        ({"files": {SKOPS: "0", GOLDEN: "0"}}, "no digest of model.onnx"),
+        ({"backend": "treelite"}, "no digest of model.treelite"),
+        ({"feature_names": ("amount", "amount", "risk", "v1")}, "repeated"),
+        ({"feature_names": ("amount",)}, "reference is not for 1 features"),
+        ({"review_threshold": 0.99}, "review_threshold is above"),
+    ],
+)
 def test_a_manifest_that_contradicts_itself_is_refused(copy: Path, changes: dict[str, object], reason: str) -> None:
     reseal(copy, **changes)
     with pytest.raises(ModelRejected, match=reason):
@@ -129,5 +138,9 @@ def test_metadata_names_the_version_for_simple_readers(copy: Path) -> None:
     bundle.write_metadata(copy, verify(copy), "12")
     body = json.loads((copy / "metadata.json").read_text())
     assert (body["version"], body["model_name"], body["model_kind"], body["created_at"]) == (
-        "12", "FraudDetector", "hgb", "2026-03-01T00:00:00Z")
+        "12",
+        "FraudDetector",
+        "hgb",
+        "2026-03-01T00:00:00Z",
+    )
     assert verify(copy).model_name == "FraudDetector"

@@ -20,8 +20,14 @@ from centinela.model.parity import LEAST_ROWS, TOLERANCE, parity_rows, settle_th
 from centinela.model.reference import histogram, reference_edges, score_histogram
 from centinela.model.scorer import Scorer
 
-BACKENDS = {"hgb": "onnx", "forest": "treelite", "imputed forest": "onnx", "flagged forest": "sklearn", "logistic": "onnx",
-            "flagged logistic": "sklearn"}
+BACKENDS = {
+    "hgb": "onnx",
+    "forest": "treelite",
+    "imputed forest": "onnx",
+    "flagged forest": "sklearn",
+    "logistic": "onnx",
+    "flagged logistic": "sklearn",
+}
 
 
 @pytest.fixture(scope="module", params=KINDS)
@@ -29,7 +35,12 @@ def built(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     """Each kind of model, fitted, and its bundle."""
     estimator = fitted(request.param)
     dest = tmp_path_factory.mktemp("bundles") / "bundle"
-    return request.param, estimator, dest, build_bundle(estimator, TRAIN, RECENT, replace(FACTS, model_kind=request.param), dest)
+    return (
+        request.param,
+        estimator,
+        dest,
+        build_bundle(estimator, TRAIN, RECENT, replace(FACTS, model_kind=request.param), dest),
+    )
 
 
 def test_the_serving_form_gives_the_estimators_scores(built: tuple[str, Any, Path, Manifest]) -> None:
@@ -50,7 +61,7 @@ def test_one_row_scores_as_it_does_in_a_batch(built: tuple[str, Any, Path, Manif
     kind, _, directory, _ = built
     scorer, layout = Scorer.load(directory), Layout("plain", NAMES)
     batch = scorer.score(RECENT[:50], layout)
-    single = np.concatenate([scorer.score(RECENT[at:at + 1], layout) for at in range(50)])
+    single = np.concatenate([scorer.score(RECENT[at : at + 1], layout) for at in range(50)])
     assert single == pytest.approx(batch, abs=1e-6 if "logistic" in kind else 0)
 
 
@@ -111,13 +122,16 @@ def test_another_models_onnx_does_not_pass_the_gate() -> None:
     assert not attempt(other)
 
 
-@pytest.mark.parametrize(("spoil", "passed"), [
-    (lambda scores: scores, True),
-    (lambda scores: scores + 0.9 * TOLERANCE, True),
-    (lambda scores: scores + 1.1 * TOLERANCE, False),
-    (lambda scores: np.where(np.arange(len(scores)) == 2, np.nan, scores), False),
-    (lambda scores: scores[:-1], False),
-])
+@pytest.mark.parametrize(
+    ("spoil", "passed"),
+    [
+        (lambda scores: scores, True),
+        (lambda scores: scores + 0.9 * TOLERANCE, True),
+        (lambda scores: scores + 1.1 * TOLERANCE, False),
+        (lambda scores: np.where(np.arange(len(scores)) == 2, np.nan, scores), False),
+        (lambda scores: scores[:-1], False),
+    ],
+)
 def test_scores_count_as_equal_within_the_tolerance(spoil: Callable[[np.ndarray], np.ndarray], passed: bool) -> None:
     expected = np.linspace(0.1, 0.9, 5)
     assert export.compare("onnx", spoil(expected), expected, (0.2,)).passed is passed
@@ -136,7 +150,9 @@ def test_parity_rows_are_many_and_strange_however_few_there_were() -> None:
     assert len(gate.matrix) - gate.missing - gate.edge == LEAST_ROWS
     assert np.isnan(gate.matrix).all(axis=1).any()
     assert (np.abs(gate.matrix) >= 1e9).any()
-    assert np.array_equal(gate.matrix, parity_rows(TRAIN[:50], RECENT[:20], reference_edges(TRAIN[:50])).matrix, equal_nan=True)
+    assert np.array_equal(
+        gate.matrix, parity_rows(TRAIN[:50], RECENT[:20], reference_edges(TRAIN[:50])).matrix, equal_nan=True
+    )
 
 
 @pytest.mark.parametrize(("wanted", "settled"), [(0.5, 0.45), (0.3, 0.2), (0.1, 0.1), (0.95, 0.95)])
@@ -147,12 +163,17 @@ def test_a_threshold_settles_between_scores_without_changing_a_decision(wanted: 
     assert ((scores >= got) == (scores >= wanted)).all()
 
 
-@pytest.mark.parametrize(("change", "message"), [
-    (lambda f: replace(f, threshold=0.1), "not ascending"),
-    (lambda f: replace(f, feature_names=NAMES[:3]), "3 feature names"),
-    (lambda f: replace(f, created_at=datetime(2026, 1, 1)), "no zone"),  # noqa: DTZ001
-])
-def test_facts_that_cannot_be_true_are_refused(tmp_path: Path, change: Callable[[ModelFacts], ModelFacts], message: str) -> None:
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda f: replace(f, threshold=0.1), "not ascending"),
+        (lambda f: replace(f, feature_names=NAMES[:3]), "3 feature names"),
+        (lambda f: replace(f, created_at=datetime(2026, 1, 1)), "no zone"),  # noqa: DTZ001
+    ],
+)
+def test_facts_that_cannot_be_true_are_refused(
+    tmp_path: Path, change: Callable[[ModelFacts], ModelFacts], message: str
+) -> None:
     estimator = fitted("logistic")
     with pytest.raises(ValueError, match=message):
         build_bundle(estimator, TRAIN, RECENT, change(FACTS), tmp_path / "bundle")

@@ -20,7 +20,9 @@ from centinela.model.export import to_onnx_bytes, to_treelite_bytes
 from centinela.model.parity import TOLERANCE
 
 RANDOM = np.random.default_rng(11)
-ROWS = np.column_stack([np.exp(RANDOM.normal(5, 2, 4_000)), RANDOM.integers(0, 40, 4_000) / 7.0, RANDOM.normal(size=4_000)])
+ROWS = np.column_stack(
+    [np.exp(RANDOM.normal(5, 2, 4_000)), RANDOM.integers(0, 40, 4_000) / 7.0, RANDOM.normal(size=4_000)]
+)
 TRUTH = ((ROWS[:, 0] > 300) ^ (ROWS[:, 1] > 3)).astype(int)
 HEAVY = ("sklearn", "skops", "scipy", "pandas")
 
@@ -36,7 +38,12 @@ def rows_at_the_splits(model: HistGradientBoostingClassifier) -> np.ndarray:
         for node in tree.nodes[tree.nodes["is_leaf"] == 0]:
             split = node["num_threshold"]
             near = np.float32(split)
-            values = [split, *np.nextafter(split, [-np.inf, np.inf]), near, *np.nextafter(near, np.float32([-np.inf, np.inf]))]
+            values = [
+                split,
+                *np.nextafter(split, [-np.inf, np.inf]),
+                near,
+                *np.nextafter(near, np.float32([-np.inf, np.inf])),
+            ]
             rows = ROWS[RANDOM.integers(0, len(ROWS), len(values))]
             rows[:, node["feature_idx"]] = values
             found.append(rows)
@@ -76,20 +83,26 @@ def test_a_form_for_another_number_of_features_is_not_loaded() -> None:
 
 def imported(statements: str, folder: Path) -> set[str]:
     """Which of the heavy libraries a fresh process holds after *statements*."""
-    code = f"import sys\nfrom pathlib import Path\nfolder = Path({str(folder)!r})\n{statements}\nprint(*sorted(set({HEAVY}) & set(sys.modules)))"
+    code = (
+        "import sys\nfrom pathlib import Path\nfolder ="
+        f" Path({str(folder)!r})\n{statements}\nprint(*sorted(set({HEAVY}) & set(sys.modules)))"
+    )
     return set(subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout.split())
 
 
 def test_onnx_and_treelite_load_without_scikit_learn_and_a_predictor_starts_without_it(tmp_path: Path) -> None:
     (tmp_path / ONNX).write_bytes(to_onnx_bytes(boosting()))
     (tmp_path / TREELITE).write_bytes(to_treelite_bytes(boosting()))
-    assert imported(f"""
+    assert imported(
+        f"""
 import numpy as np
 import centinela_predictor.gateway_process, centinela_predictor.stream_process
 from centinela.model.backends import load_backend
 for backend, name in (("onnx", {ONNX!r}), ("treelite", {TREELITE!r})):
     load_backend(backend, {{name: (folder / name).read_bytes()}}, features=3)(np.zeros((2, 3)))
-""", tmp_path) <= {"scipy"}
+""",
+        tmp_path,
+    ) <= {"scipy"}
 
 
 def test_once_the_libraries_are_imported_no_form_imports_another_one(tmp_path: Path) -> None:
@@ -97,14 +110,17 @@ def test_once_the_libraries_are_imported_no_form_imports_another_one(tmp_path: P
 
     model = make_pipeline(StandardScaler(), LogisticRegression()).fit(ROWS, TRUTH)
     (tmp_path / SKOPS).write_bytes(skops.io.dumps(model))
-    assert imported(f"""
+    assert imported(
+        f"""
 import threading
 from centinela.model.backends import import_libraries, load_backend
 import_libraries(threading.Event())
 before = set(sys.modules)
 load_backend("sklearn", {{{SKOPS!r}: (folder / {SKOPS!r}).read_bytes()}}, features=3)
 assert not [name for name in set(sys.modules) - before if name.split(".")[0] in {HEAVY}]
-""", tmp_path) == set(HEAVY)
+""",
+        tmp_path,
+    ) == set(HEAVY)
 
 
 def test_importing_ends_with_the_process() -> None:

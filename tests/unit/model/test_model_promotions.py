@@ -17,25 +17,44 @@ def history(*moves: str) -> list[Promotion]:
     for move in moves:
         sign = ">" if ">" in move else "<"
         previous, version = move.split(sign)
-        entries.append(Promotion(kind="promote" if sign == ">" else "rollback", version=version, previous=previous or None, at=NOW))
+        entries.append(
+            Promotion(kind="promote" if sign == ">" else "rollback", version=version, previous=previous or None, at=NOW)
+        )
     return entries
 
 
-@pytest.mark.parametrize(("moves", "current", "expected"), [
-    ([], "1", None),
-    ([">1"], "1", None),
-    ([">1", "1>2"], "2", "1"),
-    ([">1", "1>2", "2>3", "3<2"], "2", "1"),
-    ([">1", "1>2", "2>3", "3<2", "2<1"], "1", None),
-    ([">1", "1>2", "2<1", "1>3"], "3", "1"),
-    ([">1", "1>2", "2>1"], "1", "2"),
-    ([">1", "1>2"], "7", "2"),
-    ([">1", "4>5"], "5", "4"),
-    (["8>9"], "9", "8"),
-    (["3<2"], "2", None),
-], ids=["nothing", "first", "one back", "back again", "all undone", "undone branch is skipped", "same version twice", "moved in MLflow since",
-        "moved in MLflow between", "oldest entries dropped", "rollback is all that is left"])
-def test_a_rollback_returns_to_the_champion_that_stood_before(moves: list[str], current: str, expected: str | None) -> None:
+@pytest.mark.parametrize(
+    ("moves", "current", "expected"),
+    [
+        ([], "1", None),
+        ([">1"], "1", None),
+        ([">1", "1>2"], "2", "1"),
+        ([">1", "1>2", "2>3", "3<2"], "2", "1"),
+        ([">1", "1>2", "2>3", "3<2", "2<1"], "1", None),
+        ([">1", "1>2", "2<1", "1>3"], "3", "1"),
+        ([">1", "1>2", "2>1"], "1", "2"),
+        ([">1", "1>2"], "7", "2"),
+        ([">1", "4>5"], "5", "4"),
+        (["8>9"], "9", "8"),
+        (["3<2"], "2", None),
+    ],
+    ids=[
+        "nothing",
+        "first",
+        "one back",
+        "back again",
+        "all undone",
+        "undone branch is skipped",
+        "same version twice",
+        "moved in MLflow since",
+        "moved in MLflow between",
+        "oldest entries dropped",
+        "rollback is all that is left",
+    ],
+)
+def test_a_rollback_returns_to_the_champion_that_stood_before(
+    moves: list[str], current: str, expected: str | None
+) -> None:
     assert before(history(*moves), current) == expected
 
 
@@ -45,7 +64,10 @@ def test_a_history_survives_its_tag() -> None:
 
 
 def test_a_long_history_keeps_its_newest_entries_within_the_tag() -> None:
-    entries = [Promotion(kind="promote", version=str(n + 1), previous=str(n), at=NOW, reason="gründe " * 90) for n in range(200)]
+    entries = [
+        Promotion(kind="promote", version=str(n + 1), previous=str(n), at=NOW, reason="gründe " * 90)
+        for n in range(200)
+    ]
     text = encode_history(entries)
     kept = decode_history(text)
     assert len(text) <= MAX_TAG_CHARS

@@ -19,9 +19,15 @@ def bins_of(column: np.ndarray, edges: np.ndarray) -> list[int]:
     return histogram(column.reshape(-1, 1), edges.reshape(1, -1))[0].tolist()
 
 
-@pytest.mark.parametrize("column", [
-    RANDOM.normal(size=20_000), np.exp(3 * RANDOM.normal(size=20_000)), RANDOM.pareto(0.5, size=20_000),
-], ids=["normal", "lognormal", "pareto"])
+@pytest.mark.parametrize(
+    "column",
+    [
+        RANDOM.normal(size=20_000),
+        np.exp(3 * RANDOM.normal(size=20_000)),
+        RANDOM.pareto(0.5, size=20_000),
+    ],
+    ids=["normal", "lognormal", "pareto"],
+)
 def test_a_column_without_heavy_values_is_cut_into_equal_shares(column: np.ndarray) -> None:
     counts = bins_of(column, quantile_edges(column))
     assert counts == pytest.approx([2_000] * BINS + [0], abs=1)
@@ -67,7 +73,13 @@ def test_a_column_without_values_has_no_edges(column: np.ndarray) -> None:
     assert bins_of(np.array([0.0, np.nan]), edges) == [1] + [0] * (BINS - 1) + [1]
 
 
-@given(arrays(np.float64, st.integers(1, 60), elements=st.one_of(st.just(float("nan")), st.sampled_from([0.0, 1.0]), st.floats(-1e6, 1e6))))
+@given(
+    arrays(
+        np.float64,
+        st.integers(1, 60),
+        elements=st.one_of(st.just(float("nan")), st.sampled_from([0.0, 1.0]), st.floats(-1e6, 1e6)),
+    )
+)
 def test_edges_ascend_and_every_row_falls_into_exactly_one_bin(column: np.ndarray) -> None:
     edges = quantile_edges(column)
     inner = edges[np.isfinite(edges)]
@@ -77,7 +89,7 @@ def test_edges_ascend_and_every_row_falls_into_exactly_one_bin(column: np.ndarra
     assert sum(counts) == len(column)
     bounds = [-np.inf, *inner, np.inf]
     by_hand = [int(np.sum((column >= low) & (column < high))) for low, high in pairwise(bounds)]
-    assert counts[:len(by_hand)] == by_hand
+    assert counts[: len(by_hand)] == by_hand
     assert counts[-1] == np.isnan(column).sum()
 
 

@@ -1,4 +1,5 @@
-"""Signed bundles: who is trusted, what a signature covers, how a key is changed, and that no pickle is opened on the way."""
+"""Signed bundles: who is trusted, what a signature covers, how a key is changed, and that no pickle is opened on the
+way."""
 
 from __future__ import annotations
 
@@ -49,7 +50,9 @@ def _unsigned(copy: Path) -> None:
 
 def _manifest_changed(copy: Path) -> None:
     manifest = msgspec.json.decode((copy / MANIFEST).read_bytes(), type=Manifest)
-    (copy / MANIFEST).write_bytes(msgspec.json.encode(msgspec.structs.replace(manifest, threshold=manifest.threshold / 2)))
+    (copy / MANIFEST).write_bytes(
+        msgspec.json.encode(msgspec.structs.replace(manifest, threshold=manifest.threshold / 2))
+    )
 
 
 def _one_blank_more(copy: Path) -> None:
@@ -63,20 +66,28 @@ def _bare_manifest_signed(copy: Path) -> None:
     (copy / SIGNATURE).write_text(f"trainer:ed25519.{content.hex()}")
 
 
-@pytest.mark.parametrize(("spoil", "reason"), [
-    (_unsigned, "unsigned"),
-    (lambda copy: resign(copy, OTHER), "wrong_signature"),
-    (lambda copy: resign(copy, NEXT), "unknown_signer"),
-    (_manifest_changed, "wrong_signature"),
-    (_one_blank_more, "wrong_signature"),
-    (_bare_manifest_signed, "wrong_signature"),
-    (lambda copy: (copy / SIGNATURE).write_bytes(b""), "unknown_signer"),
-    (lambda copy: (copy / SIGNATURE).write_bytes(b"\xff" * 9_999), "unknown_signer"),
-    (lambda copy: (copy / SIGNATURE).write_bytes(b"trainer:ed25519.!!!"), "wrong_signature"),
-    (lambda copy: (copy / SIGNATURE).write_bytes((copy / SIGNATURE).read_bytes().replace(b"ed25519", b"none")), "wrong_signature"),
-    (lambda copy: (copy / SKOPS).write_bytes(b"another model"), "digest_mismatch: model.skops"),
-])
-def test_where_keys_are_trusted_nothing_else_is_loaded(copy: Path, spoil: Callable[[Path], object], reason: str) -> None:
+@pytest.mark.parametrize(
+    ("spoil", "reason"),
+    [
+        (_unsigned, "unsigned"),
+        (lambda copy: resign(copy, OTHER), "wrong_signature"),
+        (lambda copy: resign(copy, NEXT), "unknown_signer"),
+        (_manifest_changed, "wrong_signature"),
+        (_one_blank_more, "wrong_signature"),
+        (_bare_manifest_signed, "wrong_signature"),
+        (lambda copy: (copy / SIGNATURE).write_bytes(b""), "unknown_signer"),
+        (lambda copy: (copy / SIGNATURE).write_bytes(b"\xff" * 9_999), "unknown_signer"),
+        (lambda copy: (copy / SIGNATURE).write_bytes(b"trainer:ed25519.!!!"), "wrong_signature"),
+        (
+            lambda copy: (copy / SIGNATURE).write_bytes((copy / SIGNATURE).read_bytes().replace(b"ed25519", b"none")),
+            "wrong_signature",
+        ),
+        (lambda copy: (copy / SKOPS).write_bytes(b"another model"), "digest_mismatch: model.skops"),
+    ],
+)
+def test_where_keys_are_trusted_nothing_else_is_loaded(
+    copy: Path, spoil: Callable[[Path], object], reason: str
+) -> None:
     resign(copy)
     spoil(copy)
     with pytest.raises(ModelRejected, match=reason):
@@ -105,7 +116,9 @@ def test_the_registry_hands_out_signed_bundles_only_where_keys_are_set(copy: Pat
     store = FakeStore()
     registry = Registry(Settings(model_public_keys=KEY.public()), store=store)
     signed = store.add_version("FraudDetector", FACTS.created_at, bundle=files)
-    bare = store.add_version("FraudDetector", FACTS.created_at, bundle={name: data for name, data in files.items() if name != SIGNATURE})
+    bare = store.add_version(
+        "FraudDetector", FACTS.created_at, bundle={name: data for name, data in files.items() if name != SIGNATURE}
+    )
     assert (registry.download(signed, tmp_path / "signed") / SIGNATURE).read_bytes() == files[SIGNATURE]
     with pytest.raises(ModelRejected, match="unsigned"):
         registry.download(bare, tmp_path / "bare")
@@ -126,18 +139,33 @@ def test_keys_come_from_the_command_and_from_settings_by_value_or_file(tmp_path:
     assert TrainerSettings().signing_key is None
     assert trusted_keys(Settings()) is None
     file.write_text(lines[1])
-    for trusted in (trusted_keys(Settings(model_public_keys=lines[1])), trusted_keys(Settings(model_public_keys_file=file))):
+    for trusted in (
+        trusted_keys(Settings(model_public_keys=lines[1])),
+        trusted_keys(Settings(model_public_keys_file=file)),
+    ):
         assert trusted is not None
         trusted.check(b"{}", key.sign(b"{}"))
 
 
-@pytest.mark.parametrize("make", [
-    lambda: parse_trusted([]), lambda: parse_trusted(["# none"]), lambda: parse_trusted([KEY.public(), OTHER.public()]),
-    lambda: parse_trusted(["trainer:ed25519.AAAA"]), lambda: parse_trusted(["trainer:rsa." + "A" * 43]), lambda: parse_trusted(["trainer"]),
-    lambda: parse_trusted(["Trainer" + KEY.public()[7:]]), lambda: parse_signing_key(TEXT[:-3]), lambda: parse_signing_key(KEY.public()),
-    lambda: parse_signing_key(""), lambda: new_key("Not a name"), lambda: trusted_keys(Settings(model_public_keys="", model_public_keys_file=Path("x"))),
-    lambda: trusted_keys(Settings(model_public_keys_file=Path("/nowhere"))), lambda: trusted_keys(Settings(model_public_keys="")),
-])
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: parse_trusted([]),
+        lambda: parse_trusted(["# none"]),
+        lambda: parse_trusted([KEY.public(), OTHER.public()]),
+        lambda: parse_trusted(["trainer:ed25519.AAAA"]),
+        lambda: parse_trusted(["trainer:rsa." + "A" * 43]),
+        lambda: parse_trusted(["trainer"]),
+        lambda: parse_trusted(["Trainer" + KEY.public()[7:]]),
+        lambda: parse_signing_key(TEXT[:-3]),
+        lambda: parse_signing_key(KEY.public()),
+        lambda: parse_signing_key(""),
+        lambda: new_key("Not a name"),
+        lambda: trusted_keys(Settings(model_public_keys="", model_public_keys_file=Path("x"))),
+        lambda: trusted_keys(Settings(model_public_keys_file=Path("/nowhere"))),
+        lambda: trusted_keys(Settings(model_public_keys="")),
+    ],
+)
 def test_keys_that_cannot_be_used_are_refused_without_showing_a_secret(make: Callable[[], object]) -> None:
     with pytest.raises(InvalidSigningKeys) as refused:
         make()
@@ -156,7 +184,9 @@ def _listen(event: str, arguments: tuple[object, ...]) -> None:
 
 @pytest.mark.parametrize("backend", ["onnx", "treelite", "sklearn"])
 def test_no_pickle_is_opened_while_a_bundle_is_loaded_and_scores(
-    backend: Backend, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    backend: Backend,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """In any form of model, also inside the libraries: CPython itself tells of every class that a pickle asks for."""
     converters = {"onnx": "to_onnx_bytes", "treelite": "to_treelite_bytes"}

@@ -47,8 +47,16 @@ class Unhurried(threading.Event):
 def verdict(number: int, layout: FeatureLayout = NARROW, **changes: object) -> TransactionScored:
     row = np.arange(len(layout.names), dtype=float) + 100 * number
     facts: dict[str, object] = {
-        "transaction_id": f"t{number}", "occurred_at": START + timedelta(microseconds=number), "amount": 1.0, "decision": "approve", "variant": "none",
-        "origin": "history", "feature_set": layout.id, "features": pack_rows(row[None, :])[0], "scored_at": START, "user_id": "u1",
+        "transaction_id": f"t{number}",
+        "occurred_at": START + timedelta(microseconds=number),
+        "amount": 1.0,
+        "decision": "approve",
+        "variant": "none",
+        "origin": "history",
+        "feature_set": layout.id,
+        "features": pack_rows(row[None, :])[0],
+        "scored_at": START,
+        "user_id": "u1",
     }
     return TransactionScored(**(facts | changes))  # type: ignore[arg-type]
 
@@ -60,8 +68,16 @@ def run(values: list[bytes], shelf: Shelf, steps: int = 8) -> tuple[FakeBroker, 
     for value in values:
         broker.append("predictions", value, b"u1")
     health = Health()
-    loop = SinkLoop(FakeConsumer(broker, "feast"), FakeProducer(broker), FeastSink(shelf), topics=["predictions"], health=health, stop=Unhurried(),
-                    poll_timeout_s=0.0, cap=DeadLetterCap(max_share=1.0))
+    loop = SinkLoop(
+        FakeConsumer(broker, "feast"),
+        FakeProducer(broker),
+        FeastSink(shelf),
+        topics=["predictions"],
+        health=health,
+        stop=Unhurried(),
+        poll_timeout_s=0.0,
+        cap=DeadLetterCap(max_share=1.0),
+    )
     for _ in range(steps):
         loop.run_once()
     return broker, health

@@ -61,10 +61,18 @@ class World:
         book, self.link = VerdictBook(100), Link(outbox, clock)
         standing = Standing(self.health, self.link, outbox)
         dispatch = Dispatch(FakeProducer(self.broker), outbox, self.link, book, clock, 5.0)
-        gateway = Gateway(ScoringCore(self.slot, Router("s", 0.0)), AmountOnly(), dispatch, book, clock, 100, standing.lacks)
-        self.threads = [threading.Thread(target=gateway.work, daemon=True), threading.Thread(target=dispatch.settle, daemon=True)]
+        gateway = Gateway(
+            ScoringCore(self.slot, Router("s", 0.0)), AmountOnly(), dispatch, book, clock, 100, standing.lacks
+        )
+        self.threads = [
+            threading.Thread(target=gateway.work, daemon=True),
+            threading.Thread(target=dispatch.settle, daemon=True),
+        ]
         self.gateway = gateway
-        self.client = TestClient(build_app(gateway, self.slot, standing, clock, deadline_s=10.0, in_flight=4, keys=keys or ApiKeys(None)), raise_server_exceptions=False)
+        self.client = TestClient(
+            build_app(gateway, self.slot, standing, clock, deadline_s=10.0, in_flight=4, keys=keys or ApiKeys(None)),
+            raise_server_exceptions=False,
+        )
 
     def serve(self) -> None:
         self.slot.swap("champion", served("3"))
@@ -93,15 +101,25 @@ def test_the_plain_body_is_answered(client: TestClient, world: World) -> None:
     response = client.post("/predict", content=PLAIN)
     assert response.status_code == 200
     body = response.json()
-    assert {"is_fraud": False, "fraud_probability": 0.1005, "decision": "approve", "model_version": "3", "variant": "champion",
-            "threshold": 0.8, "reasons": []}.items() <= body.items()
+    assert {
+        "is_fraud": False,
+        "fraud_probability": 0.1005,
+        "decision": "approve",
+        "model_version": "3",
+        "variant": "champion",
+        "threshold": 0.8,
+        "reasons": [],
+    }.items() <= body.items()
     [record] = world.broker.records("transactions")
     event = Decoder(TransactionReceived).decode(record.value)
     assert (event.transaction_id, event.attributes) == (body["transaction_id"], {"time": 42.0, "v1": 0.5, "v2": -1.2})
 
 
 def test_a_batch_is_answered_in_order(client: TestClient) -> None:
-    response = client.post("/predict/batch", json={"transactions": [{"amount": 900, "transaction_id": "a"}, {"amount": 1, "transaction_id": "b"}]})
+    response = client.post(
+        "/predict/batch",
+        json={"transactions": [{"amount": 900, "transaction_id": "a"}, {"amount": 1, "transaction_id": "b"}]},
+    )
     assert [(p["transaction_id"], p["is_fraud"]) for p in response.json()["predictions"]] == [("a", True), ("b", False)]
 
 
@@ -117,15 +135,20 @@ def test_a_repeated_id_gets_the_first_verdict_and_another_payload_a_conflict(cli
 @pytest.mark.parametrize(
     ("body", "status", "error", "field"),
     [
-        (b"{", 400, "malformed_json", None), (b'{"amount": "x"}', 422, "invalid_field", "amount"), (b'{"amount": NaN}', 422, "invalid_field", "amount"),
-        (b'{"amount": -Infinity}', 422, "invalid_field", "amount"), (b'{"amount": -1}', 422, "invalid_field", "amount"),
+        (b"{", 400, "malformed_json", None),
+        (b'{"amount": "x"}', 422, "invalid_field", "amount"),
+        (b'{"amount": NaN}', 422, "invalid_field", "amount"),
+        (b'{"amount": -Infinity}', 422, "invalid_field", "amount"),
+        (b'{"amount": -1}', 422, "invalid_field", "amount"),
         (b'{"amount": 1, "v1": NaN}', 422, "invalid_field", "v1"),
         (b'{"amount": 1, "occurred_at": "2026-03-01T10:00:00"}', 422, "invalid_field", "occurred_at"),
         (b'{"amount": 1, "occurred_at": "2031-03-01T10:00:00Z"}', 422, "time_in_future", "occurred_at"),
         (b'{"amount": 1}' + b" " * 1_000_000, 413, "too_large", None),
     ],
 )
-def test_bad_input_is_answered_with_the_field(client: TestClient, world: World, body: bytes, status: int, error: str, field: str | None) -> None:
+def test_bad_input_is_answered_with_the_field(
+    client: TestClient, world: World, body: bytes, status: int, error: str, field: str | None
+) -> None:
     response = client.post("/predict", content=body)
     refusal = response.json()
     assert (response.status_code, refusal["error"], refusal["field"]) == (status, error, field)
@@ -145,12 +168,17 @@ def test_other_errors_have_the_same_form(client: TestClient, method: str, path: 
     assert set(response.json()) == {"error", "field", "detail"}
 
 
-def test_with_kafka_away_it_answers_says_so_and_refuses_when_the_outbox_is_full(client: TestClient, world: World) -> None:
+def test_with_kafka_away_it_answers_says_so_and_refuses_when_the_outbox_is_full(
+    client: TestClient, world: World
+) -> None:
     world.broker.away = True
     answers = [client.post("/predict", json={"transaction_id": f"tx-{n}", "amount": 5}) for n in range(2)]
     assert [answer.status_code for answer in answers] == [200, 200]
     health = client.get("/health")
-    assert (health.status_code, health.json()["degraded"]["outbox"]) == (200, "2 verdicts wait for Kafka, the oldest for 0 s")
+    assert (health.status_code, health.json()["degraded"]["outbox"]) == (
+        200,
+        "2 verdicts wait for Kafka, the oldest for 0 s",
+    )
     assert client.get("/ready").json()["waiting_for"] == {"outbox": "full"}
 
     refused = client.post("/predict", json={"transaction_id": "tx-2", "amount": 5})
@@ -162,7 +190,10 @@ def test_with_kafka_away_it_answers_says_so_and_refuses_when_the_outbox_is_full(
 def test_kafka_away_degrades_it_and_does_not_make_it_unready(client: TestClient, world: World) -> None:
     world.health.wait_for("kafka", "Kafka does not answer")
     ready = client.get("/ready")
-    assert (ready.status_code, ready.json()) == (200, {"ready": True, "waiting_for": {}, "degraded": {"kafka": "Kafka does not answer"}})
+    assert (ready.status_code, ready.json()) == (
+        200,
+        {"ready": True, "waiting_for": {}, "degraded": {"kafka": "Kafka does not answer"}},
+    )
 
 
 def test_before_a_model_serves_on_caught_up_state_requests_get_503_that_says_why(world: World) -> None:
@@ -172,7 +203,11 @@ def test_before_a_model_serves_on_caught_up_state_requests_get_503_that_says_why
     assert response.json()["error"] == "not_ready"
     assert "state: 200 records behind" in response.json()["detail"]
     assert world.client.get("/ready").status_code == 503
-    assert world.client.get("/health").json() | {"waiting_for": ...} == {"status": "healthy", "model_loaded": False, "waiting_for": ...}
+    assert world.client.get("/health").json() | {"waiting_for": ...} == {
+        "status": "healthy",
+        "model_loaded": False,
+        "waiting_for": ...,
+    }
 
 
 def test_past_the_limit_in_flight_a_request_is_429_and_those_before_it_are_answered() -> None:
@@ -180,7 +215,10 @@ def test_past_the_limit_in_flight_a_request_is_429_and_those_before_it_are_answe
     world.serve()
     with ThreadPoolExecutor(4) as pool:
         held = [pool.submit(world.client.post, "/predict", content=PLAIN) for _ in range(4)]
-        until(lambda: "\ncentinela_requests_in_flight{service=\"gateway\"} 4.0" in world.client.get("/metrics").text, "four are in flight")
+        until(
+            lambda: '\ncentinela_requests_in_flight{service="gateway"} 4.0' in world.client.get("/metrics").text,
+            "four are in flight",
+        )
         one_more = world.client.post("/predict", content=PLAIN)
         for thread in world.threads:
             thread.start()
@@ -189,7 +227,11 @@ def test_past_the_limit_in_flight_a_request_is_429_and_those_before_it_are_answe
     for thread in world.threads:
         thread.join(10)
     assert (one_more.status_code, one_more.headers["retry-after"]) == (429, "1")
-    assert one_more.json() == {"error": "overloaded", "field": None, "detail": "4 requests are in flight, and no more are taken"}
+    assert one_more.json() == {
+        "error": "overloaded",
+        "field": None,
+        "detail": "4 requests are in flight, and no more are taken",
+    }
     assert [answer.status_code for answer in answers] == [200] * 4
     assert 'centinela_gateway_refused_total{error="overloaded"}' in world.client.get("/metrics").text
 
@@ -236,7 +278,9 @@ def test_correlation_goes_back_to_the_caller_and_on_into_kafka(client: TestClien
     assert (header(record.headers, "traceparent"), header(record.headers, "x-request-id")) == (TRACE, "order-7")
 
 
-@pytest.mark.parametrize("given", [{}, {"traceparent": "nonsense", "X-Request-ID": "with space"}, {"X-Request-ID": "x" * 129}])
+@pytest.mark.parametrize(
+    "given", [{}, {"traceparent": "nonsense", "X-Request-ID": "with space"}, {"X-Request-ID": "x" * 129}]
+)
 def test_correlation_is_made_where_none_or_nonsense_is_given(client: TestClient, given: dict[str, str]) -> None:
     response = client.post("/predict", content=b"{", headers=given)
     assert response.status_code == 400
@@ -261,7 +305,9 @@ def test_the_docs_show_the_bodies_with_examples(client: TestClient) -> None:
     assert "fraud_probability" in schema["components"]["schemas"]["Answer"]["properties"]
     for path in ("/predict", "/predict/batch"):
         assert {"408", "409", "429", "503", "504"} <= schema["paths"][path]["post"]["responses"].keys()
-        assert [parameter["name"] for parameter in schema["paths"][path]["post"]["parameters"]] == ["X-Request-Timeout-Ms"]
+        assert [parameter["name"] for parameter in schema["paths"][path]["post"]["parameters"]] == [
+            "X-Request-Timeout-Ms"
+        ]
 
 
 @pytest.mark.parametrize("path", ["/predict", "/predict/batch"])
@@ -270,7 +316,9 @@ def test_where_keys_are_set_only_a_scorer_gets_a_verdict(path: str) -> None:
     world = World(ApiKeys(parse([str(scorer.entry), str(producer.entry)])))
 
     none, wrong, right = (
-        world.client.post(path, content=b"{", headers={"Authorization": f"Bearer {key}"} if key else {}) for key in (None, producer.key, scorer.key))
+        world.client.post(path, content=b"{", headers={"Authorization": f"Bearer {key}"} if key else {})
+        for key in (None, producer.key, scorer.key)
+    )
 
     assert [answer.status_code for answer in (none, wrong, right)] == [401, 403, 400]
     assert none.headers["www-authenticate"] == 'Bearer realm="centinela"'

@@ -93,7 +93,11 @@ def test_what_the_outbox_has_is_sent_in_order_and_then_records_go_straight_again
     world.ask(tx("behind", user_id="u"))
     drain(world)
     world.ask(tx("straight", user_id="u"))
-    assert [DECODE(record.value).transaction_id for record in world.broker.sent] == [*(f"kept-{n}" for n in range(5)), "behind", "straight"]
+    assert [DECODE(record.value).transaction_id for record in world.broker.sent] == [
+        *(f"kept-{n}" for n in range(5)),
+        "behind",
+        "straight",
+    ]
     assert (len(world.outbox), world.link.away) == (0, None)
 
 
@@ -147,7 +151,12 @@ def test_a_verdict_that_the_log_may_not_have_is_not_forgotten_however_many_follo
     world.broker.away = True
     world.ask(tx("kept"))
     for n in range(1_500):
-        world.book.learn(GivenVerdict(transaction_id=str(n), occurred_at=NOW, amount=1, decision="approve", variant="none", scored_at=NOW), final=True)
+        world.book.learn(
+            GivenVerdict(
+                transaction_id=str(n), occurred_at=NOW, amount=1, decision="approve", variant="none", scored_at=NOW
+            ),
+            final=True,
+        )
     world.stop()
     assert world.book.get("kept") is not None
     assert world.book.get("0") is None

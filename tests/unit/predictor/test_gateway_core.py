@@ -27,7 +27,9 @@ def world() -> Iterator[World]:
 
 
 def test_the_log_has_the_transaction_with_the_verdict_that_was_answered(world: World) -> None:
-    [answer] = world.ask(tx(user_id="u", terminal_id="t", currency="USD", attributes={"v1": 2.0}, occurred_at=NOW - timedelta(hours=1)))
+    [answer] = world.ask(
+        tx(user_id="u", terminal_id="t", currency="USD", attributes={"v1": 2.0}, occurred_at=NOW - timedelta(hours=1))
+    )
 
     assert (answer.is_fraud, answer.decision, answer.fraud_probability) == (True, "decline", 0.912)
     assert (answer.model_version, answer.variant, answer.threshold, answer.repeated) == ("1", "champion", 0.8, False)
@@ -36,12 +38,21 @@ def test_the_log_has_the_transaction_with_the_verdict_that_was_answered(world: W
     assert (record.topic, record.key, record.partition) == ("transactions", b"u", None)
     event = DECODE(record.value)
     assert msgspec.structs.replace(event, verdict=None) == TransactionReceived(
-        transaction_id="tx-1", occurred_at=NOW - timedelta(hours=1), amount=912.0, user_id="u", terminal_id="t", currency="USD",
+        transaction_id="tx-1",
+        occurred_at=NOW - timedelta(hours=1),
+        amount=912.0,
+        user_id="u",
+        terminal_id="t",
+        currency="USD",
         attributes={"v1": 2.0},
     )
     assert event.verdict is not None
     assert (event.verdict.origin, event.verdict.decision, event.verdict.score) == ("gateway", "decline", 0.912)
-    assert (event.verdict.feature_set, event.verdict.scored_at, event.verdict.reasons) == (LAYOUT.id, NOW, answer.reasons)
+    assert (event.verdict.feature_set, event.verdict.scored_at, event.verdict.reasons) == (
+        LAYOUT.id,
+        NOW,
+        answer.reasons,
+    )
     assert unpack_rows([event.verdict.features or b""], len(LAYOUT.names))[0, 0] == 912.0
     assert header(record.headers, "traceparent") == TRACE
     assert header(record.headers, "x-request-id") == "req-1"
@@ -51,7 +62,10 @@ def test_the_log_has_the_transaction_with_the_verdict_that_was_answered(world: W
 def test_a_missing_id_is_made_up_and_keys_the_record_where_no_user_is_known(world: World) -> None:
     first, second = world.ask(tx(None, 10), tx(None, 10))
     assert first.transaction_id != second.transaction_id
-    assert [record.key for record in world.broker.sent] == [first.transaction_id.encode(), second.transaction_id.encode()]
+    assert [record.key for record in world.broker.sent] == [
+        first.transaction_id.encode(),
+        second.transaction_id.encode(),
+    ]
     assert first.occurred_at == NOW
 
 
@@ -79,7 +93,10 @@ def test_concurrent_twins_get_one_verdict_and_one_record(world: World) -> None:
     answers = [future.result(10) for future in futures]
     assert sorted(pair[0].repeated for pair in answers) == [False] + [True] * 7
     assert len({pair[0].scored_at for pair in answers}) == 1
-    assert sorted(DECODE(record.value).transaction_id for record in world.broker.sent) == [*(f"own-{n}" for n in range(8)), "twin"]
+    assert sorted(DECODE(record.value).transaction_id for record in world.broker.sent) == [
+        *(f"own-{n}" for n in range(8)),
+        "twin",
+    ]
 
 
 def test_one_batch_may_name_a_transaction_twice(world: World) -> None:
@@ -89,11 +106,19 @@ def test_one_batch_may_name_a_transaction_twice(world: World) -> None:
 
 @pytest.mark.parametrize(
     ("other", "field"),
-    [(tx(amount=913.0), "amount"), (tx(user_id="x"), "user_id"), (tx(terminal_id="x"), "terminal_id"), (tx(currency="USD"), "currency"),
-     (tx(occurred_at=NOW - timedelta(days=1)), "occurred_at"), (tx(attributes={"v1": 1.0}), "attributes")],
+    [
+        (tx(amount=913.0), "amount"),
+        (tx(user_id="x"), "user_id"),
+        (tx(terminal_id="x"), "terminal_id"),
+        (tx(currency="USD"), "currency"),
+        (tx(occurred_at=NOW - timedelta(days=1)), "occurred_at"),
+        (tx(attributes={"v1": 1.0}), "attributes"),
+    ],
 )
 @pytest.mark.parametrize("together", [False, True])
-def test_the_same_id_with_other_values_is_a_conflict_and_nothing_is_written(world: World, other: PredictRequest, field: str, together: bool) -> None:
+def test_the_same_id_with_other_values_is_a_conflict_and_nothing_is_written(
+    world: World, other: PredictRequest, field: str, together: bool
+) -> None:
     if not together:
         world.ask(tx())
     before = len(world.broker.sent)
@@ -121,11 +146,25 @@ def test_a_record_that_the_stream_would_not_read_is_not_written(world: World) ->
 
 
 def test_the_verdict_of_the_stream_is_the_first_verdict_where_it_came_first(world: World) -> None:
-    streamed = GivenVerdict(transaction_id="tx-1", occurred_at=NOW, amount=912.0, decision="approve", variant="challenger", scored_at=NOW,
-                            score=0.2, threshold=0.7, model_version="9")
+    streamed = GivenVerdict(
+        transaction_id="tx-1",
+        occurred_at=NOW,
+        amount=912.0,
+        decision="approve",
+        variant="challenger",
+        scored_at=NOW,
+        score=0.2,
+        threshold=0.7,
+        model_version="9",
+    )
     world.book.learn(streamed, final=True)
     [answer] = world.ask(tx(attributes={"v1": 4.0}))
-    assert (answer.decision, answer.model_version, answer.variant, answer.repeated) == ("approve", "9", "challenger", True)
+    assert (answer.decision, answer.model_version, answer.variant, answer.repeated) == (
+        "approve",
+        "9",
+        "challenger",
+        True,
+    )
     assert world.broker.sent == []
     with pytest.raises(RefusedRequest):
         world.ask(tx(amount=1.0))
@@ -141,7 +180,15 @@ def test_a_transaction_that_came_by_another_way_and_has_no_verdict_yet_is_left_t
 
 def test_what_predictions_say_stands_over_what_a_gateway_said(world: World) -> None:
     world.ask(tx(attributes={"v1": 4.0}))
-    final = GivenVerdict(transaction_id="tx-1", occurred_at=NOW, amount=912.0, decision="review", variant="champion", scored_at=NOW, score=0.6)
+    final = GivenVerdict(
+        transaction_id="tx-1",
+        occurred_at=NOW,
+        amount=912.0,
+        decision="review",
+        variant="champion",
+        scored_at=NOW,
+        score=0.6,
+    )
     world.book.learn(final, final=True)
     world.book.learn(msgspec.structs.replace(final, decision="approve"), final=False)
     [answer] = world.ask(tx(attributes={"v1": 4.0}))
@@ -153,14 +200,21 @@ def test_what_predictions_say_stands_over_what_a_gateway_said(world: World) -> N
 def test_the_book_forgets_the_oldest_first() -> None:
     book = VerdictBook(2)
     for n in range(3):
-        book.learn(GivenVerdict(transaction_id=str(n), occurred_at=NOW, amount=1, decision="approve", variant="none", scored_at=NOW), final=True)
+        book.learn(
+            GivenVerdict(
+                transaction_id=str(n), occurred_at=NOW, amount=1, decision="approve", variant="none", scored_at=NOW
+            ),
+            final=True,
+        )
     assert [book.get(str(n)) is not None for n in range(3)] == [False, True, True]
     assert len(book) == 2
 
 
 def test_a_call_that_makes_the_deciding_fail_fails_alone() -> None:
     world = World()
-    good, bad = (Call([request], TRACE, "r", Deadline(world.clock, None, 10.0)) for request in (tx("good", 1.0), tx("bad", 13.0)))
+    good, bad = (
+        Call([request], TRACE, "r", Deadline(world.clock, None, 10.0)) for request in (tx("good", 1.0), tx("bad", 13.0))
+    )
     world.gateway.serve([good, bad])
     with pytest.raises(ZeroDivisionError):
         bad.future.result(0)

@@ -1,4 +1,5 @@
-"""The gateway's replica has the windows that the stream has after the same records, and learns verdicts from the log."""
+"""The gateway's replica has the windows that the stream has after the same records, and learns verdicts from the
+log."""
 
 from __future__ import annotations
 
@@ -38,9 +39,18 @@ NOWHERE = Path("/nonexistent/snapshots")
 USERS_AT = slice(LAYOUT.names.index(USER_FEATURES[0]), LAYOUT.names.index(USER_FEATURES[-1]) + 1)
 
 
-def unplaced(broker: FakeBroker, book: VerdictBook | None = None, state_dir: Path = NOWHERE, layout: FeatureLayout = LAYOUT) -> StateReplica:
+def unplaced(
+    broker: FakeBroker, book: VerdictBook | None = None, state_dir: Path = NOWHERE, layout: FeatureLayout = LAYOUT
+) -> StateReplica:
     clock = FixedClock(NOW)
-    home = PartitionHome(state_dir, lambda: broker.identify(TRANSACTIONS.name), lambda: FakeConsumer(broker), clock, dedupe_ids=1_000, layout=layout)
+    home = PartitionHome(
+        state_dir,
+        lambda: broker.identify(TRANSACTIONS.name),
+        lambda: FakeConsumer(broker),
+        clock,
+        dedupe_ids=1_000,
+        layout=layout,
+    )
     return StateReplica(layout, VerdictBook(10_000) if book is None else book, clock, home)
 
 
@@ -57,8 +67,11 @@ def transactions(count: int, seed: int = 5) -> list[TransactionReceived]:
     minutes = np.sort(random.integers(0, 60 * 24 * 40, count)) - np.where(random.random(count) < 0.05, 3_000, 0)
     return [
         TransactionReceived(
-            transaction_id=f"tx-{n}", occurred_at=NOW - timedelta(days=40) + timedelta(minutes=int(minutes[n])),
-            amount=round(float(random.gamma(2, 40)), 2), user_id=None if n % 11 == 0 else f"u-{random.integers(12)}", terminal_id=f"t-{random.integers(5)}",
+            transaction_id=f"tx-{n}",
+            occurred_at=NOW - timedelta(days=40) + timedelta(minutes=int(minutes[n])),
+            amount=round(float(random.gamma(2, 40)), 2),
+            user_id=None if n % 11 == 0 else f"u-{random.integers(12)}",
+            terminal_id=f"t-{random.integers(5)}",
             attributes={"v1": float(n)},
         )
         for n in range(count)
@@ -90,15 +103,21 @@ def test_the_next_transaction_gets_the_windows_that_the_stream_gives_it() -> Non
 
 
 def test_extra_features_are_those_that_the_stream_gives() -> None:
-    layout = FeatureLayout(("v1",), (
-        Feature("user_terminals_3d", "user", "distinct", 3 * DAY_MS, "terminal_id"), Feature("user_v1_mean_5d", "user", "mean", 5 * DAY_MS, "v1"),
-    ))
+    layout = FeatureLayout(
+        ("v1",),
+        (
+            Feature("user_terminals_3d", "user", "distinct", 3 * DAY_MS, "terminal_id"),
+            Feature("user_v1_mean_5d", "user", "mean", 5 * DAY_MS, "v1"),
+        ),
+    )
     events = transactions(150)
     ours, stream = replica(layout=layout), [PartitionState(1_000, layout) for _ in range(PARTITIONS)]
     for event, record in zip(events, records(events), strict=True):
         read = ours.features([event])
         _, expected = stream[record.partition].apply(Columns.of([event], layout))
-        np.testing.assert_array_equal(read[:, [layout.names.index(feature.name) for feature in layout.extra]], expected[:, -2:])
+        np.testing.assert_array_equal(
+            read[:, [layout.names.index(feature.name) for feature in layout.extra]], expected[:, -2:]
+        )
         ours.apply_transactions([record])
 
 
@@ -125,8 +144,15 @@ def test_copies_and_refused_records_leave_no_trace() -> None:
     once, disturbed = replica(), replica()
     once.apply_transactions(records(events[:59]))
     log = records(events[:59])
-    bad = [log[0]._replace(value=b"{"), log[0]._replace(value=None), log[0]._replace(value=encode(
-        msgspec.structs.replace(events[0], transaction_id="future", occurred_at=NOW + timedelta(days=9))))]
+    bad = [
+        log[0]._replace(value=b"{"),
+        log[0]._replace(value=None),
+        log[0]._replace(
+            value=encode(
+                msgspec.structs.replace(events[0], transaction_id="future", occurred_at=NOW + timedelta(days=9))
+            )
+        ),
+    ]
     disturbed.apply_transactions([*log, *bad, *log])
     np.testing.assert_array_equal(disturbed.features(events[59:]), once.features(events[59:]))
 
@@ -144,11 +170,16 @@ def test_terminal_windows_come_from_activity_and_labels() -> None:
     occurred = [NOW - timedelta(days=days) for days in (10, 9, 7.5)]
     ids = hash_ids(["a", "b", "c"])
     block = Block(0, 1, 1, hash_ids(["t"] * 3), epoch_ms(occurred), ids)
-    label = LabelReported(transaction_id="b", is_fraud=True, occurred_at=occurred[1], reported_at=NOW - timedelta(days=2))
-    ours.apply_terminals([
-        Record(TERMINAL_ACTIVITY.name, 0, 0, b"0", pack_block(block)), Record(TERMINAL_ACTIVITY.name, 0, 1, b"0", b"nonsense"),
-        Record(LABELS.name, 0, 0, b"b", encode(label)),
-    ])
+    label = LabelReported(
+        transaction_id="b", is_fraud=True, occurred_at=occurred[1], reported_at=NOW - timedelta(days=2)
+    )
+    ours.apply_terminals(
+        [
+            Record(TERMINAL_ACTIVITY.name, 0, 0, b"0", pack_block(block)),
+            Record(TERMINAL_ACTIVITY.name, 0, 1, b"0", b"nonsense"),
+            Record(LABELS.name, 0, 0, b"b", encode(label)),
+        ]
+    )
     row = ours.features([TransactionReceived(transaction_id="d", occurred_at=NOW, amount=1.0, terminal_id="t")])[0]
     named = dict(zip(LAYOUT.names, row.tolist(), strict=True))
     assert (named["terminal_count_1d"], named["terminal_count_7d"], named["terminal_risk_7d"]) == (1.0, 3.0, 1 / 3)
@@ -159,22 +190,57 @@ def test_a_gateways_verdict_in_the_log_is_remembered() -> None:
     """So a second gateway, and this one after a restart, answers as the first did."""
     book = VerdictBook(100)
     ours = replica(book)
-    verdict = Verdict(origin="gateway", decision="decline", variant="champion", score=0.9, threshold=0.8, model_version="4", feature_set=LAYOUT.id,
-                      features=pack_rows(np.zeros((1, len(LAYOUT.names))))[0], scored_at=NOW)
-    event = TransactionReceived(transaction_id="g", occurred_at=NOW, amount=3.0, attributes={"v1": 1.0}, verdict=verdict)
-    history = TransactionReceived(transaction_id="h", occurred_at=NOW, amount=3.0, verdict=Verdict(origin="history", decision="approve", variant="none"))
+    verdict = Verdict(
+        origin="gateway",
+        decision="decline",
+        variant="champion",
+        score=0.9,
+        threshold=0.8,
+        model_version="4",
+        feature_set=LAYOUT.id,
+        features=pack_rows(np.zeros((1, len(LAYOUT.names))))[0],
+        scored_at=NOW,
+    )
+    event = TransactionReceived(
+        transaction_id="g", occurred_at=NOW, amount=3.0, attributes={"v1": 1.0}, verdict=verdict
+    )
+    history = TransactionReceived(
+        transaction_id="h",
+        occurred_at=NOW,
+        amount=3.0,
+        verdict=Verdict(origin="history", decision="approve", variant="none"),
+    )
     ours.apply_transactions(records([event, history]))
     entry = book.get("g")
     assert entry is not None
-    assert (entry.verdict.decision, entry.verdict.is_fraud, entry.verdict.model_version, entry.verdict.attributes) == ("decline", True, "4", {"v1": 1.0})
+    assert (entry.verdict.decision, entry.verdict.is_fraud, entry.verdict.model_version, entry.verdict.attributes) == (
+        "decline",
+        True,
+        "4",
+        {"v1": 1.0},
+    )
     assert book.get("h") is None
 
 
 def test_predictions_are_remembered_and_nonsense_is_passed_over() -> None:
     book = VerdictBook(100)
-    scored = TransactionScored(transaction_id="p", occurred_at=NOW, amount=2.0, decision="review", variant="challenger", origin="stream",
-                               feature_set=LAYOUT.id, features=b"", scored_at=NOW, score=0.5, threshold=0.8, model_version="5")
-    VerdictFollower(book, LAYOUT).apply([Record(PREDICTIONS.name, 0, n, b"p", value) for n, value in enumerate([b"{", None, encode(scored), b"[]"])])
+    scored = TransactionScored(
+        transaction_id="p",
+        occurred_at=NOW,
+        amount=2.0,
+        decision="review",
+        variant="challenger",
+        origin="stream",
+        feature_set=LAYOUT.id,
+        features=b"",
+        scored_at=NOW,
+        score=0.5,
+        threshold=0.8,
+        model_version="5",
+    )
+    VerdictFollower(book, LAYOUT).apply(
+        [Record(PREDICTIONS.name, 0, n, b"p", value) for n, value in enumerate([b"{", None, encode(scored), b"[]"])]
+    )
     entry = book.get("p")
     assert entry is not None
     assert (entry.verdict.decision, entry.verdict.variant, entry.outgoing) == ("review", "challenger", None)
@@ -182,17 +248,40 @@ def test_predictions_are_remembered_and_nonsense_is_passed_over() -> None:
 
 def test_another_payload_is_told_from_the_first_where_only_predictions_are_known() -> None:
     """As after a restart, with the stream's snapshot behind the transaction."""
-    book, first = VerdictBook(100), TransactionReceived(transaction_id="p", occurred_at=NOW, amount=2.0, attributes={"v1": 1.5})
+    book, first = (
+        VerdictBook(100),
+        TransactionReceived(transaction_id="p", occurred_at=NOW, amount=2.0, attributes={"v1": 1.5}),
+    )
     served = replica().features([first])
-    scored = TransactionScored(transaction_id="p", occurred_at=NOW, amount=2.0, decision="review", variant="champion", origin="stream",
-                               feature_set=LAYOUT.id, features=pack_rows(served)[0], scored_at=NOW, score=0.5, threshold=0.8, model_version="5")
+    scored = TransactionScored(
+        transaction_id="p",
+        occurred_at=NOW,
+        amount=2.0,
+        decision="review",
+        variant="champion",
+        origin="stream",
+        feature_set=LAYOUT.id,
+        features=pack_rows(served)[0],
+        scored_at=NOW,
+        score=0.5,
+        threshold=0.8,
+        model_version="5",
+    )
     VerdictFollower(book, LAYOUT).apply([Record(PREDICTIONS.name, 0, 0, b"p", encode(scored))])
     entry = book.get("p")
     assert entry is not None
     check_same(entry.verdict, PredictRequest(transaction_id="p", amount=2.0, attributes={"v1": 1.5}), LAYOUT)
-    check_same(entry.verdict, PredictRequest(transaction_id="p", amount=2.0, attributes={"v1": 1.5}, occurred_at=NOW), LAYOUT)
+    check_same(
+        entry.verdict, PredictRequest(transaction_id="p", amount=2.0, attributes={"v1": 1.5}, occurred_at=NOW), LAYOUT
+    )
     hour_later = NOW + timedelta(hours=1)
-    for other in ({"amount": 3.0}, {"attributes": {"v1": 1.6}}, {"attributes": {}}, {"occurred_at": hour_later}, {"currency": "USD"}):
+    for other in (
+        {"amount": 3.0},
+        {"attributes": {"v1": 1.6}},
+        {"attributes": {}},
+        {"occurred_at": hour_later},
+        {"currency": "USD"},
+    ):
         request = PredictRequest(**({"transaction_id": "p", "amount": 2.0, "attributes": {"v1": 1.5}} | other))
         with pytest.raises(RefusedRequest) as refused:
             check_same(entry.verdict, request, LAYOUT)
@@ -203,7 +292,12 @@ def test_followers_and_the_deciding_thread_share_the_state() -> None:
     """While records are applied, every row read must be one of a state between whole batches."""
     base = NOW - timedelta(hours=1)
     batches = [
-        [TransactionReceived(transaction_id=f"{n}-{k}", occurred_at=base + timedelta(seconds=10 * n + k), amount=1.0, user_id="u") for k in range(10)]
+        [
+            TransactionReceived(
+                transaction_id=f"{n}-{k}", occurred_at=base + timedelta(seconds=10 * n + k), amount=1.0, user_id="u"
+            )
+            for k in range(10)
+        ]
         for n in range(100)
     ]
     ours = replica()
@@ -241,7 +335,9 @@ def test_the_newest_verdicts_are_read_and_the_rest_is_not() -> None:
 
 
 @pytest.mark.parametrize("newest_is_damaged", [False, True])
-def test_a_start_from_the_streams_snapshots_ends_where_a_start_from_the_beginning_does(tmp_path: Path, newest_is_damaged: bool) -> None:
+def test_a_start_from_the_streams_snapshots_ends_where_a_start_from_the_beginning_does(
+    tmp_path: Path, newest_is_damaged: bool
+) -> None:
     broker = FakeBroker(PARTITIONS)
     log = records(transactions(200))
     for record in log:
@@ -264,7 +360,14 @@ def test_a_start_from_the_streams_snapshots_ends_where_a_start_from_the_beginnin
         reader = PlacedReader(FakeConsumer(broker), TRANSACTIONS.name, ours.place, FixedClock(NOW))
         read[state_dir] = reader.poll(0.0)
         ours.apply_transactions(read[state_dir])
-        rows.append(ours.features([TransactionReceived(transaction_id=f"q-{n}", occurred_at=NOW, amount=1.0, user_id=f"u-{n}") for n in range(12)]))
+        rows.append(
+            ours.features(
+                [
+                    TransactionReceived(transaction_id=f"q-{n}", occurred_at=NOW, amount=1.0, user_id=f"u-{n}")
+                    for n in range(12)
+                ]
+            )
+        )
 
     assert (rows[0][:, LAYOUT.names.index("user_count_30d")] > 1).all()
     assert len(read[NOWHERE]) == 200
@@ -273,7 +376,9 @@ def test_a_start_from_the_streams_snapshots_ends_where_a_start_from_the_beginnin
 
 
 @pytest.mark.parametrize("snapshots_of_the_grown_topic", [False, True])
-def test_a_user_who_moved_when_the_topic_grew_has_all_of_its_windows(tmp_path: Path, snapshots_of_the_grown_topic: bool) -> None:
+def test_a_user_who_moved_when_the_topic_grew_has_all_of_its_windows(
+    tmp_path: Path, snapshots_of_the_grown_topic: bool
+) -> None:
     broker = FakeBroker(1)
     events = transactions(200)
     for event in events[:150]:
@@ -297,7 +402,9 @@ def test_a_user_who_moved_when_the_topic_grew_has_all_of_its_windows(tmp_path: P
 
     whole = replica()
     whole.apply_transactions(records(events))
-    probes = [TransactionReceived(transaction_id=f"q-{n}", occurred_at=NOW, amount=1.0, user_id=f"u-{n}") for n in range(12)]
+    probes = [
+        TransactionReceived(transaction_id=f"q-{n}", occurred_at=NOW, amount=1.0, user_id=f"u-{n}") for n in range(12)
+    ]
     np.testing.assert_array_equal(ours.features(probes)[:, USERS_AT], whole.features(probes)[:, USERS_AT])
     assert ours.seen(events) == [True] * 200
 

@@ -28,7 +28,9 @@ def opened(tmp_path: Path) -> Open:
     """Opens the test's outbox, anew each time."""
 
     def open_(*, clock: FixedClock | None = None, most_records: int = 100, most_bytes: int = 1_000_000) -> Outbox:
-        return Outbox(tmp_path / "outbox" / "o.sqlite", clock or FixedClock(NOW), most_records=most_records, most_bytes=most_bytes)
+        return Outbox(
+            tmp_path / "outbox" / "o.sqlite", clock or FixedClock(NOW), most_records=most_records, most_bytes=most_bytes
+        )
 
     return open_
 
@@ -92,7 +94,11 @@ def test_a_record_set_aside_is_out_of_the_way_and_not_lost(opened: Open, tmp_pat
     assert [kept.transaction_id for kept in outbox.oldest(10)] == ["tx-1"]
     assert len(outbox) == 1
     outbox.close()
-    rows = sqlite3.connect(tmp_path / "outbox" / "o.sqlite").execute("SELECT transaction_id, reason FROM refused").fetchall()
+    rows = (
+        sqlite3.connect(tmp_path / "outbox" / "o.sqlite")
+        .execute("SELECT transaction_id, reason FROM refused")
+        .fetchall()
+    )
     assert rows == [("tx-0", "too large")]
 
 
@@ -117,24 +123,29 @@ def test_a_second_process_does_not_get_it(opened: Open, tmp_path: Path) -> None:
     outbox = opened()
     outbox.append([record(0)])
     second = (
-        "import sys; from pathlib import Path; from centinela.clock import SystemClock; from centinela_predictor.outbox import Outbox\n"
-        "Outbox(Path(sys.argv[1]), SystemClock(), most_records=1, most_bytes=1000000)"
+        "import sys; from pathlib import Path; from centinela.clock import SystemClock; from centinela_predictor.outbox"
+        " import Outbox\nOutbox(Path(sys.argv[1]), SystemClock(), most_records=1, most_bytes=1000000)"
     )
-    done = subprocess.run([sys.executable, "-c", second, str(tmp_path / "outbox" / "o.sqlite")], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", second, str(tmp_path / "outbox" / "o.sqlite")],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert "OutboxUnusable" in done.stderr
     assert "locked" in done.stderr
 
 
 def test_what_append_returned_from_is_there_after_a_kill(opened: Open, tmp_path: Path) -> None:
     program = (
-        "import sys; from pathlib import Path; from centinela.clock import SystemClock; from centinela.kafka.port import Outgoing\n"
-        "from centinela_predictor.outbox import Outbox\n"
-        "outbox = Outbox(Path(sys.argv[1]), SystemClock(), most_records=10**6, most_bytes=10**9)\n"
-        "for n in range(10**6):\n"
-        "    outbox.append([(f'tx-{n}', Outgoing('transactions', b'v'))])\n"
-        "    print(n, flush=True)\n"
+        "import sys; from pathlib import Path; from centinela.clock import SystemClock; from centinela.kafka.port"
+        " import Outgoing\nfrom centinela_predictor.outbox import Outbox\noutbox = Outbox(Path(sys.argv[1]),"
+        " SystemClock(), most_records=10**6, most_bytes=10**9)\nfor n in range(10**6):\n    outbox.append([(f'tx-{n}',"
+        " Outgoing('transactions', b'v'))])\n    print(n, flush=True)\n"
     )
-    with subprocess.Popen([sys.executable, "-c", program, str(tmp_path / "outbox" / "o.sqlite")], stdout=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(
+        [sys.executable, "-c", program, str(tmp_path / "outbox" / "o.sqlite")], stdout=subprocess.PIPE, text=True
+    ) as process:
         assert process.stdout is not None
         for _ in range(30):
             process.stdout.readline()
@@ -156,8 +167,14 @@ def test_a_disk_that_refuses_is_no_crash_and_nothing_half_written(opened: Open) 
 
 def test_the_book_knows_after_a_start_what_the_outbox_has(opened: Open) -> None:
     transaction = TransactionReceived(
-        transaction_id="tx", occurred_at=NOW, amount=5.0, user_id="u", attributes={"v1": 1.0},
-        verdict=Verdict(origin="gateway", decision="review", variant="champion", score=0.6, model_version="3", scored_at=NOW),
+        transaction_id="tx",
+        occurred_at=NOW,
+        amount=5.0,
+        user_id="u",
+        attributes={"v1": 1.0},
+        verdict=Verdict(
+            origin="gateway", decision="review", variant="champion", score=0.6, model_version="3", scored_at=NOW
+        ),
     )
     outbox = opened()
     outbox.append([("tx", Outgoing("transactions", encode(transaction), b"u"))])
@@ -165,4 +182,9 @@ def test_the_book_knows_after_a_start_what_the_outbox_has(opened: Open) -> None:
     assert remember(outbox, book) == 1
     entry = book.get("tx")
     assert entry is not None
-    assert (entry.pending, entry.outgoing, entry.verdict.decision, entry.verdict.attributes) == (True, None, "review", {"v1": 1.0})
+    assert (entry.pending, entry.outgoing, entry.verdict.decision, entry.verdict.attributes) == (
+        True,
+        None,
+        "review",
+        {"v1": 1.0},
+    )

@@ -78,8 +78,17 @@ class Events:
     def at_end(self) -> bool:
         return self.caught_up
 
-    def promote(self, version: str | None, sequence: int, alias: Alias = "champion", model: str = "FraudDetector") -> None:
-        event = ModelPromoted(model_name=model, alias=alias, model_version=version, previous_version=None, sequence=sequence, observed_at=NOW)
+    def promote(
+        self, version: str | None, sequence: int, alias: Alias = "champion", model: str = "FraudDetector"
+    ) -> None:
+        event = ModelPromoted(
+            model_name=model,
+            alias=alias,
+            model_version=version,
+            previous_version=None,
+            sequence=sequence,
+            observed_at=NOW,
+        )
         self.raw(encode(event))
 
     def raw(self, value: bytes | None) -> None:
@@ -96,8 +105,17 @@ class World:
         """A new process on the same disk and topic."""
         self.events, self.slot, self.health = Events(), ModelSlot(), Health("model")
         self.follower = ModelFollower(
-            events=self.events, store=BundleStore(self.folder, verify, self.clock), registry=self.registry, load=load, slot=self.slot,
-            producer=FakeProducer(self.broker), health=self.health, clock=self.clock, model_name="FraudDetector", replica="stream-0", retry_s=1.0,
+            events=self.events,
+            store=BundleStore(self.folder, verify, self.clock),
+            registry=self.registry,
+            load=load,
+            slot=self.slot,
+            producer=FakeProducer(self.broker),
+            health=self.health,
+            clock=self.clock,
+            model_name="FraudDetector",
+            replica="stream-0",
+            retry_s=1.0,
         )
         self.follower.start_from_disk()
 
@@ -129,7 +147,13 @@ def test_a_promotion_is_fetched_loaded_linked_and_told(world: World) -> None:
     assert sorted(path.name for path in world.folder.iterdir()) == ["1", "current"]
     [told] = world.told()
     assert isinstance(told, ModelLoaded)
-    assert (told.model_version, told.alias, told.replica, told.sequence, told.loaded_at) == ("1", "champion", "stream-0", 1, NOW)
+    assert (told.model_version, told.alias, told.replica, told.sequence, told.loaded_at) == (
+        "1",
+        "champion",
+        "stream-0",
+        1,
+        NOW,
+    )
     [record] = world.broker.records("model-events")
     assert record.key == b"FraudDetector:loaded:champion:stream-0"
 

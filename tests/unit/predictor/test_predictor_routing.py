@@ -12,7 +12,10 @@ from centinela_predictor.routing import Router
 
 KEYS = [f"u-{n}" for n in range(20_000)]
 GOLDEN = {
-    "u-1": 0.8654149487545295, "u-42": 0.7306698748930854, "alice": 0.2697085438646857, "tx-0001": 0.06086323868212336,
+    "u-1": 0.8654149487545295,
+    "u-42": 0.7306698748930854,
+    "alice": 0.2697085438646857,
+    "tx-0001": 0.06086323868212336,
     "ünï": 0.020083740773647135,
 }
 
@@ -24,7 +27,13 @@ def test_positions_are_the_ones_of_every_earlier_release() -> None:
 
 def test_another_process_with_another_hash_seed_routes_alike() -> None:
     code = "from centinela_predictor.routing import Router; print(Router('champion-challenger', 0.1).position('u-42'))"
-    done = subprocess.run([sys.executable, "-c", code], env=os.environ | {"PYTHONHASHSEED": "7"}, capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env=os.environ | {"PYTHONHASHSEED": "7"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     assert float(done.stdout) == GOLDEN["u-42"]
 
 

@@ -91,7 +91,8 @@ def test_the_challenger_scores_its_share_and_the_verdict_says_so(slot: ModelSlot
     assert [threshold == 0.9 for threshold in batch.thresholds] == away
     assert challenger.rows == sum(away)
     assert [(share.variant, share.model.version, len(share.rows)) for share in batch.shares] == [
-        ("champion", "1", 400 - sum(away)), ("challenger", "2", sum(away)),
+        ("champion", "1", 400 - sum(away)),
+        ("challenger", "2", sum(away)),
     ]
 
 
@@ -120,7 +121,10 @@ def test_readers_see_whole_pairs_while_writers_swap(slot: ModelSlot) -> None:
                 mixed.append(versions)
 
     readers = [threading.Thread(target=read) for _ in range(2)]
-    writers = [threading.Thread(target=lambda a=alias: [slot.swap(a, served(str(n))) for n in range(300)]) for alias in ("champion", "challenger")]
+    writers = [
+        threading.Thread(target=lambda a=alias: [slot.swap(a, served(str(n))) for n in range(300)])
+        for alias in ("champion", "challenger")
+    ]
     for thread in readers + writers:
         thread.start()
     for thread in writers:
@@ -141,11 +145,15 @@ def test_readers_see_whole_pairs_while_writers_swap(slot: ModelSlot) -> None:
         ({"a": 9.5}, ("a=9.50 above 75% of reference",)),
         ({"a": 0.5}, ("a=0.50 below 75% of reference",)),
         ({"a": 12.0, "b": 40.0}, ("b=40.00 above 75% of reference", "a=12.00 above 75% of reference")),
-        ({"a": 99.0, "b": 99.0, "c": 99.0, "d": 99.0}, ("a=99.00 above 75% of reference", "b=99.00 above 75% of reference",
-                                                          "c=99.00 above 75% of reference")),
+        (
+            {"a": 99.0, "b": 99.0, "c": 99.0, "d": 99.0},
+            ("a=99.00 above 75% of reference", "b=99.00 above 75% of reference", "c=99.00 above 75% of reference"),
+        ),
     ],
 )
-def test_reasons_name_what_lies_outside_the_reference_most_extreme_first(values: dict[str, float], expected: tuple[str, ...]) -> None:
+def test_reasons_name_what_lies_outside_the_reference_most_extreme_first(
+    values: dict[str, float], expected: tuple[str, ...]
+) -> None:
     counts = [25, 25, 25, 25, 7]
     explainer = Explainer([*"abcd", "constant"], [[1.0, 5.0, 9.0]] * 4 + [[]], [counts] * 4 + [[100, 7]])
     assert explainer.explain(np.array(list(values.values())), list(values)) == expected

@@ -1,4 +1,5 @@
-"""The features that the stream serves are those of the whole table, whatever the batches, partitions, crashes and aborts."""
+"""The features that the stream serves are those of the whole table, whatever the batches, partitions, crashes and
+aborts."""
 
 from __future__ import annotations
 
@@ -21,26 +22,45 @@ HISTORY = Verdict(origin="history", decision="approve", variant="none")
 
 
 def traffic(history: bool = False) -> tuple[list[TransactionReceived], list[LabelReported]]:
-    """Sixty days in order of time, with frauds reported within a week, some withdrawn later; some without user or terminal."""
+    """Sixty days in order of time, with frauds reported within a week, some withdrawn later; some without user or
+    terminal."""
     random = np.random.default_rng(5)
     minutes = np.sort(random.integers(0, 60 * 24 * 60, N)).tolist()
     transactions, labels = [], []
     for number, minute in enumerate(minutes):
         user, terminal = random.integers(0, 30), random.integers(0, 12)
         one = TransactionReceived(
-            transaction_id=f"t{number:05d}", occurred_at=START + timedelta(minutes=minute), amount=int(random.integers(1, 90_000)) / 100,
-            user_id=None if user == 0 else f"u{user}", terminal_id=None if terminal == 0 else f"m{terminal}",
-            attributes={"v2": float(random.normal())}, verdict=HISTORY if history else None,
+            transaction_id=f"t{number:05d}",
+            occurred_at=START + timedelta(minutes=minute),
+            amount=int(random.integers(1, 90_000)) / 100,
+            user_id=None if user == 0 else f"u{user}",
+            terminal_id=None if terminal == 0 else f"m{terminal}",
+            attributes={"v2": float(random.normal())},
+            verdict=HISTORY if history else None,
         )
         transactions.append(one)
         if random.random() < 0.1:
             reported = one.occurred_at + timedelta(hours=int(random.integers(1, 150)))
-            labels.append(LabelReported(transaction_id=one.transaction_id, is_fraud=True, occurred_at=one.occurred_at, reported_at=reported,
-                                        user_id=one.user_id))
+            labels.append(
+                LabelReported(
+                    transaction_id=one.transaction_id,
+                    is_fraud=True,
+                    occurred_at=one.occurred_at,
+                    reported_at=reported,
+                    user_id=one.user_id,
+                )
+            )
             if random.random() < 0.3:
                 corrected = reported + timedelta(hours=int(random.integers(-20, 400)))
-                labels.append(LabelReported(transaction_id=one.transaction_id, is_fraud=False, occurred_at=one.occurred_at, reported_at=corrected,
-                                            user_id=one.user_id))
+                labels.append(
+                    LabelReported(
+                        transaction_id=one.transaction_id,
+                        is_fraud=False,
+                        occurred_at=one.occurred_at,
+                        reported_at=corrected,
+                        user_id=one.user_id,
+                    )
+                )
     return transactions, labels
 
 
@@ -50,7 +70,9 @@ def served_vectors(world: World) -> dict[str, bytes]:
 
 @pytest.mark.parametrize(("partitions", "batch"), [(1, 7), (4, 1), (4, 16), (3, 1_000)])
 @pytest.mark.parametrize("history", [False, True])
-def test_a_log_read_at_full_speed_gives_the_features_of_the_whole_table(tmp_path: Path, partitions: int, batch: int, history: bool) -> None:
+def test_a_log_read_at_full_speed_gives_the_features_of_the_whole_table(
+    tmp_path: Path, partitions: int, batch: int, history: bool
+) -> None:
     world = World(tmp_path, partitions, model=None if history else "1")
     transactions, labels = traffic(history)
     world.report(*labels)
@@ -80,7 +102,9 @@ def test_a_wall_clock_that_jumps_changes_no_feature_and_refuses_nothing(tmp_path
 
 
 @pytest.mark.parametrize("snapshot_interval_s", [0.0, 0.05, 1e9])
-def test_processes_killed_again_and_again_leave_one_verdict_each_and_the_same_features(tmp_path: Path, snapshot_interval_s: float) -> None:
+def test_processes_killed_again_and_again_leave_one_verdict_each_and_the_same_features(
+    tmp_path: Path, snapshot_interval_s: float
+) -> None:
     world = World(tmp_path, 3)
     transactions, labels = traffic()
     world.report(*labels)
@@ -97,8 +121,10 @@ def test_processes_killed_again_and_again_leave_one_verdict_each_and_the_same_fe
 
 
 EXTRA = (
-    Feature("user_terminals_3d", "user", "distinct", 3 * DAY_MS, "terminal_id"), Feature("user_std_20d", "user", "std", 20 * DAY_MS),
-    Feature("user_v2_max_9d", "user", "max", 9 * DAY_MS, "v2", HOUR_MS), Feature("user_ratio_7d", "user", "ratio_to_mean", 7 * DAY_MS),
+    Feature("user_terminals_3d", "user", "distinct", 3 * DAY_MS, "terminal_id"),
+    Feature("user_std_20d", "user", "std", 20 * DAY_MS),
+    Feature("user_v2_max_9d", "user", "max", 9 * DAY_MS, "v2", HOUR_MS),
+    Feature("user_ratio_7d", "user", "ratio_to_mean", 7 * DAY_MS),
     Feature("terminal_risk_20d", "terminal", "fraud_share", 20 * DAY_MS, delay_ms=10 * DAY_MS),
 )
 
@@ -134,7 +160,9 @@ def test_a_feature_on_a_column_that_was_not_stored_until_now_reads_the_log_once_
     world.stream(snapshot_interval_s=0.0).run_until_verdicts(N)
 
     expected = vectors_of_the_whole_table(transactions, labels) | {
-        i: vector for i, vector in vectors_of_the_whole_table(transactions, labels, world.layout).items() if world.verdicts()[i].feature_set == world.layout.id
+        i: vector
+        for i, vector in vectors_of_the_whole_table(transactions, labels, world.layout).items()
+        if world.verdicts()[i].feature_set == world.layout.id
     }
     assert served_vectors(world) == expected
     assert sum(verdict.feature_set == world.layout.id for verdict in world.verdicts().values()) >= 200

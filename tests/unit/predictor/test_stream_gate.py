@@ -45,7 +45,11 @@ def test_a_late_event_of_a_partition_behind_counts_in_the_windows_of_one_that_is
     for _ in range(50):
         process.step()
 
-    world.send(transaction(4, user="c", terminal="m", at=START + DAY), transaction(5, user="b", terminal="m", at=START + 3 * DAY), partition=1)
+    world.send(
+        transaction(4, user="c", terminal="m", at=START + DAY),
+        transaction(5, user="b", terminal="m", at=START + 3 * DAY),
+        partition=1,
+    )
     process.run_until_verdicts(5)
 
     third = unpack_rows([world.verdicts()["t00003"].features], len(LAYOUT.names))[0]
@@ -94,7 +98,12 @@ def test_a_partition_that_was_idle_and_has_records_again_is_waited_for_though_it
     world.send(transaction(2, user="a", terminal="m"), partition=0)
     process = world.stream(limits=StreamLimits(idle_after_s=1.0, gate_patience_s=1e6))
     process.run_until_verdicts(2)
-    process.run_until(lambda: {r.partition for r in world.broker.records("terminal-activity") if unpack_block(r.value).watermark == IDLE} == {0, 1})
+    process.run_until(
+        lambda: (
+            {r.partition for r in world.broker.records("terminal-activity") if unpack_block(r.value).watermark == IDLE}
+            == {0, 1}
+        )
+    )
     process.kill()
 
     world.send(transaction(3, user="b", terminal="m", at=START + DAY), partition=1)

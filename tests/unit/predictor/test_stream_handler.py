@@ -26,8 +26,15 @@ DAY = timedelta(days=1)
 
 def gateway_verdict(**changes: object) -> Verdict:
     fields: dict[str, object] = {
-        "origin": "gateway", "decision": "decline", "variant": "champion", "score": 0.75, "threshold": 0.7, "model_version": "9",
-        "feature_set": LAYOUT.id, "features": pack_rows(np.full((1, len(LAYOUT.names)), 4.25))[0], "reasons": ("amount is high",),
+        "origin": "gateway",
+        "decision": "decline",
+        "variant": "champion",
+        "score": 0.75,
+        "threshold": 0.7,
+        "model_version": "9",
+        "feature_set": LAYOUT.id,
+        "features": pack_rows(np.full((1, len(LAYOUT.names)), 4.25))[0],
+        "reasons": ("amount is high",),
         "scored_at": NOW - DAY,
     }
     return Verdict(**(fields | changes))  # type: ignore[arg-type]
@@ -44,8 +51,18 @@ def test_a_transaction_gets_its_verdict_under_its_own_key_and_trace(tmp_path: Pa
     [record] = world.broker.records("predictions")
     [verdict] = world.predictions()
     assert record.key == b"u1"
-    assert dict(record.headers) | {"traceparent": trace.encode(), "ce_type": b"TransactionScored", "ce_id": b"t00001"} == dict(record.headers)
-    assert (verdict.score, verdict.decision, verdict.is_fraud, verdict.model_version, verdict.variant) == (0.9, "decline", True, "1", "champion")
+    assert dict(record.headers) | {
+        "traceparent": trace.encode(),
+        "ce_type": b"TransactionScored",
+        "ce_id": b"t00001",
+    } == dict(record.headers)
+    assert (verdict.score, verdict.decision, verdict.is_fraud, verdict.model_version, verdict.variant) == (
+        0.9,
+        "decline",
+        True,
+        "1",
+        "champion",
+    )
     assert (verdict.origin, verdict.threshold, verdict.feature_set) == ("stream", 0.8, LAYOUT.id)
     features = dict(zip(LAYOUT.names, unpack_rows([verdict.features], len(LAYOUT.names))[0], strict=True))
     assert features["amount"] == 900.0
@@ -69,10 +86,19 @@ def test_a_copy_gets_no_second_verdict_and_leaves_no_trace(tmp_path: Path) -> No
     assert world.dead() == []
 
 
-@pytest.mark.parametrize("other", [
-    {"amount": 5.0}, {"terminal": "m9"}, {"at": START + timedelta(hours=1)}, {"attributes": {"v1": 0.5}}, {"currency": "USD"},
-])
-def test_another_transaction_under_a_known_id_is_a_conflict_also_after_a_crash(tmp_path: Path, other: dict[str, Any]) -> None:
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"amount": 5.0},
+        {"terminal": "m9"},
+        {"at": START + timedelta(hours=1)},
+        {"attributes": {"v1": 0.5}},
+        {"currency": "USD"},
+    ],
+)
+def test_another_transaction_under_a_known_id_is_a_conflict_also_after_a_crash(
+    tmp_path: Path, other: dict[str, Any]
+) -> None:
     world = World(tmp_path, partitions=1)
     first = world.stream(snapshot_interval_s=0.0)
     world.send(transaction(1), transaction(1, **other))
@@ -89,7 +115,11 @@ def test_another_transaction_under_a_known_id_is_a_conflict_also_after_a_crash(t
 
 def test_a_gateway_s_second_attempt_at_another_time_is_a_copy(tmp_path: Path) -> None:
     world = World(tmp_path)
-    world.send(transaction(1, verdict=gateway_verdict()), transaction(1, at=START + DAY, verdict=gateway_verdict()), transaction(2))
+    world.send(
+        transaction(1, verdict=gateway_verdict()),
+        transaction(1, at=START + DAY, verdict=gateway_verdict()),
+        transaction(2),
+    )
 
     world.stream().run_until_verdicts(2)
 
@@ -115,21 +145,37 @@ BAD = {
     "empty": [None, b""],
     "unsupported_version": [GOOD[:-1] + b',"version":2}'],
     "invalid_field": [
-        b"{}", GOOD.replace(b"1.0", b"-1.0"), GOOD.replace(b"1.0", b'"NaN"'), GOOD.replace(b"1.0", b"2e9"), GOOD.replace(b'"x"', b'""'),
-        GOOD.replace(b'"x"', b"7"), GOOD.replace(b"00Z", b"00"), GOOD[:-1] + b',"attributes":{"v1":"a"}}', b"[]", b"1",
+        b"{}",
+        GOOD.replace(b"1.0", b"-1.0"),
+        GOOD.replace(b"1.0", b'"NaN"'),
+        GOOD.replace(b"1.0", b"2e9"),
+        GOOD.replace(b'"x"', b'""'),
+        GOOD.replace(b'"x"', b"7"),
+        GOOD.replace(b"00Z", b"00"),
+        GOOD[:-1] + b',"attributes":{"v1":"a"}}',
+        b"[]",
+        b"1",
     ],
     "time_in_future": [GOOD.replace(b"2018", b"2031"), GOOD.replace(b"2018", b"9999")],
     "time_before_1970": [GOOD.replace(b"2018", b"1969"), GOOD.replace(b"2018", b"0001")],
     "invalid_verdict": [
-        msgspec.json.encode(transaction(7, verdict=gateway_verdict(**changes))) for changes in (  # type: ignore[arg-type]
-            {"score": None}, {"model_version": None}, {"variant": "none"}, {"features": b"12345678"}, {"feature_set": "v2:a"}, {"feature_set": None},
+        msgspec.json.encode(transaction(7, verdict=gateway_verdict(**changes)))
+        for changes in (  # type: ignore[arg-type]
+            {"score": None},
+            {"model_version": None},
+            {"variant": "none"},
+            {"features": b"12345678"},
+            {"feature_set": "v2:a"},
+            {"feature_set": None},
         )
     ],
 }
 
 
 @pytest.mark.parametrize(("reason", "value"), [(reason, value) for reason, values in BAD.items() for value in values])
-def test_what_is_no_transaction_is_dead_lettered_and_the_rest_goes_on(tmp_path: Path, reason: str, value: bytes | None) -> None:
+def test_what_is_no_transaction_is_dead_lettered_and_the_rest_goes_on(
+    tmp_path: Path, reason: str, value: bytes | None
+) -> None:
     world = World(tmp_path, partitions=1)
     world.send(transaction(1))
     world.broker.append("transactions", value, b"k", headers=(("from", b"afar"),))
@@ -140,7 +186,12 @@ def test_what_is_no_transaction_is_dead_lettered_and_the_rest_goes_on(tmp_path: 
     assert sorted(world.verdicts()) == ["t00001", "t00002"]
     assert world.dead() == [(reason, value)]
     [record] = world.broker.records("transactions-dlq")
-    assert dict(record.headers) | {"dlq.topic": b"transactions", "dlq.partition": b"0", "dlq.offset": b"1", "from": b"afar"} == dict(record.headers)
+    assert dict(record.headers) | {
+        "dlq.topic": b"transactions",
+        "dlq.partition": b"0",
+        "dlq.offset": b"1",
+        "from": b"afar",
+    } == dict(record.headers)
 
 
 def test_what_was_refused_once_is_refused_when_it_is_replayed_later(tmp_path: Path) -> None:
@@ -168,9 +219,23 @@ def test_a_gateway_s_verdict_is_adopted_as_it_stands_and_needs_no_model(tmp_path
     world.stream().run_until_verdicts(2)
 
     for verdict in world.verdicts().values():
-        assert (verdict.origin, verdict.decision, verdict.is_fraud, verdict.variant) == ("gateway", "decline", True, "champion")
-        assert (verdict.score, verdict.threshold, verdict.model_version, verdict.scored_at) == (0.75, 0.7, "9", NOW - DAY)
-        assert (verdict.features, verdict.feature_set, verdict.reasons) == (given.features, LAYOUT.id, ("amount is high",))
+        assert (verdict.origin, verdict.decision, verdict.is_fraud, verdict.variant) == (
+            "gateway",
+            "decline",
+            True,
+            "champion",
+        )
+        assert (verdict.score, verdict.threshold, verdict.model_version, verdict.scored_at) == (
+            0.75,
+            0.7,
+            "9",
+            NOW - DAY,
+        )
+        assert (verdict.features, verdict.feature_set, verdict.reasons) == (
+            given.features,
+            LAYOUT.id,
+            ("amount is high",),
+        )
 
 
 def test_a_gateway_s_transaction_is_in_the_windows_of_the_next(tmp_path: Path) -> None:
@@ -196,7 +261,11 @@ def test_a_gateway_s_verdict_without_its_vector_is_logged_with_the_stream_s(tmp_
 
 def test_history_gets_features_and_no_score_and_needs_no_model(tmp_path: Path) -> None:
     world = World(tmp_path, model=None)
-    world.send(transaction(1, verdict=Verdict(origin="history", decision="approve", variant="none", score=0.4, model_version="3")))
+    world.send(
+        transaction(
+            1, verdict=Verdict(origin="history", decision="approve", variant="none", score=0.4, model_version="3")
+        )
+    )
 
     world.stream().run_until_verdicts(1)
 
@@ -224,7 +293,9 @@ def test_the_first_transaction_that_needs_a_model_waits_for_one_and_those_with_a
 def test_a_pane_counts_what_a_model_scored_here_or_in_a_gateway(tmp_path: Path) -> None:
     world = World(tmp_path, partitions=1)
     world.send(
-        transaction(1, amount=900.0), transaction(2, at=START + timedelta(minutes=5)), transaction(3, verdict=gateway_verdict()),
+        transaction(1, amount=900.0),
+        transaction(2, at=START + timedelta(minutes=5)),
+        transaction(3, verdict=gateway_verdict()),
         transaction(4, verdict=gateway_verdict(model_version="1", decision="approve", score=0.1)),
         transaction(5, verdict=Verdict(origin="history", decision="approve", variant="none")),
     )
@@ -253,7 +324,12 @@ def test_both_models_score_their_shares_and_say_so(tmp_path: Path) -> None:
 
 def test_a_block_has_each_terminal_s_transaction_once_and_the_watermark(tmp_path: Path) -> None:
     world = World(tmp_path, partitions=1)
-    world.send(transaction(1, terminal="m"), transaction(1, terminal="m"), transaction(2), transaction(3, terminal="n", at=START + DAY))
+    world.send(
+        transaction(1, terminal="m"),
+        transaction(1, terminal="m"),
+        transaction(2),
+        transaction(3, terminal="n", at=START + DAY),
+    )
 
     world.stream().run_until_verdicts(3)
 

@@ -7,7 +7,10 @@ from centinela_predictor.emit import by_partition
 
 
 def test_records_that_came_in_turns_are_grouped_by_partition_in_their_order() -> None:
-    records = [Record("transactions", partition, offset, None, b"") for partition, offset in ((1, 7), (0, 3), (0, 4), (1, 8), (2, 0), (0, 5))]
+    records = [
+        Record("transactions", partition, offset, None, b"")
+        for partition, offset in ((1, 7), (0, 3), (0, 4), (1, 8), (2, 0), (0, 5))
+    ]
 
     grouped = {number: [record.offset for record in part] for number, part in by_partition(records).items()}
 

@@ -1,4 +1,5 @@
-"""A topic that grows or is made anew, and a predictor that joins late or on another machine: the features stay those of the whole table."""
+"""A topic that grows or is made anew, and a predictor that joins late or on another machine: the features stay those of
+the whole table."""
 
 from __future__ import annotations
 
@@ -26,14 +27,22 @@ def traffic() -> tuple[list[TransactionReceived], list[LabelReported]]:
     minutes = np.sort(random.integers(0, 60 * 24 * 50, N)).tolist()
     transactions = [
         TransactionReceived(
-            transaction_id=f"t{n:05d}", occurred_at=START + timedelta(minutes=minute), amount=int(random.integers(1, 90_000)) / 100,
-            user_id=f"u{random.integers(0, USERS)}", terminal_id=f"m{random.integers(0, 9)}",
+            transaction_id=f"t{n:05d}",
+            occurred_at=START + timedelta(minutes=minute),
+            amount=int(random.integers(1, 90_000)) / 100,
+            user_id=f"u{random.integers(0, USERS)}",
+            terminal_id=f"m{random.integers(0, 9)}",
         )
         for n, minute in enumerate(minutes)
     ]
     labels = [
-        LabelReported(transaction_id=t.transaction_id, is_fraud=True, occurred_at=t.occurred_at, reported_at=t.occurred_at + timedelta(days=3),
-                      user_id=t.user_id)
+        LabelReported(
+            transaction_id=t.transaction_id,
+            is_fraud=True,
+            occurred_at=t.occurred_at,
+            reported_at=t.occurred_at + timedelta(days=3),
+            user_id=t.user_id,
+        )
         for t in transactions[::9]
     ]
     return transactions, labels
@@ -52,18 +61,20 @@ def run_and_kill(world: World, count: int, **options: object) -> None:
 @pytest.mark.parametrize("grown_to", [3, 4])
 @pytest.mark.parametrize("unscored", [0, 60])
 @pytest.mark.parametrize("snapshot_interval_s", [0.0, 1e9])
-def test_users_who_move_when_the_topic_grows_take_their_history_along(tmp_path: Path, grown_to: int, unscored: int, snapshot_interval_s: float) -> None:
+def test_users_who_move_when_the_topic_grows_take_their_history_along(
+    tmp_path: Path, grown_to: int, unscored: int, snapshot_interval_s: float
+) -> None:
     world = World(tmp_path, 2)
     transactions, labels = traffic()
     world.report(*labels)
     world.send(*transactions[:200])
     first = world.stream(batch=20, snapshot_interval_s=0.0)
     first.run_until_verdicts(200)
-    world.send(*transactions[200:200 + unscored])
+    world.send(*transactions[200 : 200 + unscored])
     first.kill()
 
     world.grow(grown_to)
-    world.send(*transactions[200 + unscored:])
+    world.send(*transactions[200 + unscored :])
     for target in (250, 300, 350):
         run_and_kill(world, target, snapshot_interval_s=snapshot_interval_s)
     world.stream(batch=20).run_until_verdicts(N)
@@ -80,7 +91,7 @@ def test_a_topic_that_grows_twice_keeps_its_users_history(tmp_path: Path) -> Non
     world.report(*labels)
     for number, partitions in enumerate((1, 3, 5)):
         world.grow(partitions)
-        world.send(*transactions[100 * number:100 * number + 100])
+        world.send(*transactions[100 * number : 100 * number + 100])
         run_and_kill(world, 100 * number + 100, snapshot_interval_s=0.0)
     world.send(*transactions[300:])
 
@@ -103,7 +114,9 @@ def test_a_copy_is_recognised_in_its_users_new_partition(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("snapshot_interval_s", [0.0, 1e9])
-def test_a_running_process_ends_when_the_topic_grows_and_the_next_goes_on(tmp_path: Path, snapshot_interval_s: float) -> None:
+def test_a_running_process_ends_when_the_topic_grows_and_the_next_goes_on(
+    tmp_path: Path, snapshot_interval_s: float
+) -> None:
     """At the latest with its next snapshots, at once where it is assigned a new partition."""
     world = World(tmp_path, 2)
     transactions, labels = traffic()
@@ -159,7 +172,9 @@ def test_state_of_a_topic_that_was_made_anew_is_not_used(tmp_path: Path) -> None
     run_and_kill(world, 100, snapshot_interval_s=0.0)
     for topic in ("transactions", "labels", "terminal-activity", "predictions"):
         world.broker.remake(topic)
-    elsewhere = [msgspec.structs.replace(t, transaction_id=f"n{t.transaction_id}", amount=t.amount + 1) for t in transactions]
+    elsewhere = [
+        msgspec.structs.replace(t, transaction_id=f"n{t.transaction_id}", amount=t.amount + 1) for t in transactions
+    ]
     new_labels = [msgspec.structs.replace(x, transaction_id=f"n{x.transaction_id}") for x in labels]
 
     world.report(*new_labels)

@@ -21,7 +21,9 @@ def registry() -> Registry:
     store = FakeStore()
     registry = Registry(Settings(), store=store, clock=FixedClock(NOW))
     for n in range(3):
-        store.add_version(registry.model_name, NOW, metrics={"average_precision": 0.7 + n / 100}, tags={"model_kind": "hgb"})
+        store.add_version(
+            registry.model_name, NOW, metrics={"average_precision": 0.7 + n / 100}, tags={"model_kind": "hgb"}
+        )
     return registry
 
 
@@ -36,7 +38,9 @@ def test_versions_are_listed_with_alias_stage_and_metrics(registry: Registry) ->
     lines = run(registry, "list").output.splitlines()
 
     assert [[cell.strip() for cell in line.split("│")[1:6]] for line in lines if "hgb" in line] == [
-        ["3", "challenger", "Staging", "hgb", "0.720"], ["2", "champion", "Production", "hgb", "0.710"], ["1", "", "", "hgb", "0.700"],
+        ["3", "challenger", "Staging", "hgb", "0.720"],
+        ["2", "champion", "Production", "hgb", "0.710"],
+        ["1", "", "", "hgb", "0.700"],
     ]
 
 
@@ -48,12 +52,15 @@ def test_a_promotion_says_what_changed(registry: Registry) -> None:
     assert "[bold]better[/bold]" in run(registry, "history").output
 
 
-@pytest.mark.parametrize(("arguments", "why"), [
-    (("promote", "3", "--expect", "2"), "the champion of FraudDetector is 1, not 2"),
-    (("promote", "3", "--expect", "none"), "the champion of FraudDetector is 1, not none"),
-    (("promote", "99"), "FraudDetector has no version 99"),
-    (("rollback",), "FraudDetector has no earlier champion"),
-])
+@pytest.mark.parametrize(
+    ("arguments", "why"),
+    [
+        (("promote", "3", "--expect", "2"), "the champion of FraudDetector is 1, not 2"),
+        (("promote", "3", "--expect", "none"), "the champion of FraudDetector is 1, not none"),
+        (("promote", "99"), "FraudDetector has no version 99"),
+        (("rollback",), "FraudDetector has no earlier champion"),
+    ],
+)
 def test_a_conflict_ends_with_1_and_one_clear_line(registry: Registry, arguments: tuple[str, ...], why: str) -> None:
     registry.promote("1")
     result = run(registry, *arguments)

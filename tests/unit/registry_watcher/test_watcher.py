@@ -39,8 +39,16 @@ class World:
         self.health, self.stop = Health(), threading.Event()
 
     def watcher(self, registry: object = None) -> Watcher:
-        return Watcher(registry or self.registry, TableReader(FakeConsumer(self.broker), [TOPIC]), FakeProducer(self.broker),  # type: ignore[arg-type]
-                       model_name=self.registry.model_name, poll_s=0.01, health=self.health, clock=self.clock, stop=self.stop)
+        return Watcher(
+            registry or self.registry,
+            TableReader(FakeConsumer(self.broker), [TOPIC]),
+            FakeProducer(self.broker),  # type: ignore[arg-type]
+            model_name=self.registry.model_name,
+            poll_s=0.01,
+            health=self.health,
+            clock=self.clock,
+            stop=self.stop,
+        )
 
     def told(self) -> list[tuple[str, str | None, int]]:
         decoder = ModelEventDecoder()
@@ -103,9 +111,18 @@ def test_a_restart_goes_on_from_what_it_reads_back(world: World) -> None:
 
 
 def test_other_events_and_other_models_on_the_topic_do_not_matter(world: World) -> None:
-    other = ModelPromoted(model_name="Other", alias="champion", model_version="9", previous_version=None, sequence=40, observed_at=NOW)
-    loaded = ModelLoaded(model_name="FraudDetector", alias="champion", model_version="1", replica="stream-0", sequence=30, loaded_at=NOW,
-                         duration_s=0.1)
+    other = ModelPromoted(
+        model_name="Other", alias="champion", model_version="9", previous_version=None, sequence=40, observed_at=NOW
+    )
+    loaded = ModelLoaded(
+        model_name="FraudDetector",
+        alias="champion",
+        model_version="1",
+        replica="stream-0",
+        sequence=30,
+        loaded_at=NOW,
+        duration_s=0.1,
+    )
     for value in (encode(other), encode(loaded), b"nonsense", None):
         world.broker.append(TOPIC, value)
     world.registry.promote("1")
@@ -158,7 +175,9 @@ def test_readiness_names_what_is_away_and_returns_with_it(world: World) -> None:
     thread = threading.Thread(target=watcher.run)
     thread.start()
     try:
-        assert _eventually(lambda: set(world.health.unmet()) == {"mlflow"} and "does not answer" in world.health.unmet()["mlflow"])
+        assert _eventually(
+            lambda: set(world.health.unmet()) == {"mlflow"} and "does not answer" in world.health.unmet()["mlflow"]
+        )
         world.store.away = False
         world.registry.promote("1")
         assert _eventually(lambda: world.health.ready and world.told() == [("champion", "1", 1)])
@@ -169,8 +188,16 @@ def test_readiness_names_what_is_away_and_returns_with_it(world: World) -> None:
 
 
 def test_a_hint_makes_it_look_at_once(world: World) -> None:
-    watcher = Watcher(world.registry, TableReader(FakeConsumer(world.broker), [TOPIC]), FakeProducer(world.broker),
-                      model_name=world.registry.model_name, poll_s=600, health=world.health, clock=world.clock, stop=world.stop)
+    watcher = Watcher(
+        world.registry,
+        TableReader(FakeConsumer(world.broker), [TOPIC]),
+        FakeProducer(world.broker),
+        model_name=world.registry.model_name,
+        poll_s=600,
+        health=world.health,
+        clock=world.clock,
+        stop=world.stop,
+    )
     thread = threading.Thread(target=watcher.run)
     thread.start()
     try:
@@ -201,8 +228,17 @@ def test_a_watcher_whose_registry_never_answers_is_not_live(world: World) -> Non
             release.wait(30)
             return {}
 
-    watcher = Watcher(Hangs(), TableReader(FakeConsumer(world.broker), [TOPIC]), FakeProducer(world.broker), model_name="FraudDetector", poll_s=0.01,
-                      health=world.health, clock=SystemClock(), stop=world.stop, patience=Patience(0.2))
+    watcher = Watcher(
+        Hangs(),
+        TableReader(FakeConsumer(world.broker), [TOPIC]),
+        FakeProducer(world.broker),
+        model_name="FraudDetector",
+        poll_s=0.01,
+        health=world.health,
+        clock=SystemClock(),
+        stop=world.stop,
+        patience=Patience(0.2),
+    )
     thread = threading.Thread(target=watcher.run)
     thread.start()
     deadline = time.monotonic() + 20

@@ -38,10 +38,24 @@ def test_what_is_kept_of_a_key_does_not_give_it_away_and_differs_each_time() -> 
     assert SHOP.entry.salt != again.entry.salt
 
 
-@pytest.mark.parametrize("header", [
-    "", "Bearer", "Bearer ", "Basic c2hvcDp4", bearer(SHOP.key[:-1]), bearer(SHOP.key + "x"), bearer(SHOP.key.replace("shop", "gate")), bearer(SHOP.key.removeprefix("ck_")),
-    bearer(new_key("shop", "producer").key), bearer(new_key("stranger", "producer").key), bearer(str(SHOP.entry)), bearer("ck_nobody_"), bearer("x" * 10_000),
-])
+@pytest.mark.parametrize(
+    "header",
+    [
+        "",
+        "Bearer",
+        "Bearer ",
+        "Basic c2hvcDp4",
+        bearer(SHOP.key[:-1]),
+        bearer(SHOP.key + "x"),
+        bearer(SHOP.key.replace("shop", "gate")),
+        bearer(SHOP.key.removeprefix("ck_")),
+        bearer(new_key("shop", "producer").key),
+        bearer(new_key("stranger", "producer").key),
+        bearer(str(SHOP.entry)),
+        bearer("ck_nobody_"),
+        bearer("x" * 10_000),
+    ],
+)
 def test_a_key_that_is_none_of_ours_is_401(header: str) -> None:
     with pytest.raises(Denied) as denied:
         KEYS.require(header, "producer")
@@ -54,7 +68,11 @@ def test_no_key_is_401_with_a_bare_challenge() -> None:
     with pytest.raises(Denied) as denied:
         KEYS.require(None, "producer")
 
-    assert (denied.value.status, denied.value.error, denied.value.headers) == (401, "key_missing", {"WWW-Authenticate": 'Bearer realm="centinela"'})
+    assert (denied.value.status, denied.value.error, denied.value.headers) == (
+        401,
+        "key_missing",
+        {"WWW-Authenticate": 'Bearer realm="centinela"'},
+    )
 
 
 @pytest.mark.parametrize("role", [role for role in ROLES if role != "scorer"])
@@ -83,11 +101,22 @@ def test_comments_and_empty_lines_are_no_entries() -> None:
     assert list(parse(["# ours", "", f"  {SHOP.entry}  # the shop"])) == ["shop"]
 
 
-@pytest.mark.parametrize("lines", [
-    [], ["# nothing"], ["shop:producer"], ["shop:admin:blake2b.x.y"], ["Shop:producer:" + str(SHOP.entry).split(":")[2]], [str(SHOP.entry)] * 2,
-    ["shop:producer:blake2b.x.y"], ["shop:producer:plain." + str(SHOP.entry).split(".", 1)[1]], ["shop:producer:" + SHOP.key], [str(SHOP.entry)[:-1]],
-    [str(SHOP.entry) + ".x"],
-])
+@pytest.mark.parametrize(
+    "lines",
+    [
+        [],
+        ["# nothing"],
+        ["shop:producer"],
+        ["shop:admin:blake2b.x.y"],
+        ["Shop:producer:" + str(SHOP.entry).split(":")[2]],
+        [str(SHOP.entry)] * 2,
+        ["shop:producer:blake2b.x.y"],
+        ["shop:producer:plain." + str(SHOP.entry).split(".", 1)[1]],
+        ["shop:producer:" + SHOP.key],
+        [str(SHOP.entry)[:-1]],
+        [str(SHOP.entry) + ".x"],
+    ],
+)
 def test_a_list_that_cannot_be_used_is_refused_without_showing_what_is_in_it(lines: list[str]) -> None:
     with pytest.raises(InvalidKeys) as refused:
         parse(lines)
@@ -102,10 +131,20 @@ def test_a_name_that_would_break_the_list_is_refused(name: str) -> None:
         new_key(name, "producer")
 
 
-@pytest.mark.parametrize(("host", "loopback"), [
-    ("127.0.0.1", True), ("127.9.9.9", True), ("::1", True), ("localhost", True), ("0.0.0.0", False), ("::", False), ("10.0.0.1", False),  # noqa: S104
-    ("ingest", False), ("", False),
-])
+@pytest.mark.parametrize(
+    ("host", "loopback"),
+    [
+        ("127.0.0.1", True),
+        ("127.9.9.9", True),
+        ("::1", True),
+        ("localhost", True),
+        ("0.0.0.0", False),  # noqa: S104
+        ("::", False),
+        ("10.0.0.1", False),
+        ("ingest", False),
+        ("", False),
+    ],
+)
 def test_which_addresses_only_this_machine_reaches(host: str, loopback: bool) -> None:
     assert is_loopback(host) is loopback
 
@@ -114,9 +153,14 @@ def made(**fields: Any) -> Settings:
     return Settings(**fields)
 
 
-@pytest.mark.parametrize("fields", [
-    {"ops_host": "127.0.0.1"}, {"ops_host": "10.0.0.1", "insecure": True}, {"ops_host": "10.0.0.1", "api_keys": str(SHOP.entry)},
-])
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"ops_host": "127.0.0.1"},
+        {"ops_host": "10.0.0.1", "insecure": True},
+        {"ops_host": "10.0.0.1", "api_keys": str(SHOP.entry)},
+    ],
+)
 def test_a_process_may_listen_on_loopback_or_with_keys_or_where_it_is_said_so(fields: dict[str, Any]) -> None:
     require_guarded(made(**fields))
 
@@ -135,7 +179,12 @@ def test_keys_come_from_a_file_or_a_value(tmp_path: Path) -> None:
 
 
 def test_a_broken_list_stops_a_process_even_where_it_is_insecure(tmp_path: Path) -> None:
-    for fields in ({"api_keys_file": tmp_path / "none"}, {"api_keys": ""}, {"api_keys": "x"}, {"api_keys": str(SHOP.entry), "api_keys_file": tmp_path}):
+    for fields in (
+        {"api_keys_file": tmp_path / "none"},
+        {"api_keys": ""},
+        {"api_keys": "x"},
+        {"api_keys": str(SHOP.entry), "api_keys_file": tmp_path},
+    ):
         with pytest.raises(InvalidKeys):
             require_guarded(made(insecure=True, ops_host="10.0.0.1", **fields))
 

@@ -14,9 +14,34 @@ from centinela_local.paths import CHECKOUT
 
 FOLDERS = ("shared", "services", "deploy", "benchmarks", "tests/support")
 SOURCES = sorted(path for folder in FOLDERS for path in (CHECKOUT / folder).rglob("*.py"))
-MODULES = {"pickle", "_pickle", "cPickle", "dill", "cloudpickle", "joblib", "torch", "shelve", "marshal", "jsonpickle", "pickletools", "copyreg"}
-CALLS = {"read_pickle", "to_pickle", "load_model", "load_pyfunc", "unsafe_load", "full_load", "eval", "exec", "__import__", "compile_restricted"}
-"""``load_model``: MLflow's, which trusts the flavour that the files name; bundles are loaded by ``centinela.model`` alone."""
+MODULES = {
+    "pickle",
+    "_pickle",
+    "cPickle",
+    "dill",
+    "cloudpickle",
+    "joblib",
+    "torch",
+    "shelve",
+    "marshal",
+    "jsonpickle",
+    "pickletools",
+    "copyreg",
+}
+CALLS = {
+    "read_pickle",
+    "to_pickle",
+    "load_model",
+    "load_pyfunc",
+    "unsafe_load",
+    "full_load",
+    "eval",
+    "exec",
+    "__import__",
+    "compile_restricted",
+}
+"""``load_model``: MLflow's, which trusts the flavour that the files name; bundles are loaded by ``centinela.model``
+alone."""
 
 
 def faults(tree: ast.AST) -> Iterator[tuple[int, str]]:
@@ -31,11 +56,23 @@ def faults(tree: ast.AST) -> Iterator[tuple[int, str]]:
             given = {keyword.arg: keyword.value for keyword in node.keywords}
             if name in CALLS:
                 yield node.lineno, f"calls {name}"
-            if owner in ("np", "numpy") and name in ("load", "savez", "save", "savez_compressed") and not _allows_nothing(name, given):
+            if (
+                owner in ("np", "numpy")
+                and name in ("load", "savez", "save", "savez_compressed")
+                and not _allows_nothing(name, given)
+            ):
                 yield node.lineno, f"calls {owner}.{name} without allow_pickle=False"
-            if owner == "yaml" and name in ("load", "load_all", "compose", "parse", "scan") and "SafeLoader" not in ast.dump(node):
+            if (
+                owner == "yaml"
+                and name in ("load", "load_all", "compose", "parse", "scan")
+                and "SafeLoader" not in ast.dump(node)
+            ):
                 yield node.lineno, f"calls yaml.{name} without SafeLoader"
-            if "skops" in (owner or "") and name in ("load", "loads") and "TRUSTED_TYPES" not in ast.dump(given.get("trusted", node.func)):
+            if (
+                "skops" in (owner or "")
+                and name in ("load", "loads")
+                and "TRUSTED_TYPES" not in ast.dump(given.get("trusted", node.func))
+            ):
                 yield node.lineno, "calls skops with other types than the platform's own list"
 
 
@@ -60,10 +97,26 @@ def test_no_source_opens_a_pickle() -> None:
     assert {path: lines for path, lines in found.items() if lines} == {}
 
 
-@pytest.mark.parametrize("line", [
-    "import pickle", "from joblib import load", "import torch.nn", "pd.read_pickle(x)", "mlflow.sklearn.load_model(uri)", "np.load(file)",
-    "np.load(file, allow_pickle=True)", "np.load(file, allow_pickle=anything)", "yaml.load(text)", "yaml.load(text, Loader=yaml.Loader)", "yaml.unsafe_load(text)",
-    "skops.io.loads(data)", "skops.io.loads(data, trusted=get_untrusted_types(data=data))", "skops.io.load(file, trusted=True)", "eval(text)", "__import__(name)",
-])
+@pytest.mark.parametrize(
+    "line",
+    [
+        "import pickle",
+        "from joblib import load",
+        "import torch.nn",
+        "pd.read_pickle(x)",
+        "mlflow.sklearn.load_model(uri)",
+        "np.load(file)",
+        "np.load(file, allow_pickle=True)",
+        "np.load(file, allow_pickle=anything)",
+        "yaml.load(text)",
+        "yaml.load(text, Loader=yaml.Loader)",
+        "yaml.unsafe_load(text)",
+        "skops.io.loads(data)",
+        "skops.io.loads(data, trusted=get_untrusted_types(data=data))",
+        "skops.io.load(file, trusted=True)",
+        "eval(text)",
+        "__import__(name)",
+    ],
+)
 def test_each_way_to_open_one_would_be_found(line: str) -> None:
     assert list(faults(ast.parse(line)))

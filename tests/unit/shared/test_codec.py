@@ -32,46 +32,53 @@ def reason(value: bytes | None) -> tuple[str, str]:
     return refused.value.reason, refused.value.detail
 
 
-@pytest.mark.parametrize(("value", "expected", "names"), [
-    (None, "empty", ""),
-    (b"", "empty", ""),
-    (b"{", "malformed_json", ""),
-    (b"not json", "malformed_json", ""),
-    (b"\xef\xbb\xbf" + transaction(), "malformed_json", ""),
-    (transaction() + transaction(), "malformed_json", ""),
-    (transaction() + b"," + transaction(), "malformed_json", ""),
-    (b'{"transaction_id":"\xff","occurred_at":"2018-04-01T10:00:00Z","amount":1}', "malformed_json", ""),
-    (b'{"transaction_id":"\\ud800","occurred_at":"2018-04-01T10:00:00Z","amount":1}', "malformed_json", ""),
-    (b'{"a":' * 100_000, "malformed_json", ""),
-    (transaction().replace(b"12.5", b"NaN"), "malformed_json", ""),
-    (transaction().replace(b"12.5", b"Infinity"), "malformed_json", ""),
-    (transaction().replace(b"12.5", b"-Infinity"), "malformed_json", ""),
-    (transaction().replace(b"12.5", b"1e999"), "invalid_field", "$.amount"),
-    (transaction(amount=-0.01), "invalid_field", "$.amount"),
-    (transaction(amount=1e10), "invalid_field", "$.amount"),
-    (transaction(amount="12.5"), "invalid_field", "$.amount"),
-    (transaction(amount=None), "invalid_field", "$.amount"),
-    (transaction(amount=True), "invalid_field", "$.amount"),
-    (without("amount"), "invalid_field", "amount"),
-    (without("transaction_id"), "invalid_field", "transaction_id"),
-    (transaction(transaction_id=""), "invalid_field", "$.transaction_id"),
-    (transaction(transaction_id=7), "invalid_field", "$.transaction_id"),
-    (transaction(transaction_id="x" * 129), "invalid_field", "$.transaction_id"),
-    (transaction(user_id=""), "invalid_field", "$.user_id"),
-    (without("occurred_at"), "invalid_field", "occurred_at"),
-    (transaction(occurred_at="2018-04-01T10:00:00"), "invalid_field", "$.occurred_at"),
-    (transaction(occurred_at="yesterday"), "invalid_field", "$.occurred_at"),
-    (transaction(occurred_at=1522576800), "invalid_field", "$.occurred_at"),
-    (transaction(currency="euro"), "invalid_field", "$.currency"),
-    (transaction(attributes={"v1": "high"}), "invalid_field", "$.attributes"),
-    (transaction(verdict={"origin": "stream", "decision": "approve", "variant": "none"}), "invalid_field", "$.verdict.origin"),
-    (b"[]", "invalid_field", "object"),
-    (b"7", "invalid_field", "object"),
-    (b"null", "invalid_field", "object"),
-    (transaction(version=2), "unsupported_version", "version 2"),
-    (transaction(version="1"), "invalid_field", "$.version"),
-    (transaction(currency="E" * MAX_RECORD_BYTES), "too_large", str(MAX_RECORD_BYTES)),
-])
+@pytest.mark.parametrize(
+    ("value", "expected", "names"),
+    [
+        (None, "empty", ""),
+        (b"", "empty", ""),
+        (b"{", "malformed_json", ""),
+        (b"not json", "malformed_json", ""),
+        (b"\xef\xbb\xbf" + transaction(), "malformed_json", ""),
+        (transaction() + transaction(), "malformed_json", ""),
+        (transaction() + b"," + transaction(), "malformed_json", ""),
+        (b'{"transaction_id":"\xff","occurred_at":"2018-04-01T10:00:00Z","amount":1}', "malformed_json", ""),
+        (b'{"transaction_id":"\\ud800","occurred_at":"2018-04-01T10:00:00Z","amount":1}', "malformed_json", ""),
+        (b'{"a":' * 100_000, "malformed_json", ""),
+        (transaction().replace(b"12.5", b"NaN"), "malformed_json", ""),
+        (transaction().replace(b"12.5", b"Infinity"), "malformed_json", ""),
+        (transaction().replace(b"12.5", b"-Infinity"), "malformed_json", ""),
+        (transaction().replace(b"12.5", b"1e999"), "invalid_field", "$.amount"),
+        (transaction(amount=-0.01), "invalid_field", "$.amount"),
+        (transaction(amount=1e10), "invalid_field", "$.amount"),
+        (transaction(amount="12.5"), "invalid_field", "$.amount"),
+        (transaction(amount=None), "invalid_field", "$.amount"),
+        (transaction(amount=True), "invalid_field", "$.amount"),
+        (without("amount"), "invalid_field", "amount"),
+        (without("transaction_id"), "invalid_field", "transaction_id"),
+        (transaction(transaction_id=""), "invalid_field", "$.transaction_id"),
+        (transaction(transaction_id=7), "invalid_field", "$.transaction_id"),
+        (transaction(transaction_id="x" * 129), "invalid_field", "$.transaction_id"),
+        (transaction(user_id=""), "invalid_field", "$.user_id"),
+        (without("occurred_at"), "invalid_field", "occurred_at"),
+        (transaction(occurred_at="2018-04-01T10:00:00"), "invalid_field", "$.occurred_at"),
+        (transaction(occurred_at="yesterday"), "invalid_field", "$.occurred_at"),
+        (transaction(occurred_at=1522576800), "invalid_field", "$.occurred_at"),
+        (transaction(currency="euro"), "invalid_field", "$.currency"),
+        (transaction(attributes={"v1": "high"}), "invalid_field", "$.attributes"),
+        (
+            transaction(verdict={"origin": "stream", "decision": "approve", "variant": "none"}),
+            "invalid_field",
+            "$.verdict.origin",
+        ),
+        (b"[]", "invalid_field", "object"),
+        (b"7", "invalid_field", "object"),
+        (b"null", "invalid_field", "object"),
+        (transaction(version=2), "unsupported_version", "version 2"),
+        (transaction(version="1"), "invalid_field", "$.version"),
+        (transaction(currency="E" * MAX_RECORD_BYTES), "too_large", str(MAX_RECORD_BYTES)),
+    ],
+)
 def test_bad_input_is_refused_with_its_reason(value: bytes | None, expected: str, names: str) -> None:
     found, detail = reason(value)
 
@@ -100,8 +107,14 @@ def test_an_encoded_event_decodes_to_itself() -> None:
 
 
 def test_model_events_are_told_apart_by_their_type() -> None:
-    promoted = ModelPromoted(model_name="FraudDetector", alias="champion", model_version="3", previous_version=None, sequence=1,
-                             observed_at=NOW)
+    promoted = ModelPromoted(
+        model_name="FraudDetector",
+        alias="champion",
+        model_version="3",
+        previous_version=None,
+        sequence=1,
+        observed_at=NOW,
+    )
     events = ModelEventDecoder()
 
     assert events.decode(encode(promoted)) == promoted
@@ -138,8 +151,27 @@ A, B, C = transaction(transaction_id="a"), transaction(transaction_id="b"), tran
 LEFT, RIGHT = C[:-1] + b',"note":[1', b"2]}"
 HALF_STRING, OTHER_HALF = C[:-1] + b',"note":"', b'"}'
 HALF_OBJECT, REST_OF_OBJECT = C[:-1], b'"note":1}'
-pieces = st.sampled_from([A, B, C, A + b"," + B, LEFT, RIGHT, HALF_STRING, OTHER_HALF, HALF_OBJECT, REST_OF_OBJECT, b"7", b"1,2",
-                          A + b",7," + B, b"", None, b"{", transaction(version=2)])
+pieces = st.sampled_from(
+    [
+        A,
+        B,
+        C,
+        A + b"," + B,
+        LEFT,
+        RIGHT,
+        HALF_STRING,
+        OTHER_HALF,
+        HALF_OBJECT,
+        REST_OF_OBJECT,
+        b"7",
+        b"1,2",
+        A + b",7," + B,
+        b"",
+        None,
+        b"{",
+        transaction(version=2),
+    ]
+)
 
 
 @given(st.lists(pieces, max_size=6))

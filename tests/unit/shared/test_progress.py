@@ -32,7 +32,9 @@ def test_an_offset_that_does_not_move_though_records_wait_is_stuck() -> None:
     assert progress.stuck(70) == "transactions-0 stands at 5 of 9 for 70 s"
 
 
-@pytest.mark.parametrize("last", [Standing(6, 9), Standing(5, 5), Standing(5, 9, holds=1)], ids=["moved", "no lag", "held anew"])
+@pytest.mark.parametrize(
+    "last", [Standing(6, 9), Standing(5, 5), Standing(5, 9, holds=1)], ids=["moved", "no lag", "held anew"]
+)
 def test_a_partition_that_gets_on_is_not_stuck(last: Standing) -> None:
     progress = Progress(60, 0)
     rounds(progress, range(0, 61, 10), {P0: Standing(5, 9)})
@@ -95,7 +97,9 @@ class Watched:
     def __init__(self, exit_s: float | None = None) -> None:
         self.clock, self.health, self.ended = FixedClock(NOW), Health(), list[int]()
         self.progress = Progress(20, 0)
-        self.dog = Watchdog("stream", self.progress, self.health, Patience(20, exit_s), clock=self.clock, end=self.ended.append)
+        self.dog = Watchdog(
+            "stream", self.progress, self.health, Patience(20, exit_s), clock=self.clock, end=self.ended.append
+        )
 
     def after(self, seconds: int, *, beats: bool = False) -> list[dict[str, object]]:
         """Let time pass in steps of two seconds, looking each time; what was logged."""
@@ -134,7 +138,11 @@ def test_a_process_that_stays_stuck_ends_with_a_clear_last_line() -> None:
     logged = watched.after(4)
     assert watched.ended[0] == 1
     assert logged[-1] == {
-        "event": "process.failed", "error": "ConsumerStuck", "detail": "stream: its thread has not come round for 34 s", "log_level": "error"}
+        "event": "process.failed",
+        "error": "ConsumerStuck",
+        "detail": "stream: its thread has not come round for 34 s",
+        "log_level": "error",
+    }
 
 
 def test_what_health_says_is_waited_for_excuses_offsets() -> None:

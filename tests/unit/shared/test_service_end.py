@@ -27,8 +27,14 @@ BARE = "run(*service.start(Settings, 'test'))"
 
 def end(body: str, how: str) -> tuple[int, list[str]]:
     """Exit code and lines of a process that does *body*."""
-    done = subprocess.run([sys.executable, "-c", CHILD.format(body=body, how=how)], capture_output=True, text=True, timeout=60, check=False,
-                          env={"CENTINELA_LOG_FORMAT": "json"})
+    done = subprocess.run(
+        [sys.executable, "-c", CHILD.format(body=body, how=how)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+        env={"CENTINELA_LOG_FORMAT": "json"},
+    )
     return done.returncode, done.stderr.splitlines()
 
 
@@ -37,7 +43,11 @@ def test_an_error_of_ours_is_the_last_line(how: str) -> None:
     code, lines = end("raise ProducerFenced('another producer took over stream-0')", how)
     last = json.loads(lines[-1])
     assert code == 1
-    assert (last["message"], last["error"], last["detail"]) == ("process.failed", "ProducerFenced", "another producer took over stream-0")
+    assert (last["message"], last["error"], last["detail"]) == (
+        "process.failed",
+        "ProducerFenced",
+        "another producer took over stream-0",
+    )
 
 
 @pytest.mark.parametrize("how", [SERVED, BARE])

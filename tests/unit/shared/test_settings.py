@@ -21,7 +21,12 @@ def test_the_plain_kafka_variable_works_and_the_prefixed_one_wins(monkeypatch: p
 
 @pytest.mark.parametrize(
     ("variable", "value"),
-    [("CENTINELA_PARTITIONS", "none"), ("CENTINELA_PARTITIONS", "0"), ("CENTINELA_LOG_LEVEL", "LOUD"), ("CENTINELA_LABEL_MATURITY_DAYS", "-1")],
+    [
+        ("CENTINELA_PARTITIONS", "none"),
+        ("CENTINELA_PARTITIONS", "0"),
+        ("CENTINELA_LOG_LEVEL", "LOUD"),
+        ("CENTINELA_LABEL_MATURITY_DAYS", "-1"),
+    ],
 )
 def test_a_wrong_value_ends_the_process_with_a_line_that_names_the_variable(
     variable: str, value: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

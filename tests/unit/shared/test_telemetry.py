@@ -36,7 +36,9 @@ def _lines(capsys: pytest.CaptureFixture[str]) -> list[dict[str, object]]:
     return [json.loads(line) for line in capsys.readouterr().err.splitlines()]
 
 
-def test_a_log_line_is_json_with_the_agreed_keys_and_the_bound_context(restored_logging: None, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_log_line_is_json_with_the_agreed_keys_and_the_bound_context(
+    restored_logging: None, capsys: pytest.CaptureFixture[str]
+) -> None:
     configure_logging(Settings(log_format="json"), "predictor")
     with structlog.contextvars.bound_contextvars(trace_id="abc"):
         structlog.get_logger().info("model.promoted", model_version="3")
@@ -50,7 +52,9 @@ def test_a_log_line_is_json_with_the_agreed_keys_and_the_bound_context(restored_
     assert datetime.fromisoformat(str(line["timestamp"])).tzinfo is not None
 
 
-def test_lines_of_the_standard_library_and_tracebacks_take_the_same_form(restored_logging: None, capsys: pytest.CaptureFixture[str]) -> None:
+def test_lines_of_the_standard_library_and_tracebacks_take_the_same_form(
+    restored_logging: None, capsys: pytest.CaptureFixture[str]
+) -> None:
     configure_logging(Settings(log_format="json"), "drift")
     try:
         raise ValueError("broken")
@@ -88,7 +92,9 @@ def test_a_valid_traceparent_is_kept_and_anything_else_is_replaced() -> None:
 
 def test_record_headers_carry_cloudevents_and_the_trace() -> None:
     at = datetime(2026, 3, 1, tzinfo=UTC)
-    headers = event_headers(event_type="TransactionReceived.v1", event_id="tx-1", source="ingest", time=at, traceparent="tp")
+    headers = event_headers(
+        event_type="TransactionReceived.v1", event_id="tx-1", source="ingest", time=at, traceparent="tp"
+    )
     assert header(headers, "ce_specversion") == "1.0"
     assert header(headers, "ce_id") == "tx-1"
     assert header(headers, "traceparent") == "tp"
@@ -116,12 +122,21 @@ def _get(port: int, path: str) -> tuple[int, dict[str, object]]:
 
 def test_the_ops_server_asks_for_a_key_where_a_path_needs_one() -> None:
     operator, producer = new_key("ana", "operator"), new_key("shop", "producer")
-    server = OpsServer(Health(), "127.0.0.1", 0, {"/hint": lambda: {"status": "looking"}}, keys=ApiKeys(parse([str(operator.entry), str(producer.entry)])),
-                       roles={"/hint": "operator"})
+    server = OpsServer(
+        Health(),
+        "127.0.0.1",
+        0,
+        {"/hint": lambda: {"status": "looking"}},
+        keys=ApiKeys(parse([str(operator.entry), str(producer.entry)])),
+        roles={"/hint": "operator"},
+    )
     try:
         none, wrong, right = (
-            httpx.post(f"http://127.0.0.1:{server.port}/hint", headers={"Authorization": f"Bearer {key}"} if key else {})
-            for key in (None, producer.key, operator.key))
+            httpx.post(
+                f"http://127.0.0.1:{server.port}/hint", headers={"Authorization": f"Bearer {key}"} if key else {}
+            )
+            for key in (None, producer.key, operator.key)
+        )
         assert [answer.status_code for answer in (none, wrong, right)] == [401, 403, 200]
         assert none.headers["www-authenticate"] == 'Bearer realm="centinela"'
         assert wrong.json() == {"error": "role_missing", "detail": "this needs a key of the role operator"}
@@ -134,7 +149,10 @@ def test_the_ops_server_answers_health_readiness_and_what_is_not_there() -> None
     health = Health("kafka")
     server = OpsServer(health, "127.0.0.1", 0, extra={"/drift": lambda: {"state": "stable"}}, model_loaded=lambda: True)
     try:
-        assert _get(server.port, "/health") == (200, {"status": "healthy", "model_loaded": True, "waiting_for": {"kafka": "not there yet"}})
+        assert _get(server.port, "/health") == (
+            200,
+            {"status": "healthy", "model_loaded": True, "waiting_for": {"kafka": "not there yet"}},
+        )
         assert _get(server.port, "/ready") == (503, {"ready": False, "waiting_for": {"kafka": "not there yet"}})
         health.met("kafka")
         assert _get(server.port, "/ready") == (200, {"ready": True, "waiting_for": {}})

@@ -33,16 +33,29 @@ def verdict(number: int, layout: FeatureLayout = LAYOUT, **changes: object) -> T
     row = np.arange(len(layout.names), dtype=float) + number
     row[5] = np.nan
     facts: dict[str, object] = {
-        "transaction_id": f"t{number:05d}", "occurred_at": START + timedelta(hours=number), "amount": float(number), "decision": "approve",
-        "variant": "champion", "origin": "stream", "feature_set": layout.id, "features": pack_rows(row[None, :])[0], "scored_at": START,
-        "user_id": f"u{number % 7}", "score": 0.25,
+        "transaction_id": f"t{number:05d}",
+        "occurred_at": START + timedelta(hours=number),
+        "amount": float(number),
+        "decision": "approve",
+        "variant": "champion",
+        "origin": "stream",
+        "feature_set": layout.id,
+        "features": pack_rows(row[None, :])[0],
+        "scored_at": START,
+        "user_id": f"u{number % 7}",
+        "score": 0.25,
     }
     return TransactionScored(**(facts | changes))  # type: ignore[arg-type]
 
 
 def label(number: int, days: float = 5) -> LabelReported:
     occurred = START + timedelta(hours=number)
-    return LabelReported(transaction_id=f"t{number:05d}", is_fraud=True, occurred_at=occurred, reported_at=occurred + timedelta(days=days))
+    return LabelReported(
+        transaction_id=f"t{number:05d}",
+        is_fraud=True,
+        occurred_at=occurred,
+        reported_at=occurred + timedelta(days=days),
+    )
 
 
 class Unhurried(threading.Event):
@@ -55,12 +68,23 @@ class Unhurried(threading.Event):
 class Running:
     """An archive on a fake broker."""
 
-    def __init__(self, broker: FakeBroker, root: Path, *, rows: int = 10, batch: int = 7, archive: type[Archive] = Archive) -> None:
+    def __init__(
+        self, broker: FakeBroker, root: Path, *, rows: int = 10, batch: int = 7, archive: type[Archive] = Archive
+    ) -> None:
         self.clock = FixedClock(START)
         self.archive = archive(ArchiveStore(root), STREAMS, self.clock, flush_rows=rows, flush_s=5)
         self.health, self.stop = Health(), Unhurried()
-        self.loop = SinkLoop(FakeConsumer(broker, "archive"), FakeProducer(broker), self.archive, topics=[PREDICTIONS, LABELS],
-                             health=self.health, stop=self.stop, batch=batch, idle_s=0, clock=self.clock)
+        self.loop = SinkLoop(
+            FakeConsumer(broker, "archive"),
+            FakeProducer(broker),
+            self.archive,
+            topics=[PREDICTIONS, LABELS],
+            health=self.health,
+            stop=self.stop,
+            batch=batch,
+            idle_s=0,
+            clock=self.clock,
+        )
 
     def drain(self, broker: FakeBroker) -> None:
         """Run until all there is was delivered and committed."""
@@ -83,8 +107,11 @@ class Running:
 
 def rows_of(root: Path, stream: str = PREDICTIONS) -> list[tuple[int, int]]:
     """(partition, offset) of every row on the disk, nothing deduplicated."""
-    return sorted((row["partition"], row["offset"]) for path in ArchiveStore(root).files(stream)
-                  for row in pq.read_table(path, columns=["partition", "offset"], partitioning=None).to_pylist())
+    return sorted(
+        (row["partition"], row["offset"])
+        for path in ArchiveStore(root).files(stream)
+        for row in pq.read_table(path, columns=["partition", "offset"], partitioning=None).to_pylist()
+    )
 
 
 def logged(broker: FakeBroker, topic: str = PREDICTIONS) -> list[tuple[int, int]]:
@@ -104,7 +131,10 @@ def test_verdicts_stand_by_event_day_with_their_vector_in_named_columns(tmp_path
     running.drain(broker)
     running.archive.flush()
 
-    assert [path.parent.name for path in ArchiveStore(tmp_path).files(PREDICTIONS)] == ["day=2026-03-01", "day=2026-03-02"]
+    assert [path.parent.name for path in ArchiveStore(tmp_path).files(PREDICTIONS)] == [
+        "day=2026-03-01",
+        "day=2026-03-02",
+    ]
     table = ArchiveReader(tmp_path).predictions(LAYOUT.names, START, START + timedelta(days=9)).sort_by("occurred_us")
     sent = np.array([np.frombuffer(verdict(number).features) for number in range(0, 48, 6)])
     got = np.column_stack([table[name].to_numpy() for name in LAYOUT.names])
@@ -127,7 +157,9 @@ def test_labels_stand_by_event_day_and_are_read_as_of_a_time(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("second_batch", [1, 3, 11, 50])
-def test_a_kill_before_a_flush_loses_and_repeats_nothing_though_batches_differ_afterwards(tmp_path: Path, second_batch: int) -> None:
+def test_a_kill_before_a_flush_loses_and_repeats_nothing_though_batches_differ_afterwards(
+    tmp_path: Path, second_batch: int
+) -> None:
     broker = FakeBroker(partitions=2)
     fill(broker, range(35))
     first = Running(broker, tmp_path, rows=10, batch=7)
@@ -154,7 +186,9 @@ class CutShort(Archive):
 
 
 @pytest.mark.parametrize(("first_rows", "second_rows"), [(30, 10), (10, 30), (20, 20)])
-def test_files_of_a_flush_that_was_cut_short_are_replaced_not_repeated(tmp_path: Path, first_rows: int, second_rows: int) -> None:
+def test_files_of_a_flush_that_was_cut_short_are_replaced_not_repeated(
+    tmp_path: Path, first_rows: int, second_rows: int
+) -> None:
     broker = FakeBroker()
     fill(broker, range(40))
     first = Running(broker, tmp_path, rows=first_rows, batch=5, archive=CutShort)
@@ -232,13 +266,18 @@ def test_a_graceful_stop_flushes(tmp_path: Path) -> None:
     assert rows_of(tmp_path) == logged(broker)
 
 
-@pytest.mark.parametrize(("value", "reason"), [
-    (b"{", b"malformed_json"),
-    (encode(verdict(1, features=b"short")), b"invalid_field"),
-    (encode(verdict(1, feature_set="v9:v1,v2")), b"invalid_field"),
-    (encode(verdict(1, FeatureLayout(("score", "v2")))), b"invalid_field"),
-])
-def test_a_bad_verdict_is_dead_lettered_and_the_others_are_archived(tmp_path: Path, value: bytes, reason: bytes) -> None:
+@pytest.mark.parametrize(
+    ("value", "reason"),
+    [
+        (b"{", b"malformed_json"),
+        (encode(verdict(1, features=b"short")), b"invalid_field"),
+        (encode(verdict(1, feature_set="v9:v1,v2")), b"invalid_field"),
+        (encode(verdict(1, FeatureLayout(("score", "v2")))), b"invalid_field"),
+    ],
+)
+def test_a_bad_verdict_is_dead_lettered_and_the_others_are_archived(
+    tmp_path: Path, value: bytes, reason: bytes
+) -> None:
     broker = FakeBroker()
     fill(broker, [0])
     bad = broker.append(PREDICTIONS, value, b"u")
@@ -258,7 +297,12 @@ def test_a_day_with_two_layouts_reads_as_one_table(tmp_path: Path) -> None:
     running = Running(broker, tmp_path)
     running.drain(broker)
     running.archive.flush()
-    table = ArchiveReader(tmp_path).predictions((*LAYOUT.names, "v3"), START, START + timedelta(days=1)).sort_by("occurred_us").to_pylist()
+    table = (
+        ArchiveReader(tmp_path)
+        .predictions((*LAYOUT.names, "v3"), START, START + timedelta(days=1))
+        .sort_by("occurred_us")
+        .to_pylist()
+    )
     assert (table[0]["v1"], table[0]["v3"]) == (17.0, None)
     assert (table[1]["v1"], table[1]["v2"]) == (None, 18.0)
     assert ArchiveReader(tmp_path).feature_set(START) == LAYOUT.id

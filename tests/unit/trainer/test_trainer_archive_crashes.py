@@ -1,4 +1,5 @@
-"""An archive killed at each of its writes, or whose group was set back: no row twice, none missing, nothing half-written read."""
+"""An archive killed at each of its writes, or whose group was set back: no row twice, none missing, nothing
+half-written read."""
 
 from __future__ import annotations
 
@@ -21,9 +22,26 @@ from centinela_trainer.store import ArchiveStore
 START, STREAM, P0 = datetime(2026, 3, 1, tzinfo=UTC), "predictions", TopicPartition("predictions", 0)
 LAYOUT = FeatureLayout(("v1",))
 VECTOR = pack_rows(np.zeros((1, len(LAYOUT.names))))[0]
-LOG = [Row("predictions", 0, n, TransactionScored(
-    transaction_id=f"t{n}", user_id="u", occurred_at=START + timedelta(hours=9 * n), amount=1.0, decision="approve", variant="none",
-    origin="history", feature_set=LAYOUT.id, features=VECTOR, scored_at=START)) for n in range(12)]
+LOG = [
+    Row(
+        "predictions",
+        0,
+        n,
+        TransactionScored(
+            transaction_id=f"t{n}",
+            user_id="u",
+            occurred_at=START + timedelta(hours=9 * n),
+            amount=1.0,
+            decision="approve",
+            variant="none",
+            origin="history",
+            feature_set=LAYOUT.id,
+            features=VECTOR,
+            scored_at=START,
+        ),
+    )
+    for n in range(12)
+]
 
 
 class Killed(BaseException):
@@ -41,6 +59,7 @@ def dying_at(monkeypatch: pytest.MonkeyPatch, call: int) -> Iterator[list[int]]:
             if made[0] == call:
                 raise Killed
             return real(*args, **kwargs)
+
         return wrapper
 
     with monkeypatch.context() as patch:
@@ -56,18 +75,25 @@ def archive(root: Path, rows: int, committed: int = 0, until: int = len(LOG)) ->
     store.lock()
     begin = store.begin(STREAM, P0, committed) or 0
     for first in range(begin, until, rows):
-        part: Sequence[Row] = LOG[first:min(first + rows, until)]
+        part: Sequence[Row] = LOG[first : min(first + rows, until)]
         store.write(STREAM, P0, part[0].offset, part[-1].offset, verdict_tables(part))
         store.save_offsets({P0: part[-1].offset + 1})
 
 
 def offsets(root: Path) -> list[int]:
-    return sorted(n for path in ArchiveStore(root).files(STREAM) for n in pq.ParquetFile(path).read(["offset"])["offset"].to_pylist())
+    return sorted(
+        n
+        for path in ArchiveStore(root).files(STREAM)
+        for n in pq.ParquetFile(path).read(["offset"])["offset"].to_pylist()
+    )
 
 
 @pytest.mark.parametrize(("before", "after"), [(5, 3), (3, 5)])
 def test_a_kill_at_any_write_leaves_whole_files_and_the_next_process_ends_with_each_row_once(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, before: int, after: int,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    before: int,
+    after: int,
 ) -> None:
     call = 0
     while True:

@@ -1,4 +1,5 @@
-"""A backfill writes what ``build_features`` computes, by day, whatever the slabs, from files and from archives alike."""
+"""A backfill writes what ``build_features`` computes, by day, whatever the slabs, from files and from archives
+alike."""
 
 from __future__ import annotations
 
@@ -28,8 +29,14 @@ from centinela_trainer.store import ArchiveStore
 DAYS = 24
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 LAYOUT = FeatureLayout(("v1",), (Feature("user_terminals_1h", "user", "distinct", DAY_MS // 24, column="terminal_id"),))
-HANDBOOK = {"transaction_id": "TRANSACTION_ID", "occurred_at": "TX_DATETIME", "user_id": "CUSTOMER_ID", "terminal_id": "TERMINAL_ID", "amount": "TX_AMOUNT",
-            "is_fraud": "TX_FRAUD"}
+HANDBOOK = {
+    "transaction_id": "TRANSACTION_ID",
+    "occurred_at": "TX_DATETIME",
+    "user_id": "CUSTOMER_ID",
+    "terminal_id": "TERMINAL_ID",
+    "amount": "TX_AMOUNT",
+    "is_fraud": "TX_FRAUD",
+}
 MAPPING = """
 columns: {id: transaction_id, time: occurred_at, card: user_id, shop: terminal_id, amount: amount, fraud: is_fraud}
 attributes: {first: v1}
@@ -51,13 +58,23 @@ def transactions() -> pd.DataFrame:
 
 
 def expected(transactions: pd.DataFrame, layout: FeatureLayout) -> np.ndarray:
-    reports = transactions[["transaction_id", "is_fraud", "occurred_at"]].assign(reported_at=transactions["occurred_at"] + timedelta(days=7))
+    reports = transactions[["transaction_id", "is_fraud", "occurred_at"]].assign(
+        reported_at=transactions["occurred_at"] + timedelta(days=7)
+    )
     return build_features(transactions, reports, layout).to_numpy()
 
 
 def own_file(transactions: pd.DataFrame, path: Path) -> Path:
-    renamed = transactions.rename(columns={"transaction_id": "id", "occurred_at": "time", "user_id": "card", "terminal_id": "shop", "is_fraud": "fraud",
-                                           "v1": "first"})
+    renamed = transactions.rename(
+        columns={
+            "transaction_id": "id",
+            "occurred_at": "time",
+            "user_id": "card",
+            "terminal_id": "shop",
+            "is_fraud": "fraud",
+            "v1": "first",
+        }
+    )
     columns = ["id", "time", "card", "shop", "amount", "fraud", "first"]
     shuffled = renamed[columns].sample(frac=1, random_state=1)
     shuffled.to_csv(path, index=False) if path.suffix == ".csv" else shuffled.to_parquet(path)
@@ -77,12 +94,19 @@ def run(arguments: list[str], monkeypatch: pytest.MonkeyPatch, **settings: str):
 
 
 @pytest.mark.parametrize("suffix", [".csv", ".parquet"])
-def test_a_file_in_any_order_gives_the_features_of_the_batch_form_by_day(transactions, tmp_path, monkeypatch, suffix) -> None:
+def test_a_file_in_any_order_gives_the_features_of_the_batch_form_by_day(
+    transactions, tmp_path, monkeypatch, suffix
+) -> None:
     (tmp_path / "mapping.yaml").write_text(MAPPING)
-    (tmp_path / "features.yaml").write_text("- {name: user_terminals_1h, entity: user, aggregation: distinct, column: terminal_id, window: 1h}\n")
+    (tmp_path / "features.yaml").write_text(
+        "- {name: user_terminals_1h, entity: user, aggregation: distinct, column: terminal_id, window: 1h}\n"
+    )
     source = own_file(transactions, tmp_path / f"own{suffix}")
-    result = run([str(source), str(tmp_path / "out"), "--mapping", str(tmp_path / "mapping.yaml")], monkeypatch,
-                 features_file=str(tmp_path / "features.yaml"))
+    result = run(
+        [str(source), str(tmp_path / "out"), "--mapping", str(tmp_path / "mapping.yaml")],
+        monkeypatch,
+        features_file=str(tmp_path / "features.yaml"),
+    )
     assert result.exit_code == 0, result.output
     assert f"{len(transactions):,} transactions over {DAYS} days, 19 features each" in result.output
     written = read(tmp_path / "out")
@@ -90,16 +114,28 @@ def test_a_file_in_any_order_gives_the_features_of_the_batch_form_by_day(transac
     np.testing.assert_array_equal(written[list(LAYOUT.names)].to_numpy(np.float64), expected(transactions, LAYOUT))
     assert written["is_fraud"].astype(bool).tolist() == transactions["is_fraud"].tolist()
     assert (written["reported_at"] == written["occurred_at"] + timedelta(days=7)).all()
-    days = {path.parent.name: pd.read_parquet(path)["occurred_at"] for path in (tmp_path / "out").glob("day=*/*.parquet")}
+    days = {
+        path.parent.name: pd.read_parquet(path)["occurred_at"] for path in (tmp_path / "out").glob("day=*/*.parquet")
+    }
     assert all(set(times.dt.strftime("day=%Y-%m-%d")) == {name} for name, times in days.items())
-    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(["mapping.yaml", "features.yaml", source.name, "out"])
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(
+        ["mapping.yaml", "features.yaml", source.name, "out"]
+    )
 
 
 @pytest.mark.parametrize("rows", [1, 37, 100_000])
 def test_slabs_of_any_size_give_the_same(transactions, tmp_path, rows) -> None:
     (tmp_path / "mapping.yaml").write_text(MAPPING)
     few = transactions.head(300) if rows == 1 else transactions
-    staged = open_files(own_file(few, tmp_path / "own.parquet"), str(tmp_path / "mapping.yaml"), timedelta(days=7), tmp_path, NOW, lambda _: None, print)
+    staged = open_files(
+        own_file(few, tmp_path / "own.parquet"),
+        str(tmp_path / "mapping.yaml"),
+        timedelta(days=7),
+        tmp_path,
+        NOW,
+        lambda _: None,
+        print,
+    )
     features = SlabFeatures(LAYOUT)
     matrix = np.concatenate([features.add(slab.transactions, slab.reports) for slab in staged.slabs(rows)])
     np.testing.assert_array_equal(matrix, expected(few, LAYOUT))
@@ -112,22 +148,60 @@ def an_archive(transactions: pd.DataFrame, root: Path) -> Path:
         part = transactions[transactions.index % 2 == partition]
         matrix = np.full((len(part), len(layout.names)), -1.0)
         matrix[:, 0], matrix[:, -1] = part["amount"], part["v1"]
-        rows = [Row("predictions", partition, number, TransactionScored(
-            transaction_id=row.transaction_id, occurred_at=row.occurred_at.to_pydatetime(), amount=row.amount, decision="approve", variant="none",
-            origin="history", feature_set=layout.id, features=vector, scored_at=row.occurred_at.to_pydatetime(), user_id=row.user_id,
-            terminal_id=row.terminal_id)) for number, (row, vector) in enumerate(zip(part.itertuples(), pack_rows(matrix), strict=True))]
+        rows = [
+            Row(
+                "predictions",
+                partition,
+                number,
+                TransactionScored(
+                    transaction_id=row.transaction_id,
+                    occurred_at=row.occurred_at.to_pydatetime(),
+                    amount=row.amount,
+                    decision="approve",
+                    variant="none",
+                    origin="history",
+                    feature_set=layout.id,
+                    features=vector,
+                    scored_at=row.occurred_at.to_pydatetime(),
+                    user_id=row.user_id,
+                    terminal_id=row.terminal_id,
+                ),
+            )
+            for number, (row, vector) in enumerate(zip(part.itertuples(), pack_rows(matrix), strict=True))
+        ]
         rows.append(Row("predictions", partition, len(rows), rows[0].event))
         store.write("predictions", TopicPartition("predictions", partition), 0, len(rows) - 1, verdict_tables(rows))
-    told = [LabelReported(transaction_id=row.transaction_id, is_fraud=True, occurred_at=row.occurred_at.to_pydatetime(),
-                          reported_at=row.occurred_at.to_pydatetime() + timedelta(days=7)) for row in transactions[transactions["is_fraud"]].itertuples()]
+    told = [
+        LabelReported(
+            transaction_id=row.transaction_id,
+            is_fraud=True,
+            occurred_at=row.occurred_at.to_pydatetime(),
+            reported_at=row.occurred_at.to_pydatetime() + timedelta(days=7),
+        )
+        for row in transactions[transactions["is_fraud"]].itertuples()
+    ]
     corrected = told[0]
-    told.append(LabelReported(transaction_id=corrected.transaction_id, is_fraud=False, occurred_at=corrected.occurred_at,
-                              reported_at=corrected.reported_at + timedelta(hours=5)))
-    store.write("labels", TopicPartition("labels", 0), 0, len(told) - 1, label_tables([Row("labels", 0, n, label) for n, label in enumerate(told)]))
+    told.append(
+        LabelReported(
+            transaction_id=corrected.transaction_id,
+            is_fraud=False,
+            occurred_at=corrected.occurred_at,
+            reported_at=corrected.reported_at + timedelta(hours=5),
+        )
+    )
+    store.write(
+        "labels",
+        TopicPartition("labels", 0),
+        0,
+        len(told) - 1,
+        label_tables([Row("labels", 0, n, label) for n, label in enumerate(told)]),
+    )
     return root
 
 
-def test_an_archive_gives_the_features_of_its_transactions_whatever_was_served(transactions, tmp_path, monkeypatch) -> None:
+def test_an_archive_gives_the_features_of_its_transactions_whatever_was_served(
+    transactions, tmp_path, monkeypatch
+) -> None:
     root = an_archive(transactions, tmp_path / "archive")
     result = run([str(root), str(tmp_path / "out")], monkeypatch)
     assert result.exit_code == 0, result.output
@@ -135,8 +209,15 @@ def test_an_archive_gives_the_features_of_its_transactions_whatever_was_served(t
     written, layout = read(tmp_path / "out"), FeatureLayout(("v1",))
     frauds = transactions[transactions["is_fraud"]][["transaction_id", "is_fraud", "occurred_at"]]
     reports = frauds.assign(reported_at=frauds["occurred_at"] + timedelta(days=7))
-    reports = pd.concat([reports, reports.head(1).assign(is_fraud=False, reported_at=reports["reported_at"].iloc[0] + timedelta(hours=5))])
-    np.testing.assert_array_equal(written[list(layout.names)].to_numpy(np.float64), build_features(transactions, reports, layout).to_numpy())
+    reports = pd.concat(
+        [
+            reports,
+            reports.head(1).assign(is_fraud=False, reported_at=reports["reported_at"].iloc[0] + timedelta(hours=5)),
+        ]
+    )
+    np.testing.assert_array_equal(
+        written[list(layout.names)].to_numpy(np.float64), build_features(transactions, reports, layout).to_numpy()
+    )
     wanted = transactions["is_fraud"].where(transactions["is_fraud"], None)
     wanted[frauds.index[0]] = False
     assert written["is_fraud"].tolist() == wanted.tolist()
@@ -147,7 +228,9 @@ def test_a_folder_of_files_is_read_as_one(transactions, tmp_path, monkeypatch) -
     (tmp_path / "mapping.yaml").write_text(MAPPING)
     own_file(transactions.iloc[::2], tmp_path / "in" / "a.parquet")
     own_file(transactions.iloc[1::2], tmp_path / "in" / "b.csv")
-    result = run([str(tmp_path / "in"), str(tmp_path / "out"), "--mapping", str(tmp_path / "mapping.yaml")], monkeypatch)
+    result = run(
+        [str(tmp_path / "in"), str(tmp_path / "out"), "--mapping", str(tmp_path / "mapping.yaml")], monkeypatch
+    )
     assert result.exit_code == 0, result.output
     assert read(tmp_path / "out")["transaction_id"].tolist() == transactions["transaction_id"].tolist()
 
@@ -164,12 +247,15 @@ def test_the_handbooks_layout_is_known_and_rows_that_are_none_are_told(transacti
     assert read(tmp_path / "out")["transaction_id"].str.startswith("hb-").all()
 
 
-@pytest.mark.parametrize(("arguments", "said"), [
-    (["nowhere.csv", "out"], "nowhere.csv does not exist"),
-    (["in.csv", "."], "is there already"),
-    (["in.csv", "out"], "has none of the known layouts"),
-    (["in.csv", "out", "--mapping", "no.yaml"], "neither ulb, handbook nor a file"),
-])
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["nowhere.csv", "out"], "nowhere.csv does not exist"),
+        (["in.csv", "."], "is there already"),
+        (["in.csv", "out"], "has none of the known layouts"),
+        (["in.csv", "out", "--mapping", "no.yaml"], "neither ulb, handbook nor a file"),
+    ],
+)
 def test_what_is_wrong_is_said_and_nothing_is_left_behind(tmp_path, monkeypatch, arguments, said) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "in.csv").write_text("a,b\n1,2\n")
@@ -196,7 +282,15 @@ def test_an_empty_archive_is_refused(tmp_path) -> None:
 def test_progress_is_told_as_it_goes(transactions, tmp_path) -> None:
     (tmp_path / "mapping.yaml").write_text(MAPPING)
     read_so_far: list[int] = []
-    staged = open_files(own_file(transactions, tmp_path / "own.csv"), str(tmp_path / "mapping.yaml"), timedelta(days=7), tmp_path, NOW, read_so_far.append, print)
+    staged = open_files(
+        own_file(transactions, tmp_path / "own.csv"),
+        str(tmp_path / "mapping.yaml"),
+        timedelta(days=7),
+        tmp_path,
+        NOW,
+        read_so_far.append,
+        print,
+    )
     written: list[int] = []
     rebuild(staged, LAYOUT, tmp_path / "out", written.append)
     assert read_so_far[-1] == written[-1] == len(transactions)

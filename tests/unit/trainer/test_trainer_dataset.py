@@ -19,19 +19,26 @@ NAMES = ("amount", "count", "empty")
 
 def predictions(*rows: tuple[str, float, float]) -> pa.Table:
     """Rows of (id, day, amount)."""
-    return pa.table({
-        "transaction_id": [row[0] for row in rows], "user_id": pa.array([f"u{row[0]}" for row in rows], pa.string()),
-        "occurred_us": pa.array([microseconds(START + row[1] * DAY) for row in rows], pa.int64()),
-        "amount": [row[2] for row in rows], "count": pa.array([None if row[2] < 0 else 1.0 for row in rows], pa.float64()),
-    })
+    return pa.table(
+        {
+            "transaction_id": [row[0] for row in rows],
+            "user_id": pa.array([f"u{row[0]}" for row in rows], pa.string()),
+            "occurred_us": pa.array([microseconds(START + row[1] * DAY) for row in rows], pa.int64()),
+            "amount": [row[2] for row in rows],
+            "count": pa.array([None if row[2] < 0 else 1.0 for row in rows], pa.float64()),
+        }
+    )
 
 
 def labels(*rows: tuple[str, bool, float]) -> pa.Table:
     """Rows of (id, is_fraud, day of the report)."""
-    return pa.table({
-        "transaction_id": pa.array([row[0] for row in rows], pa.string()), "is_fraud": pa.array([row[1] for row in rows], pa.bool_()),
-        "reported_us": pa.array([microseconds(START + row[2] * DAY) for row in rows], pa.int64()),
-    })
+    return pa.table(
+        {
+            "transaction_id": pa.array([row[0] for row in rows], pa.string()),
+            "is_fraud": pa.array([row[1] for row in rows], pa.bool_()),
+            "reported_us": pa.array([microseconds(START + row[2] * DAY) for row in rows], pa.int64()),
+        }
+    )
 
 
 def known(table: pa.Table, reports: pa.Table, day: float, window: timedelta = 100 * DAY):
@@ -48,7 +55,9 @@ def test_a_set_as_of_any_day_equals_the_set_made_when_that_day_was_today(day: fl
     random = np.random.default_rng(5)
     rows = [(f"t{n:03d}", float(when), float(n)) for n, when in enumerate(np.sort(random.uniform(0, 20, 200)))]
     reports = [(name, bool(random.random() < 0.8), when + float(random.uniform(0, 12))) for name, when, _ in rows[::3]]
-    today = known(predictions(*(row for row in rows if row[1] <= day)), labels(*(row for row in reports if row[2] <= day)), day)
+    today = known(
+        predictions(*(row for row in rows if row[1] <= day)), labels(*(row for row in reports if row[2] <= day)), day
+    )
     later = known(predictions(*rows), labels(*reports), day)
     assert dataset_digest(later) == dataset_digest(today)
     assert len(later) == sum(row[1] <= day - 7 for row in rows)
@@ -91,8 +100,11 @@ def test_the_digest_tells_any_change_of_content_but_not_of_order() -> None:
     one = known(predictions(("a", 0, 1), ("b", 1, 2)), labels(("a", True, 3)), 20)
     same = known(predictions(("b", 1, 2), ("a", 0, 1)), labels(("a", True, 3)), 20)
     assert dataset_digest(one) == dataset_digest(same)
-    others = [known(predictions(("a", 0, 1), ("b", 1, 2.5)), labels(("a", True, 3)), 20),
-              known(predictions(("a", 0, 1), ("b", 1, 2)), labels(), 20), known(predictions(("a", 0, 1)), labels(("a", True, 3)), 20)]
+    others = [
+        known(predictions(("a", 0, 1), ("b", 1, 2.5)), labels(("a", True, 3)), 20),
+        known(predictions(("a", 0, 1), ("b", 1, 2)), labels(), 20),
+        known(predictions(("a", 0, 1)), labels(("a", True, 3)), 20),
+    ]
     assert len({dataset_digest(one), *(dataset_digest(other) for other in others)}) == 4
 
 

@@ -45,7 +45,8 @@ def card_precision_by_hand(is_fraud, scores, cards, times, k, start) -> float:
 def test_card_precision_agrees_with_a_count_by_hand(seed: int, k: int) -> None:
     is_fraud, scores, cards, times = some_rows(seed)
     assert evaluation.card_precision(is_fraud, scores, cards, times, k, 0) == pytest.approx(
-        card_precision_by_hand(is_fraud, scores, cards, times, k, 0))
+        card_precision_by_hand(is_fraud, scores, cards, times, k, 0)
+    )
 
 
 def test_a_card_found_once_is_not_counted_on_later_days() -> None:
@@ -62,7 +63,9 @@ def test_card_precision_is_undefined_where_no_card_is_known() -> None:
 @pytest.mark.parametrize("seed", range(3))
 def test_metrics_agree_with_scikit_learn(seed: int) -> None:
     is_fraud, scores, cards, times = some_rows(seed)
-    found = evaluation.evaluate(is_fraud, scores, cards, times, threshold=0.5, alert_budget=0.1, cards_per_day=100, start_us=0)
+    found = evaluation.evaluate(
+        is_fraud, scores, cards, times, threshold=0.5, alert_budget=0.1, cards_per_day=100, start_us=0
+    )
     flagged = scores >= 0.5
     assert found["average_precision"] == pytest.approx(reference.average_precision_score(is_fraud, scores))
     assert found["roc_auc"] == pytest.approx(reference.roc_auc_score(is_fraud, scores))
@@ -76,8 +79,16 @@ def test_metrics_agree_with_scikit_learn(seed: int) -> None:
 
 def test_metrics_that_are_not_defined_are_left_out() -> None:
     _, scores, cards, times = some_rows(0)
-    found = evaluation.evaluate(np.zeros(len(scores), dtype=bool), scores, cards, times, threshold=2.0, alert_budget=0.1,
-                                cards_per_day=100, start_us=0)
+    found = evaluation.evaluate(
+        np.zeros(len(scores), dtype=bool),
+        scores,
+        cards,
+        times,
+        threshold=2.0,
+        alert_budget=0.1,
+        cards_per_day=100,
+        start_us=0,
+    )
     assert {"average_precision", "roc_auc", "recall"}.isdisjoint(found)
     assert all(np.isfinite(value) for value in found.values())
 
@@ -118,7 +129,8 @@ def test_weighted_average_precision_agrees_with_scikit_learn() -> None:
     weight = np.random.default_rng(0).integers(0, 4, len(scores)).astype(float)
     order = np.argsort(-scores, kind="stable")
     assert evaluation.weighted_average_precision(is_fraud[order], scores[order], weight[order]) == pytest.approx(
-        reference.average_precision_score(is_fraud, scores, sample_weight=weight))
+        reference.average_precision_score(is_fraud, scores, sample_weight=weight)
+    )
 
 
 def test_a_clearly_better_model_wins_the_bootstrap_and_an_equal_one_draws() -> None:

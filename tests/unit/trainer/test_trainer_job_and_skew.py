@@ -30,8 +30,11 @@ from centinela_trainer.snapshot import SnapshotStore
 
 START, DAYS, NAME = datetime(2025, 1, 1, tzinfo=UTC), 50, "FraudDetector"
 LAYOUT = FeatureLayout()
-PARAMS = Params(train=TrainParams(hgb=HgbParams(max_iter=30), min_frauds=10), skew=SkewParams(sample=200),
-                gate=GateParams(min_average_precision=0.1, min_frauds=3))
+PARAMS = Params(
+    train=TrainParams(hgb=HgbParams(max_iter=30), min_frauds=10),
+    skew=SkewParams(sample=200),
+    gate=GateParams(min_average_precision=0.1, min_frauds=3),
+)
 
 
 class FakeTracking:
@@ -58,7 +61,9 @@ class FakeTracking:
         self.run_tags |= tags or {}
 
     def log_artifacts(self, _run_id: str, folder: Path, under: str | None = None) -> None:
-        self.artifacts |= {f"{under}/{path.name}" if under else path.name: path.read_bytes() for path in folder.iterdir()}
+        self.artifacts |= {
+            f"{under}/{path.name}" if under else path.name: path.read_bytes() for path in folder.iterdir()
+        }
 
     def log_data(self, _run_id: str, _data) -> None:
         pass
@@ -79,7 +84,9 @@ class FakeTracking:
         return self.run_tags
 
     def register(self, _run_id: str, _uri: str, tags: dict[str, str]) -> str:
-        bundle = {name.removeprefix("bundle/"): data for name, data in self.artifacts.items() if name.startswith("bundle/")}
+        bundle = {
+            name.removeprefix("bundle/"): data for name, data in self.artifacts.items() if name.startswith("bundle/")
+        }
         return self._store.add_version(NAME, START, bundle=bundle, tags=tags)
 
 
@@ -91,16 +98,46 @@ def history() -> pd.DataFrame:
 
 def fill(reader: ArchiveReader, history: pd.DataFrame, spoil) -> None:
     frauds = history[history["is_fraud"] & history["reported_at"].notna()]
-    matrix = build_features(history, frauds[["transaction_id", "is_fraud", "occurred_at", "reported_at"]], LAYOUT).to_numpy()
+    matrix = build_features(
+        history, frauds[["transaction_id", "is_fraud", "occurred_at", "reported_at"]], LAYOUT
+    ).to_numpy()
     spoil(matrix)
-    rows = [Row("predictions", 0, number, TransactionScored(
-        transaction_id=row.transaction_id, occurred_at=row.occurred_at.to_pydatetime(), amount=row.amount, decision="approve", variant="none",
-        origin="history", feature_set=LAYOUT.id, features=vector, scored_at=row.occurred_at.to_pydatetime(), user_id=row.user_id,
-        terminal_id=row.terminal_id)) for number, (row, vector) in enumerate(zip(history.itertuples(), pack_rows(matrix), strict=True))]
+    rows = [
+        Row(
+            "predictions",
+            0,
+            number,
+            TransactionScored(
+                transaction_id=row.transaction_id,
+                occurred_at=row.occurred_at.to_pydatetime(),
+                amount=row.amount,
+                decision="approve",
+                variant="none",
+                origin="history",
+                feature_set=LAYOUT.id,
+                features=vector,
+                scored_at=row.occurred_at.to_pydatetime(),
+                user_id=row.user_id,
+                terminal_id=row.terminal_id,
+            ),
+        )
+        for number, (row, vector) in enumerate(zip(history.itertuples(), pack_rows(matrix), strict=True))
+    ]
     reader.store.write("predictions", TopicPartition("predictions", 0), 0, len(rows) - 1, verdict_tables(rows))
-    labels = [Row("labels", 0, number, LabelReported(
-        transaction_id=row.transaction_id, is_fraud=True, occurred_at=row.occurred_at.to_pydatetime(), reported_at=row.reported_at.to_pydatetime()))
-        for number, row in enumerate(frauds.itertuples())]
+    labels = [
+        Row(
+            "labels",
+            0,
+            number,
+            LabelReported(
+                transaction_id=row.transaction_id,
+                is_fraud=True,
+                occurred_at=row.occurred_at.to_pydatetime(),
+                reported_at=row.reported_at.to_pydatetime(),
+            ),
+        )
+        for number, row in enumerate(frauds.itertuples())
+    ]
     reader.store.write("labels", TopicPartition("labels", 0), 0, len(labels) - 1, label_tables(labels))
 
 
@@ -110,15 +147,36 @@ def count_double(matrix: np.ndarray) -> None:
 
 
 @pytest.mark.parametrize(("spoil", "outcome"), [(lambda _: None, "promoted"), (count_double, "refused")])
-def test_a_challenger_is_promoted_only_where_served_features_are_those_of_the_batch_form(history, tmp_path, spoil, outcome) -> None:
+def test_a_challenger_is_promoted_only_where_served_features_are_those_of_the_batch_form(
+    history, tmp_path, spoil, outcome
+) -> None:
     reader, store = ArchiveReader(tmp_path / "archive"), FakeStore()
     fill(reader, history, spoil)
     tracking, registry = FakeTracking(store), Registry(Settings(model_name=NAME), store=store)
     check, work = SkewCheck(tmp_path / "archive", PARAMS.skew, tmp_path / "skew.json"), tmp_path / "work"
     work.mkdir()
     key = new_key("trainer")[1]
-    job = TrainingJob(PARAMS, timedelta(days=7), reader, SnapshotStore(tmp_path / "snapshots"), check, tracking, registry, FixedClock(START), work, key)
-    answer = job.run(RetrainRequested(request_id="r", model_name=NAME, requested_by="operator", as_of=START + timedelta(days=DAYS), reason="a test"))
+    job = TrainingJob(
+        PARAMS,
+        timedelta(days=7),
+        reader,
+        SnapshotStore(tmp_path / "snapshots"),
+        check,
+        tracking,
+        registry,
+        FixedClock(START),
+        work,
+        key,
+    )
+    answer = job.run(
+        RetrainRequested(
+            request_id="r",
+            model_name=NAME,
+            requested_by="operator",
+            as_of=START + timedelta(days=DAYS),
+            reason="a test",
+        )
+    )
     assert answer.outcome == outcome, answer.reason
     assert registry.version_of(CHAMPION) == ("1" if outcome == "promoted" else None)
     assert tracking.metrics["skew_judged_rows"] == 200
@@ -127,7 +185,9 @@ def test_a_challenger_is_promoted_only_where_served_features_are_those_of_the_ba
     report = load(tmp_path / "skew.json")
     assert report.mismatches == (0 if outcome == "promoted" else 200)
     if outcome == "promoted":
-        signed = Registry(Settings(model_name=NAME, model_public_keys=key.public()), store=store).download("1", tmp_path / "signed")
+        signed = Registry(Settings(model_name=NAME, model_public_keys=key.public()), store=store).download(
+            "1", tmp_path / "signed"
+        )
         assert (signed / SIGNATURE).read_text().startswith("trainer:ed25519.")
     else:
         assert "served user_count_7d differs from the batch form in 100.00% of 200 sampled rows" in answer.reason

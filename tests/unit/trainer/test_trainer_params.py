@@ -16,13 +16,16 @@ def test_the_shipped_file_equals_the_defaults() -> None:
     assert load_params(SHIPPED) == Params()
 
 
-@pytest.mark.parametrize(("text", "named"), [
-    ("train: {hgb: {l2_regularization: 0}}", "l2_regularization"),
-    ("train: {model_kind: xgb}", "model_kind"),
-    ("trian: {}", "trian"),
-    ("gate: {min_gain: much}", "min_gain"),
-    ("a: [", "YAML"),
-])
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        ("train: {hgb: {l2_regularization: 0}}", "l2_regularization"),
+        ("train: {model_kind: xgb}", "model_kind"),
+        ("trian: {}", "trian"),
+        ("gate: {min_gain: much}", "min_gain"),
+        ("a: [", "YAML"),
+    ],
+)
 def test_a_wrong_value_is_named(tmp_path: Path, text: str, named: str) -> None:
     path = tmp_path / "params.yaml"
     path.write_text(text)

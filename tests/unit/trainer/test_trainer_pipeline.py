@@ -1,4 +1,5 @@
-"""The pipeline's stages on a small world: the same twice, by the same code as a retrain, and refused where the gate says so."""
+"""The pipeline's stages on a small world: the same twice, by the same code as a retrain, and refused where the gate
+says so."""
 
 from __future__ import annotations
 
@@ -24,8 +25,11 @@ from centinela_trainer.snapshot_format import folder_digest, read_folder
 
 CLOCK = FixedClock(datetime(2026, 3, 1, tzinfo=UTC))
 SMALL = Params(
-    data=DataParams(days=12, customers=150, terminals=300), train=TrainParams(min_rows=100, min_frauds=5, hgb=HgbParams(max_iter=10)),
-    evaluate=EvaluateParams(test_days=4), gate=GateParams(min_average_precision=0, min_frauds=1, min_alert_rate=0, max_alert_rate=1))
+    data=DataParams(days=12, customers=150, terminals=300),
+    train=TrainParams(min_rows=100, min_frauds=5, hgb=HgbParams(max_iter=10)),
+    evaluate=EvaluateParams(test_days=4),
+    gate=GateParams(min_average_precision=0, min_frauds=1, min_alert_rate=0, max_alert_rate=1),
+)
 
 
 @pytest.fixture
@@ -72,8 +76,15 @@ def test_metrics_and_plots_say_what_the_scores_do(checkout: Path) -> None:
     run_all()
     rows, metrics = pipeline_stages.scored(), json.loads(PATHS.metrics.read_text())
     assert metrics["average_precision"] == round(average_precision(rows.is_fraud, rows.scores), 4)
-    assert (metrics["gate_passed"], metrics["test_rows"], metrics["test_frauds"]) == (1, len(rows.scores), rows.is_fraud.sum())
-    cells = {(cell["actual"], cell["predicted"]): cell["transactions"] for cell in json.loads(PATHS.confusion_plot.read_text())}
+    assert (metrics["gate_passed"], metrics["test_rows"], metrics["test_frauds"]) == (
+        1,
+        len(rows.scores),
+        rows.is_fraud.sum(),
+    )
+    cells = {
+        (cell["actual"], cell["predicted"]): cell["transactions"]
+        for cell in json.loads(PATHS.confusion_plot.read_text())
+    }
     assert cells["fraud", "flagged"] == (rows.scores[rows.is_fraud] >= rows.threshold).sum()
     assert sum(cells.values()) == len(rows.scores)
     assert json.loads(PATHS.score_plot.read_text())[0] == {"score": 0.0, "genuine": 1.0, "fraud": 1.0}
@@ -84,7 +95,12 @@ def test_a_model_below_the_gate_is_refused(checkout: Path) -> None:
     with pytest.raises(CentinelaError, match=r"no metrics\.json: run `dvc repro`"):
         pipeline_stages.require_passed()
     run_all()
-    demanding = Params(data=SMALL.data, train=SMALL.train, evaluate=SMALL.evaluate, gate=GateParams(min_average_precision=1, min_frauds=1))
+    demanding = Params(
+        data=SMALL.data,
+        train=SMALL.train,
+        evaluate=SMALL.evaluate,
+        gate=GateParams(min_average_precision=1, min_frauds=1),
+    )
     assert not pipeline_stages.evaluate(demanding).passed
     with pytest.raises(CentinelaError, match="the gate refuses this model"):
         pipeline_stages.require_passed()
@@ -92,13 +108,31 @@ def test_a_model_below_the_gate_is_refused(checkout: Path) -> None:
 
 def test_a_users_file_takes_the_simulators_place(tmp_path: Path) -> None:
     path = tmp_path / "mine.csv"
-    path.write_text("when,card,value,bad,v9\n" + "".join(f"{n * 3600},c{n % 5},{10 + n},{int(n % 10 == 0)},{n / 7}\n" for n in range(100)) + "x,c1,1,0,1\n")
+    path.write_text(
+        "when,card,value,bad,v9\n"
+        + "".join(f"{n * 3600},c{n % 5},{10 + n},{int(n % 10 == 0)},{n / 7}\n" for n in range(100))
+        + "x,c1,1,0,1\n"
+    )
     mapping = tmp_path / "mapping.yaml"
-    mapping.write_text(yaml.safe_dump({
-        "columns": {"when": "occurred_at", "card": "user_id", "value": "amount", "bad": "is_fraud"}, "attributes": {"v9": "v9"},
-        "time": {"unit": "s", "base": "2026-01-01T00:00:00Z"}, "id_prefix": "m-"}))
-    history = load_history(Params(data=DataParams(path=str(path), mapping=str(mapping), label_delay_days=3)), CLOCK.now())
-    assert (len(history.transactions), len(history.labels), history.rejected, history.attributes) == (100, 10, 1, ("v9",))
+    mapping.write_text(
+        yaml.safe_dump(
+            {
+                "columns": {"when": "occurred_at", "card": "user_id", "value": "amount", "bad": "is_fraud"},
+                "attributes": {"v9": "v9"},
+                "time": {"unit": "s", "base": "2026-01-01T00:00:00Z"},
+                "id_prefix": "m-",
+            }
+        )
+    )
+    history = load_history(
+        Params(data=DataParams(path=str(path), mapping=str(mapping), label_delay_days=3)), CLOCK.now()
+    )
+    assert (len(history.transactions), len(history.labels), history.rejected, history.attributes) == (
+        100,
+        10,
+        1,
+        ("v9",),
+    )
     assert set((history.labels["reported_at"] - history.labels["occurred_at"]).dt.days) == {3}
 
 
@@ -120,5 +154,10 @@ def test_the_curve_is_thinned_but_keeps_its_ends() -> None:
 
 def test_every_file_that_dvc_yaml_names_of_the_stages_is_one_that_they_write() -> None:
     stages = yaml.safe_load((Path(__file__).parents[3] / "dvc.yaml").read_text())["stages"]
-    named = {next(iter(out)) if isinstance(out, dict) else out for stage in stages.values() for kind in ("outs", "metrics") for out in stage.get(kind, [])}
+    named = {
+        next(iter(out)) if isinstance(out, dict) else out
+        for stage in stages.values()
+        for kind in ("outs", "metrics")
+        for out in stage.get(kind, [])
+    }
     assert named == {str(path) for path in PATHS}

@@ -32,7 +32,9 @@ def request(name: str, model: str = MODEL) -> RetrainRequested:
 
 
 def answer_to(asked: RetrainRequested) -> TrainingCompleted:
-    return TrainingCompleted(model_name=asked.model_name, request_id=asked.request_id, outcome="promoted", reason="better", completed_at=NOW)
+    return TrainingCompleted(
+        model_name=asked.model_name, request_id=asked.request_id, outcome="promoted", reason="better", completed_at=NOW
+    )
 
 
 class SlowRunner:
@@ -66,8 +68,16 @@ class Service:
     def __init__(self) -> None:
         self.broker, self.runner, self.stop = FakeBroker(), SlowRunner(), threading.Event()
         self.producer = FakeTransactionalProducer(self.broker)
-        self.loop = ConsumerLoop(FakeConsumer(self.broker, "trainer"), self.producer, RetrainHandler(self.runner, MODEL, EVENTS),
-                                 topics=[REQUESTS], health=Health(), stop=self.stop, hold_s=0, poll_timeout_s=0)
+        self.loop = ConsumerLoop(
+            FakeConsumer(self.broker, "trainer"),
+            self.producer,
+            RetrainHandler(self.runner, MODEL, EVENTS),
+            topics=[REQUESTS],
+            health=Health(),
+            stop=self.stop,
+            hold_s=0,
+            poll_timeout_s=0,
+        )
 
     def ask(self, asked: RetrainRequested) -> None:
         self.broker.append(REQUESTS, encode(asked), asked.model_name.encode())
@@ -331,6 +341,10 @@ def test_records_that_come_after_the_call_are_not_waited_for(tmp_path: Path) -> 
 def test_the_same_wish_has_the_same_id_and_another_wish_another() -> None:
     one = request_for(MODEL, NOW, "drift", None)
     assert request_for(MODEL, NOW.astimezone(), "drift", None) == one
-    others = [request_for("Other", NOW, "drift", None), request_for(MODEL, NOW + timedelta(seconds=1), "drift", None),
-              request_for(MODEL, NOW, "else", None), request_for(MODEL, NOW, "drift", "rf")]
+    others = [
+        request_for("Other", NOW, "drift", None),
+        request_for(MODEL, NOW + timedelta(seconds=1), "drift", None),
+        request_for(MODEL, NOW, "else", None),
+        request_for(MODEL, NOW, "drift", "rf"),
+    ]
     assert len({one.request_id, *(other.request_id for other in others)}) == 5

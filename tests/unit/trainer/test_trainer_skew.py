@@ -1,4 +1,5 @@
-"""Served vectors against the batch form: equal where the stream was right, told where it was not, silent where nobody can know."""
+"""Served vectors against the batch form: equal where the stream was right, told where it was not, silent where nobody
+can know."""
 
 from __future__ import annotations
 
@@ -32,62 +33,127 @@ from centinela_trainer.skew_report import excess, load
 from centinela_trainer.store import ArchiveStore
 
 DAYS, PARTITIONS, BATCH = 46, 2, 97
-LAYOUT = FeatureLayout(("v1",), (
-    Feature("user_terminals_1d", "user", "distinct", DAY_MS, column="terminal_id"), Feature("user_v1_mean_7d", "user", "mean", 7 * DAY_MS, column="v1")))
+LAYOUT = FeatureLayout(
+    ("v1",),
+    (
+        Feature("user_terminals_1d", "user", "distinct", DAY_MS, column="terminal_id"),
+        Feature("user_v1_mean_7d", "user", "mean", 7 * DAY_MS, column="v1"),
+    ),
+)
 PARAMS = SkewParams(sample=150, recent_days=8)
 COUNT_7D = LAYOUT.names.index("user_count_7d")
 START = datetime(2025, 1, 1, tzinfo=UTC)
 
 
 class Served:
-    """What a stream with the features' stream form leaves in the archive: two partitions, micro-batches, some transactions late."""
+    """What a stream with the features' stream form leaves in the archive: two partitions, micro-batches, some
+    transactions late."""
 
     def __init__(self) -> None:
         days = Simulation(Profile(seed=4, customers=60, terminals=80, start=date(2025, 1, 1)))
-        frame = pd.concat([days.day(number) for number in range(DAYS)], ignore_index=True).sort_values("occurred_at", kind="stable")
+        frame = pd.concat([days.day(number) for number in range(DAYS)], ignore_index=True).sort_values(
+            "occurred_at", kind="stable"
+        )
         random = np.random.default_rng(8)
         late = np.arange(len(frame)) + np.where(random.random(len(frame)) < 0.05, 40, 0)
         frame = frame.iloc[np.argsort(late, kind="stable")]
-        self.transactions = [TransactionReceived(
-            transaction_id=row.transaction_id, occurred_at=row.occurred_at.to_pydatetime(), amount=row.amount, user_id=row.user_id,
-            terminal_id=row.terminal_id, attributes={"v1": float(number % 7)}) for number, row in enumerate(frame.itertuples())]
+        self.transactions = [
+            TransactionReceived(
+                transaction_id=row.transaction_id,
+                occurred_at=row.occurred_at.to_pydatetime(),
+                amount=row.amount,
+                user_id=row.user_id,
+                terminal_id=row.terminal_id,
+                attributes={"v1": float(number % 7)},
+            )
+            for number, row in enumerate(frame.itertuples())
+        ]
         frauds = frame[frame["is_fraud"] & frame["reported_at"].notna()].sort_values("reported_at")
-        self.labels = [LabelReported(
-            transaction_id=row.transaction_id, is_fraud=True, occurred_at=row.occurred_at.to_pydatetime(), reported_at=row.reported_at.to_pydatetime(),
-            user_id=row.user_id) for row in frauds.itertuples()]
+        self.labels = [
+            LabelReported(
+                transaction_id=row.transaction_id,
+                is_fraud=True,
+                occurred_at=row.occurred_at.to_pydatetime(),
+                reported_at=row.reported_at.to_pydatetime(),
+                user_id=row.user_id,
+            )
+            for row in frauds.itertuples()
+        ]
         self.matrix = self._streamed()
 
     def _streamed(self) -> np.ndarray:
         users, terminals, matrix, told = UserState(LAYOUT), TerminalState(LAYOUT), [], 0
         for first in range(0, len(self.transactions), BATCH):
-            part = self.transactions[first:first + BATCH]
+            part = self.transactions[first : first + BATCH]
             columns, now = Columns.of(part, LAYOUT), max(t.occurred_at for t in part)
             due = [label for label in self.labels[told:] if label.reported_at <= now]
             told += len(due)
             if due:
-                terminals.apply_labels(hash_ids([d.transaction_id for d in due]), np.ones(len(due), bool), epoch_ms([d.occurred_at for d in due]),
-                                       epoch_ms([d.reported_at for d in due]))
+                terminals.apply_labels(
+                    hash_ids([d.transaction_id for d in due]),
+                    np.ones(len(due), bool),
+                    epoch_ms([d.occurred_at for d in due]),
+                    epoch_ms([d.reported_at for d in due]),
+                )
             terminals.apply_activity(columns.terminals, columns.times, columns.ids)
-            matrix.append(assemble(columns, users.apply(columns.users, columns.times, columns.minor, columns.stored),
-                                   terminals.read(columns.terminals, columns.times),
-                                   attribute_matrix(part, LAYOUT)))
+            matrix.append(
+                assemble(
+                    columns,
+                    users.apply(columns.users, columns.times, columns.minor, columns.stored),
+                    terminals.read(columns.terminals, columns.times),
+                    attribute_matrix(part, LAYOUT),
+                )
+            )
         return np.concatenate(matrix)
 
-    def archive(self, root: Path, *, matrix: np.ndarray | None = None, first_offset: int = 0, skip_days: float = 0, origins: str = "stream",
-                partition_of=lambda number, user: hash_ids([user])[0] % PARTITIONS) -> Path:
+    def archive(
+        self,
+        root: Path,
+        *,
+        matrix: np.ndarray | None = None,
+        first_offset: int = 0,
+        skip_days: float = 0,
+        origins: str = "stream",
+        partition_of=lambda number, user: hash_ids([user])[0] % PARTITIONS,
+    ) -> Path:
         """Write the archive of what was served from day *skip_days* on."""
         store = ArchiveStore(root)
         rows: dict[int, list[Row]] = {number: [] for number in range(PARTITIONS)}
-        for number, (event, vector) in enumerate(zip(self.transactions, pack_rows(self.matrix if matrix is None else matrix), strict=True)):
+        for number, (event, vector) in enumerate(
+            zip(self.transactions, pack_rows(self.matrix if matrix is None else matrix), strict=True)
+        ):
             if event.occurred_at < START + timedelta(days=skip_days):
                 continue
             partition = int(partition_of(number, event.user_id))
             origin = "gateway" if origins == "mixed" and number % 3 == 0 else "stream"
-            rows[partition].append(Row("predictions", partition, first_offset + 2 * len(rows[partition]), TransactionScored(
-                transaction_id=event.transaction_id, occurred_at=event.occurred_at, amount=event.amount, decision="approve", variant="champion",
-                origin=origin, feature_set=LAYOUT.id, features=vector, scored_at=event.occurred_at, user_id=event.user_id, terminal_id=event.terminal_id)))
+            rows[partition].append(
+                Row(
+                    "predictions",
+                    partition,
+                    first_offset + 2 * len(rows[partition]),
+                    TransactionScored(
+                        transaction_id=event.transaction_id,
+                        occurred_at=event.occurred_at,
+                        amount=event.amount,
+                        decision="approve",
+                        variant="champion",
+                        origin=origin,
+                        feature_set=LAYOUT.id,
+                        features=vector,
+                        scored_at=event.occurred_at,
+                        user_id=event.user_id,
+                        terminal_id=event.terminal_id,
+                    ),
+                )
+            )
         for partition, part in rows.items():
-            store.write("predictions", TopicPartition("predictions", partition), part[0].offset, part[-1].offset, verdict_tables(part))
+            store.write(
+                "predictions",
+                TopicPartition("predictions", partition),
+                part[0].offset,
+                part[-1].offset,
+                verdict_tables(part),
+            )
         labels = [Row("labels", 0, number, label) for number, label in enumerate(self.labels)]
         store.write("labels", TopicPartition("labels", 0), 0, len(labels) - 1, label_tables(labels))
         return root
@@ -139,7 +205,11 @@ def test_a_stream_that_missed_a_transaction_of_a_user_shows(served, tmp_path) ->
     blind.transactions, blind.labels = served.transactions, []
     blind.matrix = blind._streamed()
     report = SkewCheck(served.archive(tmp_path, matrix=blind.matrix), SkewParams(sample=1_000, recent_days=8))()
-    assert {one.feature for one in report.features if one.mismatches} <= {"terminal_risk_1d", "terminal_risk_7d", "terminal_risk_30d"}
+    assert {one.feature for one in report.features if one.mismatches} <= {
+        "terminal_risk_1d",
+        "terminal_risk_7d",
+        "terminal_risk_30d",
+    }
     assert report.mismatches > 0
 
 
@@ -202,12 +272,17 @@ def test_the_metrics_page_stands_without_a_report_and_with_a_broken_one(tmp_path
     assert generate_latest(registry) == b""
 
 
-def test_the_command_ends_with_0_where_all_is_equal_and_with_1_above_the_limit(served, archive, tmp_path, monkeypatch) -> None:
+def test_the_command_ends_with_0_where_all_is_equal_and_with_1_above_the_limit(
+    served, archive, tmp_path, monkeypatch
+) -> None:
     app = typer.Typer()
     app.command()(skew)
     (tmp_path / "params.yaml").write_text("skew: {sample: 120, recent_days: 8}\n")
     monkeypatch.setenv("CENTINELA_PARAMS_PATH", str(tmp_path / "params.yaml"))
-    for name, matrix, code in (("right", served.matrix, 0), ("wrong", served.matrix + (np.arange(len(LAYOUT.names)) == COUNT_7D), 1)):
+    for name, matrix, code in (
+        ("right", served.matrix, 0),
+        ("wrong", served.matrix + (np.arange(len(LAYOUT.names)) == COUNT_7D), 1),
+    ):
         monkeypatch.setenv("CENTINELA_DATA_DIR", str(tmp_path / name))
         served.archive(tmp_path / name / "archive", matrix=matrix)
         result = CliRunner().invoke(app, ["--output", str(tmp_path / f"{name}.json")])

@@ -29,10 +29,14 @@ def a_dataset(days: int = 3, per_day: int = 20) -> Dataset:
     matrix = random.normal(size=(total, 3))
     matrix[::7, 1], matrix[3, 0], matrix[:, 2] = np.nan, -0.0, np.nan
     return Dataset(
-        names=("amount", "count", "empty"), matrix=matrix[:count], is_fraud=random.random(total)[:count] < 0.1,
+        names=("amount", "count", "empty"),
+        matrix=matrix[:count],
+        is_fraud=random.random(total)[:count] < 0.1,
         transaction_ids=np.array([f"t{n:04d}" for n in range(count)], dtype=object),
         cards=np.array([None if n % 5 == 0 else f"u{n % 9}" for n in range(count)], dtype=object),
-        times_us=20_000 * DAY_US + np.arange(count) * (DAY_US // per_day), mature_until_us=0)
+        times_us=20_000 * DAY_US + np.arange(count) * (DAY_US // per_day),
+        mature_until_us=0,
+    )
 
 
 def files(folder: Path) -> list[str]:
@@ -57,7 +61,9 @@ def test_the_same_content_is_kept_once_and_a_changed_day_adds_one_file(tmp_path:
     assert store.write(a_dataset()) == first
     assert files(tmp_path / "files") == before
 
-    relabelled = dataclasses.replace(dataset, is_fraud=np.where(np.arange(len(dataset)) == 59, ~dataset.is_fraud, dataset.is_fraud))
+    relabelled = dataclasses.replace(
+        dataset, is_fraud=np.where(np.arange(len(dataset)) == 59, ~dataset.is_fraud, dataset.is_fraud)
+    )
     second = store.write(relabelled)
     assert second.digest != first.digest
     assert len(files(tmp_path / "files")) == len(before) + 2  # the day, and the list
@@ -94,7 +100,8 @@ def test_a_push_moves_what_the_remote_lacks_and_the_list_last(tmp_path: Path, un
     assert SnapshotRemote(url).push(store, second.digest).files == 2
     fs = fsspec.filesystem("memory")
     assert sorted(path.rpartition("/snapshots-")[2].partition("/")[2] for path in fs.find(f"/snapshots-{unique}")) == [
-        f"files/{name}" for name in files(tmp_path / "files")]
+        f"files/{name}" for name in files(tmp_path / "files")
+    ]
 
 
 class Unreliable(SnapshotRemote):

@@ -1,4 +1,5 @@
-"""Training features as served, and computed anew from the archive: the same where the stream was right, better where it lacked a feature."""
+"""Training features as served, and computed anew from the archive: the same where the stream was right, better where it
+lacked a feature."""
 
 from __future__ import annotations
 
@@ -32,7 +33,9 @@ NEW = FeatureLayout((), (Feature("user_count_1h", "user", "count", DAY_MS // 24)
 def transactions() -> pd.DataFrame:
     """In the order of the log, some late."""
     simulation = Simulation(Profile(seed=6, customers=40, terminals=50, start=date(2025, 1, 1)))
-    frame = pd.concat([simulation.day(number) for number in range(60)], ignore_index=True).sort_values("occurred_at", kind="stable")
+    frame = pd.concat([simulation.day(number) for number in range(60)], ignore_index=True).sort_values(
+        "occurred_at", kind="stable"
+    )
     late = np.arange(len(frame)) + np.where(np.random.default_rng(1).random(len(frame)) < 0.04, 30, 0)
     return frame.iloc[np.argsort(late, kind="stable")].reset_index(drop=True)
 
@@ -47,15 +50,43 @@ def archive(transactions, tmp_path_factory) -> ArchiveReader:
     """All served with the old layout; one partition, one verdict twice."""
     reader = ArchiveReader(tmp_path_factory.mktemp("archive"))
     served = pack_rows(build_features(transactions, reports(transactions), OLD, order="log").to_numpy())
-    rows = [Row("predictions", 0, number, TransactionScored(
-        transaction_id=row.transaction_id, occurred_at=row.occurred_at.to_pydatetime(), amount=row.amount, decision="approve", variant="none",
-        origin="history", feature_set=OLD.id, features=vector, scored_at=row.occurred_at.to_pydatetime(), user_id=row.user_id,
-        terminal_id=row.terminal_id)) for number, (row, vector) in enumerate(zip(transactions.itertuples(), served, strict=True))]
+    rows = [
+        Row(
+            "predictions",
+            0,
+            number,
+            TransactionScored(
+                transaction_id=row.transaction_id,
+                occurred_at=row.occurred_at.to_pydatetime(),
+                amount=row.amount,
+                decision="approve",
+                variant="none",
+                origin="history",
+                feature_set=OLD.id,
+                features=vector,
+                scored_at=row.occurred_at.to_pydatetime(),
+                user_id=row.user_id,
+                terminal_id=row.terminal_id,
+            ),
+        )
+        for number, (row, vector) in enumerate(zip(transactions.itertuples(), served, strict=True))
+    ]
     rows.append(Row("predictions", 0, len(rows), rows[-1].event))
     reader.store.write("predictions", TopicPartition("predictions", 0), 0, len(rows) - 1, verdict_tables(rows))
-    labels = [Row("labels", 0, number, LabelReported(
-        transaction_id=row.transaction_id, is_fraud=True, occurred_at=row.occurred_at.to_pydatetime(), reported_at=row.reported_at.to_pydatetime()))
-        for number, row in enumerate(reports(transactions).itertuples())]
+    labels = [
+        Row(
+            "labels",
+            0,
+            number,
+            LabelReported(
+                transaction_id=row.transaction_id,
+                is_fraud=True,
+                occurred_at=row.occurred_at.to_pydatetime(),
+                reported_at=row.reported_at.to_pydatetime(),
+            ),
+        )
+        for number, row in enumerate(reports(transactions).itertuples())
+    ]
     reader.store.write("labels", TopicPartition("labels", 0), 0, len(labels) - 1, label_tables(labels))
     return reader
 
@@ -89,7 +120,9 @@ def test_a_feature_that_the_stream_did_not_serve_yet_is_there_when_recomputed(ar
     served, again = (training_set(archive, NEW, how, as_of, 100 * DAY) for how in ("served", "recomputed"))
     assert "user_count_1h" not in served.present()
     assert "user_count_1h" in again.present()
-    wanted = build_features(transactions, reports(transactions), NEW, order="log").set_index(transactions["transaction_id"])
+    wanted = build_features(transactions, reports(transactions), NEW, order="log").set_index(
+        transactions["transaction_id"]
+    )
     at = NEW.names.index("user_count_1h")
     np.testing.assert_array_equal(again.matrix[:, at], wanted.loc[again.transaction_ids, "user_count_1h"].to_numpy())
 
@@ -99,7 +132,9 @@ def test_nothing_reported_after_as_of_reaches_a_recomputed_feature(archive, tran
     again = training_set(archive, OLD, "recomputed", as_of, 100 * DAY)
     told = reports(transactions)
     seen = transactions[transactions["occurred_at"] <= as_of]
-    wanted = build_features(seen, told[told["reported_at"] <= as_of], OLD, order="log").set_index(seen["transaction_id"])
+    wanted = build_features(seen, told[told["reported_at"] <= as_of], OLD, order="log").set_index(
+        seen["transaction_id"]
+    )
     np.testing.assert_array_equal(again.matrix, wanted.loc[again.transaction_ids].to_numpy())
 
 

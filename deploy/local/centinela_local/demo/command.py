@@ -26,16 +26,22 @@ FAST_TIME = {
     "CENTINELA_ARCHIVE_FLUSH_S": "2",
     "CENTINELA_DRIFT_REQUEST_TIMEOUT_DAYS": "60",
 }
-"""A day passes in seconds here, so a training run, which takes its wall time, must be waited for over weeks of event time."""
+"""A day passes in seconds here, so a training run, which takes its wall time, must be waited for over weeks of event
+time."""
 
 
 def demo(
-    keep: Annotated[bool, typer.Option("--keep", help="Leave everything running at the end; `centinela down` stops it.")] = False,
+    keep: Annotated[
+        bool, typer.Option("--keep", help="Leave everything running at the end; `centinela down` stops it.")
+    ] = False,
     seed: Annotated[int, typer.Option(min=0, help="Another seed, another stream.")] = Plan.seed,
-    day_seconds: Annotated[float, typer.Option(min=0.1, help="Seconds that a streamed day takes at least.")] = Plan.day_seconds,
+    day_seconds: Annotated[
+        float, typer.Option(min=0.1, help="Seconds that a streamed day takes at least.")
+    ] = Plan.day_seconds,
     timeout: Annotated[float, typer.Option(help="Seconds until all processes must be ready.")] = 300.0,
 ) -> None:
-    """Show the loop: history, a first champion, a new fraud pattern, drift, retraining, a hot swap. Exit code 1 where it did not close."""
+    """Show the loop: history, a first champion, a new fraud pattern, drift, retraining, a hot swap. Exit code 1 where
+    it did not close."""
     console = Console(highlight=False)
     settings = load_settings(LocalSettings)
     everyday = make_stack(settings, console)
@@ -68,10 +74,18 @@ def _play(stack: Stack, plan: Plan, console: Console, places: Paths, timeout_s: 
     urls = {name: process.url for name, (process, _, _) in stack.states().items()}
     summary = Demo(stack.connection, plan, console, urls=urls, paths=places).run()
     reports = sorted((stack.connection.data_dir / "reports").glob("**/*.html"))
-    console.print(summary_view(summary, [
-        ("MLflow UI", urls["mlflow"]), ("gateway docs", f"{urls['gateway']}/docs"), ("drift report", str(reports[-1]) if reports else "none was made"),
-        ("picture", str(places.demo / "loop.png")), ("logs", str(stack.paths.log)),
-    ]))
+    console.print(
+        summary_view(
+            summary,
+            [
+                ("MLflow UI", urls["mlflow"]),
+                ("gateway docs", f"{urls['gateway']}/docs"),
+                ("drift report", str(reports[-1]) if reports else "none was made"),
+                ("picture", str(places.demo / "loop.png")),
+                ("logs", str(stack.paths.log)),
+            ],
+        )
+    )
     return summary.closed
 
 
@@ -80,7 +94,9 @@ def _require_empty(settings: Settings) -> None:
     try:
         partitions = reader.partitions_of(topics.TRANSACTIONS.name)
         if any(reader.end_offsets(partitions)[p] > reader.beginning_offsets(partitions)[p] for p in partitions):
-            raise StartFailed("the demo counts every record, so it needs empty topics, and these brokers hold transactions already: "
-                              "unset KAFKA_BOOTSTRAP_SERVERS, or name a fresh broker")
+            raise StartFailed(
+                "the demo counts every record, so it needs empty topics, and these brokers hold transactions already: "
+                "unset KAFKA_BOOTSTRAP_SERVERS, or name a fresh broker"
+            )
     finally:
         reader.close()

@@ -17,4 +17,8 @@ def total(text: str, name: str, **labels: str) -> float | None:
 def samples(text: str, name: str) -> list[tuple[dict[str, str], float]]:
     """Labels and value of every sample of metric *name*."""
     matches = (_SAMPLE.match(line) for line in text.splitlines() if line.startswith(name))
-    return [(dict(_LABEL.findall(match["labels"] or "")), float(match["value"])) for match in matches if match and match["name"] == name]
+    return [
+        (dict(_LABEL.findall(match["labels"] or "")), float(match["value"]))
+        for match in matches
+        if match and match["name"] == name
+    ]

@@ -25,11 +25,23 @@ class Feeder:
         drifts: What changes in the stream; card testing from the plan's day on where None.
     """
 
-    def __init__(self, settings: Settings, plan: Plan, may_send: Callable[[], bool], day_seconds: Callable[[], float], *,
-                 drifts: tuple[Drift, ...] | None = None) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        plan: Plan,
+        may_send: Callable[[], bool],
+        day_seconds: Callable[[], float],
+        *,
+        drifts: tuple[Drift, ...] | None = None,
+    ) -> None:
         self._plan, self._may_send, self._day_seconds = plan, may_send, day_seconds
-        profile = Profile(seed=plan.seed, customers=plan.customers, terminals=plan.terminals, start=plan.start,
-                          drifts=(Drift("card_testing", plan.attack_day),) if drifts is None else drifts)
+        profile = Profile(
+            seed=plan.seed,
+            customers=plan.customers,
+            terminals=plan.terminals,
+            start=plan.start,
+            drifts=(Drift("card_testing", plan.attack_day),) if drifts is None else drifts,
+        )
         self._simulation = Simulation(profile)
         self._stop = threading.Event()
         self._producer = producer(settings, client="confluent", linger_ms=10)
@@ -86,7 +98,9 @@ class Feeder:
                         if self._stop.wait(max(late, 0.05)):
                             return
                     due = max(due, clock.monotonic() - day_seconds)
-                    if not self._feed.send_day(frame.iloc[len(frame) * piece // SLICES_PER_DAY:len(frame) * (piece + 1) // SLICES_PER_DAY]):
+                    if not self._feed.send_day(
+                        frame.iloc[len(frame) * piece // SLICES_PER_DAY : len(frame) * (piece + 1) // SLICES_PER_DAY]
+                    ):
                         return
         except BaseException as error:
             self.error = error

@@ -29,8 +29,11 @@ class Meter:
         page = metrics_page(self._url)
         if page is None:
             return False
-        figures.processed = sum(value for labels, value in samples(page, "centinela_consumer_records_total")
-                                if labels["topic"] == topics.TRANSACTIONS.name and labels["outcome"] != "held")
+        figures.processed = sum(
+            value
+            for labels, value in samples(page, "centinela_consumer_records_total")
+            if labels["topic"] == topics.TRANSACTIONS.name and labels["outcome"] != "held"
+        )
         figures.fraud_rate = total(page, "fraud_rate")
         figures.lag = total(page, "centinela_consumer_lag_records", topic=topics.TRANSACTIONS.name) or 0.0
         self._seen.append((now, figures.processed))

@@ -26,7 +26,8 @@ _DECODERS: dict[str, Decoder[Event]] = {
 
 
 class Observer:
-    """Collects the events of ``drift-reports``, ``retrain-requests`` and ``model-events`` from the topics' beginning on."""
+    """Collects the events of ``drift-reports``, ``retrain-requests`` and ``model-events`` from the topics' beginning
+    on."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings

@@ -22,7 +22,9 @@ class Probe:
         name: Begins its transactions' and cards' ids.
     """
 
-    def __init__(self, url: str, event_time: Callable[[], datetime | None], *, interval_s: float = 0.25, name: str = "probe") -> None:
+    def __init__(
+        self, url: str, event_time: Callable[[], datetime | None], *, interval_s: float = 0.25, name: str = "probe"
+    ) -> None:
         self._url, self._event_time, self._interval_s, self._name = url, event_time, interval_s, name
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
@@ -49,7 +51,12 @@ class Probe:
     def _ask(self, at: datetime) -> None:
         number = self.requests
         self.requests += 1
-        body = {"transaction_id": f"{self._name}-{number}", "user_id": f"{self._name}-{number % 20}", "amount": 10 + number % 50, "occurred_at": at.isoformat()}
+        body = {
+            "transaction_id": f"{self._name}-{number}",
+            "user_id": f"{self._name}-{number % 20}",
+            "amount": 10 + number % 50,
+            "occurred_at": at.isoformat(),
+        }
         request = urllib.request.Request(self._url, json.dumps(body).encode(), {"Content-Type": "application/json"})
         try:
             with urllib.request.urlopen(request, timeout=_TIMEOUT_S) as response:

@@ -50,15 +50,27 @@ class Demo:
         urls: Addresses of the processes by name.
     """
 
-    def __init__(self, settings: Settings, plan: Plan, console: Console, *, urls: dict[str, str], paths: Paths,
-                 clock: Clock | None = None) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        plan: Plan,
+        console: Console,
+        *,
+        urls: dict[str, str],
+        paths: Paths,
+        clock: Clock | None = None,
+    ) -> None:
         self._settings, self._plan, self._console = settings, plan, console
         self._urls, self._paths, self._clock = urls, paths, clock or SystemClock()
         self.story = Story(plan.attack_at)
         self._view = LiveView(console, self.story)
         self._meter, self._observer = Meter(urls["stream"]), Observer(settings)
-        self._feeder = Feeder(settings, plan, lambda: self._view.figures.lag < plan.lag_limit,
-                              lambda: max(plan.day_seconds, plan.answering_day_seconds if self.story.answering else 0.0))
+        self._feeder = Feeder(
+            settings,
+            plan,
+            lambda: self._view.figures.lag < plan.lag_limit,
+            lambda: max(plan.day_seconds, plan.answering_day_seconds if self.story.answering else 0.0),
+        )
         self._probe = Probe(f"{urls['gateway']}/predict", lambda: self._feeder.event_time)
         self._idle_since: float | None = None
         self._began, self._pause = self._clock.monotonic(), threading.Event()
@@ -94,10 +106,17 @@ class Demo:
     def _train_first_champion(self) -> None:
         self._view.figures.phase = "training the first champion"
         trainer = TrainerSettings(kafka_bootstrap_servers=self._settings.kafka_bootstrap_servers)
-        publish(trainer, request_for(self._settings.model_name, self._plan.live_from, "the first champion, from labelled history", None))
+        publish(
+            trainer,
+            request_for(
+                self._settings.model_name, self._plan.live_from, "the first champion, from labelled history", None
+            ),
+        )
         self._wait_until(lambda: bool(self.story.trainings), "the first training", _TRAINING_TIMEOUT_S)
         if self.story.trainings[0].outcome != "promoted":
-            raise DemoStuck(f"the first training was {self.story.trainings[0].outcome}: {self.story.trainings[0].reason}")
+            raise DemoStuck(
+                f"the first training was {self.story.trainings[0].outcome}: {self.story.trainings[0].reason}"
+            )
         self._wait_until(self._models_serve, "the predictors to load the first champion", 60.0)
 
     def _stream_until_closed(self) -> None:
@@ -127,8 +146,14 @@ class Demo:
 
     def _conclude(self) -> Summary:
         self._console.print("counting every record ...", style="dim")
-        summary = summarize(self.story, self._count(), self._skew(), requests=self._probe.requests, failed_requests=len(self._probe.failures),
-                            seconds=self._clock.monotonic() - self._began)
+        summary = summarize(
+            self.story,
+            self._count(),
+            self._skew(),
+            requests=self._probe.requests,
+            failed_requests=len(self._probe.failures),
+            seconds=self._clock.monotonic() - self._began,
+        )
         self._paths.demo.mkdir(parents=True, exist_ok=True)
         draw(self.story, self._feeder.event_time or self._plan.attack_at, self._paths.demo / "loop.png")
         (self._paths.demo / "summary.json").write_text(json.dumps(summary.as_dict(), indent=1) + "\n")
@@ -142,11 +167,20 @@ class Demo:
             found = LogAudit(reader).read_until_reconciled(_DRAIN_TIMEOUT_S)
         finally:
             reader.close()
-        return LogCounts(transactions=found.records, duplicates=found.duplicates, verdicts=found.verdicts, dead_letters=found.dead_letters,
-                         missing=len(found.missing), repeated=len(found.repeated), reconciled=found.reconciled)
+        return LogCounts(
+            transactions=found.records,
+            duplicates=found.duplicates,
+            verdicts=found.verdicts,
+            dead_letters=found.dead_letters,
+            missing=len(found.missing),
+            repeated=len(found.repeated),
+            reconciled=found.reconciled,
+        )
 
     def _skew(self) -> SkewCounts:
-        trainer = TrainerSettings(kafka_bootstrap_servers=self._settings.kafka_bootstrap_servers, data_dir=self._settings.data_dir)
+        trainer = TrainerSettings(
+            kafka_bootstrap_servers=self._settings.kafka_bootstrap_servers, data_dir=self._settings.data_dir
+        )
         try:
             await_archive(trainer)
             report = SkewCheck(trainer.archive_dir, SkewParams(), trainer.skew_path)()

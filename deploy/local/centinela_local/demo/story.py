@@ -22,7 +22,8 @@ RECOVERY_SHARE = 2 / 3
 LEAST_FRAUDS = 20
 """Frauds below which a measured average precision says nothing."""
 REQUEST_WITHIN, ANSWER_WITHIN, RECOVERY_WITHIN = timedelta(days=35), timedelta(days=90), timedelta(days=30)
-"""Event time after which the next step is not waited for any more. An answer takes its wall time, however fast days pass."""
+"""Event time after which the next step is not waited for any more. An answer takes its wall time, however fast days
+pass."""
 
 
 @dataclass(frozen=True)
@@ -109,9 +110,19 @@ class Story:
                 self.tell(wall, event_time, "champion promoted", f"version {version}, {before}")
             case ModelLoaded(alias="champion"):
                 self.loaded.setdefault(event.model_version, set()).add(event.replica)
-                self.tell(wall, event_time, "model loaded", f"version {event.model_version} by {event.replica} in {event.duration_s:.2f} s")
+                self.tell(
+                    wall,
+                    event_time,
+                    "model loaded",
+                    f"version {event.model_version} by {event.replica} in {event.duration_s:.2f} s",
+                )
             case ModelRejected():
-                self.tell(wall, event_time, "model rejected", f"version {event.model_version} by {event.replica}: {event.reason}")
+                self.tell(
+                    wall,
+                    event_time,
+                    "model rejected",
+                    f"version {event.model_version} by {event.replica}: {event.reason}",
+                )
 
     @property
     def first_version(self) -> str | None:
@@ -142,7 +153,9 @@ class Story:
     @property
     def swaps(self) -> int:
         """Promotions after the first that every replica followed."""
-        return sum(1 for _, version in self.promotions[1:] if self.loaded.get(version) and not self.waiting_replicas(version))
+        return sum(
+            1 for _, version in self.promotions[1:] if self.loaded.get(version) and not self.waiting_replicas(version)
+        )
 
     @property
     def performance(self) -> Performance:
@@ -151,7 +164,9 @@ class Story:
         before = [m.value for m in self.measurements if m.version == old and m.end <= self.attack_at]
         during = [m.value for m in self.measurements if m.version != new and m.end > self.attack_at]
         after = [m.value for m in self.measurements if m.version == new]
-        return Performance(median(before) if before else None, min(during) if during else None, after[-1] if after else None)
+        return Performance(
+            median(before) if before else None, min(during) if during else None, after[-1] if after else None
+        )
 
     @property
     def closed(self) -> bool:
@@ -161,7 +176,8 @@ class Story:
 
     @property
     def answering(self) -> bool:
-        """Whether a request of drift is being worked on: not answered yet, or its version not loaded by every replica."""
+        """Whether a request of drift is being worked on: not answered yet, or its version not loaded by every
+        replica."""
         if len(self.retrainings) < len(self.drift_requests):
             return True
         new = self.new_version
@@ -184,7 +200,9 @@ class Story:
         if report.count:
             self.alert_rates.append((report.end, report.alert_rate))
         if measured is not None and measured.average_precision is not None and measured.frauds >= LEAST_FRAUDS:
-            self.measurements.append(Measurement(measured.start, measured.end, report.model_version, measured.average_precision))
+            self.measurements.append(
+                Measurement(measured.start, measured.end, report.model_version, measured.average_precision)
+            )
         if report.state != self.drift_state:
             if report.state == "alarm" or self.drift_state == "alarm":
                 self.tell(wall, report.end, f"drift {report.state}", report.reason)
@@ -192,8 +210,11 @@ class Story:
 
 
 def _training(event: TrainingCompleted) -> str:
-    parts = [f"version {event.model_version}" if event.model_version else "", event.reason,
-             f"AP {event.average_precision:.2f}" if event.average_precision is not None else "",
-             f"champion's {event.champion_average_precision:.2f}" if event.champion_average_precision is not None else "",
-             f"took {event.duration_s:.0f} s" if event.duration_s is not None else ""]
+    parts = [
+        f"version {event.model_version}" if event.model_version else "",
+        event.reason,
+        f"AP {event.average_precision:.2f}" if event.average_precision is not None else "",
+        f"champion's {event.champion_average_precision:.2f}" if event.champion_average_precision is not None else "",
+        f"took {event.duration_s:.0f} s" if event.duration_s is not None else "",
+    ]
     return ", ".join(part for part in parts if part)

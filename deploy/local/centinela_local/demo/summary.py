@@ -22,7 +22,8 @@ class LogCounts:
 
 @dataclass(frozen=True)
 class SkewCounts:
-    """Served vectors held against the batch form, and values that differ; ``judged`` None: the check could not be made."""
+    """Served vectors held against the batch form, and values that differ; ``judged`` None: the check could not be
+    made."""
 
     judged: int | None = None
     mismatches: int = 0
@@ -48,13 +49,26 @@ class Summary:
 
     def rows(self) -> list[tuple[str, str]]:
         """Label and value of each line of the table."""
-        before, during, after = (_ap(value) for value in (self.performance.before, self.performance.during, self.performance.after))
+        before, during, after = (
+            _ap(value) for value in (self.performance.before, self.performance.during, self.performance.after)
+        )
         return [
-            ("transactions in", f"{self.log.transactions:,}" + (f", {self.log.duplicates:,} of them duplicates" if self.log.duplicates else "")),
+            (
+                "transactions in",
+                f"{self.log.transactions:,}"
+                + (f", {self.log.duplicates:,} of them duplicates" if self.log.duplicates else ""),
+            ),
             ("verdicts out", f"{self.log.verdicts:,}"),
             ("dead letters", f"{self.log.dead_letters:,}"),
             ("missing / repeated verdicts", f"{self.log.missing:,} / {self.log.repeated:,}"),
-            ("skew", "not checked" if self.skew.judged is None else f"{self.skew.mismatches:,} mismatches in {self.skew.judged:,} served vectors"),
+            (
+                "skew",
+                (
+                    "not checked"
+                    if self.skew.judged is None
+                    else f"{self.skew.mismatches:,} mismatches in {self.skew.judged:,} served vectors"
+                ),
+            ),
             ("average precision before / during / after", f"{before} / {during} / {after}"),
             ("retrains", str(self.retrains)),
             ("swaps", str(self.swaps)),
@@ -68,20 +82,33 @@ class Summary:
         return {**asdict(self), "closed": self.closed}
 
 
-def summarize(story: Story, log: LogCounts, skew: SkewCounts, *, requests: int, failed_requests: int, seconds: float) -> Summary:
+def summarize(
+    story: Story, log: LogCounts, skew: SkewCounts, *, requests: int, failed_requests: int, seconds: float
+) -> Summary:
     """The result of a run, with everything that keeps it from being a closed loop."""
     shortfalls = _loop_shortfalls(story)
     if not log.reconciled:
-        shortfalls.append(f"the audit does not reconcile: {log.transactions} transactions, {log.verdicts} verdicts, {log.dead_letters} dead letters, "
-                          f"{log.missing} missing, {log.repeated} repeated")
+        shortfalls.append(
+            f"the audit does not reconcile: {log.transactions} transactions, {log.verdicts} verdicts,"
+            f" {log.dead_letters} dead letters, {log.missing} missing, {log.repeated} repeated"
+        )
     if skew.mismatches:
         shortfalls.append(f"{skew.mismatches} served values differ from the batch form's: see `centinela skew`")
     if not requests:
         shortfalls.append("no request was made to the gateway")
     if failed_requests:
         shortfalls.append(f"{failed_requests} of {requests} requests to the gateway failed")
-    return Summary(log=log, skew=skew, performance=story.performance, retrains=len(story.retrainings), swaps=story.swaps,
-                   requests=requests, failed_requests=failed_requests, seconds=seconds, shortfalls=tuple(shortfalls))
+    return Summary(
+        log=log,
+        skew=skew,
+        performance=story.performance,
+        retrains=len(story.retrainings),
+        swaps=story.swaps,
+        requests=requests,
+        failed_requests=failed_requests,
+        seconds=seconds,
+        shortfalls=tuple(shortfalls),
+    )
 
 
 def _loop_shortfalls(story: Story) -> list[str]:
@@ -96,7 +123,9 @@ def _loop_shortfalls(story: Story) -> list[str]:
     found = [f"{replica} does not serve version {new}" for replica in sorted(story.waiting_replicas(new))]
     if not story.performance.recovered:
         p = story.performance
-        found.append(f"average precision did not recover: {_ap(p.before)} before, {_ap(p.during)} during, {_ap(p.after)} after")
+        found.append(
+            f"average precision did not recover: {_ap(p.before)} before, {_ap(p.during)} during, {_ap(p.after)} after"
+        )
     return found
 
 

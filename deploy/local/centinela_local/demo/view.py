@@ -38,7 +38,8 @@ class Figures:
 
 @dataclass
 class LiveView:
-    """On a terminal a panel that lives while its context is open; elsewhere one line every ten seconds. Moments stay either way."""
+    """On a terminal a panel that lives while its context is open; elsewhere one line every ten seconds. Moments stay
+    either way."""
 
     console: Console
     story: Story
@@ -53,14 +54,16 @@ class LiveView:
             self._live.start()
         return self
 
-    def __exit__(self, _type: type[BaseException] | None, _error: BaseException | None, _traceback: TracebackType | None) -> None:
+    def __exit__(
+        self, _type: type[BaseException] | None, _error: BaseException | None, _traceback: TracebackType | None
+    ) -> None:
         self.refresh()
         if self._live is not None:
             self._live.stop()
 
     def refresh(self) -> None:
         """Print the moments that are new, and without a terminal the figures now and then."""
-        for moment in self.story.moments[self._told:]:
+        for moment in self.story.moments[self._told :]:
             self.console.print(moment_line(moment), soft_wrap=self._live is None)
         self._told = len(self.story.moments)
         if self._live is None and time.monotonic() - self._plain_at > _PLAIN_EVERY_S:
@@ -89,14 +92,19 @@ class LiveView:
             grid.add_column(ratio=1)
         cells = [Text.assemble((f"{label}  ", "dim"), (value, style)) for label, value, style in self._cells()]
         for at in range(0, len(cells), across):
-            grid.add_row(*cells[at:at + across])
+            grid.add_row(*cells[at : at + across])
         return Panel(grid, title="Centinela", title_align="left", border_style="blue")
 
 
 def moment_line(moment: Moment) -> Text:
     """One line: wall time, event time, what happened."""
     event_time = f"{moment.event_time:%Y-%m-%d %H:%M}" if moment.event_time else " " * 16
-    return Text.assemble((f"{moment.wall.astimezone():%H:%M:%S}  ", "dim"), (f"{event_time}  ", "cyan"), (moment.what, "bold"), f"  {moment.detail}")
+    return Text.assemble(
+        (f"{moment.wall.astimezone():%H:%M:%S}  ", "dim"),
+        (f"{event_time}  ", "cyan"),
+        (moment.what, "bold"),
+        f"  {moment.detail}",
+    )
 
 
 def summary_view(summary: Summary, places: list[tuple[str, str]]) -> Group:
@@ -107,5 +115,9 @@ def summary_view(summary: Summary, places: list[tuple[str, str]]) -> Group:
     where = Table.grid(padding=(0, 2))
     for label, value in places:
         where.add_row(Text(label, "dim"), Text(value, "cyan", overflow="fold"))
-    verdict = Text("The loop closed.", "bold green") if summary.closed else Text("The loop did not close:\n" + "\n".join(f"- {s}" for s in summary.shortfalls), "bold red")
+    verdict = (
+        Text("The loop closed.", "bold green")
+        if summary.closed
+        else Text("The loop did not close:\n" + "\n".join(f"- {s}" for s in summary.shortfalls), "bold red")
+    )
     return Group(Text(), table, Text(), where, Text(), verdict)

@@ -35,7 +35,8 @@ def soak(
     seed: Annotated[int, typer.Option(min=0, help="Another seed, another stream.")] = Plan.seed,
     timeout: Annotated[float, typer.Option(help="Seconds until all processes must be ready.")] = 300.0,
 ) -> None:
-    """Run the demo's load for hours, sampling memory, files, threads, lag and disk. Exit code 1 where something grows that must not."""
+    """Run the demo's load for hours, sampling memory, files, threads, lag and disk. Exit code 1 where something grows
+    that must not."""
     console = Console(highlight=False)
     settings = load_settings(LocalSettings)
     stack = make_stack(settings.apart("soak"), console, FAST_TIME | SMALL)
@@ -50,22 +51,29 @@ def soak(
         finally:
             with uninterrupted():
                 stack.down()
-    console.print("\n".join(wrong) if wrong else "Nothing grew that must not.", style="bold red" if wrong else "bold green")
+    console.print(
+        "\n".join(wrong) if wrong else "Nothing grew that must not.", style="bold red" if wrong else "bold green"
+    )
     console.print(f"Samples, table, picture and summary are in {folder}")
     raise typer.Exit(1 if wrong else 0)
 
 
-def _endure(stack: Stack, plan: Plan, console: Console, folder: Path, minutes: float, warm_up_s: float, timeout_s: float) -> list[str]:
+def _endure(
+    stack: Stack, plan: Plan, console: Console, folder: Path, minutes: float, warm_up_s: float, timeout_s: float
+) -> list[str]:
     stack.up(timeout_s)
     run = Soak(stack, stack.connection, plan, console, paths=stack.paths, samples=folder / SAMPLES)
     lags = run.endure(minutes)
     wrong = write_report(folder, warm_up_s)
     told = run.told()
-    wrong += [f"failed request: {failure}" for name in ("failed_requests", "failed_posts") for failure in told[name]][:5]  # type: ignore[attr-defined]
+    failures = [failure for name in ("failed_requests", "failed_posts") for failure in told[name]]  # type: ignore[attr-defined]
+    wrong += [f"failed request: {failure}" for failure in failures[:5]]
     summary = folder / "summary.json"
     summary.write_text(json.dumps({**told, "lag_at_the_end": lags, "wrong": wrong}, indent=1) + "\n")
     console.print((folder / TABLE).read_text(), markup=False, soft_wrap=True)
     console.print("counting every record ...", style="dim")
     log = run.count()
-    summary.write_text(json.dumps({**told, "lag_at_the_end": lags, "wrong": wrong, "log": asdict(log)}, indent=1) + "\n")
+    summary.write_text(
+        json.dumps({**told, "lag_at_the_end": lags, "wrong": wrong, "log": asdict(log)}, indent=1) + "\n"
+    )
     return wrong if log.reconciled else [*wrong, f"the audit does not reconcile: {log}"]

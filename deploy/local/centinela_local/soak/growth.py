@@ -13,7 +13,14 @@ from centinela_local.soak.samples import Series
 HOUR = 3600.0
 LEAST_SAMPLES = 8
 
-LIMITS: Mapping[str, float] = {"rss_mb": 10.0, "files": 2.0, "threads": 1.0, "lag": 100.0, "disk_mb": 20.0, "disk_files": 60.0}
+LIMITS: Mapping[str, float] = {
+    "rss_mb": 10.0,
+    "files": 2.0,
+    "threads": 1.0,
+    "lag": 100.0,
+    "disk_mb": 20.0,
+    "disk_files": 60.0,
+}
 """The growth per hour that each measure may show; 2 % of the level where that is more."""
 SHARE = 0.02
 
@@ -67,14 +74,29 @@ def growth(series: Mapping[tuple[str, str], Series], warm_up_s: float) -> list[G
             continue
         half = at >= (at[0] + at[-1]) / 2
         limit = max(LIMITS[measure], SHARE * float(np.median(level)))
-        found.append(Growth(subject, measure, float(level[0]), float(level[-1]), float(level.max()), _per_hour(at, level),
-                            _per_hour(at[half], level[half]), limit, BY_DESIGN.get((subject, measure))))
+        found.append(
+            Growth(
+                subject,
+                measure,
+                float(level[0]),
+                float(level[-1]),
+                float(level.max()),
+                _per_hour(at, level),
+                _per_hour(at[half], level[half]),
+                limit,
+                BY_DESIGN.get((subject, measure)),
+            )
+        )
     return found
 
 
 def restarts(series: Mapping[tuple[str, str], Series]) -> dict[str, int]:
     """How often each process was started anew."""
-    changes = {subject: int(np.count_nonzero(np.diff(s.values))) for (subject, measure), s in series.items() if measure == "pid"}
+    changes = {
+        subject: int(np.count_nonzero(np.diff(s.values)))
+        for (subject, measure), s in series.items()
+        if measure == "pid"
+    }
     return {subject: count for subject, count in changes.items() if count}
 
 
@@ -84,13 +106,23 @@ def unready(series: Mapping[tuple[str, str], Series]) -> dict[str, float]:
     return {subject: share for subject, share in shares.items() if share > 0}
 
 
-def faults(found: Iterable[Growth], restarted: Mapping[str, int], waited: Mapping[str, float], most_waiting: float = 0.01) -> list[str]:
+def faults(
+    found: Iterable[Growth], restarted: Mapping[str, int], waited: Mapping[str, float], most_waiting: float = 0.01
+) -> list[str]:
     """What keeps the soak from passing, in words."""
     return [
-        *(f"{g.measure} of {g.subject} grows by {g.per_hour:.1f} an hour ({g.late_per_hour:.1f} in the last half; limit {g.limit:.1f})"
-          for g in found if not g.within),
+        *(
+            f"{g.measure} of {g.subject} grows by {g.per_hour:.1f} an hour ({g.late_per_hour:.1f} in the last half;"
+            f" limit {g.limit:.1f})"
+            for g in found
+            if not g.within
+        ),
         *(f"{name} was started anew {count} times" for name, count in restarted.items()),
-        *(f"{name} was not ready in {share:.1%} of the samples" for name, share in waited.items() if share > most_waiting),
+        *(
+            f"{name} was not ready in {share:.1%} of the samples"
+            for name, share in waited.items()
+            if share > most_waiting
+        ),
     ]
 
 

@@ -29,10 +29,16 @@ def write_report(folder: Path, warm_up_s: float) -> list[str]:
 
 def table(found: list[Growth]) -> str:
     """Markdown: first, last and greatest value after the warm-up, growth per hour, limit."""
-    lines = ["| what | of | first | last | most | growth an hour | in the last half | limit |", "|---|---|---|---|---|---|---|---|"]
+    lines = [
+        "| what | of | first | last | most | growth an hour | in the last half | limit |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
     for g in sorted(found, key=lambda g: (g.measure, g.subject)):
         limit = f"{g.limit:.1f}" if g.by_design is None else g.by_design
-        lines.append(f"| {g.measure} | {g.subject} | {g.first:,.1f} | {g.last:,.1f} | {g.most:,.1f} | {g.per_hour:+,.2f} | {g.late_per_hour:+,.2f} | {limit} |")
+        lines.append(
+            f"| {g.measure} | {g.subject} | {g.first:,.1f} | {g.last:,.1f} | {g.most:,.1f} | {g.per_hour:+,.2f} |"
+            f" {g.late_per_hour:+,.2f} | {limit} |"
+        )
     return "\n".join(lines) + "\n"
 
 

@@ -40,15 +40,27 @@ class Soak(Demo):
         samples: Where the samples go.
     """
 
-    def __init__(self, stack: Stack, settings: Settings, plan: Plan, console: Console, *, paths: Paths, samples: Path) -> None:
+    def __init__(
+        self, stack: Stack, settings: Settings, plan: Plan, console: Console, *, paths: Paths, samples: Path
+    ) -> None:
         urls = {name: process.url for name, (process, _, _) in stack.states().items()}
         super().__init__(settings, plan, console, urls=urls, paths=paths)
-        self._feeder = Feeder(settings, plan, lambda: self._view.figures.lag < plan.lag_limit, lambda: plan.day_seconds, drifts=attacks(plan))
+        self._feeder = Feeder(
+            settings,
+            plan,
+            lambda: self._view.figures.lag < plan.lag_limit,
+            lambda: plan.day_seconds,
+            drifts=attacks(plan),
+        )
         self._probe = Probe(f"{urls['gateway']}/predict", lambda: self._feeder.event_time, interval_s=0.1)
-        self._client = Probe(f"{urls['ingest']}/transactions", lambda: self._feeder.event_time, interval_s=0.5, name="posted")
+        self._client = Probe(
+            f"{urls['ingest']}/transactions", lambda: self._feeder.event_time, interval_s=0.5, name="posted"
+        )
         self._undelivered: str | None = None
         self._file = SampleFile(samples)
-        self._sampler = Sampler(stack, settings, {"kafka log": stack.paths.kafka, "mlflow": stack.paths.mlflow, "logs": stack.paths.log})
+        self._sampler = Sampler(
+            stack, settings, {"kafka log": stack.paths.kafka, "mlflow": stack.paths.mlflow, "logs": stack.paths.log}
+        )
 
     def endure(self, minutes: float) -> dict[str, int]:
         """Run for so many minutes of live stream; the lag of each group once nothing more was sent."""
@@ -78,10 +90,16 @@ class Soak(Demo):
     def told(self) -> dict[str, object]:
         """What happened, in figures."""
         return {
-            "transactions": self._feeder.transactions, "undelivered": self._undelivered, "event_time": str(self._feeder.event_time), "retrain_requests": len(self.story.drift_requests),
-            "trainings": len(self.story.trainings), "promotions": len(self.story.promotions),
-            "requests": self._probe.requests, "failed_requests": self._probe.failures,
-            "posts": self._client.requests, "failed_posts": self._client.failures,
+            "transactions": self._feeder.transactions,
+            "undelivered": self._undelivered,
+            "event_time": str(self._feeder.event_time),
+            "retrain_requests": len(self.story.drift_requests),
+            "trainings": len(self.story.trainings),
+            "promotions": len(self.story.promotions),
+            "requests": self._probe.requests,
+            "failed_requests": self._probe.failures,
+            "posts": self._client.requests,
+            "failed_posts": self._client.failures,
         }
 
     def _stream(self, seconds: float) -> None:

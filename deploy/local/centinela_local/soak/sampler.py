@@ -26,7 +26,8 @@ GROUPS: Mapping[str, tuple[str, ...]] = {
 """Topics read by consumer group."""
 
 _WHOLE_TREE = frozenset({"mlflow"})
-"""Processes that serve through children. Elsewhere a child (a training, a report) ends with its task and is not counted."""
+"""Processes that serve through children. Elsewhere a child (a training, a report) ends with its task and is not
+counted."""
 _MB = 1e6
 
 
@@ -65,7 +66,9 @@ class Sampler:
                 yield Sample(seconds, name, "files", float(sum(each.num_fds() for each in tree)))
                 yield Sample(seconds, name, "threads", float(sum(each.num_threads() for each in tree)))
                 times = process.cpu_times()
-                yield Sample(seconds, name, "cpu_s", times.user + times.system + times.children_user + times.children_system)
+                yield Sample(
+                    seconds, name, "cpu_s", times.user + times.system + times.children_user + times.children_system
+                )
 
     def _lags(self, seconds: float) -> Iterator[Sample]:
         for group in self._readers:
@@ -75,11 +78,19 @@ class Sampler:
     def _lag(self, group: str) -> int:
         reader = self._readers[group]
         partitions = [p for topic in GROUPS[group] for p in reader.partitions_of(topic)]
-        committed, ends, begins = reader.committed(partitions), reader.end_offsets(partitions), reader.beginning_offsets(partitions)
+        committed, ends, begins = (
+            reader.committed(partitions),
+            reader.end_offsets(partitions),
+            reader.beginning_offsets(partitions),
+        )
         return sum(max(0, ends[p] - (begins[p] if committed[p] is None else committed[p] or 0)) for p in partitions)
 
     def _folders(self, seconds: float) -> Iterator[Sample]:
-        children = {f"data/{child.name}": child for child in self._data_dir.iterdir() if child.is_dir()} if self._data_dir.is_dir() else {}
+        children = (
+            {f"data/{child.name}": child for child in self._data_dir.iterdir() if child.is_dir()}
+            if self._data_dir.is_dir()
+            else {}
+        )
         for name, folder in (children | dict(self._extra)).items():
             files, size = _measure(folder)
             yield Sample(seconds, name, "disk_mb", size / _MB)

@@ -39,14 +39,19 @@ def build_population(profile: Profile) -> Population:
     near = [_reachable(homes[at : at + _BLOCK], sites, profile.radius) for at in range(0, profile.customers, _BLOCK)]
     reachable = np.concatenate([counts for counts, _ in near])
     return Population(
-        mean_amount=mean_amount, rate=rate,
+        mean_amount=mean_amount,
+        rate=rate,
         terminals=np.concatenate([found for _, found in near]),
-        first=np.concatenate([[0], np.cumsum(reachable)[:-1]]), reachable=reachable,
-        user_ids=_names("c", profile.customers), terminal_ids=_names("t", profile.terminals),
+        first=np.concatenate([[0], np.cumsum(reachable)[:-1]]),
+        reachable=reachable,
+        user_ids=_names("c", profile.customers),
+        terminal_ids=_names("t", profile.terminals),
     )
 
 
-def _reachable(homes: NDArray[np.float64], sites: NDArray[np.float64], radius: float) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def _reachable(
+    homes: NDArray[np.float64], sites: NDArray[np.float64], radius: float
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """How many sites each home reaches, and their indices, home after home."""
     distance = np.square(homes[:, None, 0] - sites[None, :, 0]) + np.square(homes[:, None, 1] - sites[None, :, 1])
     within = distance <= radius * radius

@@ -69,7 +69,9 @@ def parse_drift(text: str) -> Drift:
     """
     match = _DRIFT.match(text)
     if not match or match["name"] not in get_args(DriftName):
-        raise ValueError(f"{text!r} is no drift: write NAME@START[-END][:STRENGTH], NAME one of {', '.join(get_args(DriftName))}")
+        raise ValueError(
+            f"{text!r} is no drift: write NAME@START[-END][:STRENGTH], NAME one of {', '.join(get_args(DriftName))}"
+        )
     name, start = match["name"], int(match["start"])
     duration = _DURATION[name]
     end = int(match["end"]) if match["end"] else (start + duration if duration else None)

@@ -27,7 +27,9 @@ class Simulation:
     def __init__(self, profile: Profile) -> None:
         self.profile = profile
         self._people = build_population(profile)
-        self._epoch_s = int(datetime(profile.start.year, profile.start.month, profile.start.day, tzinfo=UTC).timestamp())
+        self._epoch_s = int(
+            datetime(profile.start.year, profile.start.month, profile.start.day, tzinfo=UTC).timestamp()
+        )
 
     def days(self, count: int, first: int = 0) -> Iterator[pd.DataFrame]:
         """*count* days from day *first* on, one frame each."""
@@ -41,23 +43,29 @@ class Simulation:
         4 card testing.
         """
         shopping, testing = self._shopping(number), self._card_testing(number)
-        customer, terminal, second, amount, scenario = (np.concatenate(pair) for pair in zip(shopping, testing, strict=True))
+        customer, terminal, second, amount, scenario = (
+            np.concatenate(pair) for pair in zip(shopping, testing, strict=True)
+        )
         order = np.lexsort((np.arange(len(second)), second))
-        customer, terminal, second, amount, scenario = (column[order] for column in (customer, terminal, second, amount, scenario))
+        customer, terminal, second, amount, scenario = (
+            column[order] for column in (customer, terminal, second, amount, scenario)
+        )
         is_fraud = scenario > GENUINE
         start_ms = (self._epoch_s + number * DAY_S) * 1_000
         occurred_ms = start_ms + np.floor(second * 1_000).astype(np.int64)
         prefix = f"s{self.profile.seed}-{number:05d}-"
-        return pd.DataFrame({
-            "transaction_id": [f"{prefix}{n:06d}" for n in range(len(order))],
-            "occurred_at": _instants(occurred_ms),
-            "user_id": self._people.user_ids[customer],
-            "terminal_id": self._people.terminal_ids[terminal],
-            "amount": amount,
-            "is_fraud": is_fraud,
-            "scenario": scenario.astype(np.int8),
-            "reported_at": self._reported(number, occurred_ms, is_fraud),
-        })
+        return pd.DataFrame(
+            {
+                "transaction_id": [f"{prefix}{n:06d}" for n in range(len(order))],
+                "occurred_at": _instants(occurred_ms),
+                "user_id": self._people.user_ids[customer],
+                "terminal_id": self._people.terminal_ids[terminal],
+                "amount": amount,
+                "is_fraud": is_fraud,
+                "scenario": scenario.astype(np.int8),
+                "reported_at": self._reported(number, occurred_ms, is_fraud),
+            }
+        )
 
     def _rng(self, stream: str, number: int) -> np.random.Generator:
         return np.random.default_rng(np.random.SeedSequence([self.profile.seed, _STREAM[stream], number + _PAST]))
@@ -70,7 +78,9 @@ class Simulation:
         rng, people = self._rng("shopping", number), self._people
         season, covariate = self._drift("season", number), self._drift("covariate", number)
         volume = 1 + _SEASON_SURPLUS * season.strength if season else 1.0
-        ramp = min(1.0, (number - covariate.start + 1) / _COVARIATE_RAMP_DAYS) * covariate.strength if covariate else 0.0
+        ramp = (
+            min(1.0, (number - covariate.start + 1) / _COVARIATE_RAMP_DAYS) * covariate.strength if covariate else 0.0
+        )
         customer = np.repeat(np.arange(self.profile.customers), rng.poisson(people.rate * volume))
         second = rng.normal(DAY_S / 2 + _COVARIATE_SHIFT_S * ramp, 20_000, len(customer))
         inside = (second > 0) & (second < DAY_S)
@@ -83,16 +93,24 @@ class Simulation:
 
         scenario = np.where(amount > mean * (1 + self.profile.amount_rule / 2), AMOUNT, GENUINE)
         profile = self.profile
-        bad_terminals = self._compromised("terminals", profile.terminals, profile.compromised_terminals_per_day, profile.terminal_days, number)
+        bad_terminals = self._compromised(
+            "terminals", profile.terminals, profile.compromised_terminals_per_day, profile.terminal_days, number
+        )
         scenario[np.isin(terminal, bad_terminals)] = TERMINAL
-        taken_over = np.isin(customer, self._compromised("cards", profile.customers, profile.compromised_cards_per_day, profile.card_days, number))
+        taken_over = np.isin(
+            customer,
+            self._compromised("cards", profile.customers, profile.compromised_cards_per_day, profile.card_days, number),
+        )
         taken_over &= self._rng("takeover", number).random(len(customer)) < 1 / 3
         scenario[taken_over] = CARD
         amount = np.where(taken_over, amount * 5, amount)
         return customer, terminal, second, np.round(amount, 2), scenario
 
-    def _compromised(self, stream: str, population: int, per_day: float, lasting: int, number: int) -> NDArray[np.int64]:
-        """Who was compromised on day *number* or the ``lasting - 1`` days before it. A fraction a day adds up over days."""
+    def _compromised(
+        self, stream: str, population: int, per_day: float, lasting: int, number: int
+    ) -> NDArray[np.int64]:
+        """Who was compromised on day *number* or the ``lasting - 1`` days before it. A fraction a day adds up over
+        days."""
         rate = per_day * population
         found = []
         for day in range(number - lasting + 1, number + 1):
@@ -119,7 +137,9 @@ class Simulation:
 
     def _reported(self, number: int, occurred_ms: NDArray[np.int64], is_fraud: NDArray[np.bool_]) -> pd.DatetimeIndex:
         rng = self._rng("labels", number)
-        lag_ms = np.round(rng.triangular(*self.profile.label_lag_days, len(occurred_ms)) * DAY_S * 1_000).astype(np.int64)
+        lag_ms = np.round(rng.triangular(*self.profile.label_lag_days, len(occurred_ms)) * DAY_S * 1_000).astype(
+            np.int64
+        )
         known = is_fraud & (rng.random(len(occurred_ms)) >= self.profile.unreported_share)
         stamps = (occurred_ms + lag_ms).astype("datetime64[ms]")
         return pd.DatetimeIndex(np.where(known, stamps, np.datetime64("NaT"))).tz_localize("UTC")
