@@ -12,7 +12,7 @@ SOURCES := shared/centinela services/*/centinela_* deploy/local/centinela_local
 ARGS ?=
 MINUTES ?= 120
 
-.PHONY: help env demo soak up pipeline down status test test-faults fuzz check types clean
+.PHONY: help env demo soak up pipeline down status test test-faults fuzz check format types clean
 
 help: ## what there is to run
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-19s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -50,8 +50,12 @@ status: env ## what runs, and what it waits for
 test: env ## all tests, on a real Kafka and a real MLflow
 	@$(PY) -m pytest $(ARGS)
 
-check: env types ## lint and types
+check: env types ## format, lint and types
+	@$(PY) -m ruff format --check .
 	@$(PY) -m ruff check .
+
+format: env ## format all Python code
+	@$(PY) -m ruff format .
 
 types: env
 	@$(PY) -m mypy $(SOURCES)
