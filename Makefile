@@ -78,17 +78,17 @@ benchmark-gateway: env ## how long a gateway takes to answer, and to see what ca
 	@touch $@
 
 exactness: env ## every window of the Handbook's stream through Kafka against an independent computation (HANDBOOK=its file, ARGS="--kills 2")
-	@PYTHONPATH=tests/support $(PY) tests/support/exactness.py $(HANDBOOK) $(ARGS)
+	@$(PY) -m tests.support.exactness $(HANDBOOK) $(ARGS)
 
 FAULTS ?= 100
 SEED ?= 7
 test-faults: env ## break a running stack FAULTS times by the schedule of SEED, and prove that nothing is lost, doubled or wrong (half an hour)
-	@OMP_NUM_THREADS=1 PYTHONPATH=tests/support:tests/faults $(PY) -m faultrun --faults $(FAULTS) --seed $(SEED) $(ARGS)
+	@OMP_NUM_THREADS=1 $(PY) -m tests.support.faultrun --faults $(FAULTS) --seed $(SEED) $(ARGS)
 
 N ?= 1000000
 fuzz: SEED ?= 1
 fuzz: env ## put N changed records through the stream's decoder: each is a transaction or a dead letter
-	@PYTHONPATH=tests/support $(PY) tests/support/fuzz_stream.py $(N) --seed $(SEED) $(ARGS)
+	@$(PY) -m tests.support.fuzz_stream $(N) --seed $(SEED) $(ARGS)
 
 clean: ## stop everything; remove .local and the tools' caches (not .venv)
 	@if [[ -e $(STAMP) ]]; then $(PY) -m centinela down --wipe; fi

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from kafka_kit import FakeKit, Kit, RealKit, kit_of
+from tests.support.kafka_kit import FakeKit, Kit, RealKit, kit_of
 
 
 @pytest.fixture(scope="module", params=["fake", "kafka-python", "confluent"])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 
 import pytest
-from kafka_kit import DEADLINE_S, Kit, group_id, joined, poll_some, reader, take, values, write
+from tests.support.kafka_kit import DEADLINE_S, Kit, group_id, joined, poll_some, reader, take, values, write
 
 from centinela.kafka.port import Outgoing, Record, TopicPartition
 

@@ -6,7 +6,7 @@ import time
 import uuid
 
 import pytest
-from kafka_kit import DEADLINE_S, Kit, read_to_end, reader, values, write
+from tests.support.kafka_kit import DEADLINE_S, Kit, read_to_end, reader, values, write
 
 from centinela.errors import DependencyUnavailable, InvalidRecord
 from centinela.kafka.partitioner import partition_of

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 
 import pytest
-from kafka_kit import DEADLINE_S, Kit, group_id, joined, poll_some, read_to_end, reader, values, write
+from tests.support.kafka_kit import DEADLINE_S, Kit, group_id, joined, poll_some, read_to_end, reader, values, write
 
 from centinela.errors import ProducerFenced, TransactionAborted
 from centinela.kafka.port import Outgoing, TopicPartition

@@ -7,11 +7,18 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 
 import pytest
-from faultrun.ledger import Ledger, fingerprint
-from faultrun.oracle import Judgement, judge_answers, judge_letters, judge_log, judge_verdicts, judge_versions
-from faultrun.plan import SHAPES, schedule
-from faultrun.readback import Raw, ReadBack, Scored, Transaction
-from faultrun.workload import Profile, Workload
+from tests.support.faultrun.ledger import Ledger, fingerprint
+from tests.support.faultrun.oracle import (
+    Judgement,
+    judge_answers,
+    judge_letters,
+    judge_log,
+    judge_verdicts,
+    judge_versions,
+)
+from tests.support.faultrun.plan import SHAPES, schedule
+from tests.support.faultrun.readback import Raw, ReadBack, Scored, Transaction
+from tests.support.faultrun.workload import Profile, Workload
 
 AT = datetime(2024, 1, 1, tzinfo=UTC)
 

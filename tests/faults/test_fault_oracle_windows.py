@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from faultrun.archive_check import judge_archive
-from faultrun.features import judge_features
-from faultrun.oracle import Judgement, judge_trainings
-from faultrun.readback import Raw, ReadBack, Reported, Scored, Transaction
+from tests.support.faultrun.archive_check import judge_archive
+from tests.support.faultrun.features import judge_features
+from tests.support.faultrun.oracle import Judgement, judge_trainings
+from tests.support.faultrun.readback import Raw, ReadBack, Reported, Scored, Transaction
 
 from centinela.features.backfill import build_features
 from centinela.features.layout import FeatureLayout

@@ -7,10 +7,10 @@ import os
 from pathlib import Path
 
 import pytest
-from faultrun.plan import QUICK
-from faultrun.run import Options, Run
-from faultrun.stack import PORTS, FaultStack
-from faultrun.workload import Profile
+from tests.support.faultrun.plan import QUICK
+from tests.support.faultrun.run import Options, Run
+from tests.support.faultrun.stack import PORTS, FaultStack
+from tests.support.faultrun.workload import Profile
 
 from centinela_local.jars import can_run_broker
 from centinela_local.ports import steady_ports

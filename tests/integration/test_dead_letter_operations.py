@@ -9,7 +9,7 @@ import textwrap
 from collections.abc import Callable, Iterator
 
 import pytest
-from waiting import until
+from tests.support.waiting import until
 
 from centinela.audit import LogAudit
 from centinela.clock import SystemClock

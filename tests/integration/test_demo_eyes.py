@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
-from waiting import eventually
+from tests.support.waiting import eventually
 
 from centinela.events import Event, ModelPromoted, RetrainRequested, encode
 from centinela.kafka.connect import producer, topic_admin

@@ -7,8 +7,8 @@ import json
 from pathlib import Path
 
 import msgspec
+from tests.support.drift_world import Feed, World
 
-from centinela_drift.fakes import Feed, World
 from centinela_drift.handler import DriftHandler
 from centinela_drift.references import reference_of
 from centinela_drift.reporter import SubprocessReporter

@@ -17,12 +17,12 @@ from pathlib import Path
 import msgspec
 import pytest
 from kafka import KafkaConsumer, TopicPartition  # noqa: TID251 - reads what our own consumers never show
+from tests.support.drift_world import START, World
 
 from centinela.events import DriftReported, Event, FeaturePane, RetrainRequested, TrainingCompleted, encode
 from centinela.kafka.admin import TopicSpec
 from centinela.kafka.connect import consumer, producer, topic_admin, transactional_producer
 from centinela.kafka.port import Outgoing, Record
-from centinela_drift.fakes import START, World
 from centinela_drift.handler import Topics
 from centinela_drift.settings import DriftSettings
 
@@ -32,7 +32,7 @@ CHILD = """
 import sys
 from centinela.service import start
 from centinela_drift.bootstrap import run
-from centinela_drift.fakes import World
+from tests.support.drift_world import World
 from centinela_drift.handler import Topics
 from centinela_drift.settings import DriftSettings
 

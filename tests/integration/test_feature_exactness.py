@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from exactness import held_against_an_independent_computation
+from tests.support.exactness import held_against_an_independent_computation
 
 from centinela_local.broker import TemporaryBroker
 from centinela_local.jars import can_run_broker

@@ -13,6 +13,7 @@ from pathlib import Path
 import httpx
 import numpy as np
 import pytest
+from tests.support.served_models import small_bundle
 
 from centinela.codec import Decoder, ModelEventDecoder
 from centinela.events import ModelLoaded, ModelPromoted, TransactionReceived, TransactionScored, encode
@@ -24,7 +25,6 @@ from centinela.kafka.port import Outgoing, Record
 from centinela.kafka.reader import open_table
 from centinela.model.scorer import Scorer
 from centinela.telemetry.correlation import header
-from centinela_predictor.fakes import small_bundle
 from centinela_predictor.gateway_process import GatewayProcess
 from centinela_predictor.settings import PredictorSettings
 

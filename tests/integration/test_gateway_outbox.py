@@ -11,8 +11,9 @@ from typing import Any
 
 import httpx
 import pytest
-from predictor_process import PredictorProcess
-from waiting import until
+from tests.support.predictor_process import PredictorProcess
+from tests.support.served_models import small_bundle
+from tests.support.waiting import until
 
 from centinela.codec import Decoder
 from centinela.events import TransactionScored
@@ -22,7 +23,6 @@ from centinela.kafka.reader import open_table
 from centinela.settings import Settings
 from centinela_local.broker import TemporaryBroker
 from centinela_local.ports import free_port
-from centinela_predictor.fakes import small_bundle
 
 MODEL = "FraudDetector"
 

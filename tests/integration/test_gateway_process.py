@@ -14,17 +14,17 @@ from pathlib import Path
 
 import httpx
 import pytest
-from held_open import HeldOpen
-from predictor_process import DEADLINE_S
-from predictor_process import PredictorProcess as Process
-from waiting import until
+from tests.support.held_open import HeldOpen
+from tests.support.predictor_process import DEADLINE_S
+from tests.support.predictor_process import PredictorProcess as Process
+from tests.support.served_models import small_bundle
+from tests.support.waiting import until
 
 from centinela.features.layout import FeatureLayout
 from centinela.kafka.admin import TopicAdmin
 from centinela.kafka.reader import open_table
 from centinela.telemetry.correlation import header
 from centinela_local.ports import free_port
-from centinela_predictor.fakes import small_bundle
 from centinela_predictor.settings import PredictorSettings
 
 NOBODY = "127.0.0.1:9"

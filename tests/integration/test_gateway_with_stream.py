@@ -10,6 +10,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+from tests.support.served_models import small_bundle
 
 from centinela.codec import Decoder
 from centinela.events import TransactionReceived, TransactionScored, encode
@@ -18,7 +19,6 @@ from centinela.kafka.admin import TopicAdmin
 from centinela.kafka.connect import producer
 from centinela.kafka.port import Outgoing
 from centinela.kafka.reader import open_table
-from centinela_predictor.fakes import small_bundle
 from centinela_predictor.gateway_process import GatewayProcess
 from centinela_predictor.settings import PredictorSettings
 from centinela_predictor.stream_process import StreamProcess

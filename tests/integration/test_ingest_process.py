@@ -11,8 +11,8 @@ from pathlib import Path
 
 import httpx
 import pytest
-from held_open import HeldOpen
-from waiting import until
+from tests.support.held_open import HeldOpen
+from tests.support.waiting import until
 
 from centinela.cli import main
 from centinela.kafka import connect

@@ -17,8 +17,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from secured_broker import ADMIN, ADMIN_PASSWORD, SecuredBroker
-from waiting import until
+from tests.support.secured_broker import ADMIN, ADMIN_PASSWORD, SecuredBroker
+from tests.support.waiting import until
 
 from centinela.errors import AccessRefused
 from centinela.kafka import acls, connect

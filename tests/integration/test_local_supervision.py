@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import pytest
 from rich.console import Console
-from waiting import eventually
+from tests.support.waiting import eventually
 
 from centinela.settings import Settings
 from centinela_local.errors import PortTaken, StartFailed

@@ -15,6 +15,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tests.support.predictor_world import LAYOUT, START, vectors_of_the_whole_table
+from tests.support.served_models import small_bundle
 
 from centinela.codec import Decoder
 from centinela.events import LabelReported, TransactionReceived, TransactionScored, encode
@@ -22,9 +24,7 @@ from centinela.kafka.admin import TopicAdmin
 from centinela.kafka.connect import producer
 from centinela.kafka.port import Outgoing
 from centinela.kafka.reader import TableReader, open_table
-from centinela_predictor.fakes import small_bundle
 from centinela_predictor.settings import PredictorSettings
-from centinela_predictor.stream_fakes import LAYOUT, START, vectors_of_the_whole_table
 
 PHASE = timedelta(days=6)
 PER_PHASE = 3_000

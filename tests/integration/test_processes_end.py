@@ -13,7 +13,8 @@ from pathlib import Path
 
 import httpx
 import pytest
-from waiting import until
+from tests.support.served_models import small_bundle
+from tests.support.waiting import until
 
 from centinela.events import RetrainRequested, encode
 from centinela.features.layout import FeatureLayout
@@ -22,7 +23,6 @@ from centinela.kafka.port import Outgoing
 from centinela.settings import Settings
 from centinela_local.paths import CHECKOUT
 from centinela_local.ports import free_port
-from centinela_predictor.fakes import small_bundle
 
 WITHIN_S = 10.0
 PROCESSES = {

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from trainer_world import World, world_of
+from tests.support.trainer_world import World, world_of
 
 from centinela.model.registry import CHAMPION
 from centinela_trainer.child import as_environment

@@ -10,7 +10,7 @@ from pathlib import Path
 import httpx
 import numpy as np
 import pytest
-from trainer_world import LAYOUT, PARAMS, World, world_of
+from tests.support.trainer_world import LAYOUT, PARAMS, World, world_of
 
 from centinela.errors import DependencyUnavailable
 from centinela.events import RetrainRequested, TrainingCompleted, encode

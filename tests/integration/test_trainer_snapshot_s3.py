@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import yaml
 from dvc.repo import Repo
-from small_s3 import BUCKET, small_s3
+from tests.support.small_s3 import BUCKET, small_s3
 
 from centinela_trainer.dataset import Dataset
 from centinela_trainer.snapshot import SnapshotStore

@@ -22,7 +22,6 @@ from centinela_ingest.bootstrap import Service
 from centinela_ingest.settings import IngestSettings
 from centinela_predictor.api import build_app
 from centinela_predictor.dispatch import Dispatch
-from centinela_predictor.fakes import served
 from centinela_predictor.gateway import Gateway
 from centinela_predictor.link import Link
 from centinela_predictor.model_slot import ModelSlot
@@ -31,6 +30,7 @@ from centinela_predictor.routing import Router
 from centinela_predictor.scoring import ScoringCore
 from centinela_predictor.standing import Standing
 from centinela_predictor.verdicts import VerdictBook
+from tests.support.served_models import served
 
 NOW = datetime(2026, 3, 10, tzinfo=UTC)
 

@@ -24,12 +24,12 @@ import pandas as pd
 
 # An independent client: what it reads, our own code did not.
 from confluent_kafka import Consumer, TopicPartition  # noqa: TID251
-from independent_features import independent_features
 
 from centinela.kafka.admin import TopicAdmin
 from centinela.settings import Settings
-from centinela_predictor.fakes import small_bundle
-from centinela_predictor.stream_fakes import LAYOUT
+from tests.support.independent_features import independent_features
+from tests.support.predictor_world import LAYOUT
+from tests.support.served_models import small_bundle
 
 SILENCE_S = 300.0
 """So long may no verdict come before a run is given up."""

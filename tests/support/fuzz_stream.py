@@ -12,7 +12,6 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
 import msgspec
-from mutations import Mutator, corpus
 
 from centinela.codec import EPOCH
 from centinela.events import TransactionReceived, encode
@@ -20,6 +19,7 @@ from centinela.features.layout import BASE_LAYOUT, FeatureLayout
 from centinela.kafka.dlq import dead_letter
 from centinela.kafka.port import Record
 from centinela_predictor.admission import admit
+from tests.support.mutations import Mutator, corpus
 
 NOW = datetime(2026, 11, 24, tzinfo=UTC)
 BATCH = 250

@@ -21,7 +21,6 @@ from centinela.features.layout import FeatureLayout
 from centinela.kafka.port import Delivery, Outgoing
 from centinela_predictor.calls import Answer
 from centinela_predictor.dispatch import Dispatch
-from centinela_predictor.fakes import served
 from centinela_predictor.gateway import Gateway
 from centinela_predictor.link import Link
 from centinela_predictor.model_slot import ModelSlot
@@ -31,6 +30,7 @@ from centinela_predictor.requests import PredictRequest
 from centinela_predictor.routing import Router
 from centinela_predictor.scoring import ScoringCore
 from centinela_predictor.verdicts import VerdictBook
+from tests.support.served_models import served
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 TRACE = "00-" + "a" * 32 + "-" + "b" * 16 + "-01"

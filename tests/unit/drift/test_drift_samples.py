@@ -11,10 +11,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from tests.support.drift_world import FEATURES, START, World
 
 from centinela.events import DriftReported
 from centinela.model.reference import histogram
-from centinela_drift.fakes import FEATURES, START, World
 from centinela_drift.samples import EXPANDED_ROWS, ReportSpec, expanded, samples
 
 NEW_VERSION_SINCE = START + timedelta(days=3)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import msgspec
 import numpy as np
 import pytest
+from tests.support.drift_world import DAY_MS, START, Feed, World, day_ms
 
 from centinela.events import DriftReported, RetrainRequested
-from centinela_drift.fakes import DAY_MS, START, Feed, World, day_ms
 from centinela_drift.handler import DriftHandler
 from centinela_drift.references import reference_of
 from centinela_drift.settings import DriftSettings

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from tests.support.drift_world import START, FakeEventLog, FakeReferences, FakeReporter, Feed, World
 
 from centinela.clock import FixedClock
 from centinela.errors import DependencyUnavailable, ModelRejected
@@ -18,7 +19,6 @@ from centinela.kafka.dlq import DeadLetterFlood
 from centinela.kafka.port import Record
 from centinela.telemetry.health import Health
 from centinela_drift.detection import Reference
-from centinela_drift.fakes import START, FakeEventLog, FakeReferences, FakeReporter, Feed, World
 from centinela_drift.handler import DriftHandler
 from centinela_drift.references import BundleReferences, reference_of
 from centinela_drift.reporter import SubprocessReporter

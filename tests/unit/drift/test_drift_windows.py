@@ -7,11 +7,11 @@ from pathlib import Path
 import msgspec
 import numpy as np
 import pytest
+from tests.support.drift_world import DAY_MS, World, day_ms
 
 from centinela.errors import CentinelaError, InvalidRecord
 from centinela.events import FeaturePane
 from centinela.model.panes import PANE_WIDTH_MS, read_pane
-from centinela_drift.fakes import DAY_MS, World, day_ms
 from centinela_drift.snapshot import KEPT, SnapshotStore
 from centinela_drift.windows import Windows
 

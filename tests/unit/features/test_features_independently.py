@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from independent_features import independent_features
+from tests.support.independent_features import independent_features
 
 from centinela.events import TransactionReceived
 from centinela.features.assemble import Columns, assemble, attribute_matrix

@@ -11,7 +11,7 @@ from typing import Any
 import fsspec
 import pytest
 from fsspec.implementations.memory import MemoryFileSystem
-from small_s3 import BUCKET, small_s3
+from tests.support.small_s3 import BUCKET, small_s3
 
 from centinela.errors import CentinelaError
 from centinela.features.shared_store import SHARED_SNAPSHOTS, SharedStorage

@@ -8,15 +8,15 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-import fuzz_stream
 import msgspec
 import numpy as np
 import pytest
 import xxhash
-from event_strategies import built
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from mutations import ODD_VALUES, Mutator, corpus
+from tests.support import fuzz_stream
+from tests.support.event_strategies import built
+from tests.support.mutations import ODD_VALUES, Mutator, corpus
 
 from centinela import events
 from centinela.audit import is_rejected_row, letter_origin

@@ -21,7 +21,7 @@ import pyarrow.parquet as parquet
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from small_models import FACTS, RECENT, TRAIN, fitted
+from tests.support.small_models import FACTS, RECENT, TRAIN, fitted
 
 from centinela.errors import ModelRejected
 from centinela.features.configured import FeaturesError, load_features

@@ -10,13 +10,11 @@ from unittest import SkipTest
 
 import pytest
 import schemathesis
-from both_apis import NOW, gateway_app, ingest_app
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from httpx import ASGITransport, AsyncClient
 from hypothesis import HealthCheck, given, settings
 from hypothesis.errors import Unsatisfiable
-from mutations import ODD_VALUES, Mutator, corpus
 from schemathesis import GenerationMode
 from schemathesis.checks import not_a_server_error
 from schemathesis.specs.openapi.checks import (
@@ -25,6 +23,8 @@ from schemathesis.specs.openapi.checks import (
     response_schema_conformance,
     status_code_conformance,
 )
+from tests.support.both_apis import NOW, gateway_app, ingest_app
+from tests.support.mutations import ODD_VALUES, Mutator, corpus
 
 from centinela.codec import Decoder
 from centinela.errors import InvalidRecord

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 from fastapi.testclient import TestClient
-from ingest_api import build
+from tests.support.ingest_api import build
 
 from centinela.kafka.fake import FakeBroker
 

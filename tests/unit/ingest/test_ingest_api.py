@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import structlog
 from fastapi.testclient import TestClient
-from ingest_api import GOOD, LABEL, TRACE, build
+from tests.support.ingest_api import GOOD, LABEL, TRACE, build
 
 from centinela.codec import Decoder
 from centinela.events import LabelReported, TransactionReceived

@@ -6,7 +6,7 @@ import threading
 
 import pytest
 from fastapi.testclient import TestClient
-from ingest_api import GOOD, LABEL, build
+from tests.support.ingest_api import GOOD, LABEL, build
 
 from centinela.clock import SystemClock
 from centinela.errors import DependencyUnavailable

@@ -5,8 +5,8 @@ from __future__ import annotations
 from datetime import timedelta
 
 import pytest
-from loop_rig import NOW, P0, Rig
 from structlog.testing import capture_logs
+from tests.support.loop_rig import NOW, P0, Rig
 
 from centinela.errors import DependencyUnavailable, TransactionAborted
 from centinela.kafka.committer import ProducerStuck

@@ -5,8 +5,8 @@ from __future__ import annotations
 from datetime import timedelta
 
 import pytest
-from loop_rig import GROUP, NOW, P0, Rig
 from structlog.testing import capture_logs
+from tests.support.loop_rig import GROUP, NOW, P0, Rig
 
 from centinela.errors import DependencyUnavailable, ProducerFenced, TransactionAborted
 from centinela.kafka.dlq import DeadLetterCap, DeadLetterFlood

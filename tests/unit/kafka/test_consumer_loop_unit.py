@@ -6,8 +6,8 @@ import threading
 from datetime import timedelta
 
 import pytest
-from loop_rig import GROUP, NOW, P0, P1, SINK, SOURCE, Copying, Rig
 from prometheus_client import REGISTRY
+from tests.support.loop_rig import GROUP, NOW, P0, P1, SINK, SOURCE, Copying, Rig
 
 from centinela.errors import DependencyUnavailable
 from centinela.kafka.fake import FakeBroker, FakeConsumer, FakeProducer, FakeTransactionalProducer

@@ -11,7 +11,7 @@ from confluent_kafka import KafkaError  # noqa: TID251 its codes are what is map
 
 # Its errors are what is mapped.
 from kafka.errors import GroupAuthorizationFailedError, KafkaTimeoutError, SaslAuthenticationFailedError  # noqa: TID251
-from secured_broker import make_certificates
+from tests.support.secured_broker import make_certificates
 
 from centinela.errors import AccessRefused, DependencyUnavailable
 from centinela.kafka import kafka_python_common

@@ -6,7 +6,7 @@ import threading
 from typing import Any
 
 import pytest
-from waiting import eventually
+from tests.support.waiting import eventually
 
 from centinela.kafka import kafka_python_producers
 from centinela.kafka.kafka_python_producers import KafkaPythonProducer

@@ -6,7 +6,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from small_models import FACTS, RECENT, TRAIN, fitted
+from tests.support.small_models import FACTS, RECENT, TRAIN, fitted
 
 from centinela.model.export import build_bundle
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import msgspec
 import numpy as np
 import pytest
-from small_models import KINDS, TRAIN, TRUTH, Layout
+from tests.support.small_models import KINDS, TRAIN, TRUTH, Layout
 
 from centinela.errors import ModelRejected
 from centinela.model import bundle

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from small_models import FACTS, KINDS, LAYOUT, NAMES, RECENT, TRAIN, TRUTH, Layout, fitted, rows
+from tests.support.small_models import FACTS, KINDS, LAYOUT, NAMES, RECENT, TRAIN, TRUTH, Layout, fitted, rows
 
 from centinela.model import export
 from centinela.model.backends import load_backend, sklearn_score

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from small_models import FACTS, RECENT, TRAIN, fitted
+from tests.support.small_models import FACTS, RECENT, TRAIN, fitted
 from typer.testing import CliRunner
 
 from centinela.errors import ModelRejected

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 from fastapi.testclient import TestClient
 from numpy.typing import NDArray
-from waiting import until
+from tests.support.served_models import served
+from tests.support.waiting import until
 
 from centinela.clock import Clock, FixedClock, SystemClock
 from centinela.codec import Decoder
@@ -24,7 +25,6 @@ from centinela.telemetry.correlation import header
 from centinela.telemetry.health import Health
 from centinela_predictor.api import build_app
 from centinela_predictor.dispatch import Dispatch
-from centinela_predictor.fakes import served
 from centinela_predictor.gateway import Gateway
 from centinela_predictor.link import Link
 from centinela_predictor.model_slot import ModelSlot

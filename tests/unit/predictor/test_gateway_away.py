@@ -6,9 +6,9 @@ from collections.abc import Iterator
 
 import msgspec
 import pytest
-from gateway_world import DECODE, NOW, World, drain, running_world, tx
+from tests.support.gateway_world import DECODE, NOW, World, drain, running_world, tx
+from tests.support.served_models import served
 
-from centinela_predictor.fakes import served
 from centinela_predictor.gateway import NotReady
 from centinela_predictor.outbox import OutboxFull
 from centinela_predictor.requests import RefusedRequest

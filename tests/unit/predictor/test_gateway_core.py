@@ -7,7 +7,8 @@ from datetime import timedelta
 
 import msgspec
 import pytest
-from gateway_world import DECODE, LAYOUT, NOW, TRACE, World, running_world, tx
+from tests.support.gateway_world import DECODE, LAYOUT, NOW, TRACE, World, running_world, tx
+from tests.support.served_models import FakeScorer, served
 
 from centinela.backpressure import Deadline, RequestUnserved
 from centinela.errors import InvalidRecord
@@ -15,7 +16,6 @@ from centinela.events import TransactionReceived
 from centinela.features.layout import unpack_rows
 from centinela.telemetry.correlation import header
 from centinela_predictor.calls import Call
-from centinela_predictor.fakes import FakeScorer, served
 from centinela_predictor.requests import PredictRequest, RefusedRequest
 from centinela_predictor.verdicts import GivenVerdict, VerdictBook
 

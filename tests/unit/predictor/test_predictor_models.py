@@ -10,6 +10,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from tests.support.served_models import FakeScorer
 
 from centinela.clock import FixedClock
 from centinela.codec import ModelEventDecoder
@@ -20,7 +21,6 @@ from centinela.kafka.fake import FakeBroker, FakeProducer
 from centinela.kafka.port import Record
 from centinela.telemetry.health import Health
 from centinela_predictor.bundles import BundleStore
-from centinela_predictor.fakes import FakeScorer
 from centinela_predictor.model_follower import ModelFollower
 from centinela_predictor.model_slot import Alias, ModelSlot
 

@@ -7,10 +7,10 @@ import threading
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from tests.support.served_models import FakeScorer, served
 
 from centinela.errors import DependencyUnavailable
 from centinela.features.layout import FeatureLayout
-from centinela_predictor.fakes import FakeScorer, served
 from centinela_predictor.model_slot import ModelSlot
 from centinela_predictor.reasons import Explainer
 from centinela_predictor.routing import Router

@@ -9,13 +9,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tests.support.predictor_world import START, Process, World, vectors_of_the_whole_table
 
 from centinela.errors import TransactionAborted
 from centinela.events import LabelReported, TransactionReceived, Verdict
 from centinela.features.keys import DAY_MS, HOUR_MS
 from centinela.features.layout import FeatureLayout
 from centinela.features.spec import Feature
-from centinela_predictor.stream_fakes import START, Process, World, vectors_of_the_whole_table
 
 N = 600
 HISTORY = Verdict(origin="history", decision="approve", variant="none")

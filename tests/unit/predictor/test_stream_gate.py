@@ -6,12 +6,12 @@ from datetime import timedelta
 from pathlib import Path
 
 from prometheus_client import REGISTRY
+from tests.support.predictor_world import LAYOUT, NOW, START, World, transaction
 
 from centinela.features.layout import unpack_rows
 from centinela.features.terminals import SKEW_MS
 from centinela_predictor.activity import IDLE, Gate, unpack_block
 from centinela_predictor.stream import StreamLimits
-from centinela_predictor.stream_fakes import LAYOUT, NOW, START, World, transaction
 
 DAY = timedelta(days=1)
 

@@ -11,6 +11,8 @@ from typing import Any
 import msgspec
 import numpy as np
 import pytest
+from tests.support.predictor_world import LAYOUT, NOW, START, World, transaction
+from tests.support.served_models import served
 
 from centinela.events import LabelReported, Verdict
 from centinela.features.keys import epoch_ms
@@ -18,8 +20,6 @@ from centinela.features.layout import pack_rows, unpack_rows
 from centinela.model.panes import read_pane
 from centinela.telemetry.correlation import new_traceparent
 from centinela_predictor.activity import unpack_block
-from centinela_predictor.fakes import served
-from centinela_predictor.stream_fakes import LAYOUT, NOW, START, World, transaction
 
 DAY = timedelta(days=1)
 

@@ -9,13 +9,13 @@ from pathlib import Path
 import msgspec
 import numpy as np
 import pytest
+from tests.support.predictor_world import LAYOUT, START, Process, World, transaction, vectors_of_the_whole_table
 
 from centinela.events import LabelReported, TransactionReceived, encode
 from centinela.features.layout import unpack_rows
 from centinela.features.shared_store import SharedStorage
 from centinela.kafka.partitioner import partition_of
 from centinela_predictor.partition_home import LogChanged
-from centinela_predictor.stream_fakes import LAYOUT, START, Process, World, transaction, vectors_of_the_whole_table
 
 N = 400
 USERS = 40

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from waiting import until
+from tests.support.waiting import until
 
 from centinela.model.signing import new_key as new_signing_key
 from centinela.security.keys import new_key

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from faultrun.oracle import Judgement
-from faultrun.plan import SERVICES
-from faultrun.watch import Happened
+from tests.support.faultrun.oracle import Judgement
+from tests.support.faultrun.plan import SERVICES
+from tests.support.faultrun.watch import Happened
 
 
 def write_report(

@@ -15,7 +15,7 @@ import msgspec
 # An independent client: what it reads, our own code did not.
 from kafka import KafkaConsumer, TopicPartition  # noqa: TID251
 
-from faultrun.ledger import fingerprint
+from tests.support.faultrun.ledger import fingerprint
 
 _SILENCE_S = 120.0
 

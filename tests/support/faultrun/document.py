@@ -1,4 +1,7 @@
-"""Puts the figures of a run into the document: ``python -m faultrun.document REPORT_JSON docs/reliability.md``."""
+"""Puts the figures of a run into the document.
+
+``python -m tests.support.faultrun.document REPORT_JSON docs/reliability.md``.
+"""
 
 from __future__ import annotations
 

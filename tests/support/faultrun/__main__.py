@@ -1,4 +1,4 @@
-"""``python -m faultrun``: one long run by hand."""
+"""``python -m tests.support.faultrun``: one long run by hand."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from pathlib import Path
 from centinela_local.interrupts import interruptible
 from centinela_local.paths import CHECKOUT
 from centinela_local.ports import steady_ports
-from faultrun.run import Options, Run
-from faultrun.stack import PORTS, FaultStack
-from faultrun.workload import Profile
+from tests.support.faultrun.run import Options, Run
+from tests.support.faultrun.stack import PORTS, FaultStack
+from tests.support.faultrun.workload import Profile
 
 
 def main() -> int:

@@ -23,13 +23,13 @@ from centinela.kafka.fake import FakeBroker, FakeConsumer, FakeTransactionalProd
 from centinela.kafka.loop import ConsumerLoop
 from centinela.telemetry.health import Health
 from centinela.topics import CATALOGUE, WITH_DLQ
-from centinela_predictor.fakes import served
 from centinela_predictor.model_slot import ModelSlot
 from centinela_predictor.partition_home import PartitionHome
 from centinela_predictor.routing import Router
 from centinela_predictor.scoring import ScoringCore
 from centinela_predictor.stream import StreamHandler, StreamLimits
 from centinela_predictor.terminal_feed import TerminalFeed
+from tests.support.served_models import served
 
 LAYOUT = FeatureLayout(("v1", "v2"))
 START = datetime(2018, 4, 1, tzinfo=UTC)

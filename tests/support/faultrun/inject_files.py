@@ -8,9 +8,9 @@ import shutil
 from pathlib import Path
 
 from centinela_local.temporary_stack import within
-from faultrun.inject import Injector
-from faultrun.stack import PREDICTORS, flip_a_bit
-from faultrun.watch import Happened, await_end
+from tests.support.faultrun.inject import Injector
+from tests.support.faultrun.stack import PREDICTORS, flip_a_bit
+from tests.support.faultrun.watch import Happened, await_end
 
 
 class FullInjector(Injector):

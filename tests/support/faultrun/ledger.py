@@ -9,7 +9,7 @@ from typing import Any
 
 import xxhash
 
-from faultrun.workload import Item
+from tests.support.faultrun.workload import Item
 
 _BUCKET_MS = 600_000
 

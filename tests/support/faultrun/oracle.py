@@ -7,8 +7,8 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
-from faultrun.ledger import Ledger
-from faultrun.readback import Places, ReadBack, Transaction
+from tests.support.faultrun.ledger import Ledger
+from tests.support.faultrun.readback import Places, ReadBack, Transaction
 
 _SHOWN = 5
 

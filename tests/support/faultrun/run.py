@@ -13,11 +13,11 @@ import msgspec
 from confluent_kafka import Producer  # noqa: TID251 - a client of the tests' own
 
 from centinela_local.temporary_stack import within
-from faultrun.archive_check import archived, judge_archive
-from faultrun.features import judge_features
-from faultrun.inject_files import FullInjector
-from faultrun.ledger import Ledger
-from faultrun.oracle import (
+from tests.support.faultrun.archive_check import archived, judge_archive
+from tests.support.faultrun.features import judge_features
+from tests.support.faultrun.inject_files import FullInjector
+from tests.support.faultrun.ledger import Ledger
+from tests.support.faultrun.oracle import (
     Judgement,
     judge_answers,
     judge_letters,
@@ -26,13 +26,13 @@ from faultrun.oracle import (
     judge_verdicts,
     judge_versions,
 )
-from faultrun.plan import Kind, schedule
-from faultrun.readback import ReadBack, read_back
-from faultrun.report import write_report
-from faultrun.sending import HttpSender, KafkaSender, Load
-from faultrun.stack import FaultStack
-from faultrun.watch import Happened, Watch
-from faultrun.workload import Profile, Workload, instant
+from tests.support.faultrun.plan import Kind, schedule
+from tests.support.faultrun.readback import ReadBack, read_back
+from tests.support.faultrun.report import write_report
+from tests.support.faultrun.sending import HttpSender, KafkaSender, Load
+from tests.support.faultrun.stack import FaultStack
+from tests.support.faultrun.watch import Happened, Watch
+from tests.support.faultrun.workload import Profile, Workload, instant
 
 SETTLE_S = 240.0
 

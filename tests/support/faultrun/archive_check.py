@@ -7,8 +7,8 @@ from pathlib import Path
 
 import duckdb
 
-from faultrun.oracle import Judgement
-from faultrun.readback import ReadBack
+from tests.support.faultrun.oracle import Judgement
+from tests.support.faultrun.readback import ReadBack
 
 
 def archived(archive: Path, stream: str) -> list[tuple[int, int, str]]:

@@ -15,9 +15,9 @@ from kafka import KafkaConsumer, TopicPartition  # noqa: TID251 - a client of th
 
 from centinela.errors import DependencyUnavailable
 from centinela_local.temporary_stack import within
-from faultrun.plan import Fault
-from faultrun.stack import PREDICTORS, FaultStack
-from faultrun.watch import Happened, await_end
+from tests.support.faultrun.plan import Fault
+from tests.support.faultrun.stack import PREDICTORS, FaultStack
+from tests.support.faultrun.watch import Happened, await_end
 
 LOOK_FOR_S = 15.0
 

@@ -28,8 +28,8 @@ from centinela_local.settings import LocalSettings
 from centinela_local.stack import Stack
 from centinela_local.supervisor import Supervisor
 from centinela_local.temporary_stack import within
-from centinela_predictor.fakes import small_bundle
-from faultrun.workload import ATTRIBUTES
+from tests.support.faultrun.workload import ATTRIBUTES
+from tests.support.served_models import small_bundle
 
 PORTS = 24
 PREDICTORS = ("stream", "stream-1")

@@ -6,10 +6,10 @@ from collections.abc import Mapping
 
 import numpy as np
 import pandas as pd
-from independent_features import independent_features
 
-from faultrun.oracle import Judgement
-from faultrun.readback import ReadBack
+from tests.support.faultrun.oracle import Judgement
+from tests.support.faultrun.readback import ReadBack
+from tests.support.independent_features import independent_features
 
 TOLERANCE = 1e-9
 _DAY_MS = 86_400_000

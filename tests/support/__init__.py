@@ -1,0 +1,1 @@
+"""What tests, long runs and benchmarks share: worlds, oracles, processes and clients of their own."""
