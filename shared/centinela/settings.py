@@ -11,7 +11,7 @@ from typing import Literal
 from pydantic import AliasChoices, Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from centinela.telemetry.progress import Patience
+from centinela.liveness.progress import Patience
 
 
 class Settings(BaseSettings):

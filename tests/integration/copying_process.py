@@ -15,8 +15,8 @@ from centinela.kafka import connect
 from centinela.kafka.handler import Outcome
 from centinela.kafka.loop import ConsumerLoop
 from centinela.kafka.port import Outgoing
+from centinela.liveness.health import Health
 from centinela.settings import Settings
-from centinela.telemetry.health import Health
 
 PACE_S = 0.01
 

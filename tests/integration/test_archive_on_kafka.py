@@ -18,7 +18,7 @@ from centinela.kafka.admin import TopicSpec
 from centinela.kafka.connect import consumer, topic_admin, transactional_producer
 from centinela.kafka.loop import SinkLoop
 from centinela.kafka.port import Outgoing
-from centinela.telemetry.health import Health
+from centinela.liveness.health import Health
 from centinela_trainer import bootstrap
 from centinela_trainer.coverage import wait_for_archive
 from centinela_trainer.settings import TrainerSettings

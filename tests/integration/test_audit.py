@@ -16,8 +16,8 @@ from centinela.kafka.dlq import DeadLetter
 from centinela.kafka.handler import Outcome
 from centinela.kafka.loop import ConsumerLoop
 from centinela.kafka.port import Outgoing, Record, TopicPartition
+from centinela.liveness.health import Health
 from centinela.settings import Settings
-from centinela.telemetry.health import Health
 
 DEADLINE_S = 30.0
 COUNT = 3_000

@@ -22,8 +22,8 @@ from centinela.kafka.handler import Outcome, StatefulHandler
 from centinela.kafka.limits import Limits
 from centinela.kafka.loop import ConsumerLoop
 from centinela.kafka.port import Consumer, Outgoing, Record, TransactionalProducer
+from centinela.liveness.health import Health
 from centinela.settings import Settings
-from centinela.telemetry.health import Health
 from centinela_local.broker import TemporaryBroker
 
 DEADLINE_S = 60.0

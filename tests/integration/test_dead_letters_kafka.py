@@ -19,8 +19,8 @@ from centinela.kafka.limits import MAX_REQUEST_BYTES
 from centinela.kafka.loop import ConsumerLoop
 from centinela.kafka.port import Outgoing, Record
 from centinela.kafka.reader import TableReader
+from centinela.liveness.health import Health
 from centinela.settings import Settings
-from centinela.telemetry.health import Health
 
 DEADLINE_S = 40.0
 

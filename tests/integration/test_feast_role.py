@@ -24,7 +24,7 @@ from centinela.featurestore.repository import apply, open_store
 from centinela.kafka.admin import TopicSpec
 from centinela.kafka.connect import consumer, topic_admin, transactional_producer
 from centinela.kafka.port import Outgoing, TopicPartition
-from centinela.telemetry.health import Health
+from centinela.liveness.health import Health
 from centinela_local.paths import CHECKOUT
 from centinela_local.ports import free_port
 from centinela_predictor.feast_process import build_loop

@@ -36,7 +36,7 @@ sys.exit(main(["train", "--request", sys.argv[2], "--answer", sys.argv[3]]))
 DYING_TRAINER = """
 import os, signal, subprocess, sys, threading
 from centinela.kafka.committer import TransactionalCommitter
-from centinela.telemetry.health import Health
+from centinela.liveness.health import Health
 from centinela.telemetry.logging import configure_logging
 from centinela_trainer import bootstrap
 from centinela_trainer.settings import TrainerSettings

@@ -16,8 +16,8 @@ from centinela.clock import FixedClock
 from centinela.events import TransactionReceived
 from centinela.features.layout import FeatureLayout
 from centinela.kafka.fake import FakeBroker, FakeConsumer, FakeProducer
+from centinela.liveness.health import Health
 from centinela.security.keys import ApiKeys
-from centinela.telemetry.health import Health
 from centinela_ingest.bootstrap import Service
 from centinela_ingest.settings import IngestSettings
 from centinela_predictor.api import build_app

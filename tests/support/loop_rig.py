@@ -13,7 +13,7 @@ from centinela.kafka.fake import FakeBroker, FakeConsumer, FakeTransactionalProd
 from centinela.kafka.handler import Outcome, StatefulHandler
 from centinela.kafka.loop import ConsumerLoop
 from centinela.kafka.port import Outgoing, Record, TopicPartition
-from centinela.telemetry.health import Health
+from centinela.liveness.health import Health
 
 NOW = datetime(2018, 4, 1, tzinfo=UTC)
 GROUP, SOURCE, SINK = "g", "transactions", "predictions"

@@ -21,7 +21,7 @@ from centinela.features.store import SnapshotStore
 from centinela.kafka.dlq import DeadLetterCap
 from centinela.kafka.fake import FakeBroker, FakeConsumer, FakeTransactionalProducer
 from centinela.kafka.loop import ConsumerLoop
-from centinela.telemetry.health import Health
+from centinela.liveness.health import Health
 from centinela.topics import CATALOGUE, WITH_DLQ
 from centinela_predictor.model_slot import ModelSlot
 from centinela_predictor.partition_home import PartitionHome

@@ -20,8 +20,8 @@ from centinela.kafka.admin import TopicSpec, specifications
 from centinela.kafka.connect import consumer, producer, topic_admin
 from centinela.kafka.port import Outgoing, TopicPartition
 from centinela.kafka.reader import open_table
+from centinela.liveness.health import Health
 from centinela.model.registry import Registry
-from centinela.telemetry.health import Health
 from centinela_trainer import bootstrap
 from centinela_trainer.columns import Row, label_tables, verdict_tables
 from centinela_trainer.settings import TrainerSettings

@@ -24,10 +24,10 @@ from centinela.errors import DependencyUnavailable
 from centinela.kafka.access import Access, access
 from centinela.kafka.connect import topic_admin
 from centinela.kafka.port import Outgoing, Record, TopicPartition
-from centinela.telemetry.health import Health
+from centinela.liveness.health import Health
+from centinela.liveness.progress import Patience, Progress, Standing
+from centinela.liveness.watchdog import Watchdog
 from centinela.telemetry.metrics import CONSUMER_LAG
-from centinela.telemetry.progress import Patience, Progress, Standing
-from centinela.telemetry.watchdog import Watchdog
 from centinela_drift.handler import Topics
 from centinela_drift.hearing import Hearing
 from centinela_drift.service import DriftService

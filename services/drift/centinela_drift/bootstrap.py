@@ -14,9 +14,9 @@ from centinela.clock import Clock, SystemClock
 from centinela.errors import CentinelaError, DependencyUnavailable
 from centinela.kafka.admin import TopicSpec
 from centinela.kafka.connect import topic_admin
+from centinela.liveness.health import Health
 from centinela.service import failed
 from centinela.settings import Settings
-from centinela.telemetry.health import Health
 from centinela.telemetry.metrics import DEPENDENCY_UP
 from centinela.telemetry.ops import OpsServer
 from centinela.topics import DLQ_SUFFIX

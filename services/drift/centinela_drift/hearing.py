@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 import structlog
 
 from centinela.errors import DependencyUnavailable
-from centinela.telemetry.health import Health
+from centinela.liveness.health import Health
 from centinela.telemetry.metrics import DEPENDENCY_UP
 
 _log = structlog.get_logger(__name__)

@@ -13,7 +13,7 @@ from centinela.clock import Clock
 from centinela.errors import DependencyUnavailable, InvalidRecord, ModelRejected
 from centinela.kafka.dlq import DeadLetterCap, dead_letter
 from centinela.kafka.port import Outgoing, Record, TopicPartition
-from centinela.telemetry.health import Health
+from centinela.liveness.health import Health
 from centinela.telemetry.metrics import CONSUMER_RECORDS
 from centinela_drift import metrics
 from centinela_drift.detection import Reference

@@ -16,7 +16,7 @@ from centinela.clock import Clock, SystemClock
 from centinela.drain import Drain
 from centinela.kafka import connect
 from centinela.kafka.port import Consumer, Producer
-from centinela.telemetry.health import Health
+from centinela.liveness.health import Health
 from centinela_ingest.api import build_app
 from centinela_ingest.handler import IngestHandler
 from centinela_ingest.publisher import KAFKA, KafkaState, KafkaWatch, Publisher

@@ -13,7 +13,7 @@ from centinela.backpressure import Deadline
 from centinela.clock import Clock
 from centinela.errors import DependencyUnavailable, InvalidRecord
 from centinela.kafka.port import Consumer, Outgoing, Producer
-from centinela.telemetry.health import Health
+from centinela.liveness.health import Health
 from centinela.telemetry.metrics import DEPENDENCY_ERRORS, DEPENDENCY_UP
 
 KAFKA = "kafka"

@@ -12,12 +12,13 @@ from centinela.features.configured import layout_of
 from centinela.kafka.connect import producer
 from centinela.kafka.port import Producer
 from centinela.kafka.reader import open_table
+from centinela.liveness.health import Health
+from centinela.liveness.threads import GuardedThread
 from centinela.model.backends import import_libraries
 from centinela.model.bundle import verify
 from centinela.model.registry import Registry
 from centinela.model.scorer import Scorer
 from centinela.model.signing import trusted_keys
-from centinela.telemetry.health import Health
 from centinela.topics import MODEL_EVENTS
 from centinela_predictor.bundles import BundleStore, Downloads
 from centinela_predictor.model_follower import ModelFollower
@@ -25,7 +26,6 @@ from centinela_predictor.model_slot import ModelSlot
 from centinela_predictor.routing import Router
 from centinela_predictor.scoring import ScoringCore
 from centinela_predictor.settings import PredictorSettings
-from centinela_predictor.threads import GuardedThread
 
 Role = Literal["gateway", "stream"]
 LIBRARIES_REST_S = 10.0

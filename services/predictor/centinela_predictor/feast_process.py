@@ -12,8 +12,8 @@ from centinela.kafka import connect
 from centinela.kafka.dlq import DeadLetterCap
 from centinela.kafka.loop import SinkLoop
 from centinela.kafka.outage import Outage
+from centinela.liveness.health import Health
 from centinela.service import failed
-from centinela.telemetry.health import Health
 from centinela.telemetry.ops import OpsServer
 from centinela.topics import PREDICTIONS
 from centinela_predictor.feast_settings import FeastSettings

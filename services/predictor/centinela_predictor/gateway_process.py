@@ -11,9 +11,10 @@ import structlog
 from centinela.clock import SystemClock
 from centinela.drain import Drain
 from centinela.kafka.connect import producer
+from centinela.liveness.health import Health
+from centinela.liveness.threads import GuardedThread
 from centinela.security.access import api_keys
 from centinela.service import failed
-from centinela.telemetry.health import Health
 from centinela_predictor.api import build_app
 from centinela_predictor.bootstrap import build_models
 from centinela_predictor.bundles import Downloads
@@ -27,7 +28,6 @@ from centinela_predictor.replica import build_replica
 from centinela_predictor.server import HttpServer, bind
 from centinela_predictor.settings import PredictorSettings
 from centinela_predictor.standing import Standing
-from centinela_predictor.threads import GuardedThread
 from centinela_predictor.verdicts import VerdictBook
 
 _log = structlog.get_logger()

@@ -14,7 +14,7 @@ from centinela.features.layout import FeatureLayout
 from centinela.kafka.dlq import DeadLetter
 from centinela.kafka.partitioner import partition_of
 from centinela.kafka.port import Consumer, Record, TopicPartition
-from centinela.telemetry.progress import sign_of_life
+from centinela.liveness.progress import sign_of_life
 from centinela_predictor.admission import Admitted, admit
 from centinela_predictor.emit import by_partition
 from centinela_predictor.state import PartitionState

@@ -26,7 +26,8 @@ from centinela.kafka.connect import consumer
 from centinela.kafka.partitioner import partition_of
 from centinela.kafka.port import Consumer, Record, TopicPartition
 from centinela.kafka.reader import TableFollower, TableReader, open_table
-from centinela.telemetry.health import Health
+from centinela.liveness.health import Health
+from centinela.liveness.threads import GuardedThread
 from centinela.topics import LABELS, PREDICTIONS, TERMINAL_ACTIVITY, TRANSACTIONS
 from centinela_predictor import metrics
 from centinela_predictor.admission import admit
@@ -36,7 +37,6 @@ from centinela_predictor.settings import PredictorSettings
 from centinela_predictor.state import PartitionState
 from centinela_predictor.state_bootstrap import StateHomes, build_homes
 from centinela_predictor.terminal_feed import TerminalTable
-from centinela_predictor.threads import GuardedThread
 from centinela_predictor.verdicts import ScoredVerdict, VerdictBook, adopted
 
 _log = structlog.get_logger()

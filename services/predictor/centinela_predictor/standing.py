@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from centinela.telemetry.health import Health
+from centinela.liveness.health import Health
 from centinela.telemetry.ops import health_payload
 from centinela_predictor.link import Link
 from centinela_predictor.outbox import Outbox

@@ -17,7 +17,7 @@ from centinela.features.layout import FeatureLayout
 from centinela.kafka.dlq import DeadLetter
 from centinela.kafka.handler import Outcome, StatefulHandler
 from centinela.kafka.port import Consumer, Record, TopicPartition
-from centinela.telemetry.health import Health
+from centinela.liveness.health import Health
 from centinela.topics import TRANSACTIONS
 from centinela_predictor import metrics
 from centinela_predictor.activity import IDLE, Block

@@ -11,7 +11,7 @@ from centinela.features.configured import layout_of
 from centinela.kafka.connect import consumer, transactional_producer
 from centinela.kafka.dlq import DeadLetterCap
 from centinela.kafka.loop import ConsumerLoop
-from centinela.telemetry.health import Health
+from centinela.liveness.health import Health
 from centinela.topics import STREAM_GROUP, TRANSACTIONS
 from centinela_predictor.model_slot import ModelSlot
 from centinela_predictor.scoring import ScoringCore

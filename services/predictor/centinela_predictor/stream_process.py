@@ -10,8 +10,8 @@ import structlog
 from centinela.clock import SystemClock
 from centinela.drain import Drain
 from centinela.errors import CentinelaError
+from centinela.liveness.health import Health
 from centinela.service import failed
-from centinela.telemetry.health import Health
 from centinela.telemetry.ops import OpsServer
 from centinela_predictor.bootstrap import build_models
 from centinela_predictor.bundles import Downloads

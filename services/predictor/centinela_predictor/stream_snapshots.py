@@ -9,7 +9,7 @@ import structlog
 from centinela.clock import Clock
 from centinela.errors import DependencyUnavailable
 from centinela.kafka.port import Consumer, TopicPartition
-from centinela.telemetry.health import Health
+from centinela.liveness.health import Health
 from centinela.topics import TRANSACTIONS
 from centinela_predictor.partition_home import PartitionHome
 from centinela_predictor.state import PartitionState

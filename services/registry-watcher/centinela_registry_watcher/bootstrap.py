@@ -7,9 +7,9 @@ import threading
 from centinela.clock import SystemClock
 from centinela.kafka.connect import producer
 from centinela.kafka.reader import open_table
+from centinela.liveness.health import Health
 from centinela.model.registry import Registry
 from centinela.security.access import api_keys
-from centinela.telemetry.health import Health
 from centinela.telemetry.ops import OpsServer
 from centinela.topics import MODEL_EVENTS
 from centinela_registry_watcher.settings import WatcherSettings

@@ -14,10 +14,10 @@ from centinela.events import ModelPromoted, encode
 from centinela.kafka.model_events import Promotions
 from centinela.kafka.outage import Outage
 from centinela.kafka.port import Outgoing, Producer, Record
+from centinela.liveness.health import Health
+from centinela.liveness.progress import PATIENCE, Patience, Progress
+from centinela.liveness.watchdog import Watchdog
 from centinela.telemetry.correlation import event_headers, new_traceparent
-from centinela.telemetry.health import Health
-from centinela.telemetry.progress import PATIENCE, Patience, Progress
-from centinela.telemetry.watchdog import Watchdog
 from centinela.topics import MODEL_EVENTS
 from centinela_registry_watcher import metrics
 from centinela_registry_watcher.diff import Announced, diff, key_of, with_event

@@ -18,8 +18,8 @@ from centinela.codec import Decoder
 from centinela.errors import CentinelaError, DependencyUnavailable
 from centinela.events import RetrainRequested, encode
 from centinela.kafka.outage import Outage
+from centinela.liveness.health import Health
 from centinela.service import load_settings, start
-from centinela.telemetry.health import Health
 from centinela.telemetry.logging import configure_logging
 from centinela.telemetry.ops import OpsServer
 from centinela_trainer import bootstrap

@@ -17,7 +17,7 @@ from centinela.clock import SystemClock
 from centinela.kafka import connect
 from centinela.kafka.dlq import DeadLetterCap
 from centinela.kafka.loop import ConsumerLoop, SinkLoop
-from centinela.telemetry.health import Health
+from centinela.liveness.health import Health
 from centinela_trainer.archive import LABELS, PREDICTIONS, Archive
 from centinela_trainer.child import ChildRunner, start_child
 from centinela_trainer.coverage import wait_for_archive

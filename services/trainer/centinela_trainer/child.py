@@ -17,8 +17,8 @@ from pydantic import SecretStr
 
 from centinela.clock import Clock
 from centinela.events import RetrainRequested, TrainingCompleted, encode
+from centinela.liveness.health import Health
 from centinela.settings import Settings
-from centinela.telemetry.health import Health
 from centinela_trainer import metrics
 from centinela_trainer.settings import TrainerSettings
 

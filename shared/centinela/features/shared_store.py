@@ -14,7 +14,7 @@ from prometheus_client import Counter
 
 from centinela.errors import CentinelaError
 from centinela.features.snapshot_names import name_of, position_of
-from centinela.kafka.guard import DeadlineExceeded, Guard
+from centinela.liveness.deadline import DeadlineExceeded, Guard
 
 SHARED_SNAPSHOTS = Counter(
     "centinela_shared_snapshots_total", "Snapshots sent to and fetched from shared storage.", ["operation", "outcome"]

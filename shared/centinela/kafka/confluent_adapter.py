@@ -13,10 +13,10 @@ from confluent_kafka import TopicPartition as RdPartition
 from centinela.errors import AccessRefused, DependencyUnavailable, TransactionAborted
 from centinela.kafka.access import Access
 from centinela.kafka.confluent_common import LOG, MISSING, READERS, common_config, mapped_errors, port_error, silence
-from centinela.kafka.guard import DeadlineExceeded, Guard
 from centinela.kafka.limits import LIMITS, Limits
 from centinela.kafka.port import Rebalance, Record, TopicPartition
 from centinela.kafka.refusals import REFUSALS, no_answer
+from centinela.liveness.deadline import DeadlineExceeded, Guard
 
 _new = tuple.__new__
 """Makes a ``Record`` at half the price of calling it; here that is a hundred thousand times a second."""

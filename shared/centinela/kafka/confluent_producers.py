@@ -15,10 +15,10 @@ from centinela.errors import DependencyUnavailable, InvalidRecord, ProducerFence
 from centinela.kafka.access import Access
 from centinela.kafka.confluent_adapter import ConfluentConsumer
 from centinela.kafka.confluent_common import LOG, common_config, mapped_errors, port_error
-from centinela.kafka.guard import DeadlineExceeded, Guard
 from centinela.kafka.limits import LIMITS, MAX_REQUEST_BYTES, QUEUE_BYTES, Limits
 from centinela.kafka.port import Consumer, Delivery, Outgoing, TopicPartition
 from centinela.kafka.refusals import no_answer
+from centinela.liveness.deadline import DeadlineExceeded, Guard
 
 _ANY_PARTITION = -1
 

@@ -22,10 +22,11 @@ from kafka.structs import TopicPartition as KafkaPartition
 
 from centinela.errors import DependencyUnavailable, TransactionAborted
 from centinela.kafka.access import Access
-from centinela.kafka.guard import Connection, DeadlineExceeded, Guard
+from centinela.kafka.connection import Connection
 from centinela.kafka.kafka_python_common import common_config, mapped_errors
 from centinela.kafka.limits import LIMITS, MAX_REQUEST_BYTES, Limits
 from centinela.kafka.port import Rebalance, Record, TopicPartition
+from centinela.liveness.deadline import DeadlineExceeded, Guard
 
 _SLICE_MS = 50
 """How long a member of a group may not look for a rebalance."""

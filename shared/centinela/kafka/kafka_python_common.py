@@ -12,9 +12,9 @@ import kafka.errors as kafka_errors
 from centinela.errors import InvalidRecord, ProducerFenced, TransactionAborted
 from centinela.kafka.access import Access
 from centinela.kafka.confluent_common import ask_why
-from centinela.kafka.guard import DeadlineExceeded
 from centinela.kafka.limits import Limits
 from centinela.kafka.refusals import forbidden, no_answer, unknown
+from centinela.liveness.deadline import DeadlineExceeded
 
 STALE_MEMBER = (
     kafka_errors.CommitFailedError,

@@ -21,11 +21,12 @@ from kafka.structs import TopicPartition as KafkaPartition
 
 from centinela.errors import DependencyUnavailable, ProducerFenced, TransactionAborted
 from centinela.kafka.access import Access
-from centinela.kafka.guard import Connection, DeadlineExceeded, Guard
+from centinela.kafka.connection import Connection
 from centinela.kafka.kafka_python_adapter import KafkaPythonConsumer
 from centinela.kafka.kafka_python_common import common_config, mapped_errors
 from centinela.kafka.limits import LIMITS, MAX_REQUEST_BYTES, QUEUE_BYTES, Limits
 from centinela.kafka.port import Consumer, Delivery, Outgoing, TopicPartition
+from centinela.liveness.deadline import DeadlineExceeded, Guard
 
 T = TypeVar("T")
 _OVERDUE = 1.2

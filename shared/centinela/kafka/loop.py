@@ -23,10 +23,10 @@ from centinela.kafka.handler import Handler, Outcome, stateful
 from centinela.kafka.outage import Backoff, Outage
 from centinela.kafka.partitions import Partitions
 from centinela.kafka.port import Consumer, Producer, Record, TransactionalProducer
-from centinela.telemetry.health import Health
+from centinela.liveness.health import Health
+from centinela.liveness.progress import PATIENCE, Patience, Progress
+from centinela.liveness.watchdog import Watchdog
 from centinela.telemetry.metrics import BATCH_DURATION, CONSUMER_LAG, CONSUMER_RECORDS
-from centinela.telemetry.progress import PATIENCE, Patience, Progress
-from centinela.telemetry.watchdog import Watchdog
 
 _log = structlog.get_logger(__name__)
 

@@ -9,7 +9,7 @@ import structlog
 
 from centinela.clock import Clock, SystemClock
 from centinela.errors import DependencyUnavailable
-from centinela.telemetry.health import Health
+from centinela.liveness.health import Health
 from centinela.telemetry.metrics import DEPENDENCY_ERRORS, DEPENDENCY_UP
 
 _log = structlog.get_logger(__name__)

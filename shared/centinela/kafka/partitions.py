@@ -10,7 +10,7 @@ import structlog
 from centinela.clock import Clock
 from centinela.kafka.handler import StatefulHandler
 from centinela.kafka.port import Consumer, Rebalance, Record, TopicPartition
-from centinela.telemetry.progress import Standing
+from centinela.liveness.progress import Standing
 
 _log = structlog.get_logger(__name__)
 

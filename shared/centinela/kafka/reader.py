@@ -13,10 +13,10 @@ from centinela.errors import DependencyUnavailable
 from centinela.kafka.connect import Client, consumer
 from centinela.kafka.outage import Outage
 from centinela.kafka.port import Consumer, Record, TopicPartition
+from centinela.liveness.health import Health
+from centinela.liveness.progress import PATIENCE, Patience, Progress, Standing
+from centinela.liveness.watchdog import Watchdog
 from centinela.settings import Settings
-from centinela.telemetry.health import Health
-from centinela.telemetry.progress import PATIENCE, Patience, Progress, Standing
-from centinela.telemetry.watchdog import Watchdog
 
 _log = structlog.get_logger(__name__)
 _STANDING_S = 5.0

@@ -13,8 +13,8 @@ from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 import structlog
 from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, generate_latest
 
+from centinela.liveness.health import Health
 from centinela.security.keys import ApiKeys, Denied, Role
-from centinela.telemetry.health import Health
 from centinela.telemetry.metrics import REQUESTS_DENIED
 
 _log = structlog.get_logger(__name__)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from centinela.errors import DependencyUnavailable
-from centinela.telemetry.health import Health
+from centinela.liveness.health import Health
 from centinela_drift.hearing import DEAF_S, Hearing
 
 

@@ -17,7 +17,7 @@ from centinela.errors import DependencyUnavailable, ModelRejected
 from centinela.events import DriftReported, TrainingCompleted
 from centinela.kafka.dlq import DeadLetterFlood
 from centinela.kafka.port import Record
-from centinela.telemetry.health import Health
+from centinela.liveness.health import Health
 from centinela_drift.detection import Reference
 from centinela_drift.handler import DriftHandler
 from centinela_drift.references import BundleReferences, reference_of

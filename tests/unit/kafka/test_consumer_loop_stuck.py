@@ -10,8 +10,8 @@ from tests.support.loop_rig import NOW, P0, Rig
 
 from centinela.errors import DependencyUnavailable, TransactionAborted
 from centinela.kafka.committer import ProducerStuck
-from centinela.telemetry.progress import Patience
-from centinela.telemetry.watchdog import Watchdog
+from centinela.liveness.progress import Patience
+from centinela.liveness.watchdog import Watchdog
 
 PATIENCE = Patience(60.0)
 

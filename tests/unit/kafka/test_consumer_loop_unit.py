@@ -14,7 +14,7 @@ from centinela.kafka.fake import FakeBroker, FakeConsumer, FakeProducer, FakeTra
 from centinela.kafka.handler import Outcome
 from centinela.kafka.loop import ConsumerLoop, SinkLoop
 from centinela.kafka.port import Outgoing
-from centinela.telemetry.health import Health
+from centinela.liveness.health import Health
 
 
 def test_events_and_offsets_are_committed_together() -> None:

@@ -7,7 +7,8 @@ import threading
 import pytest
 
 from centinela.errors import DependencyUnavailable
-from centinela.kafka.guard import Connection, DeadlineExceeded, Guard
+from centinela.kafka.connection import Connection
+from centinela.liveness.deadline import DeadlineExceeded, Guard
 
 
 def test_a_call_that_hangs_is_given_up_at_its_deadline() -> None:

@@ -12,8 +12,8 @@ from centinela.errors import DependencyUnavailable
 from centinela.kafka.fake import FakeBroker, FakeConsumer, FakeTransactionalProducer
 from centinela.kafka.port import Outgoing, Record, TopicPartition
 from centinela.kafka.reader import TableFollower, TableReader
-from centinela.telemetry.health import Health
-from centinela.telemetry.progress import Patience
+from centinela.liveness.health import Health
+from centinela.liveness.progress import Patience
 
 TOPIC = "model-events"
 

@@ -16,7 +16,7 @@ from centinela.kafka.dlq import DeadLetterCap
 from centinela.kafka.fake import FakeBroker, FakeConsumer, FakeProducer
 from centinela.kafka.loop import SinkLoop
 from centinela.kafka.port import TopicPartition
-from centinela.telemetry.health import Health
+from centinela.liveness.health import Health
 from centinela_predictor.feast_sink import FeastSink
 
 START = datetime(2026, 3, 1, tzinfo=UTC)

@@ -19,7 +19,7 @@ from centinela.events import ModelLoaded, ModelPromoted, encode
 from centinela.events import ModelRejected as ModelRejectedEvent
 from centinela.kafka.fake import FakeBroker, FakeProducer
 from centinela.kafka.port import Record
-from centinela.telemetry.health import Health
+from centinela.liveness.health import Health
 from centinela_predictor.bundles import BundleStore
 from centinela_predictor.model_follower import ModelFollower
 from centinela_predictor.model_slot import Alias, ModelSlot

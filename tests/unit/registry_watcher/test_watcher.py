@@ -15,12 +15,12 @@ from centinela.errors import DependencyUnavailable
 from centinela.events import Event, ModelLoaded, ModelPromoted, encode
 from centinela.kafka.fake import FakeBroker, FakeConsumer, FakeProducer
 from centinela.kafka.reader import TableReader
+from centinela.liveness.health import Health
+from centinela.liveness.progress import Patience
 from centinela.model.fake_store import FakeStore
 from centinela.model.registry import CHALLENGER, CHAMPION, Registry
 from centinela.settings import Settings
 from centinela.telemetry.correlation import TRACEPARENT, header
-from centinela.telemetry.health import Health
-from centinela.telemetry.progress import Patience
 from centinela.topics import MODEL_EVENTS
 from centinela_registry_watcher.watcher import Watcher
 

@@ -19,7 +19,7 @@ from centinela.kafka.fake import FakeBroker, FakeConsumer, FakeProducer, FakeTra
 from centinela.kafka.handler import Outcome
 from centinela.kafka.loop import SinkLoop
 from centinela.kafka.port import Outgoing, Record, TopicPartition
-from centinela.telemetry.health import Health
+from centinela.liveness.health import Health
 from centinela_trainer.archive import LABELS, PREDICTIONS, Archive
 from centinela_trainer.reader import ArchiveReader
 from centinela_trainer.store import ArchiveStore

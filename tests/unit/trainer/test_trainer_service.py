@@ -16,7 +16,7 @@ from centinela.events import RetrainRequested, TrainingCompleted, encode
 from centinela.kafka.fake import FakeBroker, FakeConsumer, FakeTransactionalProducer
 from centinela.kafka.loop import ConsumerLoop
 from centinela.kafka.port import Outgoing, TopicPartition
-from centinela.telemetry.health import Health
+from centinela.liveness.health import Health
 from centinela_trainer.child import EX_TEMPFAIL, ChildRunner
 from centinela_trainer.coverage import wait_for_archive
 from centinela_trainer.handler import RetrainHandler

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import structlog
 
 from centinela.errors import CentinelaError
-from centinela.telemetry.health import Health
+from centinela.liveness.health import Health
 
 _log = structlog.get_logger()
 

@@ -13,8 +13,8 @@ from types import TracebackType
 import structlog
 
 from centinela.clock import Clock, SystemClock
-from centinela.telemetry.health import Health
-from centinela.telemetry.progress import Patience, Progress
+from centinela.liveness.health import Health
+from centinela.liveness.progress import Patience, Progress
 
 _log = structlog.get_logger(__name__)
 _LOOKS, _LEAST_S, _MOST_S = 10, 0.05, 5.0

@@ -1,0 +1,1 @@
+"""Whether a process works, waits or is stuck: health, progress, watchdog, deadlines."""
