@@ -18,8 +18,8 @@ from centinela.liveness.health import Health
 from centinela.service import failed
 from centinela.settings import Settings
 from centinela.telemetry.metrics import DEPENDENCY_UP
-from centinela.telemetry.ops import OpsServer
 from centinela.topics import DLQ_SUFFIX
+from centinela.web.ops import OpsServer
 from centinela_drift.agents import FaustLog
 from centinela_drift.handler import DriftHandler, Topics
 from centinela_drift.references import BundleReferences

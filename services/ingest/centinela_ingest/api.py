@@ -12,15 +12,15 @@ from fastapi import FastAPI, Request, Response
 from fastapi.responses import PlainTextResponse
 from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, generate_latest
 
-from centinela.backpressure import TIMEOUT_HEADER, Deadline, InFlight, RequestUnserved
 from centinela.clock import Clock
 from centinela.errors import DependencyUnavailable, InvalidRecord
 from centinela.liveness.health import Health
 from centinela.security.access import api_keys
 from centinela.security.keys import Denied
-from centinela.telemetry.asgi import BodyTooLarge, CorrelationMiddleware, read_body
 from centinela.telemetry.logging import hashed_user
-from centinela.telemetry.ops import health_payload, ready_payload
+from centinela.web.backpressure import TIMEOUT_HEADER, Deadline, InFlight, RequestUnserved
+from centinela.web.middleware import BodyTooLarge, CorrelationMiddleware, read_body
+from centinela.web.ops import health_payload, ready_payload
 from centinela_ingest import metrics
 from centinela_ingest.handler import Accepted, IngestHandler
 from centinela_ingest.openapi import LABELS, TRANSACTIONS, with_components

@@ -7,8 +7,8 @@ from typing import Any
 import msgspec
 from fastapi import FastAPI
 
-from centinela.backpressure import REFUSALS, TIMEOUT_PARAMETER
-from centinela.security.described import DENIALS, OPTIONAL, SCHEMES
+from centinela.web.backpressure import REFUSALS, TIMEOUT_PARAMETER
+from centinela.web.openapi import DENIALS, OPTIONAL, SCHEMES
 from centinela_ingest.requests import LabelIn, TransactionIn
 
 _TRANSACTION = {

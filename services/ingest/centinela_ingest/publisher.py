@@ -9,12 +9,12 @@ from concurrent.futures import ThreadPoolExecutor
 
 import structlog
 
-from centinela.backpressure import Deadline
 from centinela.clock import Clock
 from centinela.errors import DependencyUnavailable, InvalidRecord
 from centinela.kafka.port import Consumer, Outgoing, Producer
 from centinela.liveness.health import Health
 from centinela.telemetry.metrics import DEPENDENCY_ERRORS, DEPENDENCY_UP
+from centinela.web.backpressure import Deadline
 
 KAFKA = "kafka"
 _log = structlog.get_logger()

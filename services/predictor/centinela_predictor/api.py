@@ -14,12 +14,12 @@ from fastapi.responses import PlainTextResponse
 from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, generate_latest
 from starlette.exceptions import HTTPException
 
-from centinela.backpressure import RETRY_AFTER_S, TIMEOUT_HEADER, Deadline, InFlight, RequestUnserved
 from centinela.clock import Clock
 from centinela.errors import DependencyUnavailable
-from centinela.security.described import SCHEMES
 from centinela.security.keys import ApiKeys, Denied
-from centinela.telemetry.asgi import BodyTooLarge, CorrelationMiddleware, read_body
+from centinela.web.backpressure import RETRY_AFTER_S, TIMEOUT_HEADER, Deadline, InFlight, RequestUnserved
+from centinela.web.middleware import BodyTooLarge, CorrelationMiddleware, read_body
+from centinela.web.openapi import SCHEMES
 from centinela_predictor import metrics, openapi
 from centinela_predictor.calls import Answer
 from centinela_predictor.gateway import Gateway, NotReady

@@ -8,8 +8,8 @@ from datetime import datetime
 
 import msgspec
 
-from centinela.backpressure import Deadline
 from centinela.events import Decision, Variant
+from centinela.web.backpressure import Deadline
 from centinela_predictor.requests import PredictRequest
 from centinela_predictor.verdicts import Entry, GivenVerdict
 

@@ -14,11 +14,11 @@ from centinela.kafka.loop import SinkLoop
 from centinela.kafka.outage import Outage
 from centinela.liveness.health import Health
 from centinela.service import failed
-from centinela.telemetry.ops import OpsServer
 from centinela.topics import PREDICTIONS
+from centinela.web.ops import OpsServer
+from centinela.web.server import refuse_port
 from centinela_predictor.feast_settings import FeastSettings
 from centinela_predictor.feast_sink import FeastSink, Pusher
-from centinela_predictor.server import refuse_port
 
 GROUP = "feast"
 _log = structlog.get_logger()

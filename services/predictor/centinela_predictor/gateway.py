@@ -17,15 +17,15 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from centinela.backpressure import Deadline, RequestUnserved
 from centinela.clock import Clock
 from centinela.errors import DependencyUnavailable
 from centinela.events import TransactionReceived, Verdict, encode
 from centinela.features.layout import FeatureLayout, pack_rows
 from centinela.kafka.port import Outgoing
-from centinela.telemetry.asgi import REQUEST_ID
 from centinela.telemetry.correlation import event_headers
 from centinela.topics import TRANSACTIONS
+from centinela.web.backpressure import Deadline, RequestUnserved
+from centinela.web.middleware import REQUEST_ID
 from centinela_predictor import metrics
 from centinela_predictor.calls import Answer, Call, Plan
 from centinela_predictor.dispatch import Dispatch

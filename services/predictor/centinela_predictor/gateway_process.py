@@ -15,6 +15,7 @@ from centinela.liveness.health import Health
 from centinela.liveness.threads import GuardedThread
 from centinela.security.access import api_keys
 from centinela.service import failed
+from centinela.web.server import HttpServer, bind
 from centinela_predictor.api import build_app
 from centinela_predictor.bootstrap import build_models
 from centinela_predictor.bundles import Downloads
@@ -25,7 +26,6 @@ from centinela_predictor.metrics import OUTBOX_BYTES, OUTBOX_OLDEST, OUTBOX_RECO
 from centinela_predictor.outbox import Outbox
 from centinela_predictor.outbox_drain import OutboxDrain, remember
 from centinela_predictor.replica import build_replica
-from centinela_predictor.server import HttpServer, bind
 from centinela_predictor.settings import PredictorSettings
 from centinela_predictor.standing import Standing
 from centinela_predictor.verdicts import VerdictBook

@@ -6,8 +6,8 @@ from typing import Any
 
 import msgspec
 
-from centinela.backpressure import REFUSALS, TIMEOUT_PARAMETER
-from centinela.security.described import DENIALS, OPTIONAL
+from centinela.web.backpressure import REFUSALS, TIMEOUT_PARAMETER
+from centinela.web.openapi import DENIALS, OPTIONAL
 from centinela_predictor.calls import Answer
 from centinela_predictor.requests import BATCH_LIMIT, PredictRequest
 

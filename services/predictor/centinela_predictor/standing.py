@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from centinela.liveness.health import Health
-from centinela.telemetry.ops import health_payload
+from centinela.web.ops import health_payload
 from centinela_predictor.link import Link
 from centinela_predictor.outbox import Outbox
 

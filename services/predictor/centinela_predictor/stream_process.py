@@ -12,11 +12,11 @@ from centinela.drain import Drain
 from centinela.errors import CentinelaError
 from centinela.liveness.health import Health
 from centinela.service import failed
-from centinela.telemetry.ops import OpsServer
+from centinela.web.ops import OpsServer
+from centinela.web.server import refuse_port
 from centinela_predictor.bootstrap import build_models
 from centinela_predictor.bundles import Downloads
 from centinela_predictor.model_slot import describe
-from centinela_predictor.server import refuse_port
 from centinela_predictor.settings import PredictorSettings
 from centinela_predictor.stream_bootstrap import build_stream
 

@@ -10,8 +10,8 @@ from centinela.kafka.reader import open_table
 from centinela.liveness.health import Health
 from centinela.model.registry import Registry
 from centinela.security.access import api_keys
-from centinela.telemetry.ops import OpsServer
 from centinela.topics import MODEL_EVENTS
+from centinela.web.ops import OpsServer
 from centinela_registry_watcher.settings import WatcherSettings
 from centinela_registry_watcher.watcher import Watcher
 

@@ -21,7 +21,7 @@ from centinela.kafka.outage import Outage
 from centinela.liveness.health import Health
 from centinela.service import load_settings, start
 from centinela.telemetry.logging import configure_logging
-from centinela.telemetry.ops import OpsServer
+from centinela.web.ops import OpsServer
 from centinela_trainer import bootstrap
 from centinela_trainer.child import EX_TEMPFAIL
 from centinela_trainer.settings import TrainerSettings

@@ -10,11 +10,11 @@ import pytest
 from tests.support.gateway_world import DECODE, LAYOUT, NOW, TRACE, World, running_world, tx
 from tests.support.served_models import FakeScorer, served
 
-from centinela.backpressure import Deadline, RequestUnserved
 from centinela.errors import InvalidRecord
 from centinela.events import TransactionReceived
 from centinela.features.layout import unpack_rows
 from centinela.telemetry.correlation import header
+from centinela.web.backpressure import Deadline, RequestUnserved
 from centinela_predictor.calls import Call
 from centinela_predictor.requests import PredictRequest, RefusedRequest
 from centinela_predictor.verdicts import GivenVerdict, VerdictBook

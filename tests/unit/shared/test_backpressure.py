@@ -7,8 +7,8 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from centinela.backpressure import Deadline, InFlight, RequestUnserved
 from centinela.clock import FixedClock, SystemClock
+from centinela.web.backpressure import Deadline, InFlight, RequestUnserved
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
 

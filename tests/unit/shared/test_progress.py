@@ -11,7 +11,7 @@ from centinela.clock import FixedClock
 from centinela.liveness.health import Health
 from centinela.liveness.progress import Patience, Progress, Standing, sign_of_life
 from centinela.liveness.watchdog import Watchdog
-from centinela.telemetry.ops import health_payload, ready_payload
+from centinela.web.ops import health_payload, ready_payload
 
 P0, P1 = ("transactions", 0), ("transactions", 1)
 NOW = datetime(2026, 1, 1, tzinfo=UTC)

@@ -18,7 +18,7 @@ from centinela.security.keys import ApiKeys, new_key, parse
 from centinela.settings import Settings
 from centinela.telemetry.correlation import event_headers, header, trace_id, traceparent_or_new
 from centinela.telemetry.logging import configure_logging, hashed_user
-from centinela.telemetry.ops import OpsServer
+from centinela.web.ops import OpsServer
 
 
 @pytest.fixture

@@ -1,0 +1,1 @@
+"""What both HTTP services share: server, middleware, back-pressure, operations endpoints."""
