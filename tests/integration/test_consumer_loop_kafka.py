@@ -15,8 +15,8 @@ import pytest
 from centinela.errors import DependencyUnavailable
 from centinela.kafka import connect
 from centinela.kafka.admin import TopicAdmin, TopicSpec
-from centinela.kafka.confluent_adapter import ConfluentConsumer
-from centinela.kafka.confluent_producers import ConfluentTransactionalProducer
+from centinela.kafka.confluent.consumer import ConfluentConsumer
+from centinela.kafka.confluent.producers import ConfluentTransactionalProducer
 from centinela.kafka.connect import Client
 from centinela.kafka.handler import Outcome, StatefulHandler
 from centinela.kafka.limits import Limits

@@ -8,8 +8,8 @@ from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 from centinela.kafka.admin import TopicAdmin, TopicSpec
-from centinela.kafka.confluent_adapter import ConfluentConsumer
-from centinela.kafka.confluent_producers import ConfluentProducer, ConfluentTransactionalProducer
+from centinela.kafka.confluent.consumer import ConfluentConsumer
+from centinela.kafka.confluent.producers import ConfluentProducer, ConfluentTransactionalProducer
 from centinela.kafka.fake import FakeBroker, FakeConsumer, FakeProducer, FakeTransactionalProducer
 from centinela.kafka.kafka_python_adapter import KafkaPythonConsumer
 from centinela.kafka.kafka_python_producers import KafkaPythonProducer, KafkaPythonTransactionalProducer

@@ -30,7 +30,7 @@ def consumer(
         instance_id: Static membership: a restart within the session time-out keeps its partitions.
     """
     if client == "confluent":
-        from centinela.kafka.confluent_adapter import ConfluentConsumer
+        from centinela.kafka.confluent.consumer import ConfluentConsumer
 
         return ConfluentConsumer(access(settings), group, start, instance_id)
     from centinela.kafka.kafka_python_adapter import KafkaPythonConsumer
@@ -41,7 +41,7 @@ def consumer(
 def producer(settings: Settings, *, client: Client = "kafka-python", linger_ms: int = 5) -> Producer:
     """An idempotent producer, acks=all."""
     if client == "confluent":
-        from centinela.kafka.confluent_producers import ConfluentProducer
+        from centinela.kafka.confluent.producers import ConfluentProducer
 
         return ConfluentProducer(access(settings), linger_ms)
     from centinela.kafka.kafka_python_producers import KafkaPythonProducer
@@ -55,7 +55,7 @@ def transactional_producer(
     """A transactional producer. *transactional_id* must be stable over restarts and belong to one running process
     only."""
     if client == "confluent":
-        from centinela.kafka.confluent_producers import ConfluentTransactionalProducer
+        from centinela.kafka.confluent.producers import ConfluentTransactionalProducer
 
         return ConfluentTransactionalProducer(access(settings), transactional_id)
     from centinela.kafka.kafka_python_producers import KafkaPythonTransactionalProducer

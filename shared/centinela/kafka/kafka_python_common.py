@@ -11,7 +11,7 @@ import kafka.errors as kafka_errors
 
 from centinela.errors import InvalidRecord, ProducerFenced, TransactionAborted
 from centinela.kafka.access import Access
-from centinela.kafka.confluent_common import ask_why
+from centinela.kafka.confluent.common import ask_why
 from centinela.kafka.limits import Limits
 from centinela.kafka.refusals import forbidden, no_answer, unknown
 from centinela.liveness.deadline import DeadlineExceeded

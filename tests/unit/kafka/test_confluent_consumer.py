@@ -11,8 +11,8 @@ import pytest
 from confluent_kafka import KafkaError  # noqa: TID251 - the errors that the scripted library gives
 
 from centinela.errors import DependencyUnavailable
-from centinela.kafka.confluent_adapter import ConfluentConsumer
-from centinela.kafka.confluent_common import port_error
+from centinela.kafka.confluent.common import port_error
+from centinela.kafka.confluent.consumer import ConfluentConsumer
 from centinela.kafka.limits import Limits
 
 SHORT = Limits(request_s=0.05)

@@ -13,8 +13,8 @@ from confluent_kafka import TopicPartition as RdPartition
 
 from centinela.errors import DependencyUnavailable, InvalidRecord, ProducerFenced, TransactionAborted
 from centinela.kafka.access import Access
-from centinela.kafka.confluent_adapter import ConfluentConsumer
-from centinela.kafka.confluent_common import LOG, common_config, mapped_errors, port_error
+from centinela.kafka.confluent.common import LOG, common_config, mapped_errors, port_error
+from centinela.kafka.confluent.consumer import ConfluentConsumer
 from centinela.kafka.limits import LIMITS, MAX_REQUEST_BYTES, QUEUE_BYTES, Limits
 from centinela.kafka.port import Consumer, Delivery, Outgoing, TopicPartition
 from centinela.kafka.refusals import no_answer

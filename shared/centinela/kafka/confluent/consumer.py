@@ -12,7 +12,7 @@ from confluent_kafka import TopicPartition as RdPartition
 
 from centinela.errors import AccessRefused, DependencyUnavailable, TransactionAborted
 from centinela.kafka.access import Access
-from centinela.kafka.confluent_common import LOG, MISSING, READERS, common_config, mapped_errors, port_error, silence
+from centinela.kafka.confluent.common import LOG, MISSING, READERS, common_config, mapped_errors, port_error, silence
 from centinela.kafka.limits import LIMITS, Limits
 from centinela.kafka.port import Rebalance, Record, TopicPartition
 from centinela.kafka.refusals import REFUSALS, no_answer

@@ -1,0 +1,1 @@
+"""The Kafka port on confluent-kafka (librdkafka): the hot path."""
