@@ -9,8 +9,8 @@ import pytest
 
 from centinela.errors import TransactionAborted
 from centinela.kafka.admin import TopicAdmin, TopicSpec
-from centinela.kafka.kafka_python_adapter import KafkaPythonConsumer
-from centinela.kafka.kafka_python_producers import KafkaPythonProducer
+from centinela.kafka.kafka_python.consumer import KafkaPythonConsumer
+from centinela.kafka.kafka_python.producers import KafkaPythonProducer
 from centinela.kafka.port import Outgoing, Rebalance, Record, TopicPartition
 from centinela.settings import Settings
 

@@ -11,7 +11,7 @@ from kafka.admin import ACLResourcePatternType as PatternType
 from centinela.errors import CentinelaError
 from centinela.kafka.access import access
 from centinela.kafka.confluent.common import READERS
-from centinela.kafka.kafka_python_common import common_config, mapped_errors
+from centinela.kafka.kafka_python.common import common_config, mapped_errors
 from centinela.kafka.letterbox import TRANSACTIONAL_ID as OPERATORS
 from centinela.kafka.limits import LIMITS
 from centinela.settings import Settings

@@ -10,7 +10,7 @@ from kafka.admin import ConfigResource, KafkaAdminClient, NewTopic
 
 from centinela.errors import CentinelaError, DependencyUnavailable
 from centinela.kafka.access import access
-from centinela.kafka.kafka_python_common import common_config, mapped_errors
+from centinela.kafka.kafka_python.common import common_config, mapped_errors
 from centinela.kafka.limits import LIMITS
 from centinela.kafka.port import TopicIdentity
 from centinela.liveness.deadline import DeadlineExceeded, Guard

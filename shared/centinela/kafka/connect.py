@@ -33,7 +33,7 @@ def consumer(
         from centinela.kafka.confluent.consumer import ConfluentConsumer
 
         return ConfluentConsumer(access(settings), group, start, instance_id)
-    from centinela.kafka.kafka_python_adapter import KafkaPythonConsumer
+    from centinela.kafka.kafka_python.consumer import KafkaPythonConsumer
 
     return KafkaPythonConsumer(access(settings), group, start, instance_id)
 
@@ -44,7 +44,7 @@ def producer(settings: Settings, *, client: Client = "kafka-python", linger_ms: 
         from centinela.kafka.confluent.producers import ConfluentProducer
 
         return ConfluentProducer(access(settings), linger_ms)
-    from centinela.kafka.kafka_python_producers import KafkaPythonProducer
+    from centinela.kafka.kafka_python.producers import KafkaPythonProducer
 
     return KafkaPythonProducer(access(settings), linger_ms)
 
@@ -58,7 +58,7 @@ def transactional_producer(
         from centinela.kafka.confluent.producers import ConfluentTransactionalProducer
 
         return ConfluentTransactionalProducer(access(settings), transactional_id)
-    from centinela.kafka.kafka_python_producers import KafkaPythonTransactionalProducer
+    from centinela.kafka.kafka_python.producers import KafkaPythonTransactionalProducer
 
     return KafkaPythonTransactionalProducer(access(settings), transactional_id)
 

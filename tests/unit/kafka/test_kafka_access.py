@@ -14,11 +14,11 @@ from kafka.errors import GroupAuthorizationFailedError, KafkaTimeoutError, SaslA
 from tests.support.secured_broker import make_certificates
 
 from centinela.errors import AccessRefused, DependencyUnavailable
-from centinela.kafka import kafka_python_common
 from centinela.kafka.access import Access, InvalidAccess, access
 from centinela.kafka.acls import RIGHTS, commands
 from centinela.kafka.confluent.common import common_config, port_error
-from centinela.kafka.kafka_python_common import mapped_errors
+from centinela.kafka.kafka_python import common as kafka_python_common
+from centinela.kafka.kafka_python.common import mapped_errors
 from centinela.kafka.limits import LIMITS
 from centinela.kafka.refusals import REFUSALS, no_answer
 from centinela.settings import Settings

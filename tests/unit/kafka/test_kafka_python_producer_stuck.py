@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from tests.support.waiting import eventually
 
-from centinela.kafka import kafka_python_producers
-from centinela.kafka.kafka_python_producers import KafkaPythonProducer
+from centinela.kafka.kafka_python import producers as kafka_python_producers
+from centinela.kafka.kafka_python.producers import KafkaPythonProducer
 from centinela.kafka.limits import Limits
 from centinela.kafka.port import Outgoing
 

@@ -23,7 +23,7 @@ from kafka.structs import TopicPartition as KafkaPartition
 from centinela.errors import DependencyUnavailable, TransactionAborted
 from centinela.kafka.access import Access
 from centinela.kafka.connection import Connection
-from centinela.kafka.kafka_python_common import common_config, mapped_errors
+from centinela.kafka.kafka_python.common import common_config, mapped_errors
 from centinela.kafka.limits import LIMITS, MAX_REQUEST_BYTES, Limits
 from centinela.kafka.port import Rebalance, Record, TopicPartition
 from centinela.liveness.deadline import DeadlineExceeded, Guard

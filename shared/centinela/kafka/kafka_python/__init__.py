@@ -1,0 +1,1 @@
+"""The Kafka port on kafka-python: everything else."""
