@@ -34,9 +34,9 @@ from stream import LAYOUT, PARTITIONS, make_bundle, running, simulated
 from centinela.codec import Decoder
 from centinela.events import TransactionReceived, encode
 from centinela.features.layout import unpack_rows
-from centinela.kafka.admin import TopicAdmin
 from centinela.kafka.connect import consumer, producer
 from centinela.kafka.port import Outgoing, TopicPartition
+from centinela.kafka.topic_admin import TopicAdmin
 from centinela.settings import Settings
 from centinela.topics import TRANSACTIONS
 from centinela_local.broker import TemporaryBroker

@@ -30,9 +30,9 @@ import psutil
 
 from centinela.features.backfill import build_features
 from centinela.features.layout import FeatureLayout
-from centinela.kafka.admin import TopicAdmin, TopicSpec, specifications
 from centinela.kafka.connect import consumer
 from centinela.kafka.port import TopicPartition
+from centinela.kafka.topic_admin import TopicAdmin, TopicSpec, specifications
 from centinela.model.backends import as_served
 from centinela.model.bundle import verify
 from centinela.model.export import ModelFacts, build_bundle

@@ -14,10 +14,10 @@ import pyarrow.parquet as pq
 from centinela.errors import DependencyUnavailable
 from centinela.events import LabelReported, TransactionScored, encode
 from centinela.features.layout import FeatureLayout, pack_rows
-from centinela.kafka.admin import TopicSpec
 from centinela.kafka.connect import consumer, topic_admin, transactional_producer
 from centinela.kafka.loop import SinkLoop
 from centinela.kafka.port import Outgoing
+from centinela.kafka.topic_admin import TopicSpec
 from centinela.liveness.health import Health
 from centinela_trainer import bootstrap
 from centinela_trainer.coverage import wait_for_archive

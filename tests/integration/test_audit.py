@@ -11,11 +11,11 @@ import pytest
 from centinela.audit import LogAudit, transaction_id
 from centinela.errors import InvalidRecord
 from centinela.kafka import connect
-from centinela.kafka.admin import TopicAdmin, TopicSpec
 from centinela.kafka.dlq import DeadLetter
 from centinela.kafka.handler import Outcome
 from centinela.kafka.loop import ConsumerLoop
 from centinela.kafka.port import Outgoing, Record, TopicPartition
+from centinela.kafka.topic_admin import TopicAdmin, TopicSpec
 from centinela.liveness.health import Health
 from centinela.settings import Settings
 

@@ -14,14 +14,14 @@ import pytest
 
 from centinela.errors import DependencyUnavailable
 from centinela.kafka import connect
-from centinela.kafka.admin import TopicAdmin, TopicSpec
 from centinela.kafka.confluent.consumer import ConfluentConsumer
 from centinela.kafka.confluent.producers import ConfluentTransactionalProducer
 from centinela.kafka.connect import Client
 from centinela.kafka.handler import Outcome, StatefulHandler
-from centinela.kafka.limits import Limits
 from centinela.kafka.loop import ConsumerLoop
 from centinela.kafka.port import Consumer, Outgoing, Record, TransactionalProducer
+from centinela.kafka.timeouts import Limits
+from centinela.kafka.topic_admin import TopicAdmin, TopicSpec
 from centinela.liveness.health import Health
 from centinela.settings import Settings
 from centinela_local.broker import TemporaryBroker

@@ -11,14 +11,14 @@ import pytest
 
 from centinela.codec import MAX_RECORD_BYTES
 from centinela.kafka import connect
-from centinela.kafka.admin import TopicAdmin, TopicSpec
 from centinela.kafka.connect import Client
 from centinela.kafka.dlq import DeadLetter, DeadLetterCap
 from centinela.kafka.handler import Outcome
-from centinela.kafka.limits import MAX_REQUEST_BYTES
 from centinela.kafka.loop import ConsumerLoop
 from centinela.kafka.port import Outgoing, Record
 from centinela.kafka.reader import TableReader
+from centinela.kafka.timeouts import MAX_REQUEST_BYTES
+from centinela.kafka.topic_admin import TopicAdmin, TopicSpec
 from centinela.liveness.health import Health
 from centinela.settings import Settings
 

@@ -20,9 +20,9 @@ from kafka import KafkaConsumer, TopicPartition  # noqa: TID251 - reads what our
 from tests.support.drift_world import START, World
 
 from centinela.events import DriftReported, Event, FeaturePane, RetrainRequested, TrainingCompleted, encode
-from centinela.kafka.admin import TopicSpec
 from centinela.kafka.connect import consumer, producer, topic_admin, transactional_producer
 from centinela.kafka.port import Outgoing, Record
+from centinela.kafka.topic_admin import TopicSpec
 from centinela_drift.handler import Topics
 from centinela_drift.settings import DriftSettings
 

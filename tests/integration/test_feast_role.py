@@ -21,9 +21,9 @@ from centinela.events import TransactionScored, encode
 from centinela.features.layout import FeatureLayout, pack_rows
 from centinela.featurestore.push import FeaturePusher
 from centinela.featurestore.repository import apply, open_store
-from centinela.kafka.admin import TopicSpec
 from centinela.kafka.connect import consumer, topic_admin, transactional_producer
 from centinela.kafka.port import Outgoing, TopicPartition
+from centinela.kafka.topic_admin import TopicSpec
 from centinela.liveness.health import Health
 from centinela_local.paths import CHECKOUT
 from centinela_local.ports import free_port

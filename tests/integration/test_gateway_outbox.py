@@ -18,8 +18,8 @@ from tests.support.waiting import until
 from centinela.codec import Decoder
 from centinela.events import TransactionScored
 from centinela.features.layout import FeatureLayout
-from centinela.kafka.admin import TopicAdmin
 from centinela.kafka.reader import open_table
+from centinela.kafka.topic_admin import TopicAdmin
 from centinela.settings import Settings
 from centinela_local.broker import TemporaryBroker
 from centinela_local.ports import free_port

@@ -21,8 +21,8 @@ from tests.support.served_models import small_bundle
 from tests.support.waiting import until
 
 from centinela.features.layout import FeatureLayout
-from centinela.kafka.admin import TopicAdmin
 from centinela.kafka.reader import open_table
+from centinela.kafka.topic_admin import TopicAdmin
 from centinela.telemetry.correlation import header
 from centinela_local.ports import free_port
 from centinela_predictor.settings import PredictorSettings

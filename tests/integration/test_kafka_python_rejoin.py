@@ -8,10 +8,10 @@ from collections.abc import Callable
 import pytest
 
 from centinela.errors import TransactionAborted
-from centinela.kafka.admin import TopicAdmin, TopicSpec
 from centinela.kafka.kafka_python.consumer import KafkaPythonConsumer
 from centinela.kafka.kafka_python.producers import KafkaPythonProducer
 from centinela.kafka.port import Outgoing, Rebalance, Record, TopicPartition
+from centinela.kafka.topic_admin import TopicAdmin, TopicSpec
 from centinela.settings import Settings
 
 DEADLINE_S = 20.0

@@ -13,9 +13,9 @@ import pytest
 
 from centinela.codec import ModelEventDecoder
 from centinela.events import ModelPromoted
-from centinela.kafka.admin import TopicSpec
 from centinela.kafka.connect import topic_admin
 from centinela.kafka.reader import TableReader, open_table
+from centinela.kafka.topic_admin import TopicSpec
 from centinela.model.registry import CHALLENGER, CHAMPION, Registry
 from centinela_local.ports import free_port
 from centinela_registry_watcher.bootstrap import run

@@ -15,9 +15,9 @@ import pytest
 from centinela.codec import Decoder
 from centinela.events import LabelReported, TransactionReceived
 from centinela.kafka import connect
-from centinela.kafka.admin import TopicSpec
 from centinela.kafka.port import Record
 from centinela.kafka.reader import TableReader
+from centinela.kafka.topic_admin import TopicSpec
 from centinela.settings import Settings
 from centinela.telemetry.correlation import header
 from centinela_ingest.feed import Feed

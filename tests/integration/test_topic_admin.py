@@ -9,8 +9,8 @@ import pytest
 from kafka.admin import KafkaAdminClient  # noqa: TID251
 
 from centinela.errors import CentinelaError, DependencyUnavailable
-from centinela.kafka.admin import TopicAdmin, TopicFinding, TopicSpec
 from centinela.kafka.port import TopicIdentity
+from centinela.kafka.topic_admin import TopicAdmin, TopicFinding, TopicSpec
 from centinela.settings import Settings
 
 

@@ -16,9 +16,9 @@ from centinela.cli import build_app
 from centinela.errors import DependencyUnavailable
 from centinela.events import TrainingCompleted, TransactionScored, encode
 from centinela.features.layout import FeatureLayout, pack_rows
-from centinela.kafka.admin import TopicSpec
 from centinela.kafka.connect import producer, topic_admin
 from centinela.kafka.port import Outgoing, TopicPartition
+from centinela.kafka.topic_admin import TopicSpec
 from centinela.model.registry_store import UnknownVersion
 from centinela_trainer.columns import Row, verdict_tables
 from centinela_trainer.dataset import Dataset

@@ -25,7 +25,7 @@ import pandas as pd
 # An independent client: what it reads, our own code did not.
 from confluent_kafka import Consumer, TopicPartition  # noqa: TID251
 
-from centinela.kafka.admin import TopicAdmin
+from centinela.kafka.topic_admin import TopicAdmin
 from centinela.settings import Settings
 from tests.support.independent_features import independent_features
 from tests.support.predictor_world import LAYOUT

@@ -12,8 +12,8 @@ import structlog
 
 from centinela.clock import Clock, SystemClock
 from centinela.errors import CentinelaError, DependencyUnavailable
-from centinela.kafka.admin import TopicSpec
 from centinela.kafka.connect import topic_admin
+from centinela.kafka.topic_admin import TopicSpec
 from centinela.liveness.health import Health
 from centinela.service import failed
 from centinela.settings import Settings

@@ -8,8 +8,8 @@ from centinela.clock import Clock
 from centinela.features.configured import layout_of
 from centinela.features.shared_store import SharedStorage
 from centinela.features.store import SnapshotStore
-from centinela.kafka.admin import TopicAdmin
 from centinela.kafka.connect import consumer, topic_admin
+from centinela.kafka.topic_admin import TopicAdmin
 from centinela.topics import LABELS, TERMINAL_ACTIVITY, TRANSACTIONS
 from centinela_predictor.partition_home import PartitionHome
 from centinela_predictor.settings import PredictorSettings

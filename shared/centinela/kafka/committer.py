@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from centinela.errors import CentinelaError
-from centinela.kafka.limits import LIMITS
 from centinela.kafka.port import Consumer, Outgoing, Producer, TopicPartition, TransactionalProducer
+from centinela.kafka.timeouts import LIMITS
 from centinela.telemetry.metrics import CONSUMER_TRANSACTIONS
 
 

@@ -9,7 +9,7 @@ from centinela.kafka.port import Consumer, Producer, TransactionalProducer
 from centinela.settings import Settings
 
 if TYPE_CHECKING:
-    from centinela.kafka.admin import TopicAdmin
+    from centinela.kafka.topic_admin import TopicAdmin
 
 Client = Literal["kafka-python", "confluent"]
 
@@ -65,6 +65,6 @@ def transactional_producer(
 
 def topic_admin(settings: Settings) -> TopicAdmin:
     """The administration of topics."""
-    from centinela.kafka.admin import TopicAdmin
+    from centinela.kafka.topic_admin import TopicAdmin
 
     return TopicAdmin(settings)

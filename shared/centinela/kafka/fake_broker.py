@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
 from centinela.errors import DependencyUnavailable, InvalidRecord
-from centinela.kafka.limits import MAX_REQUEST_BYTES
 from centinela.kafka.partitioner import partition_of
 from centinela.kafka.port import Outgoing, Record, TopicIdentity, TopicPartition
+from centinela.kafka.timeouts import MAX_REQUEST_BYTES
 
 if TYPE_CHECKING:
     from centinela.kafka.fake import FakeConsumer, FakeTransactionalProducer

@@ -6,8 +6,8 @@ import typer
 from rich.console import Console
 from rich.table import Column, Table
 
-from centinela.kafka.admin import specifications
 from centinela.kafka.connect import topic_admin
+from centinela.kafka.topic_admin import specifications
 from centinela.service import load_settings
 from centinela.settings import Settings
 from centinela.topics import CATALOGUE

@@ -13,7 +13,7 @@ from confluent_kafka import KafkaError  # noqa: TID251 - the errors that the scr
 from centinela.errors import DependencyUnavailable
 from centinela.kafka.confluent.common import port_error
 from centinela.kafka.confluent.consumer import ConfluentConsumer
-from centinela.kafka.limits import Limits
+from centinela.kafka.timeouts import Limits
 
 SHORT = Limits(request_s=0.05)
 

@@ -9,8 +9,8 @@ import pytest
 
 from centinela.codec import MAX_RECORD_BYTES
 from centinela.kafka.dlq import DETAIL_BYTES, KEY_BYTES, DeadLetterCap, DeadLetterFlood, cut_text, dead_letter
-from centinela.kafka.limits import MAX_REQUEST_BYTES
 from centinela.kafka.port import Record
+from centinela.kafka.timeouts import MAX_REQUEST_BYTES
 
 AT = datetime(2018, 4, 1, tzinfo=UTC)
 

@@ -19,8 +19,8 @@ from centinela.kafka.acls import RIGHTS, commands
 from centinela.kafka.confluent.common import common_config, port_error
 from centinela.kafka.kafka_python import common as kafka_python_common
 from centinela.kafka.kafka_python.common import mapped_errors
-from centinela.kafka.limits import LIMITS
 from centinela.kafka.refusals import REFUSALS, no_answer
+from centinela.kafka.timeouts import LIMITS
 from centinela.settings import Settings
 from centinela.topics import CATALOGUE, WITH_DLQ
 from centinela_trainer.child import as_environment

@@ -10,8 +10,8 @@ from tests.support.waiting import eventually
 
 from centinela.kafka.kafka_python import producers as kafka_python_producers
 from centinela.kafka.kafka_python.producers import KafkaPythonProducer
-from centinela.kafka.limits import Limits
 from centinela.kafka.port import Outgoing
+from centinela.kafka.timeouts import Limits
 
 RECORD = Outgoing("t", b"v")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typer.testing import CliRunner
 
-from centinela.kafka.admin import TopicFinding, TopicSpec, TopicState, compare, specifications
+from centinela.kafka.topic_admin import TopicFinding, TopicSpec, TopicState, compare, specifications
 from centinela.kafka.topics_cli import app
 from centinela.settings import Settings
 from centinela.topics import CATALOGUE, WITH_DLQ

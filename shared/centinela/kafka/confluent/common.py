@@ -12,8 +12,8 @@ from confluent_kafka import Producer as RdProducer
 
 from centinela.errors import InvalidRecord, ProducerFenced, TransactionAborted
 from centinela.kafka.access import Access
-from centinela.kafka.limits import LIMITS, Limits
 from centinela.kafka.refusals import REFUSALS, forbidden, no_answer, unknown
+from centinela.kafka.timeouts import LIMITS, Limits
 
 READERS = "centinela-reader"
 """The group that consumers without one name: librdkafka demands it, nothing is ever committed."""

@@ -13,9 +13,9 @@ from confluent_kafka import TopicPartition as RdPartition
 from centinela.errors import AccessRefused, DependencyUnavailable, TransactionAborted
 from centinela.kafka.access import Access
 from centinela.kafka.confluent.common import LOG, MISSING, READERS, common_config, mapped_errors, port_error, silence
-from centinela.kafka.limits import LIMITS, Limits
 from centinela.kafka.port import Rebalance, Record, TopicPartition
 from centinela.kafka.refusals import REFUSALS, no_answer
+from centinela.kafka.timeouts import LIMITS, Limits
 from centinela.liveness.deadline import DeadlineExceeded, Guard
 
 _new = tuple.__new__

@@ -15,9 +15,9 @@ from centinela.errors import DependencyUnavailable, InvalidRecord, ProducerFence
 from centinela.kafka.access import Access
 from centinela.kafka.confluent.common import LOG, common_config, mapped_errors, port_error
 from centinela.kafka.confluent.consumer import ConfluentConsumer
-from centinela.kafka.limits import LIMITS, MAX_REQUEST_BYTES, QUEUE_BYTES, Limits
 from centinela.kafka.port import Consumer, Delivery, Outgoing, TopicPartition
 from centinela.kafka.refusals import no_answer
+from centinela.kafka.timeouts import LIMITS, MAX_REQUEST_BYTES, QUEUE_BYTES, Limits
 from centinela.liveness.deadline import DeadlineExceeded, Guard
 
 _ANY_PARTITION = -1

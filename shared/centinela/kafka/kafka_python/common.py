@@ -12,8 +12,8 @@ import kafka.errors as kafka_errors
 from centinela.errors import InvalidRecord, ProducerFenced, TransactionAborted
 from centinela.kafka.access import Access
 from centinela.kafka.confluent.common import ask_why
-from centinela.kafka.limits import Limits
 from centinela.kafka.refusals import forbidden, no_answer, unknown
+from centinela.kafka.timeouts import Limits
 from centinela.liveness.deadline import DeadlineExceeded
 
 STALE_MEMBER = (

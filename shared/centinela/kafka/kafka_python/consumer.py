@@ -24,8 +24,8 @@ from centinela.errors import DependencyUnavailable, TransactionAborted
 from centinela.kafka.access import Access
 from centinela.kafka.connection import Connection
 from centinela.kafka.kafka_python.common import common_config, mapped_errors
-from centinela.kafka.limits import LIMITS, MAX_REQUEST_BYTES, Limits
 from centinela.kafka.port import Rebalance, Record, TopicPartition
+from centinela.kafka.timeouts import LIMITS, MAX_REQUEST_BYTES, Limits
 from centinela.liveness.deadline import DeadlineExceeded, Guard
 
 _SLICE_MS = 50

@@ -24,8 +24,8 @@ from centinela.kafka.access import Access
 from centinela.kafka.connection import Connection
 from centinela.kafka.kafka_python.common import common_config, mapped_errors
 from centinela.kafka.kafka_python.consumer import KafkaPythonConsumer
-from centinela.kafka.limits import LIMITS, MAX_REQUEST_BYTES, QUEUE_BYTES, Limits
 from centinela.kafka.port import Consumer, Delivery, Outgoing, TopicPartition
+from centinela.kafka.timeouts import LIMITS, MAX_REQUEST_BYTES, QUEUE_BYTES, Limits
 from centinela.liveness.deadline import DeadlineExceeded, Guard
 
 T = TypeVar("T")

@@ -11,8 +11,8 @@ from kafka.admin import ConfigResource, KafkaAdminClient, NewTopic
 from centinela.errors import CentinelaError, DependencyUnavailable
 from centinela.kafka.access import access
 from centinela.kafka.kafka_python.common import common_config, mapped_errors
-from centinela.kafka.limits import LIMITS
 from centinela.kafka.port import TopicIdentity
+from centinela.kafka.timeouts import LIMITS
 from centinela.liveness.deadline import DeadlineExceeded, Guard
 from centinela.settings import Settings
 from centinela.topics import CATALOGUE, DAY_MS, WITH_DLQ, Topic
