@@ -11,9 +11,9 @@ import sys
 import threading
 import time
 
+from centinela.consuming.handler import Outcome
+from centinela.consuming.loop import ConsumerLoop
 from centinela.kafka import connect
-from centinela.kafka.handler import Outcome
-from centinela.kafka.loop import ConsumerLoop
 from centinela.kafka.port import Outgoing
 from centinela.liveness.health import Health
 from centinela.settings import Settings

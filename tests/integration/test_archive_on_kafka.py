@@ -11,11 +11,11 @@ from datetime import UTC, datetime, timedelta
 import numpy as np
 import pyarrow.parquet as pq
 
+from centinela.consuming.loop import SinkLoop
 from centinela.errors import DependencyUnavailable
 from centinela.events import LabelReported, TransactionScored, encode
 from centinela.features.layout import FeatureLayout, pack_rows
 from centinela.kafka.connect import consumer, topic_admin, transactional_producer
-from centinela.kafka.loop import SinkLoop
 from centinela.kafka.port import Outgoing
 from centinela.kafka.topic_admin import TopicSpec
 from centinela.liveness.health import Health

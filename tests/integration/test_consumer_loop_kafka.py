@@ -12,13 +12,13 @@ from pathlib import Path
 
 import pytest
 
+from centinela.consuming.handler import Outcome, StatefulHandler
+from centinela.consuming.loop import ConsumerLoop
 from centinela.errors import DependencyUnavailable
 from centinela.kafka import connect
 from centinela.kafka.confluent.consumer import ConfluentConsumer
 from centinela.kafka.confluent.producers import ConfluentTransactionalProducer
 from centinela.kafka.connect import Client
-from centinela.kafka.handler import Outcome, StatefulHandler
-from centinela.kafka.loop import ConsumerLoop
 from centinela.kafka.port import Consumer, Outgoing, Record, TransactionalProducer
 from centinela.kafka.timeouts import Limits
 from centinela.kafka.topic_admin import TopicAdmin, TopicSpec

@@ -16,12 +16,12 @@ import pytest
 from tests.support.served_models import small_bundle
 
 from centinela.codec import Decoder, ModelEventDecoder
+from centinela.consuming.table_reader import open_table
 from centinela.events import ModelLoaded, ModelPromoted, TransactionReceived, TransactionScored, encode
 from centinela.events import ModelRejected as ModelRejectedEvent
 from centinela.features.layout import FeatureLayout, pack_rows, unpack_rows
 from centinela.kafka.connect import producer
 from centinela.kafka.port import Outgoing, Record
-from centinela.kafka.reader import open_table
 from centinela.kafka.topic_admin import TopicAdmin
 from centinela.model.scorer import Scorer
 from centinela.telemetry.correlation import header

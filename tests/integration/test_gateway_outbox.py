@@ -16,9 +16,9 @@ from tests.support.served_models import small_bundle
 from tests.support.waiting import until
 
 from centinela.codec import Decoder
+from centinela.consuming.table_reader import open_table
 from centinela.events import TransactionScored
 from centinela.features.layout import FeatureLayout
-from centinela.kafka.reader import open_table
 from centinela.kafka.topic_admin import TopicAdmin
 from centinela.settings import Settings
 from centinela_local.broker import TemporaryBroker

@@ -20,8 +20,8 @@ from tests.support.predictor_process import PredictorProcess as Process
 from tests.support.served_models import small_bundle
 from tests.support.waiting import until
 
+from centinela.consuming.table_reader import open_table
 from centinela.features.layout import FeatureLayout
-from centinela.kafka.reader import open_table
 from centinela.kafka.topic_admin import TopicAdmin
 from centinela.telemetry.correlation import header
 from centinela_local.ports import free_port

@@ -13,11 +13,11 @@ import pytest
 from tests.support.served_models import small_bundle
 
 from centinela.codec import Decoder
+from centinela.consuming.table_reader import open_table
 from centinela.events import TransactionReceived, TransactionScored, encode
 from centinela.features.layout import FeatureLayout, unpack_rows
 from centinela.kafka.connect import producer
 from centinela.kafka.port import Outgoing
-from centinela.kafka.reader import open_table
 from centinela.kafka.topic_admin import TopicAdmin
 from centinela_predictor.gateway_process import GatewayProcess
 from centinela_predictor.settings import PredictorSettings

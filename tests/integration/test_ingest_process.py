@@ -15,8 +15,8 @@ from tests.support.held_open import HeldOpen
 from tests.support.waiting import until
 
 from centinela.cli import main
+from centinela.consuming.table_reader import TableReader
 from centinela.kafka import connect
-from centinela.kafka.reader import TableReader
 from centinela.settings import Settings
 from centinela.telemetry.correlation import header
 from centinela_local.broker import TemporaryBroker, answers

@@ -19,10 +19,10 @@ from tests.support.predictor_world import LAYOUT, START, vectors_of_the_whole_ta
 from tests.support.served_models import small_bundle
 
 from centinela.codec import Decoder
+from centinela.consuming.table_reader import TableReader, open_table
 from centinela.events import LabelReported, TransactionReceived, TransactionScored, encode
 from centinela.kafka.connect import producer
 from centinela.kafka.port import Outgoing
-from centinela.kafka.reader import TableReader, open_table
 from centinela.kafka.topic_admin import TopicAdmin
 from centinela_predictor.settings import PredictorSettings
 

@@ -12,9 +12,9 @@ import httpx
 import pytest
 
 from centinela.codec import ModelEventDecoder
+from centinela.consuming.table_reader import TableReader, open_table
 from centinela.events import ModelPromoted
 from centinela.kafka.connect import topic_admin
-from centinela.kafka.reader import TableReader, open_table
 from centinela.kafka.topic_admin import TopicSpec
 from centinela.model.registry import CHALLENGER, CHAMPION, Registry
 from centinela_local.ports import free_port

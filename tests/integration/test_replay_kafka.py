@@ -13,10 +13,10 @@ import pandas as pd
 import pytest
 
 from centinela.codec import Decoder
+from centinela.consuming.table_reader import TableReader
 from centinela.events import LabelReported, TransactionReceived
 from centinela.kafka import connect
 from centinela.kafka.port import Record
-from centinela.kafka.reader import TableReader
 from centinela.kafka.topic_admin import TopicSpec
 from centinela.settings import Settings
 from centinela.telemetry.correlation import header

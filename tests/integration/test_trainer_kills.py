@@ -35,7 +35,7 @@ sys.exit(main(["train", "--request", sys.argv[2], "--answer", sys.argv[3]]))
 """
 DYING_TRAINER = """
 import os, signal, subprocess, sys, threading
-from centinela.kafka.committer import TransactionalCommitter
+from centinela.consuming.committer import TransactionalCommitter
 from centinela.liveness.health import Health
 from centinela.telemetry.logging import configure_logging
 from centinela_trainer import bootstrap

@@ -7,11 +7,11 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 
 from centinela.clock import FixedClock
+from centinela.consuming.handler import Outcome, StatefulHandler
+from centinela.consuming.loop import ConsumerLoop
 from centinela.errors import InvalidRecord
 from centinela.kafka.dlq import DeadLetter
 from centinela.kafka.fake import FakeBroker, FakeConsumer, FakeTransactionalProducer
-from centinela.kafka.handler import Outcome, StatefulHandler
-from centinela.kafka.loop import ConsumerLoop
 from centinela.kafka.port import Outgoing, Record, TopicPartition
 from centinela.liveness.health import Health
 

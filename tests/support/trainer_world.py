@@ -14,11 +14,11 @@ import numpy as np
 
 from centinela import topics
 from centinela.codec import ModelEventDecoder
+from centinela.consuming.table_reader import open_table
 from centinela.events import LabelReported, RetrainRequested, TrainingCompleted, TransactionScored, encode
 from centinela.features.layout import FeatureLayout, pack_rows
 from centinela.kafka.connect import consumer, producer, topic_admin
 from centinela.kafka.port import Outgoing, TopicPartition
-from centinela.kafka.reader import open_table
 from centinela.kafka.topic_admin import TopicSpec, specifications
 from centinela.liveness.health import Health
 from centinela.model.registry import Registry

@@ -8,10 +8,10 @@ from functools import partial
 from typing import Literal
 
 from centinela.clock import Clock
+from centinela.consuming.table_reader import open_table
 from centinela.features.configured import layout_of
 from centinela.kafka.connect import producer
 from centinela.kafka.port import Producer
-from centinela.kafka.reader import open_table
 from centinela.liveness.health import Health
 from centinela.liveness.threads import GuardedThread
 from centinela.model.backends import import_libraries

@@ -8,11 +8,11 @@ from typing import Protocol
 import pandas as pd
 
 from centinela.codec import Decoder
+from centinela.consuming.handler import Outcome
 from centinela.errors import InvalidRecord
 from centinela.events import TransactionScored
 from centinela.features.layout import FeatureLayout, unpack_rows
 from centinela.kafka.dlq import DeadLetter
-from centinela.kafka.handler import Outcome
 from centinela.kafka.port import Record
 
 

@@ -12,10 +12,10 @@ from typing import Protocol
 import structlog
 
 from centinela.clock import Clock
+from centinela.consuming.model_events import Promotions
 from centinela.errors import DependencyUnavailable, ModelRejected
 from centinela.events import ModelLoaded, ModelPromoted, encode
 from centinela.events import ModelRejected as ModelRejectedEvent
-from centinela.kafka.model_events import Promotions
 from centinela.kafka.port import Outgoing, Producer, Record
 from centinela.liveness.health import Health
 from centinela.telemetry.correlation import event_headers

@@ -9,9 +9,9 @@ import structlog
 
 from centinela.clock import Clock
 from centinela.codec import Decoder
+from centinela.consuming.outage import Backoff
 from centinela.errors import DependencyUnavailable, InvalidRecord
 from centinela.events import TransactionReceived
-from centinela.kafka.outage import Backoff
 from centinela.kafka.port import Delivery, Producer
 from centinela_predictor import metrics
 from centinela_predictor.link import Link

@@ -17,6 +17,7 @@ import structlog
 from numpy.typing import NDArray
 
 from centinela.clock import Clock
+from centinela.consuming.table_reader import TableFollower, TableReader, open_table
 from centinela.errors import DependencyUnavailable
 from centinela.events import TransactionReceived
 from centinela.features.assemble import Columns, assemble, attribute_matrix
@@ -25,7 +26,6 @@ from centinela.features.layout import USER_FEATURES, FeatureLayout
 from centinela.kafka.connect import consumer
 from centinela.kafka.partitioner import partition_of
 from centinela.kafka.port import Consumer, Record, TopicPartition
-from centinela.kafka.reader import TableFollower, TableReader, open_table
 from centinela.liveness.health import Health
 from centinela.liveness.threads import GuardedThread
 from centinela.topics import LABELS, PREDICTIONS, TERMINAL_ACTIVITY, TRANSACTIONS

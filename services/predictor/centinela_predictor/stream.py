@@ -11,11 +11,11 @@ import structlog
 from numpy.typing import NDArray
 
 from centinela.clock import Clock
+from centinela.consuming.handler import Outcome, StatefulHandler
 from centinela.features.assemble import assemble, attribute_matrix
 from centinela.features.keys import NOBODY, Int64s
 from centinela.features.layout import FeatureLayout
 from centinela.kafka.dlq import DeadLetter
-from centinela.kafka.handler import Outcome, StatefulHandler
 from centinela.kafka.port import Consumer, Record, TopicPartition
 from centinela.liveness.health import Health
 from centinela.topics import TRANSACTIONS

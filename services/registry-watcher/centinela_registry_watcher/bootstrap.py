@@ -5,8 +5,8 @@ from __future__ import annotations
 import threading
 
 from centinela.clock import SystemClock
+from centinela.consuming.table_reader import open_table
 from centinela.kafka.connect import producer
-from centinela.kafka.reader import open_table
 from centinela.liveness.health import Health
 from centinela.model.registry import Registry
 from centinela.security.access import api_keys

@@ -9,10 +9,10 @@ from typing import Protocol
 import structlog
 
 from centinela.clock import Clock
+from centinela.consuming.model_events import Promotions
+from centinela.consuming.outage import Outage
 from centinela.errors import DependencyUnavailable
 from centinela.events import ModelPromoted, encode
-from centinela.kafka.model_events import Promotions
-from centinela.kafka.outage import Outage
 from centinela.kafka.port import Outgoing, Producer, Record
 from centinela.liveness.health import Health
 from centinela.liveness.progress import PATIENCE, Patience, Progress

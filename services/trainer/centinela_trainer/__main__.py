@@ -15,9 +15,9 @@ import structlog
 from prometheus_client import REGISTRY
 
 from centinela.codec import Decoder
+from centinela.consuming.outage import Outage
 from centinela.errors import CentinelaError, DependencyUnavailable
 from centinela.events import RetrainRequested, encode
-from centinela.kafka.outage import Outage
 from centinela.liveness.health import Health
 from centinela.service import load_settings, start
 from centinela.telemetry.logging import configure_logging

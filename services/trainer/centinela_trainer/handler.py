@@ -9,10 +9,10 @@ from typing import Protocol
 import structlog
 
 from centinela.codec import Decoder
+from centinela.consuming.handler import Outcome, StatefulHandler
 from centinela.errors import InvalidRecord
 from centinela.events import RetrainRequested, TrainingCompleted, encode
 from centinela.kafka.dlq import DeadLetter
-from centinela.kafka.handler import Outcome, StatefulHandler
 from centinela.kafka.port import Outgoing, Record, TopicPartition
 from centinela.telemetry.correlation import TRACEPARENT, event_headers, header
 from centinela_trainer import metrics

@@ -13,11 +13,11 @@ from rich.console import Console
 from centinela import topics
 from centinela.clock import SystemClock
 from centinela.codec import ModelEventDecoder
+from centinela.consuming.table_reader import open_table
 from centinela.errors import CentinelaError
 from centinela.events import RetrainRequested, TrainingCompleted, encode
 from centinela.kafka import connect
 from centinela.kafka.port import Outgoing
-from centinela.kafka.reader import open_table
 from centinela.service import load_settings
 from centinela.telemetry.correlation import event_headers, new_traceparent
 from centinela_trainer.as_of import parse_instant

@@ -14,6 +14,7 @@ from datetime import datetime
 from typing import NamedTuple
 
 from centinela.clock import Clock
+from centinela.consuming.table_reader import TableReader
 from centinela.kafka.connect import consumer
 from centinela.kafka.letters import (
     Closing,
@@ -26,7 +27,6 @@ from centinela.kafka.letters import (
     redriven_record,
 )
 from centinela.kafka.port import Consumer, Outgoing, Record, TopicPartition, TransactionalProducer
-from centinela.kafka.reader import TableReader
 from centinela.settings import Settings
 
 TRANSACTIONAL_ID = "centinela-dlq"

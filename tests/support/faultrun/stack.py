@@ -16,9 +16,9 @@ from pathlib import Path
 from mlflow import MlflowClient  # noqa: TID251 - registers versions as somebody does who has nothing but MLflow
 from rich.console import Console
 
+from centinela.consuming.table_reader import open_table
 from centinela.features.layout import FeatureLayout
 from centinela.kafka.connect import consumer, topic_admin
-from centinela.kafka.reader import open_table
 from centinela.model.registry import Registry
 from centinela.settings import Settings
 from centinela_local.broker import TemporaryCluster

@@ -8,8 +8,8 @@ import pytest
 from structlog.testing import capture_logs
 from tests.support.loop_rig import NOW, P0, Rig
 
+from centinela.consuming.committer import ProducerStuck
 from centinela.errors import DependencyUnavailable, TransactionAborted
-from centinela.kafka.committer import ProducerStuck
 from centinela.liveness.progress import Patience
 from centinela.liveness.watchdog import Watchdog
 

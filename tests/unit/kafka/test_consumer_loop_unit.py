@@ -9,10 +9,10 @@ import pytest
 from prometheus_client import REGISTRY
 from tests.support.loop_rig import GROUP, NOW, P0, P1, SINK, SOURCE, Copying, Rig
 
+from centinela.consuming.handler import Outcome
+from centinela.consuming.loop import ConsumerLoop, SinkLoop
 from centinela.errors import DependencyUnavailable
 from centinela.kafka.fake import FakeBroker, FakeConsumer, FakeProducer, FakeTransactionalProducer
-from centinela.kafka.handler import Outcome
-from centinela.kafka.loop import ConsumerLoop, SinkLoop
 from centinela.kafka.port import Outgoing
 from centinela.liveness.health import Health
 

@@ -6,8 +6,8 @@ from datetime import UTC, datetime
 
 import msgspec
 
+from centinela.consuming.model_events import Promotions
 from centinela.events import ModelLoaded, ModelPromoted, encode
-from centinela.kafka.model_events import Promotions
 from centinela.kafka.port import Record
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)

@@ -8,10 +8,10 @@ from collections.abc import Callable, Sequence
 
 import pytest
 
+from centinela.consuming.table_reader import TableFollower, TableReader
 from centinela.errors import DependencyUnavailable
 from centinela.kafka.fake import FakeBroker, FakeConsumer, FakeTransactionalProducer
 from centinela.kafka.port import Outgoing, Record, TopicPartition
-from centinela.kafka.reader import TableFollower, TableReader
 from centinela.liveness.health import Health
 from centinela.liveness.progress import Patience
 

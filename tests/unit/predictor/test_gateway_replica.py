@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from centinela.clock import FixedClock
+from centinela.consuming.table_reader import TableReader
 from centinela.events import LabelReported, TransactionReceived, TransactionScored, Verdict, encode
 from centinela.features.assemble import Columns
 from centinela.features.keys import DAY_MS, epoch_ms, hash_ids
@@ -21,7 +22,6 @@ from centinela.features.store import SnapshotStore
 from centinela.kafka.fake import FakeBroker, FakeConsumer
 from centinela.kafka.partitioner import partition_of
 from centinela.kafka.port import Record, TopicPartition
-from centinela.kafka.reader import TableReader
 from centinela.topics import LABELS, PREDICTIONS, TERMINAL_ACTIVITY, TRANSACTIONS
 from centinela_predictor.activity import Block, pack_block
 from centinela_predictor.admission import admit

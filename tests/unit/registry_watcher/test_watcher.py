@@ -11,10 +11,10 @@ import pytest
 
 from centinela.clock import FixedClock, SystemClock
 from centinela.codec import ModelEventDecoder
+from centinela.consuming.table_reader import TableReader
 from centinela.errors import DependencyUnavailable
 from centinela.events import Event, ModelLoaded, ModelPromoted, encode
 from centinela.kafka.fake import FakeBroker, FakeConsumer, FakeProducer
-from centinela.kafka.reader import TableReader
 from centinela.liveness.health import Health
 from centinela.liveness.progress import Patience
 from centinela.model.fake_store import FakeStore

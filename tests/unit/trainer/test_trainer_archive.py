@@ -12,12 +12,12 @@ import pyarrow.parquet as pq
 import pytest
 
 from centinela.clock import FixedClock
+from centinela.consuming.handler import Outcome
+from centinela.consuming.loop import SinkLoop
 from centinela.errors import DependencyUnavailable
 from centinela.events import LabelReported, TransactionScored, encode
 from centinela.features.layout import FeatureLayout, pack_rows
 from centinela.kafka.fake import FakeBroker, FakeConsumer, FakeProducer, FakeTransactionalProducer
-from centinela.kafka.handler import Outcome
-from centinela.kafka.loop import SinkLoop
 from centinela.kafka.port import Outgoing, Record, TopicPartition
 from centinela.liveness.health import Health
 from centinela_trainer.archive import LABELS, PREDICTIONS, Archive

@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 
 from centinela.clock import FixedClock
+from centinela.consuming.loop import ConsumerLoop
 from centinela.errors import DependencyUnavailable, TransactionAborted
 from centinela.events import RetrainRequested, TrainingCompleted, encode
 from centinela.kafka.fake import FakeBroker, FakeConsumer, FakeTransactionalProducer
-from centinela.kafka.loop import ConsumerLoop
 from centinela.kafka.port import Outgoing, TopicPartition
 from centinela.liveness.health import Health
 from centinela_trainer.child import EX_TEMPFAIL, ChildRunner

@@ -10,10 +10,10 @@ import structlog
 
 from centinela import topics
 from centinela.codec import Decoder, ModelEventDecoder
+from centinela.consuming.table_reader import open_table
 from centinela.errors import DependencyUnavailable, InvalidRecord
 from centinela.events import DriftReported, Event, RetrainRequested
 from centinela.kafka.port import Record
-from centinela.kafka.reader import open_table
 from centinela.settings import Settings
 
 _log = structlog.get_logger(__name__)

@@ -9,9 +9,9 @@ from collections.abc import Callable, Sequence
 import structlog
 
 from centinela.clock import Clock, SystemClock
+from centinela.consuming.outage import Outage
 from centinela.errors import DependencyUnavailable
 from centinela.kafka.connect import Client, consumer
-from centinela.kafka.outage import Outage
 from centinela.kafka.port import Consumer, Record, TopicPartition
 from centinela.liveness.health import Health
 from centinela.liveness.progress import PATIENCE, Patience, Progress, Standing

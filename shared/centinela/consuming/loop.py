@@ -16,12 +16,12 @@ from typing import TypedDict, Unpack
 import structlog
 
 from centinela.clock import Clock, SystemClock
+from centinela.consuming.committer import Committer, PlainCommitter, ProducerStuck, TransactionalCommitter
+from centinela.consuming.handler import Handler, Outcome, stateful
+from centinela.consuming.outage import Backoff, Outage
+from centinela.consuming.partitions import Partitions
 from centinela.errors import CentinelaError, DependencyUnavailable, TransactionAborted
-from centinela.kafka.committer import Committer, PlainCommitter, ProducerStuck, TransactionalCommitter
 from centinela.kafka.dlq import DeadLetterCap, dead_letter
-from centinela.kafka.handler import Handler, Outcome, stateful
-from centinela.kafka.outage import Backoff, Outage
-from centinela.kafka.partitions import Partitions
 from centinela.kafka.port import Consumer, Producer, Record, TransactionalProducer
 from centinela.liveness.health import Health
 from centinela.liveness.progress import PATIENCE, Patience, Progress

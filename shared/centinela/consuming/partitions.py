@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import structlog
 
 from centinela.clock import Clock
-from centinela.kafka.handler import StatefulHandler
+from centinela.consuming.handler import StatefulHandler
 from centinela.kafka.port import Consumer, Rebalance, Record, TopicPartition
 from centinela.liveness.progress import Standing
 

@@ -1,0 +1,1 @@
+"""Consumer loops: what is read, handled and committed together."""
