@@ -19,8 +19,8 @@ import numpy.typing as npt
 import xxhash
 
 from centinela import topics
+from centinela.deadletters.entries import transaction_id
 from centinela.errors import DependencyUnavailable
-from centinela.kafka.letters import transaction_id
 from centinela.kafka.port import Consumer, Record, TopicPartition
 from centinela.redrives import OFFSET_BITS, RedriveLedger, Redrives, pack
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from centinela.kafka.letters import closing_of, redriven_from
+from centinela.deadletters.entries import closing_of, redriven_from
 from centinela.kafka.port import Record
 
 U64 = npt.NDArray[np.uint64]

@@ -11,9 +11,9 @@ import pytest
 from centinela.audit import LogAudit, transaction_id
 from centinela.consuming.handler import Outcome
 from centinela.consuming.loop import ConsumerLoop
+from centinela.deadletters.record import DeadLetter
 from centinela.errors import InvalidRecord
 from centinela.kafka import connect
-from centinela.kafka.dlq import DeadLetter
 from centinela.kafka.port import Outgoing, Record, TopicPartition
 from centinela.kafka.topic_admin import TopicAdmin, TopicSpec
 from centinela.liveness.health import Health

@@ -14,10 +14,10 @@ from tests.support.waiting import until
 from centinela.audit import LogAudit
 from centinela.clock import SystemClock
 from centinela.consuming.table_reader import TableReader
+from centinela.deadletters.entries import history_of, redriven_from
+from centinela.deadletters.record import dead_letter
 from centinela.kafka import connect
-from centinela.kafka.dlq import dead_letter
 from centinela.kafka.letterbox import Filter, LetterBox
-from centinela.kafka.letters import history_of, redriven_from
 from centinela.kafka.port import Outgoing, Record
 from centinela.kafka.topic_admin import TopicAdmin, TopicSpec
 from centinela.settings import Settings

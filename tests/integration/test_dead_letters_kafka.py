@@ -13,9 +13,9 @@ from centinela.codec import MAX_RECORD_BYTES
 from centinela.consuming.handler import Outcome
 from centinela.consuming.loop import ConsumerLoop
 from centinela.consuming.table_reader import TableReader
+from centinela.deadletters.record import DeadLetter, DeadLetterCap
 from centinela.kafka import connect
 from centinela.kafka.connect import Client
-from centinela.kafka.dlq import DeadLetter, DeadLetterCap
 from centinela.kafka.port import Outgoing, Record
 from centinela.kafka.timeouts import MAX_REQUEST_BYTES
 from centinela.kafka.topic_admin import TopicAdmin, TopicSpec

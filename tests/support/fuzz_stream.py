@@ -14,9 +14,9 @@ from datetime import UTC, datetime, timedelta
 import msgspec
 
 from centinela.codec import EPOCH
+from centinela.deadletters.record import dead_letter
 from centinela.events import TransactionReceived, encode
 from centinela.features.layout import BASE_LAYOUT, FeatureLayout
-from centinela.kafka.dlq import dead_letter
 from centinela.kafka.port import Record
 from centinela_predictor.admission import admit
 from tests.support.mutations import Mutator, corpus

@@ -9,8 +9,8 @@ from datetime import UTC, datetime
 from centinela.clock import FixedClock
 from centinela.consuming.handler import Outcome, StatefulHandler
 from centinela.consuming.loop import ConsumerLoop
+from centinela.deadletters.record import DeadLetter
 from centinela.errors import InvalidRecord
-from centinela.kafka.dlq import DeadLetter
 from centinela.kafka.fake import FakeBroker, FakeConsumer, FakeTransactionalProducer
 from centinela.kafka.port import Outgoing, Record, TopicPartition
 from centinela.liveness.health import Health

@@ -14,12 +14,12 @@ import pandas as pd
 
 from centinela.clock import FixedClock
 from centinela.consuming.loop import ConsumerLoop
+from centinela.deadletters.record import DeadLetterCap
 from centinela.events import FeaturePane, LabelReported, TransactionReceived, TransactionScored, encode
 from centinela.features.backfill import build_features
 from centinela.features.layout import FeatureLayout, pack_rows
 from centinela.features.shared_store import SharedStorage
 from centinela.features.store import SnapshotStore
-from centinela.kafka.dlq import DeadLetterCap
 from centinela.kafka.fake import FakeBroker, FakeConsumer, FakeTransactionalProducer
 from centinela.liveness.health import Health
 from centinela.topics import CATALOGUE, WITH_DLQ

@@ -10,8 +10,8 @@ import structlog
 from msgspec import to_builtins
 
 from centinela.clock import Clock
+from centinela.deadletters.record import DeadLetterCap, dead_letter
 from centinela.errors import DependencyUnavailable, InvalidRecord, ModelRejected
-from centinela.kafka.dlq import DeadLetterCap, dead_letter
 from centinela.kafka.port import Outgoing, Record, TopicPartition
 from centinela.liveness.health import Health
 from centinela.telemetry.metrics import CONSUMER_RECORDS

@@ -14,7 +14,7 @@ import pandas as pd
 from centinela import topics
 from centinela.clock import Clock, SystemClock
 from centinela.codec import MAX_RECORD_BYTES
-from centinela.kafka.dlq import cut_text
+from centinela.deadletters.record import cut_text
 from centinela.kafka.port import Outgoing, Producer
 from centinela_ingest.columns import Transactions
 from centinela_ingest.encoding import HISTORY, instant, label_records, transaction_records

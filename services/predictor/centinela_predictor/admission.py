@@ -11,11 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from centinela.codec import FUTURE_TOLERANCE, Decoder, require_plausible_time
+from centinela.deadletters.record import DeadLetter
 from centinela.errors import InvalidRecord
 from centinela.events import TransactionReceived, Verdict
 from centinela.features.assemble import Columns
 from centinela.features.layout import BASE_LAYOUT, FeatureLayout
-from centinela.kafka.dlq import DeadLetter
 from centinela.kafka.port import Record
 
 _decoder: Decoder[TransactionReceived] = Decoder(TransactionReceived)

@@ -9,9 +9,9 @@ import structlog
 from centinela.clock import SystemClock
 from centinela.consuming.loop import SinkLoop
 from centinela.consuming.outage import Outage
+from centinela.deadletters.record import DeadLetterCap
 from centinela.errors import CentinelaError, DependencyUnavailable
 from centinela.kafka import connect
-from centinela.kafka.dlq import DeadLetterCap
 from centinela.liveness.health import Health
 from centinela.service import failed
 from centinela.topics import PREDICTIONS

@@ -9,10 +9,10 @@ import pandas as pd
 
 from centinela.codec import Decoder
 from centinela.consuming.handler import Outcome
+from centinela.deadletters.record import DeadLetter
 from centinela.errors import InvalidRecord
 from centinela.events import TransactionScored
 from centinela.features.layout import FeatureLayout, unpack_rows
-from centinela.kafka.dlq import DeadLetter
 from centinela.kafka.port import Record
 
 

@@ -10,8 +10,8 @@ from functools import lru_cache
 import numpy as np
 import structlog
 
+from centinela.deadletters.record import DeadLetter
 from centinela.features.layout import FeatureLayout
-from centinela.kafka.dlq import DeadLetter
 from centinela.kafka.partitioner import partition_of
 from centinela.kafka.port import Consumer, Record, TopicPartition
 from centinela.liveness.progress import sign_of_life

@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 
 from centinela.clock import Clock
 from centinela.consuming.handler import Outcome, StatefulHandler
+from centinela.deadletters.record import DeadLetter
 from centinela.features.assemble import assemble, attribute_matrix
 from centinela.features.keys import NOBODY, Int64s
 from centinela.features.layout import FeatureLayout
-from centinela.kafka.dlq import DeadLetter
 from centinela.kafka.port import Consumer, Record, TopicPartition
 from centinela.liveness.health import Health
 from centinela.topics import TRANSACTIONS

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 
 from centinela.clock import Clock
 from centinela.consuming.loop import ConsumerLoop
+from centinela.deadletters.record import DeadLetterCap
 from centinela.features.configured import layout_of
 from centinela.kafka.connect import consumer, transactional_producer
-from centinela.kafka.dlq import DeadLetterCap
 from centinela.liveness.health import Health
 from centinela.topics import STREAM_GROUP, TRANSACTIONS
 from centinela_predictor.model_slot import ModelSlot

@@ -16,9 +16,9 @@ import structlog
 from centinela.clock import Clock
 from centinela.codec import Decoder
 from centinela.consuming.handler import Outcome, StatefulHandler
+from centinela.deadletters.record import DeadLetter
 from centinela.errors import InvalidRecord
 from centinela.events import Event, LabelReported, TransactionScored
-from centinela.kafka.dlq import DeadLetter
 from centinela.kafka.port import Record, TopicPartition
 from centinela_trainer import metrics
 from centinela_trainer.columns import Layouts, Row, label_tables, verdict_tables

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING
 from centinela import topics
 from centinela.clock import SystemClock
 from centinela.consuming.loop import ConsumerLoop, SinkLoop
+from centinela.deadletters.record import DeadLetterCap
 from centinela.kafka import connect
-from centinela.kafka.dlq import DeadLetterCap
 from centinela.liveness.health import Health
 from centinela_trainer.archive import LABELS, PREDICTIONS, Archive
 from centinela_trainer.child import ChildRunner, start_child

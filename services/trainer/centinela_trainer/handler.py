@@ -10,9 +10,9 @@ import structlog
 
 from centinela.codec import Decoder
 from centinela.consuming.handler import Outcome, StatefulHandler
+from centinela.deadletters.record import DeadLetter
 from centinela.errors import InvalidRecord
 from centinela.events import RetrainRequested, TrainingCompleted, encode
-from centinela.kafka.dlq import DeadLetter
 from centinela.kafka.port import Outgoing, Record, TopicPartition
 from centinela.telemetry.correlation import TRACEPARENT, event_headers, header
 from centinela_trainer import metrics

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from centinela.kafka.dlq import DeadLetter
+from centinela.deadletters.record import DeadLetter
 from centinela.kafka.port import Outgoing, Record, TopicPartition
 
 

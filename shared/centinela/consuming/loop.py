@@ -20,8 +20,8 @@ from centinela.consuming.committer import Committer, PlainCommitter, ProducerStu
 from centinela.consuming.handler import Handler, Outcome, stateful
 from centinela.consuming.outage import Backoff, Outage
 from centinela.consuming.partitions import Partitions
+from centinela.deadletters.record import DeadLetterCap, dead_letter
 from centinela.errors import CentinelaError, DependencyUnavailable, TransactionAborted
-from centinela.kafka.dlq import DeadLetterCap, dead_letter
 from centinela.kafka.port import Consumer, Producer, Record, TransactionalProducer
 from centinela.liveness.health import Health
 from centinela.liveness.progress import PATIENCE, Patience, Progress

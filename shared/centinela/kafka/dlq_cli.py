@@ -15,13 +15,13 @@ from rich.console import Console
 from rich.table import Column, Table
 
 from centinela.clock import SystemClock
+from centinela.deadletters.entries import Letter, Place, closing_of, history_of, letter_of
+from centinela.deadletters.masking import masked_headers, masked_key, masked_text, masked_value
 from centinela.kafka.connect import transactional_producer
 from centinela.kafka.letterbox import TRANSACTIONAL_ID, Filter, LetterBox, Survey, open_box
-from centinela.kafka.letters import Letter, Place, closing_of, history_of, letter_of
 from centinela.kafka.port import Record, TransactionalProducer
 from centinela.service import load_settings
 from centinela.settings import Settings
-from centinela.telemetry.masking import masked_headers, masked_key, masked_text, masked_value
 from centinela.topics import DLQ_SUFFIX, WITH_DLQ
 
 Topic = Annotated[str | None, typer.Option(help="Topic that the records were in. All, where it is not given.")]

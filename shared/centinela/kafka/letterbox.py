@@ -15,8 +15,7 @@ from typing import NamedTuple
 
 from centinela.clock import Clock
 from centinela.consuming.table_reader import TableReader
-from centinela.kafka.connect import consumer
-from centinela.kafka.letters import (
+from centinela.deadletters.entries import (
     Closing,
     Letter,
     Place,
@@ -26,6 +25,7 @@ from centinela.kafka.letters import (
     letter_of,
     redriven_record,
 )
+from centinela.kafka.connect import consumer
 from centinela.kafka.port import Consumer, Outgoing, Record, TopicPartition, TransactionalProducer
 from centinela.settings import Settings
 

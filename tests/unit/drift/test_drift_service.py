@@ -13,9 +13,9 @@ import pytest
 from tests.support.drift_world import START, FakeEventLog, FakeReferences, FakeReporter, Feed, World
 
 from centinela.clock import FixedClock
+from centinela.deadletters.record import DeadLetterFlood
 from centinela.errors import DependencyUnavailable, ModelRejected
 from centinela.events import DriftReported, TrainingCompleted
-from centinela.kafka.dlq import DeadLetterFlood
 from centinela.kafka.port import Record
 from centinela.liveness.health import Health
 from centinela_drift.detection import Reference

@@ -21,12 +21,12 @@ from tests.support.mutations import ODD_VALUES, Mutator, corpus
 from centinela import events
 from centinela.audit import is_rejected_row, letter_origin
 from centinela.codec import Decoder, ModelEventDecoder
+from centinela.deadletters import entries as letters
+from centinela.deadletters.record import dead_letter
 from centinela.errors import InvalidRecord
 from centinela.features.idtable import IdTable
 from centinela.features.layout import FeatureLayout
 from centinela.features.snapshot import _LENGTH, _MAGIC, SnapshotDamaged, pack, unpack
-from centinela.kafka import letters
-from centinela.kafka.dlq import dead_letter
 from centinela.kafka.port import Record
 from centinela.model.panes import PANE_ROW, read_pane
 from centinela.model.reference import SCORE_BINS

@@ -12,7 +12,7 @@ from centinela import topics
 from centinela.audit import LogAudit, Reconciliation
 from centinela.audit_cli import report
 from centinela.clock import FixedClock
-from centinela.kafka.dlq import dead_letter
+from centinela.deadletters.record import dead_letter
 from centinela.kafka.fake import FakeBroker, FakeConsumer, FakeProducer
 from centinela.kafka.port import Record
 from centinela_ingest.feed import Feed

@@ -8,8 +8,8 @@ import pytest
 from structlog.testing import capture_logs
 from tests.support.loop_rig import GROUP, NOW, P0, Rig
 
+from centinela.deadletters.record import DeadLetterCap, DeadLetterFlood
 from centinela.errors import DependencyUnavailable, ProducerFenced, TransactionAborted
-from centinela.kafka.dlq import DeadLetterCap, DeadLetterFlood
 from centinela.kafka.fake import FakeBroker, FakeTransactionalProducer
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from centinela.codec import MAX_RECORD_BYTES
-from centinela.kafka.dlq import DETAIL_BYTES, KEY_BYTES, DeadLetterCap, DeadLetterFlood, cut_text, dead_letter
+from centinela.deadletters.record import DETAIL_BYTES, KEY_BYTES, DeadLetterCap, DeadLetterFlood, cut_text, dead_letter
 from centinela.kafka.port import Record
 from centinela.kafka.timeouts import MAX_REQUEST_BYTES
 

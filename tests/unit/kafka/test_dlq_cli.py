@@ -10,11 +10,11 @@ from click.testing import Result
 from typer.testing import CliRunner
 
 from centinela.clock import FixedClock
-from centinela.kafka.dlq import dead_letter
+from centinela.deadletters.entries import closing_of, redrive_count
+from centinela.deadletters.record import dead_letter
 from centinela.kafka.dlq_cli import build_app
 from centinela.kafka.fake import FakeBroker, FakeConsumer, FakeTransactionalProducer
 from centinela.kafka.letterbox import LetterBox
-from centinela.kafka.letters import closing_of, redrive_count
 from centinela.topics import WITH_DLQ
 
 AT = datetime(2026, 3, 1, tzinfo=UTC)

@@ -10,12 +10,12 @@ import pytest
 import typer
 
 from centinela.clock import FixedClock
+from centinela.deadletters.entries import Place, closing_of, history_of, letter_of, redrive_count, redriven_record
+from centinela.deadletters.record import HEADER_BYTES, dead_letter
 from centinela.errors import DependencyUnavailable, ProducerFenced
-from centinela.kafka.dlq import HEADER_BYTES, dead_letter
 from centinela.kafka.dlq_cli import description, summarise, wanted_letters
 from centinela.kafka.fake import FakeBroker, FakeConsumer, FakeTransactionalProducer
 from centinela.kafka.letterbox import Filter, LetterBox
-from centinela.kafka.letters import Place, closing_of, history_of, letter_of, redrive_count, redriven_record
 from centinela.kafka.port import Headers, Record
 
 AT = datetime(2026, 3, 1, tzinfo=UTC)

@@ -24,10 +24,10 @@ from centinela.audit import (
 )
 from centinela.audit_cli import report
 from centinela.clock import FixedClock
-from centinela.kafka.dlq import dead_letter
+from centinela.deadletters.entries import redrive_count
+from centinela.deadletters.record import dead_letter
 from centinela.kafka.fake import FakeBroker, FakeConsumer, FakeTransactionalProducer
 from centinela.kafka.letterbox import Filter, LetterBox
-from centinela.kafka.letters import redrive_count
 from centinela.kafka.port import Outgoing, Record
 
 AT = datetime(2018, 4, 1, tzinfo=UTC)

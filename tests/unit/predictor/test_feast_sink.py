@@ -10,10 +10,10 @@ import pandas as pd
 import pytest
 
 from centinela.consuming.loop import SinkLoop
+from centinela.deadletters.record import DeadLetterCap
 from centinela.errors import DependencyUnavailable
 from centinela.events import TransactionScored, encode
 from centinela.features.layout import FeatureLayout, pack_rows
-from centinela.kafka.dlq import DeadLetterCap
 from centinela.kafka.fake import FakeBroker, FakeConsumer, FakeProducer
 from centinela.kafka.port import TopicPartition
 from centinela.liveness.health import Health

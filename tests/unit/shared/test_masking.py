@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from centinela.deadletters.masking import masked_headers, masked_key, masked_text, masked_value, shape
 from centinela.telemetry.logging import hashed_user
-from centinela.telemetry.masking import masked_headers, masked_key, masked_text, masked_value, shape
 
 CARD = "4111111111111111"
 

@@ -13,7 +13,7 @@ from typing import Literal, NamedTuple, Self
 import msgspec
 
 from centinela.codec import MAX_RECORD_BYTES
-from centinela.kafka.dlq import CUT_HEADERS, PREFIX, REDRIVE, cut_text
+from centinela.deadletters.record import CUT_HEADERS, PREFIX, REDRIVE, cut_text
 from centinela.kafka.port import Headers, Outgoing, Record
 from centinela.topics import DLQ_SUFFIX
 
