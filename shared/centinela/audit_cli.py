@@ -10,8 +10,8 @@ from rich.console import Console
 from rich.table import Table
 
 from centinela import topics
-from centinela.audit import LogAudit, Reconciliation
 from centinela.kafka.connect import consumer
+from centinela.operations.reconcile import LogAudit, Reconciliation
 from centinela.service import load_settings
 from centinela.settings import Settings
 

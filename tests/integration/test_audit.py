@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator, Sequence
 
 import pytest
 
-from centinela.audit import LogAudit, transaction_id
 from centinela.consuming.handler import Outcome
 from centinela.consuming.loop import ConsumerLoop
 from centinela.deadletters.record import DeadLetter
@@ -17,6 +16,7 @@ from centinela.kafka import connect
 from centinela.kafka.port import Outgoing, Record, TopicPartition
 from centinela.kafka.topic_admin import TopicAdmin, TopicSpec
 from centinela.liveness.health import Health
+from centinela.operations.reconcile import LogAudit, transaction_id
 from centinela.settings import Settings
 
 DEADLINE_S = 30.0

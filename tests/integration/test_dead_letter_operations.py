@@ -11,15 +11,15 @@ from collections.abc import Callable, Iterator
 import pytest
 from tests.support.waiting import until
 
-from centinela.audit import LogAudit
 from centinela.clock import SystemClock
 from centinela.consuming.table_reader import TableReader
 from centinela.deadletters.entries import history_of, redriven_from
 from centinela.deadletters.record import dead_letter
 from centinela.kafka import connect
-from centinela.kafka.letterbox import Filter, LetterBox
 from centinela.kafka.port import Outgoing, Record
 from centinela.kafka.topic_admin import TopicAdmin, TopicSpec
+from centinela.operations.reconcile import LogAudit
+from centinela.operations.redrive import Filter, LetterBox
 from centinela.settings import Settings
 
 DEADLINE_S = 60.0
@@ -28,7 +28,7 @@ REDRIVE = textwrap.dedent("""
     import sys
     from centinela.clock import SystemClock
     from centinela.kafka import connect
-    from centinela.kafka.letterbox import Filter, LetterBox
+    from centinela.operations.redrive import Filter, LetterBox
     from centinela.settings import Settings
 
     servers, dlq, transactional_id = sys.argv[1:]

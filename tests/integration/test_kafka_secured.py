@@ -21,9 +21,10 @@ from tests.support.secured_broker import ADMIN, ADMIN_PASSWORD, SecuredBroker
 from tests.support.waiting import until
 
 from centinela.errors import AccessRefused
-from centinela.kafka import acls, connect
+from centinela.kafka import connect
 from centinela.kafka.connect import Client
 from centinela.kafka.port import Outgoing
+from centinela.operations import acls
 from centinela.settings import Settings
 from centinela.topics import PREDICTIONS, TRANSACTIONS
 from centinela_local.jars import can_run_broker

@@ -11,13 +11,13 @@ from typing import Any
 
 import duckdb
 
-from centinela.audit import transaction_id
 from centinela.codec import Decoder
 from centinela.errors import CentinelaError, DependencyUnavailable
 from centinela.events import TransactionScored
 from centinela.kafka.port import Consumer, TopicPartition
 from centinela.model.registry import Registry
 from centinela.model.registry_store import UnknownVersion
+from centinela.operations.reconcile import transaction_id
 from centinela_trainer.archive import PREDICTIONS
 from centinela_trainer.snapshot import SnapshotStore
 from centinela_trainer.snapshot_push import SnapshotRemote

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Column, Table
 
 from centinela.errors import CentinelaError
-from centinela.kafka import acls
+from centinela.operations import acls
 from centinela.service import load_settings
 from centinela.settings import Settings
 

@@ -18,8 +18,8 @@ from centinela.clock import SystemClock
 from centinela.deadletters.entries import Letter, Place, closing_of, history_of, letter_of
 from centinela.deadletters.masking import masked_headers, masked_key, masked_text, masked_value
 from centinela.kafka.connect import transactional_producer
-from centinela.kafka.letterbox import TRANSACTIONAL_ID, Filter, LetterBox, Survey, open_box
 from centinela.kafka.port import Record, TransactionalProducer
+from centinela.operations.redrive import TRANSACTIONAL_ID, Filter, LetterBox, Survey, open_box
 from centinela.service import load_settings
 from centinela.settings import Settings
 from centinela.topics import DLQ_SUFFIX, WITH_DLQ

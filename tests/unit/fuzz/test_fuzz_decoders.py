@@ -19,7 +19,6 @@ from tests.support.event_strategies import built
 from tests.support.mutations import ODD_VALUES, Mutator, corpus
 
 from centinela import events
-from centinela.audit import is_rejected_row, letter_origin
 from centinela.codec import Decoder, ModelEventDecoder
 from centinela.deadletters import entries as letters
 from centinela.deadletters.record import dead_letter
@@ -30,6 +29,7 @@ from centinela.features.snapshot import _LENGTH, _MAGIC, SnapshotDamaged, pack, 
 from centinela.kafka.port import Record
 from centinela.model.panes import PANE_ROW, read_pane
 from centinela.model.reference import SCORE_BINS
+from centinela.operations.reconcile import is_rejected_row, letter_origin
 from centinela.security.keys import ApiKeys, Denied, InvalidKeys, new_key, parse
 from centinela.telemetry.correlation import header, traceparent_or_new
 from centinela_ingest.requests import LabelIn, Parser, RequestRefused, TransactionIn

@@ -14,7 +14,7 @@ from centinela.deadletters.entries import closing_of, redrive_count
 from centinela.deadletters.record import dead_letter
 from centinela.kafka.dlq_cli import build_app
 from centinela.kafka.fake import FakeBroker, FakeConsumer, FakeTransactionalProducer
-from centinela.kafka.letterbox import LetterBox
+from centinela.operations.redrive import LetterBox
 from centinela.topics import WITH_DLQ
 
 AT = datetime(2026, 3, 1, tzinfo=UTC)

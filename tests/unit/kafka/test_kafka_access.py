@@ -15,12 +15,12 @@ from tests.support.secured_broker import make_certificates
 
 from centinela.errors import AccessRefused, DependencyUnavailable
 from centinela.kafka.access import Access, InvalidAccess, access
-from centinela.kafka.acls import RIGHTS, commands
 from centinela.kafka.confluent.common import common_config, port_error
 from centinela.kafka.kafka_python import common as kafka_python_common
 from centinela.kafka.kafka_python.common import mapped_errors
 from centinela.kafka.refusals import REFUSALS, no_answer
 from centinela.kafka.timeouts import LIMITS
+from centinela.operations.acls import RIGHTS, commands
 from centinela.settings import Settings
 from centinela.topics import CATALOGUE, WITH_DLQ
 from centinela_trainer.child import as_environment

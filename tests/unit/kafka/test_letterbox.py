@@ -15,8 +15,8 @@ from centinela.deadletters.record import HEADER_BYTES, dead_letter
 from centinela.errors import DependencyUnavailable, ProducerFenced
 from centinela.kafka.dlq_cli import description, summarise, wanted_letters
 from centinela.kafka.fake import FakeBroker, FakeConsumer, FakeTransactionalProducer
-from centinela.kafka.letterbox import Filter, LetterBox
 from centinela.kafka.port import Headers, Record
+from centinela.operations.redrive import Filter, LetterBox
 
 AT = datetime(2026, 3, 1, tzinfo=UTC)
 NOW = datetime(2026, 3, 2, tzinfo=UTC)

@@ -11,7 +11,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from centinela.audit import (
+from centinela.audit_cli import report
+from centinela.clock import FixedClock
+from centinela.deadletters.entries import redrive_count
+from centinela.deadletters.record import dead_letter
+from centinela.kafka.fake import FakeBroker, FakeConsumer, FakeTransactionalProducer
+from centinela.kafka.port import Outgoing, Record
+from centinela.operations.reconcile import (
     LogAudit,
     Position,
     Reconciliation,
@@ -22,13 +28,7 @@ from centinela.audit import (
     transaction_id,
     unpack,
 )
-from centinela.audit_cli import report
-from centinela.clock import FixedClock
-from centinela.deadletters.entries import redrive_count
-from centinela.deadletters.record import dead_letter
-from centinela.kafka.fake import FakeBroker, FakeConsumer, FakeTransactionalProducer
-from centinela.kafka.letterbox import Filter, LetterBox
-from centinela.kafka.port import Outgoing, Record
+from centinela.operations.redrive import Filter, LetterBox
 
 AT = datetime(2018, 4, 1, tzinfo=UTC)
 LOG, VERDICTS, LETTERS = "transactions", "predictions", "transactions-dlq"

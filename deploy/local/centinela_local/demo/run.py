@@ -8,10 +8,10 @@ from collections.abc import Callable
 
 from rich.console import Console
 
-from centinela.audit import LogAudit
 from centinela.clock import Clock, SystemClock
 from centinela.errors import CentinelaError
 from centinela.kafka.connect import consumer
+from centinela.operations.reconcile import LogAudit
 from centinela.settings import Settings
 from centinela_local.demo.feeder import Feeder
 from centinela_local.demo.figures import Meter

@@ -12,8 +12,8 @@ from centinela.errors import CentinelaError
 from centinela.kafka.access import access
 from centinela.kafka.confluent.common import READERS
 from centinela.kafka.kafka_python.common import common_config, mapped_errors
-from centinela.kafka.letterbox import TRANSACTIONAL_ID as OPERATORS
 from centinela.kafka.timeouts import LIMITS
+from centinela.operations.redrive import TRANSACTIONAL_ID as OPERATORS
 from centinela.settings import Settings
 from centinela.topics import (
     CATALOGUE,

@@ -22,7 +22,7 @@ from centinela import topics
 from centinela.deadletters.entries import transaction_id
 from centinela.errors import DependencyUnavailable
 from centinela.kafka.port import Consumer, Record, TopicPartition
-from centinela.redrives import OFFSET_BITS, RedriveLedger, Redrives, pack
+from centinela.operations.redrive_ledger import OFFSET_BITS, RedriveLedger, Redrives, pack
 
 __all__ = [
     "LogAudit",
