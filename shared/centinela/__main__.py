@@ -1,5 +1,5 @@
 """``python -m centinela`` is the ``centinela`` command."""
 
-from centinela.cli import main
+from centinela.commands.main import main
 
 main()

@@ -14,7 +14,7 @@ import pytest
 from tests.support.held_open import HeldOpen
 from tests.support.waiting import until
 
-from centinela.cli import main
+from centinela.commands.main import main
 from centinela.consuming.table_reader import TableReader
 from centinela.kafka import connect
 from centinela.settings import Settings

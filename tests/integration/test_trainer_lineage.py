@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from centinela.cli import build_app
+from centinela.commands.main import build_app
 from centinela.errors import DependencyUnavailable
 from centinela.events import TrainingCompleted, TransactionScored, encode
 from centinela.features.layout import FeatureLayout, pack_rows

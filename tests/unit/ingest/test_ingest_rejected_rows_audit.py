@@ -9,8 +9,8 @@ from datetime import UTC, datetime
 import pytest
 
 from centinela import topics
-from centinela.audit_cli import report
 from centinela.clock import FixedClock
+from centinela.commands.audit import report
 from centinela.deadletters.record import dead_letter
 from centinela.kafka.fake import FakeBroker, FakeConsumer, FakeProducer
 from centinela.kafka.port import Record

@@ -10,10 +10,10 @@ import pytest
 import typer
 
 from centinela.clock import FixedClock
+from centinela.commands.dlq import description, summarise, wanted_letters
 from centinela.deadletters.entries import Place, closing_of, history_of, letter_of, redrive_count, redriven_record
 from centinela.deadletters.record import HEADER_BYTES, dead_letter
 from centinela.errors import DependencyUnavailable, ProducerFenced
-from centinela.kafka.dlq_cli import description, summarise, wanted_letters
 from centinela.kafka.fake import FakeBroker, FakeConsumer, FakeTransactionalProducer
 from centinela.kafka.port import Headers, Record
 from centinela.operations.redrive import Filter, LetterBox

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from centinela.audit_cli import report
 from centinela.clock import FixedClock
+from centinela.commands.audit import report
 from centinela.deadletters.entries import redrive_count
 from centinela.deadletters.record import dead_letter
 from centinela.kafka.fake import FakeBroker, FakeConsumer, FakeTransactionalProducer

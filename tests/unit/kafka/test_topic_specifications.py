@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typer.testing import CliRunner
 
+from centinela.commands.topics import app
 from centinela.kafka.topic_admin import TopicFinding, TopicSpec, TopicState, compare, specifications
-from centinela.kafka.topics_cli import app
 from centinela.settings import Settings
 from centinela.topics import CATALOGUE, WITH_DLQ
 

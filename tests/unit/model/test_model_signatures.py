@@ -12,6 +12,7 @@ import pytest
 from tests.support.small_models import FACTS, RECENT, TRAIN, fitted
 from typer.testing import CliRunner
 
+from centinela.commands.keys import app
 from centinela.errors import ModelRejected
 from centinela.model import backends, export
 from centinela.model.bundle import FILES, MANIFEST, SIGNATURE, SKOPS, Backend, Manifest, sign, verify
@@ -26,7 +27,6 @@ from centinela.model.signing import (
     parse_trusted,
     trusted_keys,
 )
-from centinela.security.keys_cli import app
 from centinela.settings import Settings
 from centinela_trainer.settings import TrainerSettings
 

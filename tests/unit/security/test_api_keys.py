@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
+from centinela.commands.keys import app
 from centinela.security.access import ExposedWithoutKeys, api_keys, is_loopback, require_guarded
 from centinela.security.keys import ROLES, ApiKeys, Denied, InvalidKeys, Role, new_key, parse
-from centinela.security.keys_cli import app
 from centinela.settings import Settings
 
 SHOP, GATE = new_key("shop", "producer"), new_key("gate", "scorer")

@@ -1,0 +1,1 @@
+"""The subcommands of ``centinela`` that belong to no single service."""
