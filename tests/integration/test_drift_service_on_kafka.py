@@ -30,7 +30,7 @@ PARTITIONS = 4
 WORLD = World(attack_from=4)
 CHILD = """
 import sys
-from centinela.service import start
+from centinela.process.start import start
 from centinela_drift.bootstrap import run
 from tests.support.drift_world import World
 from centinela_drift.handler import Topics

@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from centinela.errors import DependencyUnavailable
-from centinela.service import load_settings
+from centinela.process.start import load_settings
 from centinela.settings import Settings
 from centinela_local.interrupts import interruptible
 from centinela_local.settings import LocalSettings

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from centinela.service import serve
+from centinela.process.start import serve
 from centinela_drift.bootstrap import run
 from centinela_drift.settings import DriftSettings
 

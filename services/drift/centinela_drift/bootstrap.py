@@ -15,7 +15,7 @@ from centinela.errors import CentinelaError, DependencyUnavailable
 from centinela.kafka.connect import topic_admin
 from centinela.kafka.topic_admin import TopicSpec
 from centinela.liveness.health import Health
-from centinela.service import failed
+from centinela.process.start import failed
 from centinela.settings import Settings
 from centinela.telemetry.metrics import DEPENDENCY_UP
 from centinela.topics import DLQ_SUFFIX

@@ -1,4 +1,4 @@
-from centinela.service import start
+from centinela.process.start import start
 from centinela_ingest.bootstrap import serve
 from centinela_ingest.settings import IngestSettings
 

@@ -13,10 +13,10 @@ from fastapi import FastAPI
 
 from centinela import topics
 from centinela.clock import Clock, SystemClock
-from centinela.drain import Drain
 from centinela.kafka import connect
 from centinela.kafka.port import Consumer, Producer
 from centinela.liveness.health import Health
+from centinela.process.drain import Drain
 from centinela_ingest.api import build_app
 from centinela_ingest.handler import IngestHandler
 from centinela_ingest.publisher import KAFKA, KafkaState, KafkaWatch, Publisher

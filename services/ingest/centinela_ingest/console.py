@@ -19,7 +19,7 @@ from centinela.clock import Clock, SystemClock
 from centinela.errors import CentinelaError, DependencyUnavailable
 from centinela.kafka import connect
 from centinela.kafka.port import Consumer
-from centinela.service import load_settings
+from centinela.process.start import load_settings
 from centinela_ingest.feed import Counters, Feed
 from centinela_ingest.settings import IngestSettings
 

@@ -17,7 +17,7 @@ def main(arguments: list[str]) -> int:
     if arguments == ["feast"]:
         return _feast()
     from centinela.features.configured import FeaturesError, layout_of
-    from centinela.service import start
+    from centinela.process.start import start
     from centinela_predictor.settings import PredictorSettings
 
     role = arguments[0]
@@ -38,7 +38,7 @@ def main(arguments: list[str]) -> int:
 
 
 def _feast() -> int:
-    from centinela.service import start
+    from centinela.process.start import start
     from centinela_predictor.feast_process import run_feast
     from centinela_predictor.feast_settings import FeastSettings
 

@@ -13,7 +13,7 @@ from centinela.deadletters.record import DeadLetterCap
 from centinela.errors import CentinelaError, DependencyUnavailable
 from centinela.kafka import connect
 from centinela.liveness.health import Health
-from centinela.service import failed
+from centinela.process.start import failed
 from centinela.topics import PREDICTIONS
 from centinela.web.ops import OpsServer
 from centinela.web.server import refuse_port

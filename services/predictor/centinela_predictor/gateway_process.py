@@ -9,12 +9,12 @@ import threading
 import structlog
 
 from centinela.clock import SystemClock
-from centinela.drain import Drain
 from centinela.kafka.connect import producer
 from centinela.liveness.health import Health
 from centinela.liveness.threads import GuardedThread
+from centinela.process.drain import Drain
+from centinela.process.start import failed
 from centinela.security.access import api_keys
-from centinela.service import failed
 from centinela.web.server import HttpServer, bind
 from centinela_predictor.api import build_app
 from centinela_predictor.bootstrap import build_models

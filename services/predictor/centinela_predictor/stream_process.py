@@ -8,10 +8,10 @@ import threading
 import structlog
 
 from centinela.clock import SystemClock
-from centinela.drain import Drain
 from centinela.errors import CentinelaError
 from centinela.liveness.health import Health
-from centinela.service import failed
+from centinela.process.drain import Drain
+from centinela.process.start import failed
 from centinela.web.ops import OpsServer
 from centinela.web.server import refuse_port
 from centinela_predictor.bootstrap import build_models

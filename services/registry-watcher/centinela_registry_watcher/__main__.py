@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from centinela.service import serve
+from centinela.process.start import serve
 from centinela_registry_watcher.bootstrap import run
 from centinela_registry_watcher.settings import WatcherSettings
 

@@ -13,7 +13,7 @@ from rich.table import Table
 from centinela.errors import PromotionConflict
 from centinela.model.registry import CHAMPION, NOBODY, Registry
 from centinela.model.registry_store import UnknownVersion
-from centinela.service import load_settings
+from centinela.process.start import load_settings
 from centinela.settings import Settings
 
 Expect = typer.Option(

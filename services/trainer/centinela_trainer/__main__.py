@@ -19,7 +19,7 @@ from centinela.consuming.outage import Outage
 from centinela.errors import CentinelaError, DependencyUnavailable
 from centinela.events import RetrainRequested, encode
 from centinela.liveness.health import Health
-from centinela.service import load_settings, start
+from centinela.process.start import load_settings, start
 from centinela.telemetry.logging import configure_logging
 from centinela.web.ops import OpsServer
 from centinela_trainer import bootstrap

@@ -23,7 +23,7 @@ from centinela.clock import SystemClock
 from centinela.errors import CentinelaError
 from centinela.features.configured import layout_of
 from centinela.features.layout import FeatureLayout
-from centinela.service import load_settings
+from centinela.process.start import load_settings
 from centinela_trainer.backfill_features import SlabFeatures
 from centinela_trainer.backfill_source import Slab, Staged, count_rows, is_archive, open_archive, open_files
 from centinela_trainer.settings import TrainerSettings

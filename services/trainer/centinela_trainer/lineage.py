@@ -12,7 +12,7 @@ from rich.console import Console
 from centinela import topics
 from centinela.kafka import connect
 from centinela.model.registry import Registry
-from centinela.service import load_settings
+from centinela.process.start import load_settings
 from centinela_trainer.lineage_trace import Trained, VerdictFound, find_verdict, trace
 from centinela_trainer.settings import TrainerSettings
 from centinela_trainer.snapshot import SnapshotStore

@@ -10,7 +10,7 @@ import os
 import typer
 
 from centinela.clock import SystemClock
-from centinela.service import load_settings
+from centinela.process.start import load_settings
 from centinela.telemetry.logging import configure_logging
 from centinela_trainer.params import Params, load_params
 from centinela_trainer.settings import TrainerSettings

@@ -18,7 +18,7 @@ from centinela.errors import CentinelaError
 from centinela.events import RetrainRequested, TrainingCompleted, encode
 from centinela.kafka import connect
 from centinela.kafka.port import Outgoing
-from centinela.service import load_settings
+from centinela.process.start import load_settings
 from centinela.telemetry.correlation import event_headers, new_traceparent
 from centinela_trainer.as_of import parse_instant
 from centinela_trainer.horizon import await_stream, event_time_reached

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from centinela.errors import CentinelaError
-from centinela.service import load_settings
+from centinela.process.start import load_settings
 from centinela_trainer.as_of import parse_instant
 from centinela_trainer.params import load_params
 from centinela_trainer.settings import TrainerSettings

@@ -10,7 +10,7 @@ from rich.table import Column, Table
 
 from centinela.errors import CentinelaError
 from centinela.operations import acls
-from centinela.service import load_settings
+from centinela.process.start import load_settings
 from centinela.settings import Settings
 
 app = typer.Typer(help="Rights on Kafka that each service's user needs.", no_args_is_help=True)

@@ -12,7 +12,7 @@ from rich.table import Table
 from centinela import topics
 from centinela.kafka.connect import consumer
 from centinela.operations.reconcile import LogAudit, Reconciliation
-from centinela.service import load_settings
+from centinela.process.start import load_settings
 from centinela.settings import Settings
 
 _SHOWN = 20

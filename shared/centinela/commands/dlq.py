@@ -20,7 +20,7 @@ from centinela.deadletters.masking import masked_headers, masked_key, masked_tex
 from centinela.kafka.connect import transactional_producer
 from centinela.kafka.port import Record, TransactionalProducer
 from centinela.operations.redrive import TRANSACTIONAL_ID, Filter, LetterBox, Survey, open_box
-from centinela.service import load_settings
+from centinela.process.start import load_settings
 from centinela.settings import Settings
 from centinela.topics import DLQ_SUFFIX, WITH_DLQ
 

@@ -8,7 +8,7 @@ from rich.table import Column, Table
 
 from centinela.kafka.connect import topic_admin
 from centinela.kafka.topic_admin import specifications
-from centinela.service import load_settings
+from centinela.process.start import load_settings
 from centinela.settings import Settings
 from centinela.topics import CATALOGUE
 

@@ -7,7 +7,7 @@ import threading
 import structlog
 
 from centinela.clock import SystemClock
-from centinela.drain import Drain
+from centinela.process.drain import Drain
 
 
 def test_what_hangs_is_left_behind_and_said_and_the_rest_is_ended() -> None:

@@ -10,7 +10,7 @@ import pytest
 
 CHILD = """
 import threading
-import centinela.service as service
+import centinela.process.start as service
 from centinela.errors import ProducerFenced
 from centinela.settings import Settings
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from centinela.service import load_settings
+from centinela.process.start import load_settings
 from centinela.settings import Settings
 from centinela.settings_table import render
 

@@ -10,7 +10,7 @@ from rich.console import Console
 
 from centinela import topics
 from centinela.kafka.connect import consumer
-from centinela.service import load_settings
+from centinela.process.start import load_settings
 from centinela.settings import Settings
 from centinela_local.commands import make_stack
 from centinela_local.demo.plan import Plan

@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from centinela.service import load_settings
+from centinela.process.start import load_settings
 from centinela_local.commands import make_stack
 from centinela_local.demo.command import FAST_TIME
 from centinela_local.demo.plan import Plan
