@@ -21,10 +21,10 @@ from centinela.events import ModelLoaded, ModelPromoted, TransactionReceived, Tr
 from centinela.events import ModelRejected as ModelRejectedEvent
 from centinela.features.layout import FeatureLayout, pack_rows, unpack_rows
 from centinela.kafka.connect import producer
+from centinela.kafka.headers import header
 from centinela.kafka.port import Outgoing, Record
 from centinela.kafka.topic_admin import TopicAdmin
 from centinela.model.scorer import Scorer
-from centinela.telemetry.correlation import header
 from centinela_predictor.gateway_process import GatewayProcess
 from centinela_predictor.settings import PredictorSettings
 

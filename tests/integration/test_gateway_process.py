@@ -22,8 +22,8 @@ from tests.support.waiting import until
 
 from centinela.consuming.table_reader import open_table
 from centinela.features.layout import FeatureLayout
+from centinela.kafka.headers import header
 from centinela.kafka.topic_admin import TopicAdmin
-from centinela.telemetry.correlation import header
 from centinela_local.ports import free_port
 from centinela_predictor.settings import PredictorSettings
 

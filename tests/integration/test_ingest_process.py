@@ -17,8 +17,8 @@ from tests.support.waiting import until
 from centinela.commands.main import main
 from centinela.consuming.table_reader import TableReader
 from centinela.kafka import connect
+from centinela.kafka.headers import header
 from centinela.settings import Settings
-from centinela.telemetry.correlation import header
 from centinela_local.broker import TemporaryBroker, answers
 from centinela_local.ports import free_port
 

@@ -16,10 +16,10 @@ from centinela.codec import Decoder
 from centinela.consuming.table_reader import TableReader
 from centinela.events import LabelReported, TransactionReceived
 from centinela.kafka import connect
+from centinela.kafka.headers import header
 from centinela.kafka.port import Record
 from centinela.kafka.topic_admin import TopicSpec
 from centinela.settings import Settings
-from centinela.telemetry.correlation import header
 from centinela_ingest.feed import Feed
 from centinela_ingest.files import open_table
 from centinela_ingest.mapping import detect

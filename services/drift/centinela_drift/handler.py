@@ -26,9 +26,9 @@ from centinela.events import (
     TrainingCompleted,
     encode,
 )
+from centinela.kafka.headers import event_headers
 from centinela.kafka.port import Outgoing, Record, TopicPartition
 from centinela.model.panes import read_pane
-from centinela.telemetry.correlation import event_headers
 from centinela_drift import detection
 from centinela_drift.detection import Limits, Reference
 from centinela_drift.performance import LABEL_ROW, Labels, Measured, measure

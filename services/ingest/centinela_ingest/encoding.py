@@ -8,8 +8,8 @@ from datetime import UTC, datetime, timedelta
 import numpy as np
 
 from centinela.events import LabelReported, TransactionReceived, Verdict, encode
+from centinela.kafka.headers import event_headers
 from centinela.kafka.port import Outgoing
-from centinela.telemetry.correlation import event_headers
 from centinela_ingest.columns import Transactions
 from centinela_ingest.labels import DueLabel
 

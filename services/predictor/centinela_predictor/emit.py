@@ -15,9 +15,10 @@ from numpy.typing import NDArray
 from centinela.events import Decision, TransactionReceived, TransactionScored, Variant, encode
 from centinela.features.assemble import Columns
 from centinela.features.layout import FeatureLayout, pack_rows, unpack_rows
+from centinela.kafka.headers import event_headers
 from centinela.kafka.port import Headers, Outgoing, Record
 from centinela.model.panes import PaneModel, build_panes, pane_rows
-from centinela.telemetry.correlation import TRACEPARENT, event_headers
+from centinela.telemetry.tracing import TRACEPARENT
 from centinela.topics import FEATURE_PANES, PREDICTIONS, TERMINAL_ACTIVITY
 from centinela_predictor.activity import Block, pack_block
 from centinela_predictor.model_slot import ModelPair, ServedModel

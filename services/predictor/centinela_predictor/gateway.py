@@ -21,8 +21,8 @@ from centinela.clock import Clock
 from centinela.errors import DependencyUnavailable
 from centinela.events import TransactionReceived, Verdict, encode
 from centinela.features.layout import FeatureLayout, pack_rows
+from centinela.kafka.headers import event_headers
 from centinela.kafka.port import Outgoing
-from centinela.telemetry.correlation import event_headers
 from centinela.topics import TRANSACTIONS
 from centinela.web.backpressure import Deadline, RequestUnserved
 from centinela.web.middleware import REQUEST_ID

@@ -16,9 +16,9 @@ from centinela.consuming.model_events import Promotions
 from centinela.errors import DependencyUnavailable, ModelRejected
 from centinela.events import ModelLoaded, ModelPromoted, encode
 from centinela.events import ModelRejected as ModelRejectedEvent
+from centinela.kafka.headers import event_headers
 from centinela.kafka.port import Outgoing, Producer, Record
 from centinela.liveness.health import Health
-from centinela.telemetry.correlation import event_headers
 from centinela.topics import MODEL_EVENTS
 from centinela_predictor import metrics
 from centinela_predictor.bundles import BundleStore, Downloads

@@ -13,11 +13,12 @@ from centinela.consuming.model_events import Promotions
 from centinela.consuming.outage import Outage
 from centinela.errors import DependencyUnavailable
 from centinela.events import ModelPromoted, encode
+from centinela.kafka.headers import event_headers
 from centinela.kafka.port import Outgoing, Producer, Record
 from centinela.liveness.health import Health
 from centinela.liveness.progress import PATIENCE, Patience, Progress
 from centinela.liveness.watchdog import Watchdog
-from centinela.telemetry.correlation import event_headers, new_traceparent
+from centinela.telemetry.tracing import new_traceparent
 from centinela.topics import MODEL_EVENTS
 from centinela_registry_watcher import metrics
 from centinela_registry_watcher.diff import Announced, diff, key_of, with_event

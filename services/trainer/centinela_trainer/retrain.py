@@ -17,9 +17,10 @@ from centinela.consuming.table_reader import open_table
 from centinela.errors import CentinelaError
 from centinela.events import RetrainRequested, TrainingCompleted, encode
 from centinela.kafka import connect
+from centinela.kafka.headers import event_headers
 from centinela.kafka.port import Outgoing
 from centinela.process.start import load_settings
-from centinela.telemetry.correlation import event_headers, new_traceparent
+from centinela.telemetry.tracing import new_traceparent
 from centinela_trainer.as_of import parse_instant
 from centinela_trainer.horizon import await_stream, event_time_reached
 from centinela_trainer.params import MODEL_KINDS

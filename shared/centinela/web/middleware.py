@@ -10,7 +10,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from centinela.telemetry.correlation import TRACEPARENT, trace_id, traceparent_or_new
+from centinela.telemetry.tracing import TRACEPARENT, trace_id, traceparent_or_new
 
 REQUEST_ID = "x-request-id"
 _DIGITS = 18

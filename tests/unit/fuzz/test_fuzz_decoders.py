@@ -26,12 +26,13 @@ from centinela.errors import InvalidRecord
 from centinela.features.idtable import IdTable
 from centinela.features.layout import FeatureLayout
 from centinela.features.snapshot import _LENGTH, _MAGIC, SnapshotDamaged, pack, unpack
+from centinela.kafka.headers import header
 from centinela.kafka.port import Record
 from centinela.model.panes import PANE_ROW, read_pane
 from centinela.model.reference import SCORE_BINS
 from centinela.operations.reconcile import is_rejected_row, letter_origin
 from centinela.security.keys import ApiKeys, Denied, InvalidKeys, new_key, parse
-from centinela.telemetry.correlation import header, traceparent_or_new
+from centinela.telemetry.tracing import traceparent_or_new
 from centinela_ingest.requests import LabelIn, Parser, RequestRefused, TransactionIn
 from centinela_predictor.activity import Block, pack_block, unpack_block
 from centinela_predictor.admission import verdict_fault

@@ -20,9 +20,9 @@ from centinela.codec import Decoder
 from centinela.events import TransactionReceived
 from centinela.features.layout import FeatureLayout
 from centinela.kafka.fake import FakeBroker, FakeProducer
+from centinela.kafka.headers import header
 from centinela.liveness.health import Health
 from centinela.security.keys import ApiKeys, new_key, parse
-from centinela.telemetry.correlation import header
 from centinela_predictor.api import build_app
 from centinela_predictor.dispatch import Dispatch
 from centinela_predictor.gateway import Gateway

@@ -13,7 +13,7 @@ from tests.support.served_models import FakeScorer, served
 from centinela.errors import InvalidRecord
 from centinela.events import TransactionReceived
 from centinela.features.layout import unpack_rows
-from centinela.telemetry.correlation import header
+from centinela.kafka.headers import header
 from centinela.web.backpressure import Deadline, RequestUnserved
 from centinela_predictor.calls import Call
 from centinela_predictor.requests import PredictRequest, RefusedRequest

@@ -15,12 +15,13 @@ from centinela.consuming.table_reader import TableReader
 from centinela.errors import DependencyUnavailable
 from centinela.events import Event, ModelLoaded, ModelPromoted, encode
 from centinela.kafka.fake import FakeBroker, FakeConsumer, FakeProducer
+from centinela.kafka.headers import header
 from centinela.liveness.health import Health
 from centinela.liveness.progress import Patience
 from centinela.model.fake_store import FakeStore
 from centinela.model.registry import CHALLENGER, CHAMPION, Registry
 from centinela.settings import Settings
-from centinela.telemetry.correlation import TRACEPARENT, header
+from centinela.telemetry.tracing import TRACEPARENT
 from centinela.topics import MODEL_EVENTS
 from centinela_registry_watcher.watcher import Watcher
 

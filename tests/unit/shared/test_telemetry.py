@@ -13,11 +13,12 @@ import httpx
 import pytest
 import structlog
 
+from centinela.kafka.headers import event_headers, header
 from centinela.liveness.health import Health
 from centinela.security.keys import ApiKeys, new_key, parse
 from centinela.settings import Settings
-from centinela.telemetry.correlation import event_headers, header, trace_id, traceparent_or_new
 from centinela.telemetry.logging import configure_logging, hashed_user
+from centinela.telemetry.tracing import trace_id, traceparent_or_new
 from centinela.web.ops import OpsServer
 
 
