@@ -82,11 +82,11 @@ def swap(bundle: Path, after_s: float) -> dict[str, float]:
     from centinela.clock import SystemClock
     from centinela.events import ModelPromoted, encode
     from centinela.features.layout import FeatureLayout
-    from centinela.kafka.fake import FakeBroker, FakeProducer
     from centinela.kafka.port import Record
     from centinela.liveness.health import Health
     from centinela.model.bundle import verify
     from centinela.model.scorer import Scorer
+    from centinela.testing.kafka import FakeBroker, FakeProducer
     from centinela_predictor.bundles import BundleStore
     from centinela_predictor.model_follower import ModelFollower
     from centinela_predictor.model_slot import ModelSlot

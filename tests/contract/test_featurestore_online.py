@@ -19,10 +19,10 @@ import pyarrow.parquet as pq
 import pytest
 from prometheus_client import REGISTRY
 
-from centinela.clock import FixedClock
 from centinela.errors import DependencyUnavailable
 from centinela.featurestore.push import FeaturePusher
 from centinela.featurestore.repository import apply, open_store
+from centinela.testing.clock import FixedClock
 from centinela_local.paths import CHECKOUT
 from centinela_local.ports import free_port, is_taken
 

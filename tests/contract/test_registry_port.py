@@ -13,14 +13,14 @@ import numpy as np
 import pytest
 from sklearn.ensemble import HistGradientBoostingClassifier
 
-from centinela.clock import FixedClock
 from centinela.errors import CentinelaError, DependencyUnavailable, ModelRejected, PromotionConflict
 from centinela.model.bundle import MANIFEST, METADATA, verify
 from centinela.model.export import ModelFacts, build_bundle
-from centinela.model.fake_store import FakeStore
 from centinela.model.registry import CHALLENGER, CHAMPION, NOBODY, Registry
 from centinela.model.registry_store import UnknownVersion
 from centinela.settings import Settings
+from centinela.testing.clock import FixedClock
+from centinela.testing.registry_store import FakeStore
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 

@@ -16,7 +16,6 @@ import httpx
 import numpy as np
 import pytest
 
-from centinela.clock import FixedClock
 from centinela.events import TransactionScored, encode
 from centinela.features.layout import FeatureLayout, pack_rows
 from centinela.featurestore.push import FeaturePusher
@@ -25,6 +24,7 @@ from centinela.kafka.connect import consumer, topic_admin, transactional_produce
 from centinela.kafka.port import Outgoing, TopicPartition
 from centinela.kafka.topic_admin import TopicSpec
 from centinela.liveness.health import Health
+from centinela.testing.clock import FixedClock
 from centinela_local.paths import CHECKOUT
 from centinela_local.ports import free_port
 from centinela_predictor.feast_process import build_loop

@@ -22,13 +22,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from centinela.clock import FixedClock
 from centinela.events import TransactionScored
 from centinela.features.backfill import build_features
 from centinela.features.layout import FeatureLayout, pack_rows
 from centinela.featurestore.push import FeaturePusher
 from centinela.featurestore.repository import apply, open_store
 from centinela.kafka.port import TopicPartition
+from centinela.testing.clock import FixedClock
 from centinela_local.paths import CHECKOUT
 from centinela_predictor.feast_sink import served_rows
 from centinela_trainer.columns import Row, verdict_tables

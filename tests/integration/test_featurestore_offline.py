@@ -11,12 +11,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from centinela.clock import FixedClock
 from centinela.events import TransactionScored
 from centinela.features.layout import FeatureLayout, pack_rows
 from centinela.featurestore.push import FeaturePusher
 from centinela.featurestore.repository import apply, open_store
 from centinela.kafka.port import TopicPartition
+from centinela.testing.clock import FixedClock
 from centinela_local.paths import CHECKOUT
 from centinela_trainer.columns import Row, verdict_tables
 from centinela_trainer.store import ArchiveStore

@@ -12,12 +12,12 @@ import numpy as np
 from fastapi import FastAPI
 from numpy.typing import NDArray
 
-from centinela.clock import FixedClock
 from centinela.events import TransactionReceived
 from centinela.features.layout import FeatureLayout
-from centinela.kafka.fake import FakeBroker, FakeConsumer, FakeProducer
 from centinela.liveness.health import Health
 from centinela.security.keys import ApiKeys
+from centinela.testing.clock import FixedClock
+from centinela.testing.kafka import FakeBroker, FakeConsumer, FakeProducer
 from centinela_ingest.bootstrap import Service
 from centinela_ingest.settings import IngestSettings
 from centinela_predictor.api import build_app

@@ -12,12 +12,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from centinela.clock import FixedClock
 from centinela.codec import Decoder
 from centinela.errors import DependencyUnavailable, InvalidRecord
 from centinela.events import TransactionReceived
 from centinela.features.layout import FeatureLayout
 from centinela.kafka.port import Delivery, Outgoing
+from centinela.testing.clock import FixedClock
 from centinela.web.backpressure import Deadline
 from centinela_predictor.calls import Answer
 from centinela_predictor.dispatch import Dispatch

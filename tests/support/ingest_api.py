@@ -8,8 +8,9 @@ from typing import Any
 
 from fastapi.testclient import TestClient
 
-from centinela.clock import Clock, FixedClock
-from centinela.kafka.fake import FakeBroker, FakeConsumer, FakeProducer
+from centinela.clock import Clock
+from centinela.testing.clock import FixedClock
+from centinela.testing.kafka import FakeBroker, FakeConsumer, FakeProducer
 from centinela_ingest.bootstrap import Service
 from centinela_ingest.settings import IngestSettings
 

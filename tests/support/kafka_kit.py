@@ -9,13 +9,13 @@ from typing import Any, Protocol
 
 from centinela.kafka.confluent.consumer import ConfluentConsumer
 from centinela.kafka.confluent.producers import ConfluentProducer, ConfluentTransactionalProducer
-from centinela.kafka.fake import FakeBroker, FakeConsumer, FakeProducer, FakeTransactionalProducer
 from centinela.kafka.kafka_python.consumer import KafkaPythonConsumer
 from centinela.kafka.kafka_python.producers import KafkaPythonProducer, KafkaPythonTransactionalProducer
 from centinela.kafka.port import Consumer, Outgoing, Producer, Rebalance, Record, TransactionalProducer
 from centinela.kafka.timeouts import Limits
 from centinela.kafka.topic_admin import TopicAdmin, TopicSpec
 from centinela.settings import Settings
+from centinela.testing.kafka import FakeBroker, FakeConsumer, FakeProducer, FakeTransactionalProducer
 
 DEADLINE_S = 20.0
 NOBODY = "127.0.0.1:9"

@@ -6,14 +6,14 @@ import threading
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 
-from centinela.clock import FixedClock
 from centinela.consuming.handler import Outcome, StatefulHandler
 from centinela.consuming.loop import ConsumerLoop
 from centinela.deadletters.record import DeadLetter
 from centinela.errors import InvalidRecord
-from centinela.kafka.fake import FakeBroker, FakeConsumer, FakeTransactionalProducer
 from centinela.kafka.port import Outgoing, Record, TopicPartition
 from centinela.liveness.health import Health
+from centinela.testing.clock import FixedClock
+from centinela.testing.kafka import FakeBroker, FakeConsumer, FakeTransactionalProducer
 
 NOW = datetime(2018, 4, 1, tzinfo=UTC)
 GROUP, SOURCE, SINK = "g", "transactions", "predictions"

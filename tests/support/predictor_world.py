@@ -12,7 +12,6 @@ from typing import Any
 import msgspec
 import pandas as pd
 
-from centinela.clock import FixedClock
 from centinela.consuming.loop import ConsumerLoop
 from centinela.deadletters.record import DeadLetterCap
 from centinela.events import FeaturePane, LabelReported, TransactionReceived, TransactionScored, encode
@@ -20,8 +19,9 @@ from centinela.features.backfill import build_features
 from centinela.features.layout import FeatureLayout, pack_rows
 from centinela.features.shared_store import SharedStorage
 from centinela.features.store import SnapshotStore
-from centinela.kafka.fake import FakeBroker, FakeConsumer, FakeTransactionalProducer
 from centinela.liveness.health import Health
+from centinela.testing.clock import FixedClock
+from centinela.testing.kafka import FakeBroker, FakeConsumer, FakeTransactionalProducer
 from centinela.topics import CATALOGUE, WITH_DLQ
 from centinela_predictor.model_slot import ModelSlot
 from centinela_predictor.partition_home import PartitionHome

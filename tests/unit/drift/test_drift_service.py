@@ -12,12 +12,12 @@ import msgspec
 import pytest
 from tests.support.drift_world import START, FakeEventLog, FakeReferences, FakeReporter, Feed, World
 
-from centinela.clock import FixedClock
 from centinela.deadletters.record import DeadLetterFlood
 from centinela.errors import DependencyUnavailable, ModelRejected
 from centinela.events import DriftReported, TrainingCompleted
 from centinela.kafka.port import Record
 from centinela.liveness.health import Health
+from centinela.testing.clock import FixedClock
 from centinela_drift.detection import Reference
 from centinela_drift.handler import DriftHandler
 from centinela_drift.references import BundleReferences, reference_of

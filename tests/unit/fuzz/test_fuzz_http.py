@@ -29,7 +29,7 @@ from tests.support.mutations import ODD_VALUES, Mutator, corpus
 from centinela.codec import Decoder
 from centinela.errors import InvalidRecord
 from centinela.events import LabelReported, TransactionReceived
-from centinela.kafka.fake import FakeBroker
+from centinela.testing.kafka import FakeBroker
 
 EXAMPLES = settings(max_examples=40, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 HOLDS = [

@@ -6,7 +6,7 @@ import pytest
 from fastapi.testclient import TestClient
 from tests.support.ingest_api import build
 
-from centinela.kafka.fake import FakeBroker
+from centinela.testing.kafka import FakeBroker
 
 
 @pytest.fixture

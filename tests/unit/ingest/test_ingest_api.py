@@ -13,9 +13,9 @@ from tests.support.ingest_api import GOOD, LABEL, TRACE, build
 
 from centinela.codec import Decoder
 from centinela.events import LabelReported, TransactionReceived
-from centinela.kafka.fake import FakeBroker
 from centinela.kafka.headers import header
 from centinela.security.keys import new_key
+from centinela.testing.kafka import FakeBroker
 
 
 def with_field(base: dict[str, Any], field: str, value: Any) -> dict[str, Any]:

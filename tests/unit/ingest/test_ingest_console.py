@@ -10,9 +10,9 @@ from datetime import UTC, date, datetime
 import pytest
 import typer
 
-from centinela.clock import FixedClock
 from centinela.errors import CentinelaError, DependencyUnavailable
-from centinela.kafka.fake import FakeBroker, FakeConsumer, FakeProducer
+from centinela.testing.clock import FixedClock
+from centinela.testing.kafka import FakeBroker, FakeConsumer, FakeProducer
 from centinela_ingest.console import INTERRUPTED, await_topics, close_run, parse_number, stopping
 from centinela_ingest.feed import Feed
 from centinela_ingest.simulate import require_past

@@ -11,8 +11,8 @@ import pytest
 from centinela.codec import Decoder
 from centinela.errors import DependencyUnavailable
 from centinela.events import LabelReported, TransactionReceived
-from centinela.kafka.fake import FakeBroker, FakeProducer
 from centinela.kafka.port import Delivery, Outgoing
+from centinela.testing.kafka import FakeBroker, FakeProducer
 from centinela_ingest.columns import NEVER, Transactions
 from centinela_ingest.feed import Counters, Feed
 from centinela_ingest.outbox import DeliveryIncomplete

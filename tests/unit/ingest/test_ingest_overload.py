@@ -10,8 +10,8 @@ from tests.support.ingest_api import GOOD, LABEL, build
 
 from centinela.clock import SystemClock
 from centinela.errors import DependencyUnavailable
-from centinela.kafka.fake import FakeBroker
 from centinela.kafka.port import Delivery, Outgoing
+from centinela.testing.kafka import FakeBroker
 
 
 def test_kafka_away_is_answered_at_once_with_a_time_to_come_back(broker: FakeBroker) -> None:

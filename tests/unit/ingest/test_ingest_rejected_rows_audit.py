@@ -9,12 +9,12 @@ from datetime import UTC, datetime
 import pytest
 
 from centinela import topics
-from centinela.clock import FixedClock
 from centinela.commands.audit import report
 from centinela.deadletters.record import dead_letter
-from centinela.kafka.fake import FakeBroker, FakeConsumer, FakeProducer
 from centinela.kafka.port import Record
 from centinela.operations.reconcile import LogAudit, Reconciliation
+from centinela.testing.clock import FixedClock
+from centinela.testing.kafka import FakeBroker, FakeConsumer, FakeProducer
 from centinela_ingest.feed import Feed
 from centinela_ingest.rows import Reject
 

@@ -10,7 +10,7 @@ from tests.support.loop_rig import GROUP, NOW, P0, Rig
 
 from centinela.deadletters.record import DeadLetterCap, DeadLetterFlood
 from centinela.errors import DependencyUnavailable, ProducerFenced, TransactionAborted
-from centinela.kafka.fake import FakeBroker, FakeTransactionalProducer
+from centinela.testing.kafka import FakeBroker, FakeTransactionalProducer
 
 
 def test_an_aborted_batch_is_undone_and_read_again_from_the_committed_offset() -> None:

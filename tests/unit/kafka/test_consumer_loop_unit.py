@@ -12,9 +12,9 @@ from tests.support.loop_rig import GROUP, NOW, P0, P1, SINK, SOURCE, Copying, Ri
 from centinela.consuming.handler import Outcome
 from centinela.consuming.loop import ConsumerLoop, SinkLoop
 from centinela.errors import DependencyUnavailable
-from centinela.kafka.fake import FakeBroker, FakeConsumer, FakeProducer, FakeTransactionalProducer
 from centinela.kafka.port import Outgoing
 from centinela.liveness.health import Health
+from centinela.testing.kafka import FakeBroker, FakeConsumer, FakeProducer, FakeTransactionalProducer
 
 
 def test_events_and_offsets_are_committed_together() -> None:

@@ -9,12 +9,12 @@ import pytest
 from click.testing import Result
 from typer.testing import CliRunner
 
-from centinela.clock import FixedClock
 from centinela.commands.dlq import build_app
 from centinela.deadletters.entries import closing_of, redrive_count
 from centinela.deadletters.record import dead_letter
-from centinela.kafka.fake import FakeBroker, FakeConsumer, FakeTransactionalProducer
 from centinela.operations.redrive import LetterBox
+from centinela.testing.clock import FixedClock
+from centinela.testing.kafka import FakeBroker, FakeConsumer, FakeTransactionalProducer
 from centinela.topics import WITH_DLQ
 
 AT = datetime(2026, 3, 1, tzinfo=UTC)

@@ -9,14 +9,14 @@ from typing import Any
 import pytest
 import typer
 
-from centinela.clock import FixedClock
 from centinela.commands.dlq import description, summarise, wanted_letters
 from centinela.deadletters.entries import Place, closing_of, history_of, letter_of, redrive_count, redriven_record
 from centinela.deadletters.record import HEADER_BYTES, dead_letter
 from centinela.errors import DependencyUnavailable, ProducerFenced
-from centinela.kafka.fake import FakeBroker, FakeConsumer, FakeTransactionalProducer
 from centinela.kafka.port import Headers, Record
 from centinela.operations.redrive import Filter, LetterBox
+from centinela.testing.clock import FixedClock
+from centinela.testing.kafka import FakeBroker, FakeConsumer, FakeTransactionalProducer
 
 AT = datetime(2026, 3, 1, tzinfo=UTC)
 NOW = datetime(2026, 3, 2, tzinfo=UTC)

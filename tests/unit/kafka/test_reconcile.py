@@ -11,11 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from centinela.clock import FixedClock
 from centinela.commands.audit import report
 from centinela.deadletters.entries import redrive_count
 from centinela.deadletters.record import dead_letter
-from centinela.kafka.fake import FakeBroker, FakeConsumer, FakeTransactionalProducer
 from centinela.kafka.port import Outgoing, Record
 from centinela.operations.reconcile import (
     LogAudit,
@@ -29,6 +27,8 @@ from centinela.operations.reconcile import (
     unpack,
 )
 from centinela.operations.redrive import Filter, LetterBox
+from centinela.testing.clock import FixedClock
+from centinela.testing.kafka import FakeBroker, FakeConsumer, FakeTransactionalProducer
 
 AT = datetime(2018, 4, 1, tzinfo=UTC)
 LOG, VERDICTS, LETTERS = "transactions", "predictions", "transactions-dlq"

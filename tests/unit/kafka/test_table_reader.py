@@ -10,10 +10,10 @@ import pytest
 
 from centinela.consuming.table_reader import TableFollower, TableReader
 from centinela.errors import DependencyUnavailable
-from centinela.kafka.fake import FakeBroker, FakeConsumer, FakeTransactionalProducer
 from centinela.kafka.port import Outgoing, Record, TopicPartition
 from centinela.liveness.health import Health
 from centinela.liveness.progress import Patience
+from centinela.testing.kafka import FakeBroker, FakeConsumer, FakeTransactionalProducer
 
 TOPIC = "model-events"
 

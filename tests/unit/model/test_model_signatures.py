@@ -16,7 +16,6 @@ from centinela.commands.keys import app
 from centinela.errors import ModelRejected
 from centinela.model import backends, export
 from centinela.model.bundle import FILES, MANIFEST, SIGNATURE, SKOPS, Backend, Manifest, sign, verify
-from centinela.model.fake_store import FakeStore
 from centinela.model.registry import Registry
 from centinela.model.scorer import Scorer
 from centinela.model.signing import (
@@ -28,6 +27,7 @@ from centinela.model.signing import (
     trusted_keys,
 )
 from centinela.settings import Settings
+from centinela.testing.registry_store import FakeStore
 from centinela_trainer.settings import TrainerSettings
 
 TEXT, KEY = new_key("trainer")

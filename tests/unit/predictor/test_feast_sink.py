@@ -14,9 +14,9 @@ from centinela.deadletters.record import DeadLetterCap
 from centinela.errors import DependencyUnavailable
 from centinela.events import TransactionScored, encode
 from centinela.features.layout import FeatureLayout, pack_rows
-from centinela.kafka.fake import FakeBroker, FakeConsumer, FakeProducer
 from centinela.kafka.port import TopicPartition
 from centinela.liveness.health import Health
+from centinela.testing.kafka import FakeBroker, FakeConsumer, FakeProducer
 from centinela_predictor.feast_sink import FeastSink
 
 START = datetime(2026, 3, 1, tzinfo=UTC)

@@ -15,14 +15,15 @@ from numpy.typing import NDArray
 from tests.support.served_models import served
 from tests.support.waiting import until
 
-from centinela.clock import Clock, FixedClock, SystemClock
+from centinela.clock import Clock, SystemClock
 from centinela.codec import Decoder
 from centinela.events import TransactionReceived
 from centinela.features.layout import FeatureLayout
-from centinela.kafka.fake import FakeBroker, FakeProducer
 from centinela.kafka.headers import header
 from centinela.liveness.health import Health
 from centinela.security.keys import ApiKeys, new_key, parse
+from centinela.testing.clock import FixedClock
+from centinela.testing.kafka import FakeBroker, FakeProducer
 from centinela_predictor.api import build_app
 from centinela_predictor.dispatch import Dispatch
 from centinela_predictor.gateway import Gateway

@@ -11,7 +11,6 @@ import msgspec
 import numpy as np
 import pytest
 
-from centinela.clock import FixedClock
 from centinela.consuming.table_reader import TableReader
 from centinela.events import LabelReported, TransactionReceived, TransactionScored, Verdict, encode
 from centinela.features.assemble import Columns
@@ -19,9 +18,10 @@ from centinela.features.keys import DAY_MS, epoch_ms, hash_ids
 from centinela.features.layout import USER_FEATURES, FeatureLayout, pack_rows
 from centinela.features.spec import Feature
 from centinela.features.store import SnapshotStore
-from centinela.kafka.fake import FakeBroker, FakeConsumer
 from centinela.kafka.partitioner import partition_of
 from centinela.kafka.port import Record, TopicPartition
+from centinela.testing.clock import FixedClock
+from centinela.testing.kafka import FakeBroker, FakeConsumer
 from centinela.topics import LABELS, PREDICTIONS, TERMINAL_ACTIVITY, TRANSACTIONS
 from centinela_predictor.activity import Block, pack_block
 from centinela_predictor.admission import admit

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from centinela.clock import FixedClock
 from centinela.events import TransactionReceived, Verdict, encode
 from centinela.kafka.port import Outgoing
+from centinela.testing.clock import FixedClock
 from centinela_predictor.outbox import Outbox, OutboxFull, OutboxUnusable
 from centinela_predictor.outbox_drain import remember
 from centinela_predictor.verdicts import VerdictBook

@@ -12,14 +12,14 @@ from pathlib import Path
 import pytest
 from tests.support.served_models import FakeScorer
 
-from centinela.clock import FixedClock
 from centinela.codec import ModelEventDecoder
 from centinela.errors import DependencyUnavailable, ModelRejected
 from centinela.events import ModelLoaded, ModelPromoted, encode
 from centinela.events import ModelRejected as ModelRejectedEvent
-from centinela.kafka.fake import FakeBroker, FakeProducer
 from centinela.kafka.port import Record
 from centinela.liveness.health import Health
+from centinela.testing.clock import FixedClock
+from centinela.testing.kafka import FakeBroker, FakeProducer
 from centinela_predictor.bundles import BundleStore
 from centinela_predictor.model_follower import ModelFollower
 from centinela_predictor.model_slot import Alias, ModelSlot

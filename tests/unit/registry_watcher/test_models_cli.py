@@ -7,10 +7,10 @@ from datetime import UTC, datetime
 import pytest
 from typer.testing import CliRunner, Result
 
-from centinela.clock import FixedClock
-from centinela.model.fake_store import FakeStore
 from centinela.model.registry import CHALLENGER, CHAMPION, Registry
 from centinela.settings import Settings
+from centinela.testing.clock import FixedClock
+from centinela.testing.registry_store import FakeStore
 from centinela_registry_watcher.cli import build_app
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)

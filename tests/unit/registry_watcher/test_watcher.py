@@ -9,19 +9,20 @@ from datetime import UTC, datetime
 
 import pytest
 
-from centinela.clock import FixedClock, SystemClock
+from centinela.clock import SystemClock
 from centinela.codec import ModelEventDecoder
 from centinela.consuming.table_reader import TableReader
 from centinela.errors import DependencyUnavailable
 from centinela.events import Event, ModelLoaded, ModelPromoted, encode
-from centinela.kafka.fake import FakeBroker, FakeConsumer, FakeProducer
 from centinela.kafka.headers import header
 from centinela.liveness.health import Health
 from centinela.liveness.progress import Patience
-from centinela.model.fake_store import FakeStore
 from centinela.model.registry import CHALLENGER, CHAMPION, Registry
 from centinela.settings import Settings
 from centinela.telemetry.tracing import TRACEPARENT
+from centinela.testing.clock import FixedClock
+from centinela.testing.kafka import FakeBroker, FakeConsumer, FakeProducer
+from centinela.testing.registry_store import FakeStore
 from centinela.topics import MODEL_EVENTS
 from centinela_registry_watcher.watcher import Watcher
 

@@ -7,7 +7,8 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from centinela.clock import FixedClock, SystemClock
+from centinela.clock import SystemClock
+from centinela.testing.clock import FixedClock
 from centinela.web.backpressure import Deadline, InFlight, RequestUnserved
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)

@@ -7,10 +7,10 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from structlog.testing import capture_logs
 
-from centinela.clock import FixedClock
 from centinela.liveness.health import Health
 from centinela.liveness.progress import Patience, Progress, Standing, sign_of_life
 from centinela.liveness.watchdog import Watchdog
+from centinela.testing.clock import FixedClock
 from centinela.web.ops import health_payload, ready_payload
 
 P0, P1 = ("transactions", 0), ("transactions", 1)

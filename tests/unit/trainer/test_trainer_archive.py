@@ -11,15 +11,15 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from centinela.clock import FixedClock
 from centinela.consuming.handler import Outcome
 from centinela.consuming.loop import SinkLoop
 from centinela.errors import DependencyUnavailable
 from centinela.events import LabelReported, TransactionScored, encode
 from centinela.features.layout import FeatureLayout, pack_rows
-from centinela.kafka.fake import FakeBroker, FakeConsumer, FakeProducer, FakeTransactionalProducer
 from centinela.kafka.port import Outgoing, Record, TopicPartition
 from centinela.liveness.health import Health
+from centinela.testing.clock import FixedClock
+from centinela.testing.kafka import FakeBroker, FakeConsumer, FakeProducer, FakeTransactionalProducer
 from centinela_trainer.archive import LABELS, PREDICTIONS, Archive
 from centinela_trainer.reader import ArchiveReader
 from centinela_trainer.store import ArchiveStore

@@ -9,8 +9,8 @@ import pytest
 
 from centinela.errors import DependencyUnavailable
 from centinela.events import LabelReported, TransactionReceived, encode
-from centinela.kafka.fake import FakeBroker, FakeConsumer
 from centinela.kafka.port import TopicPartition
+from centinela.testing.kafka import FakeBroker, FakeConsumer
 from centinela_trainer.horizon import await_stream, event_time_reached
 
 START = datetime(2026, 3, 1, tzinfo=UTC)

@@ -9,16 +9,16 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from centinela.clock import FixedClock
 from centinela.events import LabelReported, RetrainRequested, TransactionScored
 from centinela.features.backfill import build_features
 from centinela.features.layout import FeatureLayout, pack_rows
 from centinela.kafka.port import TopicPartition
 from centinela.model.bundle import SIGNATURE
-from centinela.model.fake_store import FakeStore
 from centinela.model.registry import CHAMPION, Registry
 from centinela.model.signing import new_key
 from centinela.settings import Settings
+from centinela.testing.clock import FixedClock
+from centinela.testing.registry_store import FakeStore
 from centinela_ingest.simulator import Profile, Simulation
 from centinela_trainer.columns import Row, label_tables, verdict_tables
 from centinela_trainer.job import TrainingJob

@@ -12,9 +12,9 @@ import pandas as pd
 import pytest
 import yaml
 
-from centinela.clock import FixedClock
 from centinela.errors import CentinelaError
 from centinela.model.bundle import verify
+from centinela.testing.clock import FixedClock
 from centinela_trainer import pipeline_report, pipeline_stages
 from centinela_trainer.evaluation import average_precision
 from centinela_trainer.params import DataParams, EvaluateParams, GateParams, HgbParams, Params, ParamsError, TrainParams

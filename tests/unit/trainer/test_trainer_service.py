@@ -10,13 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from centinela.clock import FixedClock
 from centinela.consuming.loop import ConsumerLoop
 from centinela.errors import DependencyUnavailable, TransactionAborted
 from centinela.events import RetrainRequested, TrainingCompleted, encode
-from centinela.kafka.fake import FakeBroker, FakeConsumer, FakeTransactionalProducer
 from centinela.kafka.port import Outgoing, TopicPartition
 from centinela.liveness.health import Health
+from centinela.testing.clock import FixedClock
+from centinela.testing.kafka import FakeBroker, FakeConsumer, FakeTransactionalProducer
 from centinela_trainer.child import EX_TEMPFAIL, ChildRunner
 from centinela_trainer.coverage import wait_for_archive
 from centinela_trainer.handler import RetrainHandler

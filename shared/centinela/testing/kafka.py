@@ -10,8 +10,8 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Literal
 
 from centinela.errors import ProducerFenced, TransactionAborted
-from centinela.kafka.fake_broker import Entry, FakeBroker
 from centinela.kafka.port import Consumer, Delivery, Outgoing, Rebalance, Record, TopicPartition
+from centinela.testing.kafka_broker import Entry, FakeBroker
 
 __all__ = ["FakeBroker", "FakeConsumer", "FakeProducer", "FakeTransactionalProducer"]
 

@@ -15,7 +15,7 @@ from centinela.kafka.port import Outgoing, Record, TopicIdentity, TopicPartition
 from centinela.kafka.timeouts import MAX_REQUEST_BYTES
 
 if TYPE_CHECKING:
-    from centinela.kafka.fake import FakeConsumer, FakeTransactionalProducer
+    from centinela.testing.kafka import FakeConsumer, FakeTransactionalProducer
 
 
 @dataclass

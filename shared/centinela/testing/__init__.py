@@ -1,0 +1,1 @@
+"""In-memory backends with the contracts of the real ones, for tests and benchmarks."""
