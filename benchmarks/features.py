@@ -28,7 +28,7 @@ from centinela.features.idtable import SeenIds
 from centinela.features.keys import DAY_MS, HOUR_MS, hash_ids, minor_units
 from centinela.features.layout import BASE_LAYOUT, FeatureLayout
 from centinela.features.payload import UNKNOWN
-from centinela.features.snapshot import pack, unpack
+from centinela.features.snapshots.format import pack, unpack
 from centinela.features.spec import Feature
 from centinela.features.terminals import TerminalState
 from centinela.features.users import UserState

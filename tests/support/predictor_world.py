@@ -17,8 +17,8 @@ from centinela.deadletters.record import DeadLetterCap
 from centinela.events import FeaturePane, LabelReported, TransactionReceived, TransactionScored, encode
 from centinela.features.backfill import build_features
 from centinela.features.layout import FeatureLayout, pack_rows
-from centinela.features.shared_store import SharedStorage
-from centinela.features.store import SnapshotStore
+from centinela.features.snapshots.shared_store import SharedStorage
+from centinela.features.snapshots.store import SnapshotStore
 from centinela.liveness.health import Health
 from centinela.testing.clock import FixedClock
 from centinela.testing.kafka import FakeBroker, FakeConsumer, FakeTransactionalProducer

@@ -12,9 +12,9 @@ import structlog
 from centinela.clock import Clock
 from centinela.errors import CentinelaError, DependencyUnavailable
 from centinela.features.layout import BASE_LAYOUT, FeatureLayout
-from centinela.features.shared_store import SharedStorage
-from centinela.features.snapshot import SnapshotDamaged
-from centinela.features.store import SnapshotStore
+from centinela.features.snapshots.format import SnapshotDamaged
+from centinela.features.snapshots.shared_store import SharedStorage
+from centinela.features.snapshots.store import SnapshotStore
 from centinela.kafka.port import Consumer, TopicIdentity
 from centinela.topics import TRANSACTIONS
 from centinela_predictor.regroup import regroup

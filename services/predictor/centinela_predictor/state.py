@@ -9,7 +9,7 @@ from centinela.features.assemble import Columns
 from centinela.features.idtable import SeenIds
 from centinela.features.layout import BASE_LAYOUT, FeatureLayout
 from centinela.features.payload import contradict
-from centinela.features.snapshot import pack, unpack
+from centinela.features.snapshots.format import pack, unpack
 from centinela.features.users import UserState
 
 _KIND = "partition:3"

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 from centinela.clock import Clock
 from centinela.features.configured import layout_of
-from centinela.features.shared_store import SharedStorage
-from centinela.features.store import SnapshotStore
+from centinela.features.snapshots.shared_store import SharedStorage
+from centinela.features.snapshots.store import SnapshotStore
 from centinela.kafka.connect import consumer, topic_admin
 from centinela.kafka.topic_admin import TopicAdmin
 from centinela.topics import LABELS, TERMINAL_ACTIVITY, TRANSACTIONS

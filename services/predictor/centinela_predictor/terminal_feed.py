@@ -15,8 +15,8 @@ from centinela.errors import DependencyUnavailable, InvalidRecord
 from centinela.events import LabelReported
 from centinela.features.keys import epoch_ms, hash_ids
 from centinela.features.layout import BASE_LAYOUT, FeatureLayout
-from centinela.features.snapshot import SnapshotDamaged, pack, unpack
-from centinela.features.store import SnapshotStore
+from centinela.features.snapshots.format import SnapshotDamaged, pack, unpack
+from centinela.features.snapshots.store import SnapshotStore
 from centinela.features.terminals import TerminalState
 from centinela.kafka.port import Consumer, Record, TopicPartition
 from centinela.topics import FEATURE_PANES, LABELS, TERMINAL_ACTIVITY, TRANSACTIONS

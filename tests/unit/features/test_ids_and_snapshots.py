@@ -14,8 +14,8 @@ from centinela.errors import DependencyUnavailable
 from centinela.features.idtable import IdTable, SeenIds
 from centinela.features.keys import NOBODY, epoch_ms, hash_id, hash_ids, minor_units
 from centinela.features.payload import UNKNOWN
-from centinela.features.snapshot import SnapshotDamaged, pack, unpack
-from centinela.features.store import SnapshotStore
+from centinela.features.snapshots.format import SnapshotDamaged, pack, unpack
+from centinela.features.snapshots.store import SnapshotStore
 
 IDS = st.lists(st.integers(1, 40), max_size=60)
 

@@ -14,8 +14,8 @@ from fsspec.implementations.memory import MemoryFileSystem
 from tests.support.small_s3 import BUCKET, small_s3
 
 from centinela.errors import CentinelaError
-from centinela.features.shared_store import SHARED_SNAPSHOTS, SharedStorage
-from centinela.features.store import SnapshotStore
+from centinela.features.snapshots.shared_store import SHARED_SNAPSHOTS, SharedStorage
+from centinela.features.snapshots.store import SnapshotStore
 
 DEADLINE_S = 20.0
 

@@ -25,7 +25,7 @@ from centinela.deadletters.record import dead_letter
 from centinela.errors import InvalidRecord
 from centinela.features.idtable import IdTable
 from centinela.features.layout import FeatureLayout
-from centinela.features.snapshot import _LENGTH, _MAGIC, SnapshotDamaged, pack, unpack
+from centinela.features.snapshots.format import _LENGTH, _MAGIC, SnapshotDamaged, pack, unpack
 from centinela.kafka.headers import header
 from centinela.kafka.port import Record
 from centinela.model.panes import PANE_ROW, read_pane

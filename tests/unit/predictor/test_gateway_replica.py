@@ -16,8 +16,8 @@ from centinela.events import LabelReported, TransactionReceived, TransactionScor
 from centinela.features.assemble import Columns
 from centinela.features.keys import DAY_MS, epoch_ms, hash_ids
 from centinela.features.layout import USER_FEATURES, FeatureLayout, pack_rows
+from centinela.features.snapshots.store import SnapshotStore
 from centinela.features.spec import Feature
-from centinela.features.store import SnapshotStore
 from centinela.kafka.partitioner import partition_of
 from centinela.kafka.port import Record, TopicPartition
 from centinela.testing.clock import FixedClock

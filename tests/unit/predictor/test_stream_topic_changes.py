@@ -13,7 +13,7 @@ from tests.support.predictor_world import LAYOUT, START, Process, World, transac
 
 from centinela.events import LabelReported, TransactionReceived, encode
 from centinela.features.layout import unpack_rows
-from centinela.features.shared_store import SharedStorage
+from centinela.features.snapshots.shared_store import SharedStorage
 from centinela.kafka.partitioner import partition_of
 from centinela_predictor.partition_home import LogChanged
 

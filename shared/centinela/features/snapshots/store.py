@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from centinela.errors import DependencyUnavailable
-from centinela.features.shared_store import SharedFolder
 from centinela.features.snapshot_names import name_of, position_of
+from centinela.features.snapshots.shared_store import SharedFolder
 from centinela.files import sync_folder
 
 

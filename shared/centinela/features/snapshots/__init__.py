@@ -1,0 +1,1 @@
+"""Feature state on disk and in shared storage."""
