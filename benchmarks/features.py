@@ -24,14 +24,14 @@ import pandas as pd
 
 from centinela.features.assemble import Columns
 from centinela.features.backfill import build_features
-from centinela.features.idtable import SeenIds
 from centinela.features.keys import DAY_MS, HOUR_MS, hash_ids, minor_units
 from centinela.features.layout import BASE_LAYOUT, FeatureLayout
 from centinela.features.payload import UNKNOWN
 from centinela.features.snapshots.format import pack, unpack
 from centinela.features.spec import Feature
-from centinela.features.terminals import TerminalState
-from centinela.features.users import UserState
+from centinela.features.state.id_table import SeenIds
+from centinela.features.state.terminals import TerminalState
+from centinela.features.state.users import UserState
 
 FILE_VARIABLE = "CENTINELA_HANDBOOK"
 REPORT_AFTER_MS = 7 * DAY_MS

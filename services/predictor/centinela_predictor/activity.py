@@ -10,7 +10,7 @@ import numpy as np
 
 from centinela.errors import InvalidRecord
 from centinela.features.keys import Hashes, Int64s
-from centinela.features.terminals import SKEW_MS
+from centinela.features.state.terminals import SKEW_MS
 
 IDLE = (1 << 63) - 1
 """Watermark of a partition that nobody needs to wait for."""

@@ -6,11 +6,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from centinela.features.assemble import Columns
-from centinela.features.idtable import SeenIds
 from centinela.features.layout import BASE_LAYOUT, FeatureLayout
 from centinela.features.payload import contradict
 from centinela.features.snapshots.format import pack, unpack
-from centinela.features.users import UserState
+from centinela.features.state.id_table import SeenIds
+from centinela.features.state.users import UserState
 
 _KIND = "partition:3"
 _NEVER = -(1 << 62)

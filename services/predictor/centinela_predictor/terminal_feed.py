@@ -17,7 +17,7 @@ from centinela.features.keys import epoch_ms, hash_ids
 from centinela.features.layout import BASE_LAYOUT, FeatureLayout
 from centinela.features.snapshots.format import SnapshotDamaged, pack, unpack
 from centinela.features.snapshots.store import SnapshotStore
-from centinela.features.terminals import TerminalState
+from centinela.features.state.terminals import TerminalState
 from centinela.kafka.port import Consumer, Record, TopicPartition
 from centinela.topics import FEATURE_PANES, LABELS, TERMINAL_ACTIVITY, TRANSACTIONS
 from centinela_predictor.activity import Block, Gate, unpack_block

@@ -9,13 +9,13 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from centinela.features.assemble import Columns, Matrix, assemble, stored_bits
-from centinela.features.idtable import IdTable, first_of_each
 from centinela.features.keys import DAY_MS, NOBODY, Hashes, Int64s, hash_ids, minor_units
 from centinela.features.layout import FeatureLayout
 from centinela.features.payload import UNKNOWN
 from centinela.features.spec import TERMINAL
-from centinela.features.terminals import DELAY_MS, TerminalState
-from centinela.features.users import UserState
+from centinela.features.state.id_table import IdTable, first_of_each
+from centinela.features.state.terminals import DELAY_MS, TerminalState
+from centinela.features.state.users import UserState
 
 _SLAB = 65_536
 _SPAN_MS = DELAY_MS - DAY_MS

@@ -12,8 +12,8 @@ from centinela.events import TransactionReceived
 from centinela.features.assemble import Columns, assemble, attribute_matrix
 from centinela.features.backfill import build_features
 from centinela.features.layout import FeatureLayout
-from centinela.features.terminals import TerminalState
-from centinela.features.users import UserState
+from centinela.features.state.terminals import TerminalState
+from centinela.features.state.users import UserState
 
 LAYOUT = FeatureLayout(("v1", "v2"))
 START = datetime(2018, 4, 1, tzinfo=UTC)

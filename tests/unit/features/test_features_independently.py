@@ -16,12 +16,12 @@ from tests.support.independent_features import independent_features
 from centinela.events import TransactionReceived
 from centinela.features.assemble import Columns, assemble, attribute_matrix
 from centinela.features.backfill import build_features
-from centinela.features.idtable import SeenIds
 from centinela.features.keys import DAY_MS, HOUR_MS, epoch_ms, hash_ids
 from centinela.features.layout import BASE_LAYOUT, FeatureLayout
 from centinela.features.spec import BASE_TERMINAL, BASE_USER, USER_AGGREGATIONS, Feature
-from centinela.features.terminals import TerminalState
-from centinela.features.users import UserState
+from centinela.features.state.id_table import SeenIds
+from centinela.features.state.terminals import TerminalState
+from centinela.features.state.users import UserState
 
 START = datetime(2018, 4, 1, tzinfo=UTC)
 WINDOWS = ((8 * HOUR_MS, 0), (30 * DAY_MS, 0), (23 * DAY_MS, 2 * DAY_MS))

@@ -11,11 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from centinela.errors import DependencyUnavailable
-from centinela.features.idtable import IdTable, SeenIds
 from centinela.features.keys import NOBODY, epoch_ms, hash_id, hash_ids, minor_units
 from centinela.features.payload import UNKNOWN
 from centinela.features.snapshots.format import SnapshotDamaged, pack, unpack
 from centinela.features.snapshots.store import SnapshotStore
+from centinela.features.state.id_table import IdTable, SeenIds
 
 IDS = st.lists(st.integers(1, 40), max_size=60)
 

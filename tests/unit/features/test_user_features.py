@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from centinela.features.keys import DAY_MS, HOUR_MS, NOBODY
-from centinela.features.users import HORIZON_MS, LATENESS_MS, UserState
+from centinela.features.state.users import HORIZON_MS, LATENESS_MS, UserState
 
 Transaction = tuple[int, int, int]
 """User, time in ms, amount in minor units."""

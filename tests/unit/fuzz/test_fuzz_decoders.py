@@ -23,9 +23,9 @@ from centinela.codec import Decoder, ModelEventDecoder
 from centinela.deadletters import entries as letters
 from centinela.deadletters.record import dead_letter
 from centinela.errors import InvalidRecord
-from centinela.features.idtable import IdTable
 from centinela.features.layout import FeatureLayout
 from centinela.features.snapshots.format import _LENGTH, _MAGIC, SnapshotDamaged, pack, unpack
+from centinela.features.state.id_table import IdTable
 from centinela.kafka.headers import header
 from centinela.kafka.port import Record
 from centinela.model.panes import PANE_ROW, read_pane

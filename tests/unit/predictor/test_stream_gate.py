@@ -9,7 +9,7 @@ from prometheus_client import REGISTRY
 from tests.support.predictor_world import LAYOUT, NOW, START, World, transaction
 
 from centinela.features.layout import unpack_rows
-from centinela.features.terminals import SKEW_MS
+from centinela.features.state.terminals import SKEW_MS
 from centinela_predictor.activity import IDLE, Gate, unpack_block
 from centinela_predictor.stream import StreamLimits
 

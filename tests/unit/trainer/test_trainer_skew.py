@@ -19,8 +19,8 @@ from centinela.features.assemble import Columns, assemble, attribute_matrix
 from centinela.features.keys import DAY_MS, epoch_ms, hash_ids
 from centinela.features.layout import FeatureLayout, pack_rows
 from centinela.features.spec import Feature
-from centinela.features.terminals import TerminalState
-from centinela.features.users import UserState
+from centinela.features.state.terminals import TerminalState
+from centinela.features.state.users import UserState
 from centinela.kafka.port import TopicPartition
 from centinela_ingest.simulator import Profile, Simulation
 from centinela_trainer.columns import Row, label_tables, verdict_tables

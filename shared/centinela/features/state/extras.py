@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from centinela.features.keys import NOBODY, Int64s
-from centinela.features.pool import flat_ranges, search_after
 from centinela.features.spec import AMOUNT, TERMINAL, Feature
+from centinela.features.state.ragged_pool import flat_ranges, search_after
 
 Matrix = NDArray[np.float64]
 Floats = NDArray[np.float64]

@@ -1,0 +1,1 @@
+"""The state that windowed features are computed from, in arrays."""
