@@ -5,9 +5,11 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
-from typing import Generic
+from typing import Generic, TypeVar
 
 from centinela.errors import DependencyUnavailable
+
+T = TypeVar("T")
 
 
 class Connection(Generic[T]):

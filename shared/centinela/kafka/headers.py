@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 
 from centinela.kafka.port import Headers
+from centinela.telemetry.tracing import TRACEPARENT
 
 
 def event_headers(

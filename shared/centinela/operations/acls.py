@@ -1,18 +1,12 @@
-"""What each service has to be allowed on the brokers, and no more [P]; ``create`` [A] gives it to users."""
+"""What each service must be allowed to do on the brokers, and no more; ``create`` grants it to users."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Final, Literal, NamedTuple
+from collections.abc import Iterable, Mapping
+from typing import Final
 
-from kafka.admin import ACL, ACLOperation, ACLPermissionType, KafkaAdminClient, ResourcePattern, ResourceType
-from kafka.admin import ACLResourcePatternType as PatternType
-
-from centinela.errors import CentinelaError
-from centinela.kafka.access import access
 from centinela.kafka.confluent.common import READERS
-from centinela.kafka.kafka_python.common import common_config, mapped_errors
-from centinela.kafka.timeouts import LIMITS
+from centinela.kafka.kafka_python.acls import Operation, Rule, create_acls
 from centinela.operations.redrive import TRANSACTIONAL_ID as OPERATORS
 from centinela.settings import Settings
 from centinela.topics import (
@@ -29,18 +23,6 @@ from centinela.topics import (
     WITH_DLQ,
     Topic,
 )
-
-Resource = Literal["topic", "group", "transactional-id"]
-Operation = Literal["Read", "Write", "Describe", "DescribeConfigs", "Create"]
-
-
-class Rule(NamedTuple):
-    """*operations* allowed on the resources whose name is, or with *prefixed* begins with, *name*."""
-
-    resource: Resource
-    name: str
-    operations: tuple[Operation, ...]
-    prefixed: bool = False
 
 
 def _rules(
@@ -145,41 +127,4 @@ def create(settings: Settings, principals: Mapping[str, str]) -> int:
         AccessRefused: The user of *settings* may not change the brokers' rights.
         CentinelaError: The brokers refuse an entry.
     """
-    entries = [entry for service, principal in principals.items() for entry in _entries(RIGHTS[service], principal)]
-    with mapped_errors():
-        client = KafkaAdminClient(**common_config(access(settings), LIMITS))
-        try:
-            failed = client.create_acls(entries)["failed"]
-        finally:
-            client.close()
-    if failed:
-        raise CentinelaError(f"the brokers refuse {len(failed)} of {len(entries)} entries: {failed[0].__name__}")
-    return len(entries)
-
-
-def _entries(rules: Sequence[Rule], principal: str) -> list[ACL]:
-    kinds = {
-        "topic": ResourceType.TOPIC,
-        "group": ResourceType.GROUP,
-        "transactional-id": ResourceType.TRANSACTIONAL_ID,
-    }
-    operations = {
-        "Read": ACLOperation.READ,
-        "Write": ACLOperation.WRITE,
-        "Describe": ACLOperation.DESCRIBE,
-        "Create": ACLOperation.CREATE,
-        "DescribeConfigs": ACLOperation.DESCRIBE_CONFIGS,
-    }
-    return [
-        ACL(
-            principal,
-            "*",
-            operations[operation],
-            ACLPermissionType.ALLOW,
-            ResourcePattern(
-                kinds[rule.resource], rule.name, PatternType.PREFIXED if rule.prefixed else PatternType.LITERAL
-            ),
-        )
-        for rule in rules
-        for operation in rule.operations
-    ]
+    return create_acls(settings, [(principal, RIGHTS[service]) for service, principal in principals.items()])

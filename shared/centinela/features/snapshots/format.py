@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 
 import msgspec
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 
 _MAGIC = b"CNTSNAP1"
 _LENGTH = 8
+_NAME = re.compile(r"^(\d{19})\.snapshot$")
 
 Arrays = dict[str, NDArray[np.generic]]
 
@@ -73,3 +75,14 @@ def unpack(kind: str, data: bytes) -> tuple[dict[str, int], Arrays]:
             raise SnapshotDamaged(f"its array {item.name!r} cannot be read: {error}") from error
         end += count * dtype.itemsize
     return header.facts, arrays
+
+
+def name_of(position: int) -> str:
+    """The file name of the snapshot at *position*."""
+    return f"{position:019d}.snapshot"
+
+
+def position_of(name: str) -> int | None:
+    """The position that *name* tells; None where it is no snapshot's."""
+    match = _NAME.match(name)
+    return int(match[1]) if match else None

@@ -13,7 +13,7 @@ from fsspec.core import url_to_fs
 from prometheus_client import Counter
 
 from centinela.errors import CentinelaError
-from centinela.features.snapshot_names import name_of, position_of
+from centinela.features.snapshots.format import name_of, position_of
 from centinela.liveness.deadline import DeadlineExceeded, Guard
 
 SHARED_SNAPSHOTS = Counter(

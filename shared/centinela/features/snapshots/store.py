@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from centinela.errors import DependencyUnavailable
-from centinela.features.snapshot_names import name_of, position_of
+from centinela.features.snapshots.format import name_of, position_of
 from centinela.features.snapshots.shared_store import SharedFolder
 from centinela.files import sync_folder
 
