@@ -63,7 +63,7 @@ def handbook(path: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
 
 def simulated(customers: int = 5_000, terminals: int = 10_000, days: int = 90) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Transactions and labels of the platform's own simulator, about as many as in the Handbook's file."""
-    from centinela_ingest.simulator import Profile, Simulation
+    from centinela.datasets.simulator import Profile, Simulation
 
     table = pd.concat(Simulation(Profile(customers=customers, terminals=terminals)).days(days), ignore_index=True)
     return table, _reported(table[table["is_fraud"] == 1])

@@ -28,6 +28,7 @@ import numpy as np
 import pandas as pd
 import psutil
 
+from centinela.datasets.simulator import Profile, Simulation
 from centinela.features.backfill import build_features
 from centinela.features.layout import FeatureLayout
 from centinela.kafka.connect import consumer
@@ -38,7 +39,6 @@ from centinela.model.bundle import verify
 from centinela.model.export import ModelFacts, build_bundle
 from centinela.settings import Settings
 from centinela.topics import STREAM_GROUP, TERMINAL_ACTIVITY, TRANSACTIONS
-from centinela_ingest.simulator import Profile, Simulation
 from centinela_local.broker import TemporaryBroker
 from centinela_trainer.estimators import build_estimator
 from centinela_trainer.params import load_params

@@ -21,7 +21,7 @@ import pandas as pd
 import pytest
 from sklearn.metrics import average_precision_score
 
-from centinela_ingest.simulator import Profile, Simulation
+from centinela.datasets.simulator import Profile, Simulation
 from centinela_local.temporary_stack import TemporaryStack
 
 pytestmark = pytest.mark.timeout(3_600)

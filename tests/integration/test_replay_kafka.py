@@ -14,6 +14,10 @@ import pytest
 
 from centinela.codec import Decoder
 from centinela.consuming.table_reader import TableReader
+from centinela.datasets.files import open_table
+from centinela.datasets.mapping import detect
+from centinela.datasets.rows import LabelRule
+from centinela.datasets.simulator import Profile, Simulation
 from centinela.events import LabelReported, TransactionReceived
 from centinela.kafka import connect
 from centinela.kafka.headers import header
@@ -21,12 +25,8 @@ from centinela.kafka.port import Record
 from centinela.kafka.topic_admin import TopicSpec
 from centinela.settings import Settings
 from centinela_ingest.feed import Feed
-from centinela_ingest.files import open_table
-from centinela_ingest.mapping import detect
 from centinela_ingest.replay import replay_table
-from centinela_ingest.rows import LabelRule
 from centinela_ingest.simulate import simulate_days
-from centinela_ingest.simulator import Profile, Simulation
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
 

@@ -7,10 +7,10 @@ from datetime import UTC, datetime, timedelta
 
 import numpy as np
 
+from centinela.datasets.columns import Transactions
 from centinela.events import LabelReported, TransactionReceived, Verdict, encode
 from centinela.kafka.headers import event_headers
 from centinela.kafka.port import Outgoing
-from centinela_ingest.columns import Transactions
 from centinela_ingest.labels import DueLabel
 
 HISTORY = Verdict(origin="history", decision="approve", variant="none")

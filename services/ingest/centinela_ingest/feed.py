@@ -14,14 +14,14 @@ import pandas as pd
 from centinela import topics
 from centinela.clock import Clock, SystemClock
 from centinela.codec import MAX_RECORD_BYTES
+from centinela.datasets.columns import Transactions
+from centinela.datasets.rows import Reject
 from centinela.deadletters.record import cut_text
 from centinela.kafka.port import Outgoing, Producer
-from centinela_ingest.columns import Transactions
 from centinela_ingest.encoding import HISTORY, instant, label_records, transaction_records
 from centinela_ingest.labels import LabelSchedule
 from centinela_ingest.outbox import DeliveryIncomplete, Outbox
 from centinela_ingest.pacing import Pacer
-from centinela_ingest.rows import Reject
 
 
 @dataclass

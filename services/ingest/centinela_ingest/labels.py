@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from centinela_ingest.columns import NEVER, Transactions
+from centinela.datasets.columns import NEVER, Transactions
 
 
 class DueLabel(NamedTuple):

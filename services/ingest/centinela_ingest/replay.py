@@ -9,11 +9,11 @@ from typing import Annotated
 import typer
 
 from centinela.clock import SystemClock
+from centinela.datasets.files import TableFile, open_table
+from centinela.datasets.mapping import Mapping, detect, load_mapping
+from centinela.datasets.rows import LabelRule, to_transactions
 from centinela_ingest.console import parse_number, send_run
 from centinela_ingest.feed import Feed
-from centinela_ingest.files import TableFile, open_table
-from centinela_ingest.mapping import Mapping, detect, load_mapping
-from centinela_ingest.rows import LabelRule, to_transactions
 
 _SHOWN_REJECTS = 5
 

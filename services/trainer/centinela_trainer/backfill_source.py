@@ -129,9 +129,9 @@ def open_files(
     Raises:
         CentinelaError: A file cannot be read, the mapping does not fit, or no row is a transaction.
     """
-    from centinela_ingest.files import open_table
-    from centinela_ingest.mapping import detect, load_mapping
-    from centinela_ingest.rows import LabelRule, to_transactions
+    from centinela.datasets.files import open_table
+    from centinela.datasets.mapping import detect, load_mapping
+    from centinela.datasets.rows import LabelRule, to_transactions
 
     paths = [path] if path.is_file() else sorted(found for pattern in _FILES for found in path.rglob(pattern))
     if not paths:
@@ -193,7 +193,7 @@ def open_files(
 
 def count_rows(path: Path) -> int:
     """Rows of a file, or of all files under a folder, for a progress bar."""
-    from centinela_ingest.files import open_table
+    from centinela.datasets.files import open_table
 
     paths = [path] if path.is_file() else [found for pattern in _FILES for found in path.rglob(pattern)]
     return sum(open_table(one).rows for one in paths)

@@ -11,14 +11,14 @@ import pandas as pd
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from centinela.datasets.columns import NEVER, Transactions
+from centinela.datasets.files import open_table
+from centinela.datasets.mapping import detect, load_mapping
+from centinela.datasets.rows import LabelRule, to_transactions
+from centinela.datasets.simulator import Profile, Simulation, parse_drift
 from centinela.features.backfill import build_features
 from centinela.features.layout import FeatureLayout
 from centinela.features.spec import Feature
-from centinela_ingest.columns import NEVER, Transactions
-from centinela_ingest.files import open_table
-from centinela_ingest.mapping import detect, load_mapping
-from centinela_ingest.rows import LabelRule, to_transactions
-from centinela_ingest.simulator import Profile, Simulation, parse_drift
 from centinela_trainer.dataset import Dataset, assemble
 from centinela_trainer.params import Params, ParamsError
 

@@ -11,9 +11,9 @@ import pytest
 from model import benchmark_rows, measured, table
 from model_data import DELAY_DAYS, Quality, quality, reports_of, test_week, to_stream, training_set
 
+from centinela.datasets.simulator import Profile, Simulation
 from centinela.features.backfill import build_features
 from centinela.features.layout import FeatureLayout
-from centinela_ingest.simulator import Profile, Simulation
 from centinela_trainer.params import HgbParams, LrParams, Params, RfParams, TrainParams
 
 test_week.__test__ = False

@@ -23,6 +23,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tests.support.small_models import FACTS, RECENT, TRAIN, fitted
 
+from centinela.datasets.files import UnreadableFile, open_table
+from centinela.datasets.mapping import Mapping, MappingError, load_mapping
+from centinela.datasets.rows import LabelRule, to_transactions
 from centinela.errors import ModelRejected
 from centinela.features.configured import FeaturesError, load_features
 from centinela.model.bundle import FILES, GOLDEN, MANIFEST, SIGNATURE, Manifest, sha256
@@ -30,9 +33,6 @@ from centinela.model.export import build_bundle
 from centinela.model.scorer import Scorer
 from centinela.model.signing import InvalidSigningKeys, new_key, parse_signing_key, parse_trusted
 from centinela_drift.snapshot import SnapshotStore
-from centinela_ingest.files import UnreadableFile, open_table
-from centinela_ingest.mapping import Mapping, MappingError, load_mapping
-from centinela_ingest.rows import LabelRule, to_transactions
 
 NOW = datetime(2026, 11, 24, tzinfo=UTC)
 QUICK = settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

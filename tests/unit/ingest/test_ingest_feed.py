@@ -9,16 +9,16 @@ import numpy as np
 import pytest
 
 from centinela.codec import Decoder
+from centinela.datasets.columns import NEVER, Transactions
+from centinela.datasets.rows import Reject
+from centinela.datasets.simulator import Profile, Simulation
 from centinela.errors import DependencyUnavailable
 from centinela.events import LabelReported, TransactionReceived
 from centinela.kafka.port import Delivery, Outgoing
 from centinela.testing.kafka import FakeBroker, FakeProducer
-from centinela_ingest.columns import NEVER, Transactions
 from centinela_ingest.feed import Counters, Feed
 from centinela_ingest.outbox import DeliveryIncomplete
 from centinela_ingest.pacing import Pacer
-from centinela_ingest.rows import Reject
-from centinela_ingest.simulator import Profile, Simulation
 
 HOUR_MS = 3_600_000
 START_MS = 1_767_225_600_000

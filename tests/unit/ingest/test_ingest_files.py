@@ -11,10 +11,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from centinela_ingest.columns import NEVER, Transactions
-from centinela_ingest.files import TableFile, UnreadableFile, open_table
-from centinela_ingest.mapping import Mapping, TimeRule, detect
-from centinela_ingest.rows import LabelRule, Reject, to_transactions
+from centinela.datasets.columns import NEVER, Transactions
+from centinela.datasets.files import TableFile, UnreadableFile, open_table
+from centinela.datasets.mapping import Mapping, TimeRule, detect
+from centinela.datasets.rows import LabelRule, Reject, to_transactions
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
 PLAIN = Mapping(

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from centinela_ingest.mapping import MappingError, detect, load_mapping, shipped
+from centinela.datasets.mapping import MappingError, detect, load_mapping, shipped
 
 ULB = ["Time", *(f"V{n}" for n in range(1, 29)), "Amount", "Class"]
 HANDBOOK = ["TRANSACTION_ID", "TX_DATETIME", "CUSTOMER_ID", "TERMINAL_ID", "TX_AMOUNT", "TX_FRAUD", "TX_FRAUD_SCENARIO"]

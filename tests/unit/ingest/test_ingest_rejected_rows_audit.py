@@ -10,13 +10,13 @@ import pytest
 
 from centinela import topics
 from centinela.commands.audit import report
+from centinela.datasets.rows import Reject
 from centinela.deadletters.record import dead_letter
 from centinela.kafka.port import Record
 from centinela.operations.reconcile import LogAudit, Reconciliation
 from centinela.testing.clock import FixedClock
 from centinela.testing.kafka import FakeBroker, FakeConsumer, FakeProducer
 from centinela_ingest.feed import Feed
-from centinela_ingest.rows import Reject
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
 LOG, VERDICTS, LETTERS = topics.TRANSACTIONS.name, topics.PREDICTIONS.name, topics.TRANSACTIONS.dlq

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from centinela_ingest.simulator import COLUMNS, Drift, Profile, Simulation, parse_drift
+from centinela.datasets.simulator import COLUMNS, Drift, Profile, Simulation, parse_drift
 
 SMALL = Profile(seed=3, customers=600, terminals=1_200)
 

@@ -12,6 +12,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
+from centinela.datasets.simulator import Profile, Simulation
 from centinela.errors import CentinelaError
 from centinela.events import LabelReported, TransactionScored
 from centinela.features.backfill import build_features
@@ -19,7 +20,6 @@ from centinela.features.keys import DAY_MS
 from centinela.features.layout import FeatureLayout, pack_rows
 from centinela.features.spec import Feature
 from centinela.kafka.port import TopicPartition
-from centinela_ingest.simulator import Profile, Simulation
 from centinela_trainer.backfill import backfill, fitting, rebuild
 from centinela_trainer.backfill_features import SlabFeatures
 from centinela_trainer.backfill_source import is_archive, open_archive, open_files

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from centinela.datasets.simulator import Profile, Simulation
 from centinela.events import LabelReported, RetrainRequested, TransactionScored
 from centinela.features.backfill import build_features
 from centinela.features.layout import FeatureLayout, pack_rows
@@ -19,7 +20,6 @@ from centinela.model.signing import new_key
 from centinela.settings import Settings
 from centinela.testing.clock import FixedClock
 from centinela.testing.registry_store import FakeStore
-from centinela_ingest.simulator import Profile, Simulation
 from centinela_trainer.columns import Row, label_tables, verdict_tables
 from centinela_trainer.job import TrainingJob
 from centinela_trainer.params import GateParams, HgbParams, Params, SkewParams, TrainParams

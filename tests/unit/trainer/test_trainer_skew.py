@@ -14,6 +14,7 @@ import typer
 from prometheus_client import CollectorRegistry, generate_latest
 from typer.testing import CliRunner
 
+from centinela.datasets.simulator import Profile, Simulation
 from centinela.events import LabelReported, TransactionReceived, TransactionScored
 from centinela.features.assemble import Columns, assemble, attribute_matrix
 from centinela.features.keys import DAY_MS, epoch_ms, hash_ids
@@ -22,7 +23,6 @@ from centinela.features.spec import Feature
 from centinela.features.state.terminals import TerminalState
 from centinela.features.state.users import UserState
 from centinela.kafka.port import TopicPartition
-from centinela_ingest.simulator import Profile, Simulation
 from centinela_trainer.columns import Row, label_tables, verdict_tables
 from centinela_trainer.params import SkewParams
 from centinela_trainer.skew import BEFORE_ARCHIVE, MOVED, differing

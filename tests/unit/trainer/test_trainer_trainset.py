@@ -10,13 +10,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from centinela.datasets.simulator import Profile, Simulation
 from centinela.events import LabelReported, TransactionScored
 from centinela.features.backfill import build_features
 from centinela.features.keys import DAY_MS
 from centinela.features.layout import FeatureLayout, pack_rows
 from centinela.features.spec import Feature
 from centinela.kafka.port import TopicPartition
-from centinela_ingest.simulator import Profile, Simulation
 from centinela_trainer.columns import Row, label_tables, verdict_tables
 from centinela_trainer.dataset import assemble
 from centinela_trainer.reader import ArchiveReader

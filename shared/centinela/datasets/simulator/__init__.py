@@ -4,7 +4,7 @@ After the Fraud Detection Handbook (Le Borgne et al.), chapter 3, written anew: 
 without the days before it.
 """
 
-from centinela_ingest.simulator.profile import Drift, Profile, parse_drift
-from centinela_ingest.simulator.simulation import COLUMNS, Simulation
+from centinela.datasets.simulator.profile import Drift, Profile, parse_drift
+from centinela.datasets.simulator.simulation import COLUMNS, Simulation
 
 __all__ = ["COLUMNS", "Drift", "Profile", "Simulation", "parse_drift"]

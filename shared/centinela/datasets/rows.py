@@ -14,9 +14,9 @@ import pyarrow.compute as compute
 from numpy.typing import NDArray
 
 from centinela.codec import FUTURE_TOLERANCE
-from centinela_ingest.columns import NEVER, Transactions, epoch_ms
-from centinela_ingest.files import Batch, UnreadableFile
-from centinela_ingest.mapping import Mapping, TimeRule
+from centinela.datasets.columns import NEVER, Transactions, epoch_ms
+from centinela.datasets.files import Batch, UnreadableFile
+from centinela.datasets.mapping import Mapping, TimeRule
 
 ID_LENGTH = 128
 AMOUNT_LIMIT = 1e9

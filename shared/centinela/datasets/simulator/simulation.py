@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from centinela_ingest.simulator.population import build_population
-from centinela_ingest.simulator.profile import CARD_TESTING_ATTACKS_PER_CUSTOMER, Drift, Profile
+from centinela.datasets.simulator.population import build_population
+from centinela.datasets.simulator.profile import CARD_TESTING_ATTACKS_PER_CUSTOMER, Drift, Profile
 
 COLUMNS = ("transaction_id", "occurred_at", "user_id", "terminal_id", "amount", "is_fraud", "scenario", "reported_at")
 DAY_S = 86_400

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from centinela_ingest.simulator.profile import Profile
+from centinela.datasets.simulator.profile import Profile
 
 GRID = 100.0
 _BLOCK = 256
