@@ -24,9 +24,9 @@ from centinela.kafka.headers import header
 from centinela.kafka.port import Record
 from centinela.kafka.topic_admin import TopicSpec
 from centinela.settings import Settings
-from centinela_ingest.feed import Feed
-from centinela_ingest.replay import replay_table
-from centinela_ingest.simulate import simulate_days
+from centinela_ingest.bulk.feed import Feed
+from centinela_ingest.commands.replay import replay_table
+from centinela_ingest.commands.simulate import simulate_days
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
 

@@ -17,9 +17,9 @@ from centinela.kafka import connect
 from centinela.kafka.port import Consumer, Producer
 from centinela.liveness.health import Health
 from centinela.process.drain import Drain
-from centinela_ingest.api import build_app
-from centinela_ingest.handler import IngestHandler
-from centinela_ingest.publisher import KAFKA, KafkaState, KafkaWatch, Publisher
+from centinela_ingest.api.app import build_app
+from centinela_ingest.api.handler import IngestHandler
+from centinela_ingest.api.publisher import KAFKA, KafkaState, KafkaWatch, Publisher
 from centinela_ingest.settings import IngestSettings
 
 PATIENCE = 0.8

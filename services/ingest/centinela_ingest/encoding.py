@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
+from typing import NamedTuple
 
 import numpy as np
 
@@ -11,7 +12,7 @@ from centinela.datasets.columns import Transactions
 from centinela.events import LabelReported, TransactionReceived, Verdict, encode
 from centinela.kafka.headers import event_headers
 from centinela.kafka.port import Outgoing
-from centinela_ingest.labels import DueLabel
+from centinela_ingest.encoding import DueLabel
 
 HISTORY = Verdict(origin="history", decision="approve", variant="none")
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -93,3 +94,13 @@ def label_records(labels: Sequence[DueLabel], *, topic: str, source: str) -> Ite
 def instant(milliseconds: int) -> datetime:
     """Milliseconds since the epoch as an aware time."""
     return EPOCH + timedelta(milliseconds=milliseconds)
+
+
+class DueLabel(NamedTuple):
+    """A label in the order in which it becomes known; times in milliseconds since the epoch."""
+
+    reported_ms: int
+    transaction_id: str
+    user_id: str | None
+    is_fraud: bool
+    occurred_ms: int

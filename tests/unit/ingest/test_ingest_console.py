@@ -13,9 +13,9 @@ import typer
 from centinela.errors import CentinelaError, DependencyUnavailable
 from centinela.testing.clock import FixedClock
 from centinela.testing.kafka import FakeBroker, FakeConsumer, FakeProducer
-from centinela_ingest.console import INTERRUPTED, await_topics, close_run, parse_number, stopping
-from centinela_ingest.feed import Feed
-from centinela_ingest.simulate import require_past
+from centinela_ingest.bulk.console import INTERRUPTED, await_topics, close_run, parse_number, stopping
+from centinela_ingest.bulk.feed import Feed
+from centinela_ingest.commands.simulate import require_past
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
 

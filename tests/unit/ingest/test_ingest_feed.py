@@ -16,9 +16,9 @@ from centinela.errors import DependencyUnavailable
 from centinela.events import LabelReported, TransactionReceived
 from centinela.kafka.port import Delivery, Outgoing
 from centinela.testing.kafka import FakeBroker, FakeProducer
-from centinela_ingest.feed import Counters, Feed
-from centinela_ingest.outbox import DeliveryIncomplete
-from centinela_ingest.pacing import Pacer
+from centinela_ingest.bulk.delivery_window import DeliveryIncomplete
+from centinela_ingest.bulk.feed import Counters, Feed
+from centinela_ingest.bulk.pacing import Pacer
 
 HOUR_MS = 3_600_000
 START_MS = 1_767_225_600_000

@@ -16,7 +16,7 @@ from centinela.kafka.port import Record
 from centinela.operations.reconcile import LogAudit, Reconciliation
 from centinela.testing.clock import FixedClock
 from centinela.testing.kafka import FakeBroker, FakeConsumer, FakeProducer
-from centinela_ingest.feed import Feed
+from centinela_ingest.bulk.feed import Feed
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
 LOG, VERDICTS, LETTERS = topics.TRANSACTIONS.name, topics.PREDICTIONS.name, topics.TRANSACTIONS.dlq

@@ -10,7 +10,7 @@ from centinela.clock import SystemClock
 from centinela.datasets.simulator import Drift, Profile, Simulation
 from centinela.kafka.connect import producer
 from centinela.settings import Settings
-from centinela_ingest.feed import Feed
+from centinela_ingest.bulk.feed import Feed
 from centinela_local.demo.plan import Plan
 
 SLICES_PER_DAY = 20

@@ -18,10 +18,10 @@ from centinela.datasets.columns import Transactions
 from centinela.datasets.rows import Reject
 from centinela.deadletters.record import cut_text
 from centinela.kafka.port import Outgoing, Producer
+from centinela_ingest.bulk.delivery_window import DeliveryIncomplete, Outbox
+from centinela_ingest.bulk.label_schedule import LabelSchedule
+from centinela_ingest.bulk.pacing import Pacer
 from centinela_ingest.encoding import HISTORY, instant, label_records, transaction_records
-from centinela_ingest.labels import LabelSchedule
-from centinela_ingest.outbox import DeliveryIncomplete, Outbox
-from centinela_ingest.pacing import Pacer
 
 
 @dataclass

@@ -9,7 +9,7 @@ from fastapi import FastAPI
 
 from centinela.web.backpressure import REFUSALS, TIMEOUT_PARAMETER
 from centinela.web.openapi import DENIALS, OPTIONAL, SCHEMES
-from centinela_ingest.requests import LabelIn, TransactionIn
+from centinela_ingest.api.requests import LabelIn, TransactionIn
 
 _TRANSACTION = {
     "transaction_id": "tx-0001",

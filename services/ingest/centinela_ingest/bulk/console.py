@@ -20,7 +20,7 @@ from centinela.errors import CentinelaError, DependencyUnavailable
 from centinela.kafka import connect
 from centinela.kafka.port import Consumer
 from centinela.process.start import load_settings
-from centinela_ingest.feed import Counters, Feed
+from centinela_ingest.bulk.feed import Counters, Feed
 from centinela_ingest.settings import IngestSettings
 
 INTERRUPTED = 130

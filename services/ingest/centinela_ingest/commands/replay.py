@@ -12,8 +12,8 @@ from centinela.clock import SystemClock
 from centinela.datasets.files import TableFile, open_table
 from centinela.datasets.mapping import Mapping, detect, load_mapping
 from centinela.datasets.rows import LabelRule, to_transactions
-from centinela_ingest.console import parse_number, send_run
-from centinela_ingest.feed import Feed
+from centinela_ingest.bulk.console import parse_number, send_run
+from centinela_ingest.bulk.feed import Feed
 
 _SHOWN_REJECTS = 5
 

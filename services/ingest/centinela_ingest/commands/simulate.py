@@ -10,8 +10,8 @@ import typer
 from centinela.clock import SystemClock
 from centinela.codec import FUTURE_TOLERANCE
 from centinela.datasets.simulator import Drift, Profile, Simulation, parse_drift
-from centinela_ingest.console import parse_number, send_run
-from centinela_ingest.feed import Feed
+from centinela_ingest.bulk.console import parse_number, send_run
+from centinela_ingest.bulk.feed import Feed
 
 
 def simulate_days(simulation: Simulation, feed: Feed, *, days: int, first_day: int = 0) -> bool:

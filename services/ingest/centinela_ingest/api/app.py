@@ -22,10 +22,10 @@ from centinela.web.backpressure import TIMEOUT_HEADER, Deadline, InFlight, Reque
 from centinela.web.middleware import BodyTooLarge, CorrelationMiddleware, read_body
 from centinela.web.ops import health_payload, ready_payload
 from centinela_ingest import metrics
-from centinela_ingest.handler import Accepted, IngestHandler
-from centinela_ingest.openapi import LABELS, TRANSACTIONS, with_components
-from centinela_ingest.publisher import Publisher
-from centinela_ingest.requests import RequestRefused
+from centinela_ingest.api.handler import Accepted, IngestHandler
+from centinela_ingest.api.openapi import LABELS, TRANSACTIONS, with_components
+from centinela_ingest.api.publisher import Publisher
+from centinela_ingest.api.requests import RequestRefused
 from centinela_ingest.settings import IngestSettings
 
 Accept = Callable[[bytes, datetime, str], Accepted]

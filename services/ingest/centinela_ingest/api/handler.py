@@ -8,8 +8,8 @@ from typing import NamedTuple
 from centinela import topics
 from centinela.codec import MAX_RECORD_BYTES
 from centinela.kafka.port import Outgoing
+from centinela_ingest.api.requests import LabelIn, Parser, RequestRefused, TransactionIn, ids
 from centinela_ingest.encoding import label_record, transaction_record
-from centinela_ingest.requests import LabelIn, Parser, RequestRefused, TransactionIn, ids
 
 SOURCE = "ingest/http"
 

@@ -3,21 +3,10 @@
 from __future__ import annotations
 
 import heapq
-from typing import NamedTuple
 
 import numpy as np
 
 from centinela.datasets.columns import NEVER, Transactions
-
-
-class DueLabel(NamedTuple):
-    """A label in the order in which it becomes known; times in milliseconds since the epoch."""
-
-    reported_ms: int
-    transaction_id: str
-    user_id: str | None
-    is_fraud: bool
-    occurred_ms: int
 
 
 class LabelSchedule:

@@ -1,0 +1,1 @@
+"""The HTTP API: transactions and labels in, records on Kafka out."""

@@ -1,0 +1,1 @@
+"""Sending many records at a pace: replay of files and simulated days."""

@@ -1,0 +1,1 @@
+"""``centinela replay`` and ``centinela simulate``."""
