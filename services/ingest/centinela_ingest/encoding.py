@@ -12,7 +12,6 @@ from centinela.datasets.columns import Transactions
 from centinela.events import LabelReported, TransactionReceived, Verdict, encode
 from centinela.kafka.headers import event_headers
 from centinela.kafka.port import Outgoing
-from centinela_ingest.encoding import DueLabel
 
 HISTORY = Verdict(origin="history", decision="approve", variant="none")
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)

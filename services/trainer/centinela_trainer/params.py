@@ -33,7 +33,7 @@ class DataParams(_Strict, frozen=True):
     ``label_delay_days``: of a file, whose labels have no time of their own.
     """
 
-    path: str = "services/ingest/centinela_ingest/simulator"
+    path: str = "shared/centinela/datasets/simulator"
     mapping: str | None = None
     label_delay_days: Annotated[float, Meta(ge=0)] = 7
     maturity_days: Positive = 7

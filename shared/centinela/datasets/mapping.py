@@ -73,7 +73,7 @@ class Mapping(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 def shipped(name: str) -> Mapping:
     """The mapping *name* of this package."""
-    return _parse((resources.files("centinela_ingest") / "mappings" / f"{name}.yaml").read_text("utf-8"), name)
+    return _parse((resources.files("centinela.datasets") / "mappings" / f"{name}.yaml").read_text("utf-8"), name)
 
 
 def load_mapping(choice: str) -> Mapping:

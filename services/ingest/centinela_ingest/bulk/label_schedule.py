@@ -7,6 +7,7 @@ import heapq
 import numpy as np
 
 from centinela.datasets.columns import NEVER, Transactions
+from centinela_ingest.encoding import DueLabel
 
 
 class LabelSchedule:
