@@ -27,8 +27,8 @@ from centinela.liveness.health import Health
 from centinela.testing.clock import FixedClock
 from centinela_local.paths import CHECKOUT
 from centinela_local.ports import free_port
-from centinela_predictor.feast_process import build_loop
-from centinela_predictor.feast_settings import FeastSettings
+from centinela_predictor.feast.process import build_loop
+from centinela_predictor.feast.settings import FeastSettings
 
 REPO = CHECKOUT / "deploy" / "feast"
 LAYOUT = FeatureLayout()

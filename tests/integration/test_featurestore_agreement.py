@@ -30,7 +30,7 @@ from centinela.featurestore.repository import apply, open_store
 from centinela.kafka.port import TopicPartition
 from centinela.testing.clock import FixedClock
 from centinela_local.paths import CHECKOUT
-from centinela_predictor.feast_sink import served_rows
+from centinela_predictor.feast.sink import served_rows
 from centinela_trainer.columns import Row, verdict_tables
 from centinela_trainer.store import ArchiveStore
 

@@ -39,8 +39,8 @@ def main(arguments: list[str]) -> int:
 
 def _feast() -> int:
     from centinela.process.start import start
-    from centinela_predictor.feast_process import run_feast
-    from centinela_predictor.feast_settings import FeastSettings
+    from centinela_predictor.feast.process import run_feast
+    from centinela_predictor.feast.settings import FeastSettings
 
     return run_feast(*start(FeastSettings, "feast"))
 

@@ -20,7 +20,8 @@ from centinela.security.keys import ApiKeys, Denied
 from centinela.web.backpressure import RETRY_AFTER_S, TIMEOUT_HEADER, Deadline, InFlight, RequestUnserved
 from centinela.web.middleware import BodyTooLarge, CorrelationMiddleware, read_body
 from centinela.web.openapi import SCHEMES
-from centinela_predictor import metrics, openapi
+from centinela_predictor import gateway_metrics as metrics
+from centinela_predictor import openapi
 from centinela_predictor.calls import Answer
 from centinela_predictor.gateway import Gateway, NotReady
 from centinela_predictor.model_slot import ModelSlot, describe

@@ -13,7 +13,7 @@ from centinela.clock import Clock
 from centinela.codec import MAX_RECORD_BYTES
 from centinela.errors import DependencyUnavailable, InvalidRecord
 from centinela.kafka.port import Outgoing, Producer
-from centinela_predictor import metrics
+from centinela_predictor import gateway_metrics as metrics
 from centinela_predictor.calls import Plan
 from centinela_predictor.link import Link
 from centinela_predictor.outbox import Outbox

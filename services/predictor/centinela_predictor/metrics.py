@@ -1,4 +1,4 @@
-"""The predictor's metrics, in both roles."""
+"""Metrics of the models in service and of what they decide, in both roles."""
 
 from __future__ import annotations
 
@@ -13,11 +13,6 @@ from centinela_predictor.model_slot import Alias
 from centinela_predictor.scoring import ScoredBatch
 
 PREDICTIONS = Counter("predictions_total", "Transactions decided on.", ["decision", "variant"])
-PREDICTION_LATENCY = Histogram(
-    "prediction_latency_seconds",
-    "From a request's arrival to its answer.",
-    buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10),
-)
 FRAUD_RATE = Gauge("fraud_rate", "Share of fraud among the last thousand decisions.")
 SCORING_DURATION = Histogram(
     "centinela_scoring_duration_seconds",
@@ -27,29 +22,6 @@ SCORING_DURATION = Histogram(
 MODEL_INFO = Gauge("centinela_model_info", "1 for the version in service under the alias.", ["version", "alias"])
 MODEL_SWAPS = Counter("centinela_model_swaps_total", "Models put in service.", ["alias"])
 MODELS_REJECTED = Counter("centinela_models_rejected_total", "Bundles refused.", ["alias"])
-GATEWAY_REFUSED = Counter("centinela_gateway_refused_total", "Requests not served, by the error answered.", ["error"])
-GATEWAY_REPEATED = Counter("centinela_gateway_repeated_total", "Transactions answered with the verdict given before.")
-OUTBOX_RECORDS = Gauge(
-    "centinela_gateway_outbox_records", "Verdicts in the outbox: answered, and not acknowledged by Kafka yet."
-)
-OUTBOX_BYTES = Gauge("centinela_gateway_outbox_bytes", "Their size.")
-OUTBOX_OLDEST = Gauge("centinela_gateway_outbox_oldest_seconds", "Age of the oldest of them.")
-OUTBOX_WRITTEN = Counter(
-    "centinela_gateway_outbox_written_total",
-    "Verdicts that went to the outbox because Kafka did not acknowledge in time.",
-)
-OUTBOX_DELIVERED = Counter(
-    "centinela_gateway_outbox_delivered_total", "Verdicts that left the outbox: the log has them."
-)
-OUTBOX_SET_ASIDE = Counter(
-    "centinela_gateway_outbox_set_aside_total",
-    "Verdicts of the outbox that Kafka will never take; they stay in its table `refused`.",
-)
-REPLICA_RECORDS = Counter(
-    "centinela_replica_records_total",
-    "Records that the gateway followed, by what became of them.",
-    ["topic", "outcome"],
-)
 
 
 class FraudRate:

@@ -13,7 +13,7 @@ from centinela.consuming.outage import Backoff
 from centinela.errors import DependencyUnavailable, InvalidRecord
 from centinela.events import TransactionReceived
 from centinela.kafka.port import Delivery, Producer
-from centinela_predictor import metrics
+from centinela_predictor import gateway_metrics as metrics
 from centinela_predictor.link import Link
 from centinela_predictor.outbox import Kept, Outbox, OutboxFull
 from centinela_predictor.verdicts import Entry, VerdictBook, adopted

@@ -29,7 +29,7 @@ from centinela.kafka.port import Consumer, Record, TopicPartition
 from centinela.liveness.health import Health
 from centinela.liveness.threads import GuardedThread
 from centinela.topics import LABELS, PREDICTIONS, TERMINAL_ACTIVITY, TRANSACTIONS
-from centinela_predictor import metrics
+from centinela_predictor import gateway_metrics as metrics
 from centinela_predictor.admission import admit
 from centinela_predictor.partition_home import LogChanged, PartitionHome
 from centinela_predictor.regroup import without_strays

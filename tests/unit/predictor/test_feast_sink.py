@@ -17,7 +17,7 @@ from centinela.features.layout import FeatureLayout, pack_rows
 from centinela.kafka.port import TopicPartition
 from centinela.liveness.health import Health
 from centinela.testing.kafka import FakeBroker, FakeConsumer, FakeProducer
-from centinela_predictor.feast_sink import FeastSink
+from centinela_predictor.feast.sink import FeastSink
 
 START = datetime(2026, 3, 1, tzinfo=UTC)
 NARROW, WIDE = FeatureLayout(), FeatureLayout(("v1",))

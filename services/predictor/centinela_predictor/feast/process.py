@@ -17,8 +17,8 @@ from centinela.process.start import failed
 from centinela.topics import PREDICTIONS
 from centinela.web.ops import OpsServer
 from centinela.web.server import refuse_port
-from centinela_predictor.feast_settings import FeastSettings
-from centinela_predictor.feast_sink import FeastSink, Pusher
+from centinela_predictor.feast.settings import FeastSettings
+from centinela_predictor.feast.sink import FeastSink, Pusher
 
 GROUP = "feast"
 _log = structlog.get_logger()

@@ -1,0 +1,1 @@
+"""The role that pushes served features into Feast's online store."""
