@@ -18,7 +18,7 @@ from centinela.deadletters.record import dead_letter
 from centinela.events import TransactionReceived, encode
 from centinela.features.layout import BASE_LAYOUT, FeatureLayout
 from centinela.kafka.port import Record
-from centinela_predictor.admission import admit
+from centinela_predictor.state.admission import admit
 from tests.support.mutations import Mutator, corpus
 
 NOW = datetime(2026, 11, 24, tzinfo=UTC)

@@ -24,11 +24,11 @@ from centinela.testing.clock import FixedClock
 from centinela.testing.kafka import FakeBroker, FakeConsumer, FakeTransactionalProducer
 from centinela.topics import CATALOGUE, WITH_DLQ
 from centinela_predictor.model_slot import ModelSlot
-from centinela_predictor.partition_home import PartitionHome
 from centinela_predictor.routing import Router
 from centinela_predictor.scoring import ScoringCore
+from centinela_predictor.state.partition_store import PartitionHome
+from centinela_predictor.state.terminal_feed import TerminalFeed
 from centinela_predictor.stream import StreamHandler, StreamLimits
-from centinela_predictor.terminal_feed import TerminalFeed
 from tests.support.served_models import served
 
 LAYOUT = FeatureLayout(("v1", "v2"))

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from itertools import groupby
-from operator import attrgetter
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -20,9 +18,9 @@ from centinela.kafka.port import Headers, Outgoing, Record
 from centinela.model.panes import PaneModel, build_panes, pane_rows
 from centinela.telemetry.tracing import TRACEPARENT
 from centinela.topics import FEATURE_PANES, PREDICTIONS, TERMINAL_ACTIVITY
-from centinela_predictor.activity import Block, pack_block
 from centinela_predictor.model_slot import ModelPair, ServedModel
 from centinela_predictor.scoring import ScoredBatch
+from centinela_predictor.state.terminal_activity import Block, pack_block
 
 if TYPE_CHECKING:
     from centinela.model.bundle import Manifest
@@ -269,11 +267,3 @@ def _trace(headers: Headers) -> Headers:
 def block_record(partition: int, block: Block) -> Outgoing:
     """The record of *block*, to the partition it came from."""
     return Outgoing(TERMINAL_ACTIVITY.name, pack_block(block), b"%d" % partition, partition=partition)
-
-
-def by_partition(records: Sequence[Record]) -> dict[int, list[Record]]:
-    """Records by partition, in order."""
-    found: dict[int, list[Record]] = {}
-    for number, run in groupby(records, attrgetter("partition")):
-        found.setdefault(number, []).extend(run)
-    return found

@@ -30,13 +30,13 @@ from centinela.liveness.health import Health
 from centinela.liveness.threads import GuardedThread
 from centinela.topics import LABELS, PREDICTIONS, TERMINAL_ACTIVITY, TRANSACTIONS
 from centinela_predictor import gateway_metrics as metrics
-from centinela_predictor.admission import admit
-from centinela_predictor.partition_home import LogChanged, PartitionHome
-from centinela_predictor.regroup import without_strays
 from centinela_predictor.settings import PredictorSettings
-from centinela_predictor.state import PartitionState
+from centinela_predictor.state.admission import admit
+from centinela_predictor.state.partition_state import PartitionState
+from centinela_predictor.state.partition_store import LogChanged, PartitionHome
+from centinela_predictor.state.repartition import without_strays
+from centinela_predictor.state.terminal_feed import TerminalTable
 from centinela_predictor.state_bootstrap import StateHomes, build_homes
-from centinela_predictor.terminal_feed import TerminalTable
 from centinela_predictor.verdicts import ScoredVerdict, VerdictBook, adopted
 
 _log = structlog.get_logger()

@@ -11,8 +11,8 @@ from centinela.features.snapshots.store import SnapshotStore
 from centinela.kafka.connect import consumer, topic_admin
 from centinela.kafka.topic_admin import TopicAdmin
 from centinela.topics import LABELS, TERMINAL_ACTIVITY, TRANSACTIONS
-from centinela_predictor.partition_home import PartitionHome
 from centinela_predictor.settings import PredictorSettings
+from centinela_predictor.state.partition_store import PartitionHome
 
 
 @dataclass(frozen=True)

@@ -20,17 +20,17 @@ from centinela.kafka.port import Consumer, Record, TopicPartition
 from centinela.liveness.health import Health
 from centinela.topics import TRANSACTIONS
 from centinela_predictor import metrics
-from centinela_predictor.activity import IDLE, Block
-from centinela_predictor.admission import Admitted, admit
-from centinela_predictor.emit import Batch, Emitter, block_record, by_partition
+from centinela_predictor.emit import Batch, Emitter, block_record
 from centinela_predictor.model_slot import ModelSlot
-from centinela_predictor.partition_home import PartitionHome
-from centinela_predictor.regroup import without_strays
 from centinela_predictor.scoring import ScoringCore
-from centinela_predictor.state import PartitionState
-from centinela_predictor.stream_metrics import GATE_FORCED, HELD, LATE, WATERMARK
+from centinela_predictor.state.admission import Admitted, admit, by_partition
+from centinela_predictor.state.metrics import GATE_FORCED, HELD, LATE, WATERMARK
+from centinela_predictor.state.partition_state import PartitionState
+from centinela_predictor.state.partition_store import PartitionHome
+from centinela_predictor.state.repartition import without_strays
+from centinela_predictor.state.terminal_activity import IDLE, Block
+from centinela_predictor.state.terminal_feed import TerminalFeed
 from centinela_predictor.stream_snapshots import Snapshots
-from centinela_predictor.terminal_feed import TerminalFeed
 
 _NOTHING = np.zeros(0, np.uint64), np.zeros(0, np.int64), np.zeros(0, np.uint64)
 _log = structlog.get_logger(__name__)

@@ -16,9 +16,9 @@ from centinela.topics import STREAM_GROUP, TRANSACTIONS
 from centinela_predictor.model_slot import ModelSlot
 from centinela_predictor.scoring import ScoringCore
 from centinela_predictor.settings import PredictorSettings
+from centinela_predictor.state.terminal_feed import TerminalFeed
 from centinela_predictor.state_bootstrap import StateHomes, build_homes
 from centinela_predictor.stream import StreamHandler, StreamLimits
-from centinela_predictor.terminal_feed import TerminalFeed
 
 
 @dataclass(frozen=True)

@@ -11,10 +11,10 @@ from centinela.errors import DependencyUnavailable
 from centinela.kafka.port import Consumer, TopicPartition
 from centinela.liveness.health import Health
 from centinela.topics import TRANSACTIONS
-from centinela_predictor.partition_home import PartitionHome
-from centinela_predictor.state import PartitionState
-from centinela_predictor.stream_metrics import SNAPSHOT_DURATION, SNAPSHOT_FAILURES
-from centinela_predictor.terminal_feed import TerminalFeed
+from centinela_predictor.state.metrics import SNAPSHOT_DURATION, SNAPSHOT_FAILURES
+from centinela_predictor.state.partition_state import PartitionState
+from centinela_predictor.state.partition_store import PartitionHome
+from centinela_predictor.state.terminal_feed import TerminalFeed
 
 _log = structlog.get_logger(__name__)
 

@@ -19,7 +19,7 @@ from centinela.features.keys import epoch_ms
 from centinela.features.layout import pack_rows, unpack_rows
 from centinela.model.panes import read_pane
 from centinela.telemetry.tracing import new_traceparent
-from centinela_predictor.activity import unpack_block
+from centinela_predictor.state.terminal_activity import unpack_block
 
 DAY = timedelta(days=1)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from centinela.kafka.port import Record
-from centinela_predictor.emit import by_partition
+from centinela_predictor.state.admission import by_partition
 
 
 def test_records_that_came_in_turns_are_grouped_by_partition_in_their_order() -> None:

@@ -15,7 +15,7 @@ from centinela.events import LabelReported, TransactionReceived, encode
 from centinela.features.layout import unpack_rows
 from centinela.features.snapshots.shared_store import SharedStorage
 from centinela.kafka.partitioner import partition_of
-from centinela_predictor.partition_home import LogChanged
+from centinela_predictor.state.partition_store import LogChanged
 
 N = 400
 USERS = 40

@@ -20,8 +20,8 @@ from centinela.features.snapshots.store import SnapshotStore
 from centinela.features.state.terminals import TerminalState
 from centinela.kafka.port import Consumer, Record, TopicPartition
 from centinela.topics import FEATURE_PANES, LABELS, TERMINAL_ACTIVITY, TRANSACTIONS
-from centinela_predictor.activity import Block, Gate, unpack_block
-from centinela_predictor.stream_metrics import TERMINAL_RECORDS
+from centinela_predictor.state.metrics import TERMINAL_RECORDS
+from centinela_predictor.state.terminal_activity import Block, Gate, unpack_block
 
 _log = structlog.get_logger(__name__)
 _KIND = "terminals:3"

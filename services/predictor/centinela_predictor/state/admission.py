@@ -6,6 +6,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import groupby
+from operator import attrgetter
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +20,9 @@ from centinela.events import TransactionReceived, Verdict
 from centinela.features.assemble import Columns
 from centinela.features.layout import BASE_LAYOUT, FeatureLayout
 from centinela.kafka.port import Record
+
+if TYPE_CHECKING:
+    pass
 
 _decoder: Decoder[TransactionReceived] = Decoder(TransactionReceived)
 _FUTURE_MS = int(FUTURE_TOLERANCE.total_seconds() * 1000)
@@ -110,3 +116,11 @@ def _time_fault(event: TransactionReceived, record: Record, now: datetime) -> In
     except InvalidRecord as error:
         return error
     return InvalidRecord("time_in_future", f"occurred_at {event.occurred_at.isoformat()} is more than a day ahead")
+
+
+def by_partition(records: Sequence[Record]) -> dict[int, list[Record]]:
+    """Records by partition, in order."""
+    found: dict[int, list[Record]] = {}
+    for number, run in groupby(records, attrgetter("partition")):
+        found.setdefault(number, []).extend(run)
+    return found

@@ -17,8 +17,8 @@ from centinela.features.snapshots.shared_store import SharedStorage
 from centinela.features.snapshots.store import SnapshotStore
 from centinela.kafka.port import Consumer, TopicIdentity
 from centinela.topics import TRANSACTIONS
-from centinela_predictor.regroup import regroup
-from centinela_predictor.state import PartitionState
+from centinela_predictor.state.partition_state import PartitionState
+from centinela_predictor.state.repartition import regroup
 
 _FOLDER = re.compile(r"^(.+)-(\d+)$")
 _ROOT = "partitions"

@@ -15,9 +15,8 @@ from centinela.features.layout import FeatureLayout
 from centinela.kafka.partitioner import partition_of
 from centinela.kafka.port import Consumer, Record, TopicPartition
 from centinela.liveness.progress import sign_of_life
-from centinela_predictor.admission import Admitted, admit
-from centinela_predictor.emit import by_partition
-from centinela_predictor.state import PartitionState
+from centinela_predictor.state.admission import Admitted, admit, by_partition
+from centinela_predictor.state.partition_state import PartitionState
 
 _BATCH = 5_000
 _log = structlog.get_logger(__name__)
