@@ -21,7 +21,7 @@ from centinela.kafka.port import Outgoing
 from centinela.kafka.topic_admin import TopicAdmin
 from centinela_predictor.gateway_process import GatewayProcess
 from centinela_predictor.settings import PredictorSettings
-from centinela_predictor.stream_process import StreamProcess
+from centinela_predictor.stream.process import StreamProcess
 
 LAYOUT = FeatureLayout(("v1", "v2"))
 DEADLINE_S = 60.0

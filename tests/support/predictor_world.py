@@ -28,7 +28,7 @@ from centinela_predictor.routing import Router
 from centinela_predictor.scoring import ScoringCore
 from centinela_predictor.state.partition_store import PartitionHome
 from centinela_predictor.state.terminal_feed import TerminalFeed
-from centinela_predictor.stream import StreamHandler, StreamLimits
+from centinela_predictor.stream.handler import StreamHandler, StreamLimits
 from tests.support.served_models import served
 
 LAYOUT = FeatureLayout(("v1", "v2"))

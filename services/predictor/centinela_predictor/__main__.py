@@ -32,7 +32,7 @@ def main(arguments: list[str]) -> int:
 
         return run_gateway(settings, stop)
 
-    from centinela_predictor.stream_process import run_stream
+    from centinela_predictor.stream.process import run_stream
 
     return run_stream(settings, stop)
 

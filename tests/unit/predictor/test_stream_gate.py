@@ -11,7 +11,7 @@ from tests.support.predictor_world import LAYOUT, NOW, START, World, transaction
 from centinela.features.layout import unpack_rows
 from centinela.features.state.terminals import SKEW_MS
 from centinela_predictor.state.terminal_activity import IDLE, Gate, unpack_block
-from centinela_predictor.stream import StreamLimits
+from centinela_predictor.stream.handler import StreamLimits
 
 DAY = timedelta(days=1)
 

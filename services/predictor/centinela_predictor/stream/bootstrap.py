@@ -18,7 +18,7 @@ from centinela_predictor.scoring import ScoringCore
 from centinela_predictor.settings import PredictorSettings
 from centinela_predictor.state.terminal_feed import TerminalFeed
 from centinela_predictor.state_bootstrap import StateHomes, build_homes
-from centinela_predictor.stream import StreamHandler, StreamLimits
+from centinela_predictor.stream.handler import StreamHandler, StreamLimits
 
 
 @dataclass(frozen=True)

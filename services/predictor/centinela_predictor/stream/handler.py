@@ -20,7 +20,6 @@ from centinela.kafka.port import Consumer, Record, TopicPartition
 from centinela.liveness.health import Health
 from centinela.topics import TRANSACTIONS
 from centinela_predictor import metrics
-from centinela_predictor.emit import Batch, Emitter, block_record
 from centinela_predictor.model_slot import ModelSlot
 from centinela_predictor.scoring import ScoringCore
 from centinela_predictor.state.admission import Admitted, admit, by_partition
@@ -30,7 +29,8 @@ from centinela_predictor.state.partition_store import PartitionHome
 from centinela_predictor.state.repartition import without_strays
 from centinela_predictor.state.terminal_activity import IDLE, Block
 from centinela_predictor.state.terminal_feed import TerminalFeed
-from centinela_predictor.stream_snapshots import Snapshots
+from centinela_predictor.stream.outgoing import Batch, Emitter, block_record
+from centinela_predictor.stream.snapshots import Snapshots
 
 _NOTHING = np.zeros(0, np.uint64), np.zeros(0, np.int64), np.zeros(0, np.uint64)
 _log = structlog.get_logger(__name__)

@@ -18,7 +18,7 @@ from centinela_predictor.bootstrap import build_models
 from centinela_predictor.bundles import Downloads
 from centinela_predictor.model_slot import describe
 from centinela_predictor.settings import PredictorSettings
-from centinela_predictor.stream_bootstrap import build_stream
+from centinela_predictor.stream.bootstrap import build_stream
 
 _log = structlog.get_logger()
 _COLLECT_EVERY = 100_000

@@ -1,0 +1,1 @@
+"""The stream: transactions in; verdicts, terminal activity and panes out, exactly once."""
