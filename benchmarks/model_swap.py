@@ -87,9 +87,9 @@ def swap(bundle: Path, after_s: float) -> dict[str, float]:
     from centinela.model.bundle import verify
     from centinela.model.scorer import Scorer
     from centinela.testing.kafka import FakeBroker, FakeProducer
-    from centinela_predictor.bundles import BundleStore
-    from centinela_predictor.model_follower import ModelFollower
-    from centinela_predictor.model_slot import ModelSlot
+    from centinela_predictor.models.bundle_store import BundleStore
+    from centinela_predictor.models.follower import ModelFollower
+    from centinela_predictor.models.slot import ModelSlot
 
     class Events:
         def __init__(self) -> None:

@@ -23,12 +23,12 @@ from centinela_predictor.calls import Answer
 from centinela_predictor.dispatch import Dispatch
 from centinela_predictor.gateway import Gateway
 from centinela_predictor.link import Link
-from centinela_predictor.model_slot import ModelSlot
+from centinela_predictor.models.routing import Router
+from centinela_predictor.models.scoring import ScoringCore
+from centinela_predictor.models.slot import ModelSlot
 from centinela_predictor.outbox import Outbox
 from centinela_predictor.outbox_drain import OutboxDrain
 from centinela_predictor.requests import PredictRequest
-from centinela_predictor.routing import Router
-from centinela_predictor.scoring import ScoringCore
 from centinela_predictor.verdicts import VerdictBook
 from tests.support.served_models import served
 

@@ -23,9 +23,9 @@ from centinela.liveness.health import Health
 from centinela.testing.clock import FixedClock
 from centinela.testing.kafka import FakeBroker, FakeConsumer, FakeTransactionalProducer
 from centinela.topics import CATALOGUE, WITH_DLQ
-from centinela_predictor.model_slot import ModelSlot
-from centinela_predictor.routing import Router
-from centinela_predictor.scoring import ScoringCore
+from centinela_predictor.models.routing import Router
+from centinela_predictor.models.scoring import ScoringCore
+from centinela_predictor.models.slot import ModelSlot
 from centinela_predictor.state.partition_store import PartitionHome
 from centinela_predictor.state.terminal_feed import TerminalFeed
 from centinela_predictor.stream.handler import StreamHandler, StreamLimits

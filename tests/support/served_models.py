@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from centinela.features.layout import FeatureLayout
 from centinela.model.bundle import Manifest, Parity, Reference
-from centinela_predictor.model_slot import ServedModel
-from centinela_predictor.reasons import explainer_of
+from centinela_predictor.models.explanations import explainer_of
+from centinela_predictor.models.slot import ServedModel
 
 Rule = Callable[[NDArray[np.float64]], NDArray[np.float64]]
 

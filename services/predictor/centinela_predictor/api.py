@@ -24,7 +24,7 @@ from centinela_predictor import gateway_metrics as metrics
 from centinela_predictor import openapi
 from centinela_predictor.calls import Answer
 from centinela_predictor.gateway import Gateway, NotReady
-from centinela_predictor.model_slot import ModelSlot, describe
+from centinela_predictor.models.slot import ModelSlot, describe
 from centinela_predictor.outbox import OutboxFull
 from centinela_predictor.requests import BODY_LIMIT, PredictRequest, RefusedRequest, parse_many, parse_one
 from centinela_predictor.standing import Standing

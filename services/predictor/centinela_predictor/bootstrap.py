@@ -20,11 +20,11 @@ from centinela.model.registry import Registry
 from centinela.model.scorer import Scorer
 from centinela.model.signing import trusted_keys
 from centinela.topics import MODEL_EVENTS
-from centinela_predictor.bundles import BundleStore, Downloads
-from centinela_predictor.model_follower import ModelFollower
-from centinela_predictor.model_slot import ModelSlot
-from centinela_predictor.routing import Router
-from centinela_predictor.scoring import ScoringCore
+from centinela_predictor.models.bundle_store import BundleStore, Downloads
+from centinela_predictor.models.follower import ModelFollower
+from centinela_predictor.models.routing import Router
+from centinela_predictor.models.scoring import ScoringCore
+from centinela_predictor.models.slot import ModelSlot
 from centinela_predictor.settings import PredictorSettings
 
 Role = Literal["gateway", "stream"]

@@ -18,11 +18,11 @@ from centinela.security.access import api_keys
 from centinela.web.server import HttpServer, bind
 from centinela_predictor.api import build_app
 from centinela_predictor.bootstrap import build_models
-from centinela_predictor.bundles import Downloads
 from centinela_predictor.dispatch import Dispatch
 from centinela_predictor.gateway import Gateway
 from centinela_predictor.gateway_metrics import OUTBOX_BYTES, OUTBOX_OLDEST, OUTBOX_RECORDS
 from centinela_predictor.link import Link
+from centinela_predictor.models.bundle_store import Downloads
 from centinela_predictor.outbox import Outbox
 from centinela_predictor.outbox_drain import OutboxDrain, remember
 from centinela_predictor.replica import build_replica

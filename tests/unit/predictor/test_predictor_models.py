@@ -20,9 +20,9 @@ from centinela.kafka.port import Record
 from centinela.liveness.health import Health
 from centinela.testing.clock import FixedClock
 from centinela.testing.kafka import FakeBroker, FakeProducer
-from centinela_predictor.bundles import BundleStore
-from centinela_predictor.model_follower import ModelFollower
-from centinela_predictor.model_slot import Alias, ModelSlot
+from centinela_predictor.models.bundle_store import BundleStore
+from centinela_predictor.models.follower import ModelFollower
+from centinela_predictor.models.slot import Alias, ModelSlot
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 STOP = threading.Event()

@@ -11,10 +11,10 @@ from tests.support.served_models import FakeScorer, served
 
 from centinela.errors import DependencyUnavailable
 from centinela.features.layout import FeatureLayout
-from centinela_predictor.model_slot import ModelSlot
-from centinela_predictor.reasons import Explainer
-from centinela_predictor.routing import Router
-from centinela_predictor.scoring import NOT_A_NUMBER, ScoringCore
+from centinela_predictor.models.explanations import Explainer
+from centinela_predictor.models.routing import Router
+from centinela_predictor.models.scoring import NOT_A_NUMBER, ScoringCore
+from centinela_predictor.models.slot import ModelSlot
 
 LAYOUT = FeatureLayout(("v1",))
 

@@ -13,8 +13,8 @@ from centinela.features.configured import layout_of
 from centinela.kafka.connect import consumer, transactional_producer
 from centinela.liveness.health import Health
 from centinela.topics import STREAM_GROUP, TRANSACTIONS
-from centinela_predictor.model_slot import ModelSlot
-from centinela_predictor.scoring import ScoringCore
+from centinela_predictor.models.scoring import ScoringCore
+from centinela_predictor.models.slot import ModelSlot
 from centinela_predictor.settings import PredictorSettings
 from centinela_predictor.state.terminal_feed import TerminalFeed
 from centinela_predictor.state_bootstrap import StateHomes, build_homes

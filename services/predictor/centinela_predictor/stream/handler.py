@@ -19,9 +19,9 @@ from centinela.features.layout import FeatureLayout
 from centinela.kafka.port import Consumer, Record, TopicPartition
 from centinela.liveness.health import Health
 from centinela.topics import TRANSACTIONS
-from centinela_predictor import metrics
-from centinela_predictor.model_slot import ModelSlot
-from centinela_predictor.scoring import ScoringCore
+from centinela_predictor.models import metrics
+from centinela_predictor.models.scoring import ScoringCore
+from centinela_predictor.models.slot import ModelSlot
 from centinela_predictor.state.admission import Admitted, admit, by_partition
 from centinela_predictor.state.metrics import GATE_FORCED, HELD, LATE, WATERMARK
 from centinela_predictor.state.partition_state import PartitionState

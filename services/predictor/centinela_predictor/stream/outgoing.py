@@ -18,8 +18,8 @@ from centinela.kafka.port import Headers, Outgoing, Record
 from centinela.model.panes import PaneModel, build_panes, pane_rows
 from centinela.telemetry.tracing import TRACEPARENT
 from centinela.topics import FEATURE_PANES, PREDICTIONS, TERMINAL_ACTIVITY
-from centinela_predictor.model_slot import ModelPair, ServedModel
-from centinela_predictor.scoring import ScoredBatch
+from centinela_predictor.models.scoring import ScoredBatch
+from centinela_predictor.models.slot import ModelPair, ServedModel
 from centinela_predictor.state.terminal_activity import Block, pack_block
 
 if TYPE_CHECKING:

@@ -15,8 +15,8 @@ from centinela.process.start import failed
 from centinela.web.ops import OpsServer
 from centinela.web.server import refuse_port
 from centinela_predictor.bootstrap import build_models
-from centinela_predictor.bundles import Downloads
-from centinela_predictor.model_slot import describe
+from centinela_predictor.models.bundle_store import Downloads
+from centinela_predictor.models.slot import describe
 from centinela_predictor.settings import PredictorSettings
 from centinela_predictor.stream.bootstrap import build_stream
 

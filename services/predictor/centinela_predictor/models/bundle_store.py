@@ -12,7 +12,7 @@ from typing import Protocol
 
 from centinela.clock import Clock
 from centinela.errors import DependencyUnavailable, ModelRejected
-from centinela_predictor.model_slot import Alias
+from centinela_predictor.models.slot import Alias
 
 _VERSION = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")
 _ABANDONED_S = 3600.0

@@ -9,8 +9,8 @@ from collections.abc import Collection
 
 from prometheus_client import Counter, Gauge, Histogram
 
-from centinela_predictor.model_slot import Alias
-from centinela_predictor.scoring import ScoredBatch
+from centinela_predictor.models.scoring import ScoredBatch
+from centinela_predictor.models.slot import Alias
 
 PREDICTIONS = Counter("predictions_total", "Transactions decided on.", ["decision", "variant"])
 FRAUD_RATE = Gauge("fraud_rate", "Share of fraud among the last thousand decisions.")

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from centinela.errors import DependencyUnavailable
 from centinela.events import Decision
 from centinela.features.layout import FeatureLayout
-from centinela_predictor.model_slot import ModelPair, ModelSlot, ServedModel
-from centinela_predictor.routing import Router
+from centinela_predictor.models.routing import Router
+from centinela_predictor.models.slot import ModelPair, ModelSlot, ServedModel
 
 ServedVariant = Literal["champion", "challenger"]
 NOT_A_NUMBER = "score is not a number: sent to review"

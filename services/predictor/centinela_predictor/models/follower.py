@@ -20,10 +20,10 @@ from centinela.kafka.headers import event_headers
 from centinela.kafka.port import Outgoing, Producer, Record
 from centinela.liveness.health import Health
 from centinela.topics import MODEL_EVENTS
-from centinela_predictor import metrics
-from centinela_predictor.bundles import BundleStore, Downloads
-from centinela_predictor.model_slot import Alias, ModelSlot, Scores, ServedModel
-from centinela_predictor.reasons import explainer_of
+from centinela_predictor.models import metrics
+from centinela_predictor.models.bundle_store import BundleStore, Downloads
+from centinela_predictor.models.explanations import explainer_of
+from centinela_predictor.models.slot import Alias, ModelSlot, Scores, ServedModel
 
 _log = structlog.get_logger()
 CONDITION = "model"

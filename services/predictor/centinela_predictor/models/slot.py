@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from centinela.features.layout import FeatureLayout
-from centinela_predictor.reasons import Explainer
+from centinela_predictor.models.explanations import Explainer
 
 if TYPE_CHECKING:
     from centinela.model.bundle import Manifest

@@ -1,0 +1,1 @@
+"""The models in service: loading, swapping, routing, scoring and explaining."""
