@@ -9,8 +9,8 @@ import pytest
 
 from centinela.codec import Decoder, ModelEventDecoder
 from centinela.events import ModelPromoted, TransactionReceived, TransactionScored
-from centinela_predictor.requests import PredictRequest
-from centinela_predictor.verdicts import GivenVerdict
+from centinela_predictor.gateway.requests import PredictRequest
+from centinela_predictor.gateway.verdict_book import GivenVerdict
 
 EXAMPLES = files("centinela.schemas") / "examples"
 

@@ -25,7 +25,7 @@ from centinela.kafka.headers import header
 from centinela.kafka.port import Outgoing, Record
 from centinela.kafka.topic_admin import TopicAdmin
 from centinela.model.scorer import Scorer
-from centinela_predictor.gateway_process import GatewayProcess
+from centinela_predictor.gateway.process import GatewayProcess
 from centinela_predictor.settings import PredictorSettings
 
 LAYOUT = FeatureLayout(("v1", "v2"))

@@ -19,7 +19,7 @@ from centinela.features.layout import FeatureLayout, unpack_rows
 from centinela.kafka.connect import producer
 from centinela.kafka.port import Outgoing
 from centinela.kafka.topic_admin import TopicAdmin
-from centinela_predictor.gateway_process import GatewayProcess
+from centinela_predictor.gateway.process import GatewayProcess
 from centinela_predictor.settings import PredictorSettings
 from centinela_predictor.stream.process import StreamProcess
 

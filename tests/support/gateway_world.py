@@ -19,17 +19,17 @@ from centinela.features.layout import FeatureLayout
 from centinela.kafka.port import Delivery, Outgoing
 from centinela.testing.clock import FixedClock
 from centinela.web.backpressure import Deadline
-from centinela_predictor.calls import Answer
-from centinela_predictor.dispatch import Dispatch
-from centinela_predictor.gateway import Gateway
-from centinela_predictor.link import Link
+from centinela_predictor.gateway.delivery import Dispatch
+from centinela_predictor.gateway.kafka_link import Link
+from centinela_predictor.gateway.messages import Answer
+from centinela_predictor.gateway.outbox import Outbox
+from centinela_predictor.gateway.outbox_sender import OutboxDrain
+from centinela_predictor.gateway.requests import PredictRequest
+from centinela_predictor.gateway.scorer import Gateway
+from centinela_predictor.gateway.verdict_book import VerdictBook
 from centinela_predictor.models.routing import Router
 from centinela_predictor.models.scoring import ScoringCore
 from centinela_predictor.models.slot import ModelSlot
-from centinela_predictor.outbox import Outbox
-from centinela_predictor.outbox_drain import OutboxDrain
-from centinela_predictor.requests import PredictRequest
-from centinela_predictor.verdicts import VerdictBook
 from tests.support.served_models import served
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)

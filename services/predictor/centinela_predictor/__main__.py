@@ -28,7 +28,7 @@ def main(arguments: list[str]) -> int:
         print(f"centinela: {error}", file=sys.stderr)
         return 2
     if role == "gateway":
-        from centinela_predictor.gateway_process import run_gateway
+        from centinela_predictor.gateway.process import run_gateway
 
         return run_gateway(settings, stop)
 

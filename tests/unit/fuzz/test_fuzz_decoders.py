@@ -34,7 +34,7 @@ from centinela.operations.reconcile import is_rejected_row, letter_origin
 from centinela.security.keys import ApiKeys, Denied, InvalidKeys, new_key, parse
 from centinela.telemetry.tracing import traceparent_or_new
 from centinela_ingest.api.requests import LabelIn, Parser, RequestRefused, TransactionIn
-from centinela_predictor.requests import RefusedRequest, parse_many, parse_one
+from centinela_predictor.gateway.requests import RefusedRequest, parse_many, parse_one
 from centinela_predictor.state.admission import verdict_fault
 from centinela_predictor.state.terminal_activity import Block, pack_block, unpack_block
 

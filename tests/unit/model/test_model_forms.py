@@ -96,7 +96,7 @@ def test_onnx_and_treelite_load_without_scikit_learn_and_a_predictor_starts_with
     assert imported(
         f"""
 import numpy as np
-import centinela_predictor.gateway_process, centinela_predictor.stream.process
+import centinela_predictor.gateway.process, centinela_predictor.stream.process
 from centinela.model.backends import load_backend
 for backend, name in (("onnx", {ONNX!r}), ("treelite", {TREELITE!r})):
     load_backend(backend, {{name: (folder / name).read_bytes()}}, features=3)(np.zeros((2, 3)))

@@ -24,16 +24,16 @@ from centinela.liveness.health import Health
 from centinela.security.keys import ApiKeys, new_key, parse
 from centinela.testing.clock import FixedClock
 from centinela.testing.kafka import FakeBroker, FakeProducer
-from centinela_predictor.api import build_app
-from centinela_predictor.dispatch import Dispatch
-from centinela_predictor.gateway import Gateway
-from centinela_predictor.link import Link
+from centinela_predictor.gateway.app import build_app
+from centinela_predictor.gateway.delivery import Dispatch
+from centinela_predictor.gateway.kafka_link import Link
+from centinela_predictor.gateway.outbox import Outbox
+from centinela_predictor.gateway.readiness import Standing
+from centinela_predictor.gateway.scorer import Gateway
+from centinela_predictor.gateway.verdict_book import VerdictBook
 from centinela_predictor.models.routing import Router
 from centinela_predictor.models.scoring import ScoringCore
 from centinela_predictor.models.slot import ModelSlot
-from centinela_predictor.outbox import Outbox
-from centinela_predictor.standing import Standing
-from centinela_predictor.verdicts import VerdictBook
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 PLAIN = b'{"amount": 100.5, "time": 42, "v1": 0.5, "v2": -1.2}'

@@ -9,10 +9,10 @@ import pytest
 from tests.support.gateway_world import DECODE, NOW, World, drain, running_world, tx
 from tests.support.served_models import served
 
-from centinela_predictor.gateway import NotReady
-from centinela_predictor.outbox import OutboxFull
-from centinela_predictor.requests import RefusedRequest
-from centinela_predictor.verdicts import GivenVerdict
+from centinela_predictor.gateway.outbox import OutboxFull
+from centinela_predictor.gateway.requests import RefusedRequest
+from centinela_predictor.gateway.scorer import NotReady
+from centinela_predictor.gateway.verdict_book import GivenVerdict
 
 
 @pytest.fixture

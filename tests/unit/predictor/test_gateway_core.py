@@ -15,9 +15,9 @@ from centinela.events import TransactionReceived
 from centinela.features.layout import unpack_rows
 from centinela.kafka.headers import header
 from centinela.web.backpressure import Deadline, RequestUnserved
-from centinela_predictor.calls import Call
-from centinela_predictor.requests import PredictRequest, RefusedRequest
-from centinela_predictor.verdicts import GivenVerdict, VerdictBook
+from centinela_predictor.gateway.messages import Call
+from centinela_predictor.gateway.requests import PredictRequest, RefusedRequest
+from centinela_predictor.gateway.verdict_book import GivenVerdict, VerdictBook
 
 
 @pytest.fixture

@@ -23,13 +23,13 @@ from centinela.kafka.port import Record, TopicPartition
 from centinela.testing.clock import FixedClock
 from centinela.testing.kafka import FakeBroker, FakeConsumer
 from centinela.topics import LABELS, PREDICTIONS, TERMINAL_ACTIVITY, TRANSACTIONS
-from centinela_predictor.replica import PlacedReader, StateReplica, VerdictFollower, newest
-from centinela_predictor.requests import PredictRequest, RefusedRequest
+from centinela_predictor.gateway.replica import PlacedReader, StateReplica, VerdictFollower, newest
+from centinela_predictor.gateway.requests import PredictRequest, RefusedRequest
+from centinela_predictor.gateway.verdict_book import VerdictBook, check_same
 from centinela_predictor.state.admission import admit
 from centinela_predictor.state.partition_state import PartitionState
 from centinela_predictor.state.partition_store import LogChanged, PartitionHome
 from centinela_predictor.state.terminal_activity import Block, pack_block
-from centinela_predictor.verdicts import VerdictBook, check_same
 
 NOW = datetime(2023, 11, 14, 12, tzinfo=UTC)
 """Before the times at which the fake broker stamps records, or they would lie in the future."""

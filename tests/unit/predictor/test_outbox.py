@@ -15,9 +15,9 @@ import pytest
 from centinela.events import TransactionReceived, Verdict, encode
 from centinela.kafka.port import Outgoing
 from centinela.testing.clock import FixedClock
-from centinela_predictor.outbox import Outbox, OutboxFull, OutboxUnusable
-from centinela_predictor.outbox_drain import remember
-from centinela_predictor.verdicts import VerdictBook
+from centinela_predictor.gateway.outbox import Outbox, OutboxFull, OutboxUnusable
+from centinela_predictor.gateway.outbox_sender import remember
+from centinela_predictor.gateway.verdict_book import VerdictBook
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 Open = Callable[..., Outbox]
@@ -123,7 +123,7 @@ def test_a_second_process_does_not_get_it(opened: Open, tmp_path: Path) -> None:
     outbox = opened()
     outbox.append([record(0)])
     second = (
-        "import sys; from pathlib import Path; from centinela.clock import SystemClock; from centinela_predictor.outbox"
+        "import sys; from pathlib import Path; from centinela.clock import SystemClock; from centinela_predictor.gateway.outbox"
         " import Outbox\nOutbox(Path(sys.argv[1]), SystemClock(), most_records=1, most_bytes=1000000)"
     )
     done = subprocess.run(
@@ -139,7 +139,7 @@ def test_a_second_process_does_not_get_it(opened: Open, tmp_path: Path) -> None:
 def test_what_append_returned_from_is_there_after_a_kill(opened: Open, tmp_path: Path) -> None:
     program = (
         "import sys; from pathlib import Path; from centinela.clock import SystemClock; from centinela.kafka.port"
-        " import Outgoing\nfrom centinela_predictor.outbox import Outbox\noutbox = Outbox(Path(sys.argv[1]),"
+        " import Outgoing\nfrom centinela_predictor.gateway.outbox import Outbox\noutbox = Outbox(Path(sys.argv[1]),"
         " SystemClock(), most_records=10**6, most_bytes=10**9)\nfor n in range(10**6):\n    outbox.append([(f'tx-{n}',"
         " Outgoing('transactions', b'v'))])\n    print(n, flush=True)\n"
     )

@@ -6,7 +6,14 @@ from datetime import UTC, datetime
 
 import pytest
 
-from centinela_predictor.requests import BATCH_LIMIT, BODY_LIMIT, PredictRequest, RefusedRequest, parse_many, parse_one
+from centinela_predictor.gateway.requests import (
+    BATCH_LIMIT,
+    BODY_LIMIT,
+    PredictRequest,
+    RefusedRequest,
+    parse_many,
+    parse_one,
+)
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 

@@ -12,7 +12,7 @@ from centinela.events import Decision, TransactionReceived, Variant
 from centinela.features.assemble import attribute_matrix
 from centinela.features.layout import FeatureLayout, pack_rows
 from centinela.kafka.port import Delivery, Outgoing
-from centinela_predictor.requests import PredictRequest, RefusedRequest
+from centinela_predictor.gateway.requests import PredictRequest, RefusedRequest
 
 
 class GivenVerdict(msgspec.Struct, frozen=True, kw_only=True, gc=False):

@@ -8,8 +8,8 @@ import msgspec
 
 from centinela.web.backpressure import REFUSALS, TIMEOUT_PARAMETER
 from centinela.web.openapi import DENIALS, OPTIONAL
-from centinela_predictor.calls import Answer
-from centinela_predictor.requests import BATCH_LIMIT, PredictRequest
+from centinela_predictor.gateway.messages import Answer
+from centinela_predictor.gateway.requests import BATCH_LIMIT, PredictRequest
 
 _PLAIN = {"amount": 100.5, "time": 42, "v1": 0.5, "v2": -1.2}
 _FULL = {

@@ -7,7 +7,7 @@ import threading
 import structlog
 
 from centinela.clock import Clock
-from centinela_predictor.outbox import Outbox
+from centinela_predictor.gateway.outbox import Outbox
 
 _log = structlog.get_logger()
 TRY_AGAIN_S = 1.0

@@ -16,19 +16,19 @@ from centinela.process.drain import Drain
 from centinela.process.start import failed
 from centinela.security.access import api_keys
 from centinela.web.server import HttpServer, bind
-from centinela_predictor.api import build_app
 from centinela_predictor.bootstrap import build_models
-from centinela_predictor.dispatch import Dispatch
-from centinela_predictor.gateway import Gateway
-from centinela_predictor.gateway_metrics import OUTBOX_BYTES, OUTBOX_OLDEST, OUTBOX_RECORDS
-from centinela_predictor.link import Link
+from centinela_predictor.gateway.app import build_app
+from centinela_predictor.gateway.bootstrap import build_replica
+from centinela_predictor.gateway.delivery import Dispatch
+from centinela_predictor.gateway.kafka_link import Link
+from centinela_predictor.gateway.metrics import OUTBOX_BYTES, OUTBOX_OLDEST, OUTBOX_RECORDS
+from centinela_predictor.gateway.outbox import Outbox
+from centinela_predictor.gateway.outbox_sender import OutboxDrain, remember
+from centinela_predictor.gateway.readiness import Standing
+from centinela_predictor.gateway.scorer import Gateway
+from centinela_predictor.gateway.verdict_book import VerdictBook
 from centinela_predictor.models.bundle_store import Downloads
-from centinela_predictor.outbox import Outbox
-from centinela_predictor.outbox_drain import OutboxDrain, remember
-from centinela_predictor.replica import build_replica
 from centinela_predictor.settings import PredictorSettings
-from centinela_predictor.standing import Standing
-from centinela_predictor.verdicts import VerdictBook
 
 _log = structlog.get_logger()
 SWITCH_INTERVAL_S = 0.001

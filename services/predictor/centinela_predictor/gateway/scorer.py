@@ -26,13 +26,13 @@ from centinela.kafka.port import Outgoing
 from centinela.topics import TRANSACTIONS
 from centinela.web.backpressure import Deadline, RequestUnserved
 from centinela.web.middleware import REQUEST_ID
-from centinela_predictor.calls import Answer, Call, Plan
-from centinela_predictor.dispatch import Dispatch
+from centinela_predictor.gateway.delivery import Dispatch
+from centinela_predictor.gateway.messages import Answer, Call, Plan
+from centinela_predictor.gateway.outbox import OutboxFull
+from centinela_predictor.gateway.requests import PredictRequest, RefusedRequest
+from centinela_predictor.gateway.verdict_book import Entry, VerdictBook, adopted, check_same
 from centinela_predictor.models import metrics
 from centinela_predictor.models.scoring import ScoringCore
-from centinela_predictor.outbox import OutboxFull
-from centinela_predictor.requests import PredictRequest, RefusedRequest
-from centinela_predictor.verdicts import Entry, VerdictBook, adopted, check_same
 
 GROUP_ROWS = 1_000
 SOURCE = "centinela/gateway"

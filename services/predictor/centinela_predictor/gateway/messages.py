@@ -10,8 +10,8 @@ import msgspec
 
 from centinela.events import Decision, Variant
 from centinela.web.backpressure import Deadline
-from centinela_predictor.requests import PredictRequest
-from centinela_predictor.verdicts import Entry, GivenVerdict
+from centinela_predictor.gateway.requests import PredictRequest
+from centinela_predictor.gateway.verdict_book import Entry, GivenVerdict
 
 
 class Answer(msgspec.Struct, frozen=True, kw_only=True):

@@ -20,14 +20,14 @@ from centinela.security.keys import ApiKeys, Denied
 from centinela.web.backpressure import RETRY_AFTER_S, TIMEOUT_HEADER, Deadline, InFlight, RequestUnserved
 from centinela.web.middleware import BodyTooLarge, CorrelationMiddleware, read_body
 from centinela.web.openapi import SCHEMES
-from centinela_predictor import gateway_metrics as metrics
-from centinela_predictor import openapi
-from centinela_predictor.calls import Answer
-from centinela_predictor.gateway import Gateway, NotReady
+from centinela_predictor.gateway import metrics as metrics
+from centinela_predictor.gateway import openapi
+from centinela_predictor.gateway.messages import Answer
+from centinela_predictor.gateway.outbox import OutboxFull
+from centinela_predictor.gateway.readiness import Standing
+from centinela_predictor.gateway.requests import BODY_LIMIT, PredictRequest, RefusedRequest, parse_many, parse_one
+from centinela_predictor.gateway.scorer import Gateway, NotReady
 from centinela_predictor.models.slot import ModelSlot, describe
-from centinela_predictor.outbox import OutboxFull
-from centinela_predictor.requests import BODY_LIMIT, PredictRequest, RefusedRequest, parse_many, parse_one
-from centinela_predictor.standing import Standing
 
 _log = structlog.get_logger()
 _encoder = msgspec.json.Encoder()

@@ -13,12 +13,12 @@ from centinela.clock import Clock
 from centinela.codec import MAX_RECORD_BYTES
 from centinela.errors import DependencyUnavailable, InvalidRecord
 from centinela.kafka.port import Outgoing, Producer
-from centinela_predictor import gateway_metrics as metrics
-from centinela_predictor.calls import Plan
-from centinela_predictor.link import Link
-from centinela_predictor.outbox import Outbox
-from centinela_predictor.requests import RefusedRequest
-from centinela_predictor.verdicts import Entry, VerdictBook
+from centinela_predictor.gateway import metrics as metrics
+from centinela_predictor.gateway.kafka_link import Link
+from centinela_predictor.gateway.messages import Plan
+from centinela_predictor.gateway.outbox import Outbox
+from centinela_predictor.gateway.requests import RefusedRequest
+from centinela_predictor.gateway.verdict_book import Entry, VerdictBook
 
 GROUP_PLANS = 1_000
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from centinela.liveness.health import Health
 from centinela.web.ops import health_payload
-from centinela_predictor.link import Link
-from centinela_predictor.outbox import Outbox
+from centinela_predictor.gateway.kafka_link import Link
+from centinela_predictor.gateway.outbox import Outbox
 
 DOES_WITHOUT = "kafka"
 

@@ -1,0 +1,1 @@
+"""The HTTP gateway: a request in, a verdict out, and its record on Kafka."""

@@ -1,0 +1,60 @@
+"""Builds the gateway's replica of the log from settings."""
+
+from __future__ import annotations
+
+import threading
+from functools import partial
+
+from centinela.clock import Clock
+from centinela.consuming.table_reader import TableFollower, TableReader, open_table
+from centinela.features.configured import layout_of
+from centinela.kafka.connect import consumer
+from centinela.liveness.health import Health
+from centinela.liveness.threads import GuardedThread
+from centinela.topics import LABELS, PREDICTIONS, TERMINAL_ACTIVITY, TRANSACTIONS
+from centinela_predictor.gateway import metrics as metrics
+from centinela_predictor.gateway.verdict_book import VerdictBook
+from centinela_predictor.settings import PredictorSettings
+from centinela_predictor.state_bootstrap import StateHomes, build_homes
+
+
+class Replica:
+    """The gateway's followers: each a thread that starts at the right place and waits out a broker that is away."""
+
+    def __init__(self, state: StateReplica, threads: list[GuardedThread], homes: StateHomes) -> None:
+        self.state, self.threads, self._homes = state, threads, homes
+
+    def close(self) -> None:
+        """Release what state is kept with; the threads have ended."""
+        self._homes.close()
+
+
+def build_replica(
+    settings: PredictorSettings, book: VerdictBook, clock: Clock, health: Health, stop: threading.Event
+) -> Replica:
+    """The replica on the configured brokers; *health* waits until everything followed was read to its end once."""
+    homes = build_homes(settings, clock)
+    state = StateReplica(layout_of(settings), book, clock, homes.partitions)
+    verdicts = VerdictFollower(book, state.layout)
+
+    def reader(topic: str, place: Place) -> TableReader:
+        return PlacedReader(consumer(settings, group=None, client="confluent"), topic, place, clock)
+
+    def terminals() -> TableReader:
+        return open_table(settings, [TERMINAL_ACTIVITY.name, LABELS.name], client="confluent")
+
+    follow = partial(TableFollower, health=health, stop=stop, patience=settings.patience)
+    followers = {
+        "transactions": follow(
+            partial(reader, TRANSACTIONS.name, state.place), state.apply_transactions, condition="transactions"
+        ),
+        "terminals": follow(terminals, state.apply_terminals, condition="terminals"),
+        "verdicts": follow(
+            partial(reader, PREDICTIONS.name, newest(settings.gateway_verdicts)), verdicts.apply, condition="verdicts"
+        ),
+    }
+    return Replica(
+        state,
+        [GuardedThread(f"follow-{name}", follower.run, health, stop.set) for name, follower in followers.items()],
+        homes,
+    )
