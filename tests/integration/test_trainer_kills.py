@@ -24,7 +24,7 @@ DYING_CHILD = """
 import os, signal, sys
 from centinela.model.registry import Registry
 from centinela_trainer.__main__ import main
-from centinela_trainer.tracking import Tracking
+from centinela_trainer.mlflow_tracking import Tracking
 
 def die(*_, **__):
     os.kill(os.getpid(), signal.SIGKILL)

@@ -24,9 +24,9 @@ from centinela.liveness.health import Health
 from centinela.model.registry import Registry
 from centinela_trainer import bootstrap
 from centinela_trainer.columns import Row, label_tables, verdict_tables
+from centinela_trainer.mlflow_tracking import Tracking
 from centinela_trainer.settings import TrainerSettings
 from centinela_trainer.store import ArchiveStore
-from centinela_trainer.tracking import Tracking
 
 LAYOUT = FeatureLayout(("v1",))
 START = datetime(2026, 3, 1, tzinfo=UTC)

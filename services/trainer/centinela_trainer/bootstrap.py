@@ -119,9 +119,9 @@ def training_job(settings: TrainerSettings, work: Path, *, registry: Registry | 
     """What the child runs, with the empty folder *work* for its files."""
     from centinela.model.registry import Registry
     from centinela_trainer.job import TrainingJob
+    from centinela_trainer.mlflow_tracking import Tracking
     from centinela_trainer.reader import ArchiveReader
     from centinela_trainer.skew_check import SkewCheck
-    from centinela_trainer.tracking import Tracking
 
     params = load_params(settings.params_path)
     return TrainingJob(

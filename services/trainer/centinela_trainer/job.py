@@ -23,12 +23,12 @@ from centinela_trainer.dataset import Dataset, Floats, assemble, immature
 from centinela_trainer.environment import code_commit, pip_requirements
 from centinela_trainer.evaluation import average_precision, share_better
 from centinela_trainer.gate import Evidence, GateVerdict, decide
+from centinela_trainer.mlflow_tracking import BUNDLE, REQUEST, LoggedData, LoggedModel, Tracking
 from centinela_trainer.params import MODEL_KINDS, ModelKind, Params, flatten
 from centinela_trainer.reader import ArchiveReader
 from centinela_trainer.skew_check import SkewCheck
 from centinela_trainer.skew_report import SkewReport, excess, save
 from centinela_trainer.snapshot import Snapshot, SnapshotStore
-from centinela_trainer.tracking import BUNDLE, REQUEST, LoggedData, LoggedModel, Tracking
 from centinela_trainer.training import Candidate, NotEnoughData, train
 from centinela_trainer.trainset import read_features
 
