@@ -9,7 +9,7 @@ from pathlib import Path
 import msgspec
 from tests.support.drift_world import Feed, World
 
-from centinela_drift.handler import DriftHandler
+from centinela_drift.evaluator import DriftHandler
 from centinela_drift.references import reference_of
 from centinela_drift.reporter import SubprocessReporter
 from centinela_drift.settings import DriftSettings

@@ -23,7 +23,7 @@ from centinela.events import DriftReported, Event, FeaturePane, RetrainRequested
 from centinela.kafka.connect import consumer, producer, topic_admin, transactional_producer
 from centinela.kafka.port import Outgoing, Record
 from centinela.kafka.topic_admin import TopicSpec
-from centinela_drift.handler import Topics
+from centinela_drift.evaluator import Topics
 from centinela_drift.settings import DriftSettings
 
 PARTITIONS = 4
@@ -33,7 +33,7 @@ import sys
 from centinela.process.start import start
 from centinela_drift.bootstrap import run
 from tests.support.drift_world import World
-from centinela_drift.handler import Topics
+from centinela_drift.evaluator import Topics
 from centinela_drift.settings import DriftSettings
 
 settings, stop = start(DriftSettings, "drift")

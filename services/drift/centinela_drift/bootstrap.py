@@ -20,13 +20,13 @@ from centinela.settings import Settings
 from centinela.telemetry.metrics import DEPENDENCY_UP
 from centinela.topics import DLQ_SUFFIX
 from centinela.web.ops import OpsServer
-from centinela_drift.agents import FaustLog
-from centinela_drift.handler import DriftHandler, Topics
+from centinela_drift.evaluator import DriftHandler, Topics
+from centinela_drift.faust_log import FaustLog
 from centinela_drift.references import BundleReferences
 from centinela_drift.reporter import SubprocessReporter
 from centinela_drift.service import DriftService
 from centinela_drift.settings import DriftSettings
-from centinela_drift.snapshot import SnapshotStore
+from centinela_drift.state_store import SnapshotStore
 
 log = structlog.get_logger()
 RETRY_S = (0.5, 1.0, 2.0, 5.0)

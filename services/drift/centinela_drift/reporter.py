@@ -13,7 +13,7 @@ from msgspec.json import encode
 
 from centinela_drift import metrics
 from centinela_drift.detection import Reference
-from centinela_drift.handler import Evaluation
+from centinela_drift.evaluator import Evaluation
 from centinela_drift.samples import ReportSpec
 
 log = structlog.get_logger()

@@ -17,9 +17,9 @@ from centinela.liveness.health import Health
 from centinela.telemetry.metrics import CONSUMER_RECORDS
 from centinela_drift import metrics
 from centinela_drift.detection import Reference
-from centinela_drift.handler import DriftHandler, Evaluation
+from centinela_drift.evaluator import DriftHandler, Evaluation
 from centinela_drift.settings import DriftSettings
-from centinela_drift.snapshot import SnapshotStore
+from centinela_drift.state_store import SnapshotStore
 
 log = structlog.get_logger()
 QUIET_S = 0.3

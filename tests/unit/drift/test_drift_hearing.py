@@ -6,7 +6,7 @@ import pytest
 
 from centinela.errors import DependencyUnavailable
 from centinela.liveness.health import Health
-from centinela_drift.hearing import DEAF_S, Hearing
+from centinela_drift.broker_liveness import DEAF_S, Hearing
 
 
 class Brokers:

@@ -8,7 +8,7 @@ import pytest
 from tests.support.drift_world import DAY_MS, START, Feed, World, day_ms
 
 from centinela.events import DriftReported, RetrainRequested
-from centinela_drift.handler import DriftHandler
+from centinela_drift.evaluator import DriftHandler
 from centinela_drift.references import reference_of
 from centinela_drift.settings import DriftSettings
 

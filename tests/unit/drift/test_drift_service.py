@@ -19,12 +19,12 @@ from centinela.kafka.port import Record
 from centinela.liveness.health import Health
 from centinela.testing.clock import FixedClock
 from centinela_drift.detection import Reference
-from centinela_drift.handler import DriftHandler
+from centinela_drift.evaluator import DriftHandler
 from centinela_drift.references import BundleReferences, reference_of
 from centinela_drift.reporter import SubprocessReporter
 from centinela_drift.service import DriftService, References, Reporter
 from centinela_drift.settings import DriftSettings
-from centinela_drift.snapshot import SnapshotStore
+from centinela_drift.state_store import SnapshotStore
 
 
 class Rig:

@@ -32,7 +32,7 @@ from centinela.model.bundle import FILES, GOLDEN, MANIFEST, SIGNATURE, Manifest,
 from centinela.model.export import build_bundle
 from centinela.model.scorer import Scorer
 from centinela.model.signing import InvalidSigningKeys, new_key, parse_signing_key, parse_trusted
-from centinela_drift.snapshot import SnapshotStore
+from centinela_drift.state_store import SnapshotStore
 
 NOW = datetime(2026, 11, 24, tzinfo=UTC)
 QUICK = settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

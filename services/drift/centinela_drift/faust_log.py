@@ -28,8 +28,8 @@ from centinela.liveness.health import Health
 from centinela.liveness.progress import Patience, Progress, Standing
 from centinela.liveness.watchdog import Watchdog
 from centinela.telemetry.metrics import CONSUMER_LAG
-from centinela_drift.handler import Topics
-from centinela_drift.hearing import Hearing
+from centinela_drift.broker_liveness import Hearing
+from centinela_drift.evaluator import Topics
 from centinela_drift.service import DriftService
 from centinela_drift.settings import DriftSettings
 
