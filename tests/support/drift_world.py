@@ -21,9 +21,9 @@ from centinela.model.bundle import GOLDEN, SKOPS, Manifest, Parity, write
 from centinela.model.bundle import Reference as FrozenReference
 from centinela.model.panes import PaneModel, build_panes, pane_rows
 from centinela.model.reference import histogram, reference_edges, score_histogram
-from centinela_drift.detection import Reference
+from centinela_drift.decision.detection import Reference
+from centinela_drift.decision.performance import average_precision
 from centinela_drift.evaluator import Evaluation
-from centinela_drift.performance import average_precision
 from centinela_drift.references import reference_of
 
 START = datetime(2026, 3, 1, tzinfo=UTC)

@@ -29,10 +29,10 @@ from centinela.events import (
 from centinela.kafka.headers import event_headers
 from centinela.kafka.port import Outgoing, Record, TopicPartition
 from centinela.model.panes import read_pane
-from centinela_drift import detection
-from centinela_drift.detection import Limits, Reference
-from centinela_drift.performance import LABEL_ROW, Labels, Measured, measure
-from centinela_drift.policy import (
+from centinela_drift.decision import detection
+from centinela_drift.decision.detection import Limits, Reference
+from centinela_drift.decision.performance import LABEL_ROW, Labels, Measured, measure
+from centinela_drift.decision.policy import (
     Decision,
     Observation,
     PolicySettings,
@@ -41,8 +41,8 @@ from centinela_drift.policy import (
     deterministic_id,
     training_completed,
 )
+from centinela_drift.decision.windows import Bucket, Windows
 from centinela_drift.settings import DAY_MS, DriftSettings
-from centinela_drift.windows import Bucket, Windows
 
 
 @dataclass(frozen=True, slots=True)

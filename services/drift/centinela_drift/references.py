@@ -15,7 +15,7 @@ import structlog
 
 from centinela.errors import ModelRejected
 from centinela.model.bundle import MANIFEST, Manifest, verify
-from centinela_drift.detection import Reference
+from centinela_drift.decision.detection import Reference
 
 log = structlog.get_logger()
 _VERSION = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,63}")

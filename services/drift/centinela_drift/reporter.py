@@ -12,7 +12,7 @@ import structlog
 from msgspec.json import encode
 
 from centinela_drift import metrics
-from centinela_drift.detection import Reference
+from centinela_drift.decision.detection import Reference
 from centinela_drift.evaluator import Evaluation
 from centinela_drift.samples import ReportSpec
 

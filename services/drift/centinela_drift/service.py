@@ -16,7 +16,7 @@ from centinela.kafka.port import Outgoing, Record, TopicPartition
 from centinela.liveness.health import Health
 from centinela.telemetry.metrics import CONSUMER_RECORDS
 from centinela_drift import metrics
-from centinela_drift.detection import Reference
+from centinela_drift.decision.detection import Reference
 from centinela_drift.evaluator import DriftHandler, Evaluation
 from centinela_drift.settings import DriftSettings
 from centinela_drift.state_store import SnapshotStore

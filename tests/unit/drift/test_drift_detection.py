@@ -9,7 +9,7 @@ from scipy.spatial.distance import jensenshannon
 from scipy.stats import binomtest, chi2_contingency, entropy
 
 from centinela.model.reference import SCORE_BINS, histogram, reference_edges
-from centinela_drift.detection import (
+from centinela_drift.decision.detection import (
     Limits,
     Reference,
     alert_rate_shift,
@@ -22,7 +22,7 @@ from centinela_drift.detection import (
     score_drift,
     wilson_interval,
 )
-from centinela_drift.windows import Bucket
+from centinela_drift.decision.windows import Bucket
 
 LIMITS = Limits()
 

@@ -14,7 +14,7 @@ from sklearn.metrics import average_precision_score
 from centinela.events import LabelReported
 from centinela.features.keys import NOBODY, hash_id, hash_ids
 from centinela.model.panes import PaneRows, pane_rows
-from centinela_drift.performance import (
+from centinela_drift.decision.performance import (
     Labels,
     average_precision,
     average_precision_interval,

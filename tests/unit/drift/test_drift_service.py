@@ -18,7 +18,7 @@ from centinela.events import DriftReported, TrainingCompleted
 from centinela.kafka.port import Record
 from centinela.liveness.health import Health
 from centinela.testing.clock import FixedClock
-from centinela_drift.detection import Reference
+from centinela_drift.decision.detection import Reference
 from centinela_drift.evaluator import DriftHandler
 from centinela_drift.references import BundleReferences, reference_of
 from centinela_drift.reporter import SubprocessReporter

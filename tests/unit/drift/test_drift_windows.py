@@ -12,8 +12,8 @@ from tests.support.drift_world import DAY_MS, World, day_ms
 from centinela.errors import CentinelaError, InvalidRecord
 from centinela.events import FeaturePane
 from centinela.model.panes import PANE_WIDTH_MS, read_pane
+from centinela_drift.decision.windows import Windows
 from centinela_drift.state_store import KEPT, SnapshotStore
-from centinela_drift.windows import Windows
 
 IDLE_MS = 2 * DAY_MS
 

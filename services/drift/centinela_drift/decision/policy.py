@@ -14,8 +14,8 @@ from typing import Literal
 import msgspec
 
 from centinela.events import Finding
-from centinela_drift.detection import DATA_QUALITY, worst
-from centinela_drift.performance import Measured
+from centinela_drift.decision.detection import DATA_QUALITY, worst
+from centinela_drift.decision.performance import Measured
 
 State = Literal["insufficient", "stable", "warning", "alarm"]
 Retrain = Literal["requested", "suppressed", "none"]

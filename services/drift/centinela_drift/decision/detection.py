@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from scipy.stats import chi2
 
 from centinela.events import Finding
-from centinela_drift.windows import Bucket
+from centinela_drift.decision.windows import Bucket
 
 DATA_QUALITY = "data_quality."
 SCORE_MIN_SHARE = 0.01

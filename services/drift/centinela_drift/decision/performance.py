@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from centinela.events import LabelReported
 from centinela.features.keys import NOBODY, hash_id
 from centinela.model.panes import PaneRows
-from centinela_drift.windows import RowLog
+from centinela_drift.decision.windows import RowLog
 
 LABEL_ROW = np.dtype([("id", "<u8"), ("occurred", "<i8"), ("reported", "<i8"), ("fraud", "u1")])
 """One label: hash of the transaction's id, both event times in ms, 1 for fraud. 25 bytes."""

@@ -1,0 +1,1 @@
+"""What drift concludes: windows, detection, performance and policy. Pure."""
