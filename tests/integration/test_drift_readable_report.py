@@ -11,7 +11,7 @@ from tests.support.drift_world import Feed, World
 
 from centinela_drift.evaluator import DriftHandler
 from centinela_drift.references import reference_of
-from centinela_drift.reporter import SubprocessReporter
+from centinela_drift.reporting.report_process import SubprocessReporter
 from centinela_drift.settings import DriftSettings
 
 

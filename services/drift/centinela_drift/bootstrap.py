@@ -23,7 +23,7 @@ from centinela.web.ops import OpsServer
 from centinela_drift.evaluator import DriftHandler, Topics
 from centinela_drift.faust_log import FaustLog
 from centinela_drift.references import BundleReferences
-from centinela_drift.reporter import SubprocessReporter
+from centinela_drift.reporting.report_process import SubprocessReporter
 from centinela_drift.service import DriftService
 from centinela_drift.settings import DriftSettings
 from centinela_drift.state_store import SnapshotStore

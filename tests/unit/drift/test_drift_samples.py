@@ -15,7 +15,7 @@ from tests.support.drift_world import FEATURES, START, World
 
 from centinela.events import DriftReported
 from centinela.model.reference import histogram
-from centinela_drift.samples import EXPANDED_ROWS, ReportSpec, expanded, samples
+from centinela_drift.reporting.report_rows import EXPANDED_ROWS, ReportSpec, expanded, samples
 
 NEW_VERSION_SINCE = START + timedelta(days=3)
 WINDOW = START + timedelta(days=5)

@@ -21,7 +21,7 @@ from centinela.testing.clock import FixedClock
 from centinela_drift.decision.detection import Reference
 from centinela_drift.evaluator import DriftHandler
 from centinela_drift.references import BundleReferences, reference_of
-from centinela_drift.reporter import SubprocessReporter
+from centinela_drift.reporting.report_process import SubprocessReporter
 from centinela_drift.service import DriftService, References, Reporter
 from centinela_drift.settings import DriftSettings
 from centinela_drift.state_store import SnapshotStore

@@ -1,4 +1,4 @@
-"""The readable report of an alarm [A]: Evidently, in a process of its own. ``python -m centinela_drift.report
+"""The readable report of an alarm [A]: Evidently, in a process of its own. ``python -m centinela_drift.reporting.evidently_report
 SPEC``."""
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import msgspec
 from evidently import Dataset, Report
 from evidently.presets import DataDriftPreset, DataSummaryPreset
 
-from centinela_drift.samples import ReportSpec, samples
+from centinela_drift.reporting.report_rows import ReportSpec, samples
 
 METHOD = "wasserstein"
 

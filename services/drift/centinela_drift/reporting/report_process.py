@@ -14,13 +14,13 @@ from msgspec.json import encode
 from centinela_drift import metrics
 from centinela_drift.decision.detection import Reference
 from centinela_drift.evaluator import Evaluation
-from centinela_drift.samples import ReportSpec
+from centinela_drift.reporting.report_rows import ReportSpec
 
 log = structlog.get_logger()
 
 
 class SubprocessReporter:
-    """Runs ``centinela_drift.report`` in a child process at low priority.
+    """Runs ``centinela_drift.reporting.evidently_report`` in a child process at low priority.
 
     Args:
         folder: Where reports go.
@@ -38,7 +38,7 @@ class SubprocessReporter:
         manifest_path: Callable[[str], Path],
         served_since: Callable[[str], int | None],
         timeout_s: float,
-        command: tuple[str, ...] = (sys.executable, "-m", "centinela_drift.report"),
+        command: tuple[str, ...] = (sys.executable, "-m", "centinela_drift.reporting.evidently_report"),
     ) -> None:
         self._folder, self._archive, self._manifest_path, self._served_since = (
             folder,

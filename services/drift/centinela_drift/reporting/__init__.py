@@ -1,0 +1,1 @@
+"""The readable report: its rows, its process, Evidently."""
