@@ -14,9 +14,9 @@ import pytest
 import yaml
 
 from centinela.settings import Settings
-from centinela_local.broker import TemporaryBroker, answers
-from centinela_local.broker_choice import choose_broker, docker_answers
-from centinela_local.jars import can_run_broker
+from centinela_local.broker.choice import choose_broker, docker_answers
+from centinela_local.broker.embedded import TemporaryBroker, answers
+from centinela_local.broker.jars import can_run_broker
 from centinela_local.mlflow_server import TemporaryMlflow
 from centinela_local.paths import CHECKOUT
 from centinela_local.ports import free_port

@@ -12,7 +12,7 @@ from tests.support.faultrun.run import Options, Run
 from tests.support.faultrun.stack import PORTS, FaultStack
 from tests.support.faultrun.workload import Profile
 
-from centinela_local.jars import can_run_broker
+from centinela_local.broker.jars import can_run_broker
 from centinela_local.ports import steady_ports
 
 SEED = int(os.environ.get("CENTINELA_FAULTS_SEED", "7"))

@@ -6,7 +6,7 @@ import urllib.request
 from collections.abc import Callable
 
 from centinela.settings import Settings
-from centinela_local import broker as local_broker
+from centinela_local.broker import embedded as local_broker
 
 
 def test_the_broker_of_the_run_answers_with_its_metadata(broker: str) -> None:

@@ -14,8 +14,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from centinela_local.broker import Node, server_properties
-from centinela_local.jars import ensure_jars, find_java
+from centinela_local.broker.embedded import Node, server_properties
+from centinela_local.broker.jars import ensure_jars, find_java
 from centinela_local.ports import LOOPBACK, free_port
 from centinela_local.process import BackgroundProcess
 

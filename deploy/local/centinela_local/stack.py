@@ -13,11 +13,11 @@ from pathlib import Path
 from rich.console import Console
 
 from centinela.settings import Settings
-from centinela_local import broker
-from centinela_local.broker_choice import BrokerKind, DockerBroker, choose_broker, docker_answers
+from centinela_local.broker import embedded as broker
+from centinela_local.broker.choice import BrokerKind, DockerBroker, choose_broker, docker_answers
+from centinela_local.broker.jars import can_run_broker
 from centinela_local.errors import PortTaken, StartFailed
 from centinela_local.interrupts import uninterrupted
-from centinela_local.jars import can_run_broker
 from centinela_local.paths import Paths
 from centinela_local.ports import LOOPBACK, is_taken
 from centinela_local.processes import Process, kafka_process, mlflow_process, service_processes, shared_environment

@@ -21,7 +21,7 @@ from centinela.features.layout import FeatureLayout
 from centinela.kafka.connect import consumer, topic_admin
 from centinela.model.registry import Registry
 from centinela.settings import Settings
-from centinela_local.broker import TemporaryCluster
+from centinela_local.broker.embedded import TemporaryCluster
 from centinela_local.processes import Process, service_processes
 from centinela_local.readiness import ask
 from centinela_local.settings import LocalSettings

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from centinela_local import jars
-from centinela_local.broker import Node, server_properties
-from centinela_local.broker_choice import choose_broker
+from centinela_local.broker import jars
+from centinela_local.broker.choice import choose_broker
+from centinela_local.broker.embedded import Node, server_properties
 from centinela_local.errors import StartFailed, ToolMissing
 from centinela_local.paths import Paths
 from centinela_local.processes import Process, kafka_process, service_processes, shared_environment

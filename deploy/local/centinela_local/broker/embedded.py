@@ -12,8 +12,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from centinela_local.broker.jars import INSTALL_HINT, ensure_jars, find_java
 from centinela_local.errors import StartFailed, ToolMissing
-from centinela_local.jars import INSTALL_HINT, ensure_jars, find_java
 from centinela_local.ports import LOOPBACK, free_port
 from centinela_local.process import BackgroundProcess
 

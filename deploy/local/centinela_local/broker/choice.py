@@ -7,8 +7,8 @@ import subprocess
 from pathlib import Path
 from typing import Literal
 
+from centinela_local.broker.jars import INSTALL_HINT
 from centinela_local.errors import StartFailed, ToolMissing
-from centinela_local.jars import INSTALL_HINT
 from centinela_local.paths import CHECKOUT
 
 BrokerKind = Literal["external", "embedded", "docker"]
