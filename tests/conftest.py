@@ -19,7 +19,7 @@ from centinela_local.broker.embedded import TemporaryBroker, answers
 from centinela_local.broker.jars import can_run_broker
 from centinela_local.mlflow_server import TemporaryMlflow
 from centinela_local.paths import CHECKOUT
-from centinela_local.ports import free_port
+from centinela_local.processes.ports import free_port
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 """Before scikit-learn is imported: its threads spin, and beside other processes a small fit then takes minutes."""

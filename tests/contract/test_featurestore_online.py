@@ -24,7 +24,7 @@ from centinela.featurestore.push import FeaturePusher
 from centinela.featurestore.repository import apply, open_store
 from centinela.testing.clock import FixedClock
 from centinela_local.paths import CHECKOUT
-from centinela_local.ports import free_port, is_taken
+from centinela_local.processes.ports import free_port, is_taken
 
 REPO = CHECKOUT / "deploy" / "feast"
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)

@@ -20,7 +20,7 @@ from centinela_local.demo.figures import Meter
 from centinela_local.demo.observer import Observer, decoded
 from centinela_local.demo.probe import Probe
 from centinela_local.demo.view import Figures
-from centinela_local.ports import free_port
+from centinela_local.processes.ports import free_port
 
 AT = datetime(2025, 3, 1, tzinfo=UTC)
 METRICS = (

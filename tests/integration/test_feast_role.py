@@ -26,7 +26,7 @@ from centinela.kafka.topic_admin import TopicSpec
 from centinela.liveness.health import Health
 from centinela.testing.clock import FixedClock
 from centinela_local.paths import CHECKOUT
-from centinela_local.ports import free_port
+from centinela_local.processes.ports import free_port
 from centinela_predictor.feast.process import build_loop
 from centinela_predictor.feast.settings import FeastSettings
 

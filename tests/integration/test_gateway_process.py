@@ -24,7 +24,7 @@ from centinela.consuming.table_reader import open_table
 from centinela.features.layout import FeatureLayout
 from centinela.kafka.headers import header
 from centinela.kafka.topic_admin import TopicAdmin
-from centinela_local.ports import free_port
+from centinela_local.processes.ports import free_port
 from centinela_predictor.settings import PredictorSettings
 
 NOBODY = "127.0.0.1:9"

@@ -28,7 +28,7 @@ from centinela.operations import acls
 from centinela.settings import Settings
 from centinela.topics import PREDICTIONS, TRANSACTIONS
 from centinela_local.broker.jars import can_run_broker
-from centinela_local.ports import free_port
+from centinela_local.processes.ports import free_port
 
 pytestmark = pytest.mark.timeout(600)
 PORTS = ("ingest", "predictor", "drift", "archive")

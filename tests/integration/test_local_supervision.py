@@ -17,8 +17,8 @@ from tests.support.waiting import eventually
 
 from centinela.settings import Settings
 from centinela_local.errors import PortTaken, StartFailed
-from centinela_local.ports import free_port, is_taken
-from centinela_local.processes import Process
+from centinela_local.processes.ports import free_port, is_taken
+from centinela_local.processes.spec import Process
 from centinela_local.settings import LocalSettings
 from centinela_local.stack import Stack
 
@@ -197,13 +197,13 @@ def test_processes_end_with_a_killed_supervisor(make_stack: Callable[..., Stack]
 STARTER = """
 import subprocess, sys
 from pathlib import Path
-from centinela_local.process import BackgroundProcess
+from centinela_local.processes.background import BackgroundProcess
 
 grandchild = "import time; time.sleep(300)"
 child = "import subprocess, sys, time; "
 child += f"print(subprocess.Popen([sys.executable, '-S', '-c', {grandchild!r}]).pid, flush=True); time.sleep(300)"
 log = Path(sys.argv[1])
-command = [sys.executable, "-m", "centinela_local.family", sys.executable, "-S", "-c", child]
+command = [sys.executable, "-m", "centinela_local.processes.process_group", sys.executable, "-S", "-c", child]
 family = BackgroundProcess("a family", command, log=log, answers=lambda: log.read_text().endswith("\\n"))
 family.start()
 print(family._process.pid, flush=True)
@@ -233,7 +233,7 @@ def test_a_command_that_ends_ends_what_it_started_and_its_code_is_told() -> None
         " time.sleep(300)']).pid); sys.exit(7)"
     )
     done = subprocess.run(
-        [sys.executable, "-m", "centinela_local.family", sys.executable, "-S", "-c", child],
+        [sys.executable, "-m", "centinela_local.processes.process_group", sys.executable, "-S", "-c", child],
         capture_output=True,
         text=True,
         timeout=60,

@@ -22,7 +22,7 @@ from centinela.kafka.connect import producer, topic_admin
 from centinela.kafka.port import Outgoing
 from centinela.settings import Settings
 from centinela_local.paths import CHECKOUT
-from centinela_local.ports import free_port
+from centinela_local.processes.ports import free_port
 
 WITHIN_S = 10.0
 PROCESSES = {

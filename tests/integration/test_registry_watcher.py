@@ -17,7 +17,7 @@ from centinela.events import ModelPromoted
 from centinela.kafka.connect import topic_admin
 from centinela.kafka.topic_admin import TopicSpec
 from centinela.model.registry import CHALLENGER, CHAMPION, Registry
-from centinela_local.ports import free_port
+from centinela_local.processes.ports import free_port
 from centinela_registry_watcher.bootstrap import run
 from centinela_registry_watcher.settings import WatcherSettings
 

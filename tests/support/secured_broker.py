@@ -16,8 +16,8 @@ from cryptography.x509.oid import NameOID
 
 from centinela_local.broker.embedded import Node, server_properties
 from centinela_local.broker.jars import ensure_jars, find_java
-from centinela_local.ports import LOOPBACK, free_port
-from centinela_local.process import BackgroundProcess
+from centinela_local.processes.background import BackgroundProcess
+from centinela_local.processes.ports import LOOPBACK, free_port
 
 ADMIN, ADMIN_PASSWORD = "admin", "admin-secret"
 MECHANISM = "SCRAM-SHA-512"

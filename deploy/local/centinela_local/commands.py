@@ -14,7 +14,7 @@ from rich.text import Text
 from centinela.errors import DependencyUnavailable
 from centinela.process.start import load_settings
 from centinela.settings import Settings
-from centinela_local.interrupts import interruptible
+from centinela_local.processes.interrupts import interruptible
 from centinela_local.settings import LocalSettings
 from centinela_local.stack import Stack
 

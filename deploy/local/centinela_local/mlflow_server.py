@@ -7,8 +7,8 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
-from centinela_local.ports import LOOPBACK, free_port
-from centinela_local.process import BackgroundProcess
+from centinela_local.processes.background import BackgroundProcess
+from centinela_local.processes.ports import LOOPBACK, free_port
 
 MLFLOW_ENVIRONMENT = {
     "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
@@ -24,7 +24,7 @@ def mlflow_command(folder: Path, port: int) -> list[str]:
     return [
         sys.executable,
         "-m",
-        "centinela_local.family",
+        "centinela_local.processes.process_group",
         sys.executable,
         "-m",
         "mlflow",

@@ -57,7 +57,7 @@ class Paths:
 
     @property
     def processes(self) -> Path:
-        """The commands and environments that ``centinela_local.child`` runs."""
+        """The commands and environments that ``centinela_local.processes.exec_child`` runs."""
         return self.run / "processes.json"
 
     @property

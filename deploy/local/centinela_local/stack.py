@@ -17,15 +17,16 @@ from centinela_local.broker import embedded as broker
 from centinela_local.broker.choice import BrokerKind, DockerBroker, choose_broker, docker_answers
 from centinela_local.broker.jars import can_run_broker
 from centinela_local.errors import PortTaken, StartFailed
-from centinela_local.interrupts import uninterrupted
 from centinela_local.paths import Paths
-from centinela_local.ports import LOOPBACK, is_taken
-from centinela_local.processes import Process, kafka_process, mlflow_process, service_processes, shared_environment
+from centinela_local.process_list import kafka_process, mlflow_process, service_processes, shared_environment
+from centinela_local.processes.interrupts import uninterrupted
+from centinela_local.processes.ports import LOOPBACK, is_taken
+from centinela_local.processes.spec import Process
+from centinela_local.processes.supervisor import ProcessState, Supervisor
+from centinela_local.processes.supervisor_config import INFRASTRUCTURE, SERVICES, render_config, render_listing
 from centinela_local.progress import ReadinessDisplay
 from centinela_local.readiness import ask, waits_for
 from centinela_local.settings import LocalSettings
-from centinela_local.supervisor import ProcessState, Supervisor
-from centinela_local.supervisor_config import INFRASTRUCTURE, SERVICES, render_config, render_listing
 
 _RESTARTS_TOLERATED = 2
 

@@ -12,10 +12,10 @@ from pathlib import Path
 
 from centinela_local.errors import StartFailed
 from centinela_local.paths import CHECKOUT, Paths
-from centinela_local.ports import LOOPBACK, is_taken, steady_ports
+from centinela_local.processes.ports import LOOPBACK, is_taken, steady_ports
+from centinela_local.processes.supervisor import Supervisor
 from centinela_local.readiness import ask
 from centinela_local.settings import LocalSettings
-from centinela_local.supervisor import Supervisor
 
 _STARTS_AND_STOPS = ("up", "demo", "down", "status")
 _PORT_OF = {"stream": "predictor_port", "registry-watcher": "watcher_port"}

@@ -10,9 +10,9 @@ import sys
 import tempfile
 from pathlib import Path
 
-from centinela_local.interrupts import interruptible
 from centinela_local.paths import CHECKOUT
-from centinela_local.ports import steady_ports
+from centinela_local.processes.interrupts import interruptible
+from centinela_local.processes.ports import steady_ports
 from tests.support.faultrun.run import Options, Run
 from tests.support.faultrun.stack import PORTS, FaultStack
 from tests.support.faultrun.workload import Profile

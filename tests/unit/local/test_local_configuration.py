@@ -15,10 +15,11 @@ from centinela_local.broker.choice import choose_broker
 from centinela_local.broker.embedded import Node, server_properties
 from centinela_local.errors import StartFailed, ToolMissing
 from centinela_local.paths import Paths
-from centinela_local.processes import Process, kafka_process, service_processes, shared_environment
+from centinela_local.process_list import kafka_process, service_processes, shared_environment
+from centinela_local.processes.spec import Process
+from centinela_local.processes.supervisor_config import render_config, render_listing
 from centinela_local.readiness import Answer, waits_for
 from centinela_local.settings import LocalSettings
-from centinela_local.supervisor_config import render_config, render_listing
 
 PROCESSES = ["ingest", "gateway", "stream", "drift", "trainer", "archive", "registry-watcher"]
 
@@ -104,7 +105,7 @@ def test_supervisor_reads_back_what_was_written_even_from_an_odd_folder(tmp_path
         "services stop before what they depend on"
     )
     command = shlex.split(parser["program:gateway"]["command"] % {})
-    assert command == [sys.executable, "-m", "centinela_local.child", str(listing), "gateway"]
+    assert command == [sys.executable, "-m", "centinela_local.processes.exec_child", str(listing), "gateway"]
 
 
 def test_the_listing_holds_each_process_with_its_own_environment() -> None:

@@ -14,8 +14,8 @@ from pathlib import Path
 
 from centinela_local.broker.jars import INSTALL_HINT, ensure_jars, find_java
 from centinela_local.errors import StartFailed, ToolMissing
-from centinela_local.ports import LOOPBACK, free_port
-from centinela_local.process import BackgroundProcess
+from centinela_local.processes.background import BackgroundProcess
+from centinela_local.processes.ports import LOOPBACK, free_port
 
 _METADATA, _VERSION, _CORRELATION = 3, 1, 7
 

@@ -17,8 +17,8 @@ from centinela_local.demo.plan import Plan
 from centinela_local.demo.run import Demo
 from centinela_local.demo.view import summary_view
 from centinela_local.errors import StartFailed
-from centinela_local.interrupts import interruptible, uninterrupted
 from centinela_local.paths import Paths
+from centinela_local.processes.interrupts import interruptible, uninterrupted
 from centinela_local.settings import LocalSettings
 from centinela_local.stack import Stack
 

@@ -15,7 +15,7 @@ from centinela.process.start import load_settings
 from centinela_local.commands import make_stack
 from centinela_local.demo.command import FAST_TIME
 from centinela_local.demo.plan import Plan
-from centinela_local.interrupts import interruptible, uninterrupted
+from centinela_local.processes.interrupts import interruptible, uninterrupted
 from centinela_local.settings import LocalSettings
 from centinela_local.soak.report import SAMPLES, TABLE, write_report
 from centinela_local.soak.run import Soak

@@ -1,4 +1,4 @@
-"""Becomes one process of the stack: ``python -m centinela_local.child <processes.json> <name>``, as supervisor starts
+"""Becomes one process of the stack: ``python -m centinela_local.processes.exec_child <processes.json> <name>``, as supervisor starts
 it.
 
 The process gets SIGTERM when supervisor dies, so that nothing outlives it (on Linux).

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from centinela_local.processes import Process
+from centinela_local.processes.spec import Process
 
 INFRASTRUCTURE, SERVICES = "infrastructure", "services"
 
@@ -52,7 +52,7 @@ def render_config(groups: Mapping[str, Sequence[Process]], socket: Path, listing
 
     Args:
         groups: Processes by group, what others depend on first.
-        listing: The file that ``centinela_local.child`` reads.
+        listing: The file that ``centinela_local.processes.exec_child`` reads.
     """
     parts = [_HEAD.format(socket=_literal(str(socket)))]
     for priority, (group, processes) in enumerate(groups.items()):
@@ -60,7 +60,7 @@ def render_config(groups: Mapping[str, Sequence[Process]], socket: Path, listing
             f"\n[group:{group}]\nprograms={','.join(process.name for process in processes)}\npriority={priority}\n"
         )
         for process in processes:
-            command = [sys.executable, "-m", "centinela_local.child", str(listing), process.name]
+            command = [sys.executable, "-m", "centinela_local.processes.exec_child", str(listing), process.name]
             parts.append(
                 _PROGRAM.format(
                     name=process.name, command=_literal(shlex.join(command)), stop_wait_s=process.stop_wait_s
