@@ -24,8 +24,8 @@ from centinela_local.processes.ports import LOOPBACK, is_taken
 from centinela_local.processes.spec import Process
 from centinela_local.processes.supervisor import ProcessState, Supervisor
 from centinela_local.processes.supervisor_config import INFRASTRUCTURE, SERVICES, render_config, render_listing
-from centinela_local.progress import ReadinessDisplay
-from centinela_local.readiness import ask, waits_for
+from centinela_local.readiness.checks import ask, waits_for
+from centinela_local.readiness.display import ReadinessDisplay
 from centinela_local.settings import LocalSettings
 
 _RESTARTS_TOLERATED = 2

@@ -14,7 +14,7 @@ from centinela_local.errors import StartFailed
 from centinela_local.paths import CHECKOUT, Paths
 from centinela_local.processes.ports import LOOPBACK, is_taken, steady_ports
 from centinela_local.processes.supervisor import Supervisor
-from centinela_local.readiness import ask
+from centinela_local.readiness.checks import ask
 from centinela_local.settings import LocalSettings
 
 _STARTS_AND_STOPS = ("up", "demo", "down", "status")

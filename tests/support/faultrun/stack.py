@@ -25,7 +25,7 @@ from centinela_local.broker.embedded import TemporaryCluster
 from centinela_local.process_list import service_processes
 from centinela_local.processes.spec import Process
 from centinela_local.processes.supervisor import Supervisor
-from centinela_local.readiness import ask
+from centinela_local.readiness.checks import ask
 from centinela_local.settings import LocalSettings
 from centinela_local.stack import Stack
 from centinela_local.temporary_stack import within

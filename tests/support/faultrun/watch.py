@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from confluent_kafka import Consumer, KafkaException, TopicPartition  # noqa: TID251 - a client of the tests' own
 
-from centinela_local.readiness import ask
+from centinela_local.readiness.checks import ask
 from tests.support.faultrun.plan import Fault
 
 _EVERY_S, _STEADY_S = 0.3, 1.0

@@ -18,7 +18,7 @@ from centinela_local.paths import Paths
 from centinela_local.process_list import kafka_process, service_processes, shared_environment
 from centinela_local.processes.spec import Process
 from centinela_local.processes.supervisor_config import render_config, render_listing
-from centinela_local.readiness import Answer, waits_for
+from centinela_local.readiness.checks import Answer, waits_for
 from centinela_local.settings import LocalSettings
 
 PROCESSES = ["ingest", "gateway", "stream", "drift", "trainer", "archive", "registry-watcher"]

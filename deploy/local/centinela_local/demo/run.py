@@ -23,7 +23,7 @@ from centinela_local.demo.story import Story
 from centinela_local.demo.summary import LogCounts, SkewCounts, Summary, summarize
 from centinela_local.demo.view import LiveView
 from centinela_local.paths import Paths
-from centinela_local.readiness import ask
+from centinela_local.readiness.checks import ask
 from centinela_trainer.bootstrap import await_archive
 from centinela_trainer.params import SkewParams
 from centinela_trainer.retrain import publish, request_for

@@ -1,0 +1,1 @@
+"""Whether the local stack is ready, and what it waits for."""
