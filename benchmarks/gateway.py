@@ -39,7 +39,7 @@ from centinela.kafka.port import Outgoing, TopicPartition
 from centinela.kafka.topic_admin import TopicAdmin
 from centinela.settings import Settings
 from centinela.topics import TRANSACTIONS
-from centinela_local.broker.embedded import TemporaryBroker
+from centinela_local.testing.temporary_kafka import TemporaryBroker
 
 TARGET_S = 2.0
 GREAT = 1_000.0

@@ -39,7 +39,7 @@ from centinela.model.bundle import verify
 from centinela.model.export import ModelFacts, build_bundle
 from centinela.settings import Settings
 from centinela.topics import STREAM_GROUP, TERMINAL_ACTIVITY, TRANSACTIONS
-from centinela_local.broker.embedded import TemporaryBroker
+from centinela_local.testing.temporary_kafka import TemporaryBroker
 from centinela_trainer.estimators import build_estimator
 from centinela_trainer.params import load_params
 

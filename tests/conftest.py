@@ -15,11 +15,12 @@ import yaml
 
 from centinela.settings import Settings
 from centinela_local.broker.choice import choose_broker, docker_answers
-from centinela_local.broker.embedded import TemporaryBroker, answers
+from centinela_local.broker.embedded import answers
 from centinela_local.broker.jars import can_run_broker
-from centinela_local.mlflow_server import TemporaryMlflow
 from centinela_local.paths import CHECKOUT
 from centinela_local.processes.ports import free_port
+from centinela_local.testing.temporary_kafka import TemporaryBroker
+from centinela_local.testing.temporary_mlflow import TemporaryMlflow
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 """Before scikit-learn is imported: its threads spin, and beside other processes a small fit then takes minutes."""

@@ -19,7 +19,7 @@ import pytest
 # An independent client: what it counts, our own code did not.
 from kafka import KafkaConsumer, TopicPartition  # noqa: TID251
 
-from centinela_local.temporary_stack import TemporaryStack
+from centinela_local.testing.temporary_stack import TemporaryStack
 
 
 class Verdict(NamedTuple):

@@ -19,7 +19,7 @@ from mlflow import MlflowClient  # noqa: TID251 - promotes as somebody does who 
 from centinela_local.demo.exposition import total
 from centinela_local.demo.figures import metrics_page
 from centinela_local.readiness.checks import ask
-from centinela_local.temporary_stack import TemporaryStack, within
+from centinela_local.testing.temporary_stack import TemporaryStack, within
 
 pytestmark = pytest.mark.timeout(1_800)
 

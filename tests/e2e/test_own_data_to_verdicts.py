@@ -22,7 +22,7 @@ import pytest
 from sklearn.metrics import average_precision_score
 
 from centinela.datasets.simulator import Profile, Simulation
-from centinela_local.temporary_stack import TemporaryStack
+from centinela_local.testing.temporary_stack import TemporaryStack
 
 pytestmark = pytest.mark.timeout(3_600)
 

@@ -24,7 +24,7 @@ from centinela.kafka.timeouts import Limits
 from centinela.kafka.topic_admin import TopicAdmin, TopicSpec
 from centinela.liveness.health import Health
 from centinela.settings import Settings
-from centinela_local.broker.embedded import TemporaryBroker
+from centinela_local.testing.temporary_kafka import TemporaryBroker
 
 DEADLINE_S = 60.0
 PARTITIONS = 4

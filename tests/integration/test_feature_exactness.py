@@ -14,8 +14,8 @@ import pandas as pd
 import pytest
 from tests.support.exactness import held_against_an_independent_computation
 
-from centinela_local.broker.embedded import TemporaryBroker
 from centinela_local.broker.jars import can_run_broker
+from centinela_local.testing.temporary_kafka import TemporaryBroker
 
 ROWS = 6_000
 

@@ -21,8 +21,8 @@ from centinela.events import TransactionScored
 from centinela.features.layout import FeatureLayout
 from centinela.kafka.topic_admin import TopicAdmin
 from centinela.settings import Settings
-from centinela_local.broker.embedded import TemporaryBroker
 from centinela_local.processes.ports import free_port
+from centinela_local.testing.temporary_kafka import TemporaryBroker
 
 MODEL = "FraudDetector"
 

@@ -19,8 +19,9 @@ from centinela.consuming.table_reader import TableReader
 from centinela.kafka import connect
 from centinela.kafka.headers import header
 from centinela.settings import Settings
-from centinela_local.broker.embedded import TemporaryBroker, answers
+from centinela_local.broker.embedded import answers
 from centinela_local.processes.ports import free_port
+from centinela_local.testing.temporary_kafka import TemporaryBroker
 
 GOOD = {"user_id": "u-1", "occurred_at": "2026-03-01T10:15:30Z", "amount": 3.5}
 

@@ -254,7 +254,7 @@ def reader_of(servers: str, topic: str) -> Any:
 
 def main() -> int:
     """Run by hand; 0 where everything agrees."""
-    from centinela_local.broker.embedded import TemporaryBroker
+    from centinela_local.testing.temporary_kafka import TemporaryBroker
 
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("file", type=Path)

@@ -7,8 +7,7 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
-from centinela_local.processes.background import BackgroundProcess
-from centinela_local.processes.ports import LOOPBACK, free_port
+from centinela_local.processes.ports import LOOPBACK
 
 MLFLOW_ENVIRONMENT = {
     "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
@@ -51,31 +50,3 @@ def answers(url: str, timeout_s: float = 2.0) -> bool:
             return bool(response.status == 200)
     except (OSError, urllib.error.URLError):
         return False
-
-
-class TemporaryMlflow:
-    """An MLflow server on a free port, for tests.
-
-    Args:
-        folder: An empty folder, which the caller removes.
-    """
-
-    def __init__(self, folder: Path) -> None:
-        port = free_port()
-        self.uri = f"http://{LOOPBACK}:{port}"
-        self._process = BackgroundProcess(
-            "MLflow",
-            mlflow_command(folder, port),
-            log=folder / "mlflow.log",
-            answers=lambda: answers(f"{self.uri}/health"),
-            env=MLFLOW_ENVIRONMENT,
-            start_timeout_s=120,
-        )
-
-    def start(self) -> None:
-        """Start, or start again on the same data, and wait until it answers."""
-        self._process.start()
-
-    def stop(self) -> None:
-        """End it with its workers. Idempotent."""
-        self._process.stop(grace_s=5)

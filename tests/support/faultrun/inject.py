@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from kafka import KafkaConsumer, TopicPartition  # noqa: TID251 - a client of the tests' own
 
 from centinela.errors import DependencyUnavailable
-from centinela_local.temporary_stack import within
+from centinela_local.testing.temporary_stack import within
 from tests.support.faultrun.plan import Fault
 from tests.support.faultrun.stack import PREDICTORS, FaultStack
 from tests.support.faultrun.watch import Happened, await_end

@@ -7,7 +7,7 @@ import random
 import shutil
 from pathlib import Path
 
-from centinela_local.temporary_stack import within
+from centinela_local.testing.temporary_stack import within
 from tests.support.faultrun.inject import Injector
 from tests.support.faultrun.stack import PREDICTORS, flip_a_bit
 from tests.support.faultrun.watch import Happened, await_end

@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 from confluent_kafka import Producer  # noqa: TID251 - a client of the tests' own
 
-from centinela_local.temporary_stack import within
+from centinela_local.testing.temporary_stack import within
 from tests.support.faultrun.archive_check import archived, judge_archive
 from tests.support.faultrun.features import judge_features
 from tests.support.faultrun.inject_files import FullInjector

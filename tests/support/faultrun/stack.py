@@ -21,14 +21,14 @@ from centinela.features.layout import FeatureLayout
 from centinela.kafka.connect import consumer, topic_admin
 from centinela.model.registry import Registry
 from centinela.settings import Settings
-from centinela_local.broker.embedded import TemporaryCluster
 from centinela_local.process_list import service_processes
 from centinela_local.processes.spec import Process
 from centinela_local.processes.supervisor import Supervisor
 from centinela_local.readiness.checks import ask
 from centinela_local.settings import LocalSettings
 from centinela_local.stack import Stack
-from centinela_local.temporary_stack import within
+from centinela_local.testing.temporary_kafka import TemporaryCluster
+from centinela_local.testing.temporary_stack import within
 from tests.support.faultrun.workload import ATTRIBUTES
 from tests.support.served_models import small_bundle
 

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import base64
-import signal
 import socket
 import struct
 import subprocess
 import uuid
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from centinela_local.broker.jars import INSTALL_HINT, ensure_jars, find_java
 from centinela_local.errors import StartFailed, ToolMissing
-from centinela_local.processes.background import BackgroundProcess
-from centinela_local.processes.ports import LOOPBACK, free_port
+from centinela_local.processes.ports import LOOPBACK
 
 _METADATA, _VERSION, _CORRELATION = 3, 1, 7
 
@@ -152,98 +149,6 @@ def answers(bootstrap_servers: str, timeout_s: float = 2.0) -> bool:
     except (OSError, struct.error):
         return False
     return bool(correlation == _CORRELATION and brokers > 0)
-
-
-class TemporaryBroker:
-    """A broker on free ports, for tests: started by ``start``, its processes gone after ``stop``.
-
-    Args:
-        folder: An empty folder, which the caller removes.
-        node: Which node it is, where that is not left to chance.
-    """
-
-    def __init__(self, folder: Path, node: Node | None = None) -> None:
-        self._node = node or Node(folder, free_port(), free_port(), heap_mb=384)
-        self._process: BackgroundProcess | None = None
-
-    @property
-    def bootstrap_servers(self) -> str:
-        return self._node.bootstrap_servers
-
-    def launch(self) -> None:
-        """Start, or start again on the same data, without waiting."""
-        command = broker_command(self._node)
-        self._process = BackgroundProcess(
-            f"Kafka {self._node.number}",
-            command,
-            log=self._node.folder / "kafka.log",
-            answers=lambda: answers(self.bootstrap_servers),
-        )
-        self._process.launch()
-
-    def await_answer(self) -> None:
-        """Wait until it answers.
-
-        Raises:
-            StartFailed: It ended, or did not in time.
-        """
-        if self._process is not None:
-            self._process.await_answer()
-
-    def start(self) -> None:
-        """Start, or start again on the same data, and wait until it answers."""
-        self.launch()
-        self.await_answer()
-
-    def pause(self) -> None:
-        """Freeze it: its connections stay open and nothing answers."""
-        self._signal(signal.SIGSTOP)
-
-    def resume(self) -> None:
-        """Undo ``pause``."""
-        self._signal(signal.SIGCONT)
-
-    def stop(self, grace_s: float = 0.0) -> None:
-        """End it, at once by default. Idempotent."""
-        if self._process is not None:
-            self._process.stop(grace_s)
-
-    def _signal(self, number: signal.Signals) -> None:
-        if self._process is not None:
-            self._process.signal(number)
-
-
-class TemporaryCluster:
-    """Brokers that replicate each other, for tests. Three of them lose one without losing a record.
-
-    Args:
-        folder: An empty folder, which the caller removes.
-        ports: Two for each broker, which nothing else takes while a broker is away.
-    """
-
-    def __init__(self, folder: Path, ports: Sequence[int], *, heap_mb: int = 320) -> None:
-        clients, controllers, cluster = ports[::2], tuple(ports[1::2]), _cluster_id()
-        nodes = [
-            Node(folder / f"kafka-{n}", port, controllers[n - 1], heap_mb, n, controllers, cluster, session_ms=3_000)
-            for n, port in enumerate(clients, 1)
-        ]
-        self.brokers = [TemporaryBroker(node.folder, node) for node in nodes]
-
-    @property
-    def bootstrap_servers(self) -> str:
-        return ",".join(broker.bootstrap_servers for broker in self.brokers)
-
-    def start(self) -> None:
-        """Start all, and wait until each answers."""
-        for broker in self.brokers:
-            broker.launch()
-        for broker in self.brokers:
-            broker.await_answer()
-
-    def stop(self) -> None:
-        """End all at once. Idempotent."""
-        for broker in self.brokers:
-            broker.stop()
 
 
 _LOGGING = (

@@ -1,0 +1,1 @@
+"""A broker, an MLflow server or a whole stack for the time of a test."""
