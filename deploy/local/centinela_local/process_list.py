@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from centinela_local.mlflow_server import MLFLOW_ENVIRONMENT, mlflow_command
 from centinela_local.paths import CHECKOUT, Paths
 from centinela_local.processes.ports import LOOPBACK
+from centinela_local.processes.spec import Process
 from centinela_local.settings import LocalSettings
 
 _ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")

@@ -24,7 +24,8 @@ from centinela_trainer import metrics
 from centinela_trainer.columns import Layouts, Row, label_tables, verdict_tables
 from centinela_trainer.store import ArchiveStore
 
-PREDICTIONS, LABELS = "predictions", "labels"
+PREDICTIONS = "predictions"
+LABELS = "labels"
 Tables = Callable[[Sequence[Row]], Mapping[date, Sequence[pa.Table]]]
 log = structlog.get_logger()
 

@@ -26,7 +26,10 @@ def test_positions_are_the_ones_of_every_earlier_release() -> None:
 
 
 def test_another_process_with_another_hash_seed_routes_alike() -> None:
-    code = "from centinela_predictor.models.routing import Router; print(Router('champion-challenger', 0.1).position('u-42'))"
+    code = (
+        "from centinela_predictor.models.routing import Router\n"
+        "print(Router('champion-challenger', 0.1).position('u-42'))"
+    )
     done = subprocess.run(
         [sys.executable, "-c", code],
         env=os.environ | {"PYTHONHASHSEED": "7"},

@@ -114,7 +114,7 @@ def broker_command(node: Node) -> list[str]:
             classpath,
             "kafka.tools.StorageTool",
             "format",
-            f"--cluster-id={node.cluster or _cluster_id()}",
+            f"--cluster-id={node.cluster or new_cluster_id()}",
             "--config",
             str(properties),
         ]
@@ -159,5 +159,5 @@ _LOGGING = (
 )
 
 
-def _cluster_id() -> str:
+def new_cluster_id() -> str:
     return base64.urlsafe_b64encode(uuid.uuid4().bytes).rstrip(b"=").decode()

@@ -1,5 +1,6 @@
-"""Becomes one process of the stack: ``python -m centinela_local.processes.exec_child <processes.json> <name>``, as supervisor starts
-it.
+"""Becomes one process of the stack, as supervisor starts it.
+
+``python -m centinela_local.processes.exec_child <processes.json> <name>``.
 
 The process gets SIGTERM when supervisor dies, so that nothing outlives it (on Linux).
 """

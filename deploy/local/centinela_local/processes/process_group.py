@@ -1,4 +1,6 @@
-"""Runs a command, and ends with it all that it started: ``python -m centinela_local.processes.process_group COMMAND ...``.
+"""Runs a command, and ends with it all that it started.
+
+``python -m centinela_local.processes.process_group COMMAND ...``.
 
 For commands that leave their own children behind when they end, as MLflow's server does. On Linux it also ends when its
 parent dies, and takes in whom the command leaves as orphans.

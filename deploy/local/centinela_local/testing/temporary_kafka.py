@@ -6,6 +6,7 @@ import signal
 from collections.abc import Sequence
 from pathlib import Path
 
+from centinela_local.broker.embedded import Node, answers, broker_command, new_cluster_id
 from centinela_local.processes.background import BackgroundProcess
 from centinela_local.processes.ports import free_port
 
@@ -78,7 +79,7 @@ class TemporaryCluster:
     """
 
     def __init__(self, folder: Path, ports: Sequence[int], *, heap_mb: int = 320) -> None:
-        clients, controllers, cluster = ports[::2], tuple(ports[1::2]), _cluster_id()
+        clients, controllers, cluster = ports[::2], tuple(ports[1::2]), new_cluster_id()
         nodes = [
             Node(folder / f"kafka-{n}", port, controllers[n - 1], heap_mb, n, controllers, cluster, session_ms=3_000)
             for n, port in enumerate(clients, 1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from centinela_local.mlflow_server import MLFLOW_ENVIRONMENT, answers, mlflow_command
 from centinela_local.processes.background import BackgroundProcess
 from centinela_local.processes.ports import LOOPBACK, free_port
 

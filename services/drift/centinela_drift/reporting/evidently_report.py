@@ -1,5 +1,7 @@
-"""The readable report of an alarm [A]: Evidently, in a process of its own. ``python -m centinela_drift.reporting.evidently_report
-SPEC``."""
+"""The readable report of an alarm, by Evidently, in its own process.
+
+``python -m centinela_drift.reporting.evidently_report SPEC``.
+"""
 
 from __future__ import annotations
 

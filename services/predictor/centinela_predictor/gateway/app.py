@@ -20,8 +20,7 @@ from centinela.security.keys import ApiKeys, Denied
 from centinela.web.backpressure import RETRY_AFTER_S, TIMEOUT_HEADER, Deadline, InFlight, RequestUnserved
 from centinela.web.middleware import BodyTooLarge, CorrelationMiddleware, read_body
 from centinela.web.openapi import SCHEMES
-from centinela_predictor.gateway import metrics as metrics
-from centinela_predictor.gateway import openapi
+from centinela_predictor.gateway import metrics, openapi
 from centinela_predictor.gateway.messages import Answer
 from centinela_predictor.gateway.outbox import OutboxFull
 from centinela_predictor.gateway.readiness import Standing

@@ -12,7 +12,7 @@ from centinela.kafka.connect import consumer
 from centinela.liveness.health import Health
 from centinela.liveness.threads import GuardedThread
 from centinela.topics import LABELS, PREDICTIONS, TERMINAL_ACTIVITY, TRANSACTIONS
-from centinela_predictor.gateway import metrics as metrics
+from centinela_predictor.gateway.replica import Place, PlacedReader, StateReplica, VerdictFollower, newest
 from centinela_predictor.gateway.verdict_book import VerdictBook
 from centinela_predictor.settings import PredictorSettings
 from centinela_predictor.state_bootstrap import StateHomes, build_homes

@@ -13,7 +13,7 @@ from centinela.clock import Clock
 from centinela.codec import MAX_RECORD_BYTES
 from centinela.errors import DependencyUnavailable, InvalidRecord
 from centinela.kafka.port import Outgoing, Producer
-from centinela_predictor.gateway import metrics as metrics
+from centinela_predictor.gateway import metrics
 from centinela_predictor.gateway.kafka_link import Link
 from centinela_predictor.gateway.messages import Plan
 from centinela_predictor.gateway.outbox import Outbox

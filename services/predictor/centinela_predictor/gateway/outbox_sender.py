@@ -13,7 +13,7 @@ from centinela.consuming.outage import Backoff
 from centinela.errors import DependencyUnavailable, InvalidRecord
 from centinela.events import TransactionReceived
 from centinela.kafka.port import Delivery, Producer
-from centinela_predictor.gateway import metrics as metrics
+from centinela_predictor.gateway import metrics
 from centinela_predictor.gateway.kafka_link import Link
 from centinela_predictor.gateway.outbox import Kept, Outbox, OutboxFull
 from centinela_predictor.gateway.verdict_book import Entry, VerdictBook, adopted

@@ -24,7 +24,7 @@ from centinela.features.layout import USER_FEATURES, FeatureLayout
 from centinela.kafka.partitioner import partition_of
 from centinela.kafka.port import Consumer, Record, TopicPartition
 from centinela.topics import PREDICTIONS, TRANSACTIONS
-from centinela_predictor.gateway import metrics as metrics
+from centinela_predictor.gateway import metrics
 from centinela_predictor.gateway.verdict_book import ScoredVerdict, VerdictBook, adopted
 from centinela_predictor.state.admission import admit
 from centinela_predictor.state.partition_state import PartitionState
