@@ -20,9 +20,9 @@ from centinela.kafka.port import Outgoing
 from centinela.kafka.topic_admin import TopicSpec
 from centinela.liveness.health import Health
 from centinela_trainer import bootstrap
-from centinela_trainer.coverage import wait_for_archive
+from centinela_trainer.archive.catch_up import wait_for_archive
+from centinela_trainer.archive.store import ArchiveStore
 from centinela_trainer.settings import TrainerSettings
-from centinela_trainer.store import ArchiveStore
 
 LAYOUT = FeatureLayout()
 START = datetime(2026, 3, 1, tzinfo=UTC)

@@ -31,8 +31,8 @@ from centinela.kafka.port import TopicPartition
 from centinela.testing.clock import FixedClock
 from centinela_local.paths import CHECKOUT
 from centinela_predictor.feast.sink import served_rows
-from centinela_trainer.columns import Row, verdict_tables
-from centinela_trainer.store import ArchiveStore
+from centinela_trainer.archive.arrow_tables import Row, verdict_tables
+from centinela_trainer.archive.store import ArchiveStore
 
 PAIRS = int(os.environ.get("CENTINELA_TEST_FEAST_PAIRS", "300"))
 STREAM = os.environ.get("CENTINELA_TEST_FEAST_STREAM")

@@ -18,8 +18,8 @@ from centinela.featurestore.repository import apply, open_store
 from centinela.kafka.port import TopicPartition
 from centinela.testing.clock import FixedClock
 from centinela_local.paths import CHECKOUT
-from centinela_trainer.columns import Row, verdict_tables
-from centinela_trainer.store import ArchiveStore
+from centinela_trainer.archive.arrow_tables import Row, verdict_tables
+from centinela_trainer.archive.store import ArchiveStore
 
 REPO = CHECKOUT / "deploy" / "feast"
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)

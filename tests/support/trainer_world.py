@@ -23,10 +23,10 @@ from centinela.kafka.topic_admin import TopicSpec, specifications
 from centinela.liveness.health import Health
 from centinela.model.registry import Registry
 from centinela_trainer import bootstrap
-from centinela_trainer.columns import Row, label_tables, verdict_tables
+from centinela_trainer.archive.arrow_tables import Row, label_tables, verdict_tables
+from centinela_trainer.archive.store import ArchiveStore
 from centinela_trainer.mlflow_tracking import Tracking
 from centinela_trainer.settings import TrainerSettings
-from centinela_trainer.store import ArchiveStore
 
 LAYOUT = FeatureLayout(("v1",))
 START = datetime(2026, 3, 1, tzinfo=UTC)

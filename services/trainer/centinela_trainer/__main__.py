@@ -23,10 +23,10 @@ from centinela.process.start import load_settings, start
 from centinela.telemetry.logging import configure_logging
 from centinela.web.ops import OpsServer
 from centinela_trainer import bootstrap
+from centinela_trainer.archive.store import ArchiveStore
 from centinela_trainer.child import EX_TEMPFAIL
 from centinela_trainer.settings import TrainerSettings
 from centinela_trainer.skew_metrics import SkewCollector
-from centinela_trainer.store import ArchiveStore
 
 log = structlog.get_logger()
 

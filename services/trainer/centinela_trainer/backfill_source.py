@@ -14,8 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from centinela.errors import CentinelaError
-from centinela_trainer.archive import LABELS, PREDICTIONS
-from centinela_trainer.store import ArchiveStore
+from centinela_trainer.archive.store import LABELS, PREDICTIONS, ArchiveStore
 
 SLAB_ROWS = 65_536
 _MEMORY = "1GB"

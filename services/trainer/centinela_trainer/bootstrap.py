@@ -18,15 +18,15 @@ from centinela.consuming.loop import ConsumerLoop, SinkLoop
 from centinela.deadletters.record import DeadLetterCap
 from centinela.kafka import connect
 from centinela.liveness.health import Health
-from centinela_trainer.archive import LABELS, PREDICTIONS, Archive
+from centinela_trainer.archive.catch_up import wait_for_archive
+from centinela_trainer.archive.store import LABELS, PREDICTIONS, ArchiveStore
+from centinela_trainer.archive.writer import Archive
 from centinela_trainer.child import ChildRunner, start_child
-from centinela_trainer.coverage import wait_for_archive
 from centinela_trainer.handler import RetrainHandler
 from centinela_trainer.params import load_params
 from centinela_trainer.settings import TrainerSettings
 from centinela_trainer.snapshot import SnapshotStore
 from centinela_trainer.snapshot_push import SnapshotPusher, SnapshotRemote
-from centinela_trainer.store import ArchiveStore
 
 if TYPE_CHECKING:
     from centinela.model.registry import Registry
@@ -118,9 +118,9 @@ def archive_loop(
 def training_job(settings: TrainerSettings, work: Path, *, registry: Registry | None = None) -> TrainingJob:
     """What the child runs, with the empty folder *work* for its files."""
     from centinela.model.registry import Registry
+    from centinela_trainer.archive.reader import ArchiveReader
     from centinela_trainer.job import TrainingJob
     from centinela_trainer.mlflow_tracking import Tracking
-    from centinela_trainer.reader import ArchiveReader
     from centinela_trainer.skew_check import SkewCheck
 
     params = load_params(settings.params_path)

@@ -18,6 +18,7 @@ from centinela.model.bundle import sign
 from centinela.model.registry import CHALLENGER, CHAMPION, NOBODY, Registry
 from centinela.model.scorer import Scorer
 from centinela.model.signing import SigningKey
+from centinela_trainer.archive.reader import ArchiveReader
 from centinela_trainer.challenger import Origin, Scored, loads, measure, write_artifacts, write_bundle
 from centinela_trainer.dataset import Dataset, Floats, assemble, immature
 from centinela_trainer.environment import code_commit, pip_requirements
@@ -25,7 +26,6 @@ from centinela_trainer.evaluation import average_precision, share_better
 from centinela_trainer.gate import Evidence, GateVerdict, decide
 from centinela_trainer.mlflow_tracking import BUNDLE, REQUEST, LoggedData, LoggedModel, Tracking
 from centinela_trainer.params import MODEL_KINDS, ModelKind, Params, flatten
-from centinela_trainer.reader import ArchiveReader
 from centinela_trainer.skew_check import SkewCheck
 from centinela_trainer.skew_report import SkewReport, excess, save
 from centinela_trainer.snapshot import Snapshot, SnapshotStore

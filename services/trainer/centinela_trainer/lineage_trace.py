@@ -18,10 +18,9 @@ from centinela.kafka.port import Consumer, TopicPartition
 from centinela.model.registry import Registry
 from centinela.model.registry_store import UnknownVersion
 from centinela.operations.reconcile import transaction_id
-from centinela_trainer.archive import PREDICTIONS
+from centinela_trainer.archive.store import PREDICTIONS, ArchiveStore
 from centinela_trainer.snapshot import SnapshotStore
 from centinela_trainer.snapshot_push import SnapshotRemote
-from centinela_trainer.store import ArchiveStore
 
 _FACTS = (
     "occurred_at",

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from centinela.errors import DependencyUnavailable
 from centinela.features.layout import FeatureLayout
-from centinela_trainer.archive import LABELS, PREDICTIONS
+from centinela_trainer.archive.store import LABELS, PREDICTIONS, ArchiveStore
 from centinela_trainer.params import SkewParams
 from centinela_trainer.skew import (
     OTHER_LAYOUT,
@@ -26,7 +26,6 @@ from centinela_trainer.skew import (
     recompute,
 )
 from centinela_trainer.skew_report import SkewReport, save
-from centinela_trainer.store import ArchiveStore
 
 _KEPT = ".kept"
 _PLACE = ("transaction_id", "partition", "offset")

@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from centinela.errors import CentinelaError
-from centinela_trainer.columns import DAY_US, EPOCH, INSTANT
+from centinela_trainer.archive.arrow_tables import DAY_US, EPOCH, INSTANT
 from centinela_trainer.dataset import Dataset
 
 FILE = "rows.parquet"

@@ -15,11 +15,10 @@ import pyarrow as pa
 from centinela.errors import DependencyUnavailable
 from centinela.features.backfill import build_features
 from centinela.features.layout import FeatureLayout
-from centinela_trainer.archive import LABELS, PREDICTIONS
+from centinela_trainer.archive.reader import ArchiveReader
+from centinela_trainer.archive.store import LABELS, PREDICTIONS, ArchiveStore
 from centinela_trainer.dataset import microseconds
-from centinela_trainer.reader import ArchiveReader
 from centinela_trainer.skew import REACH_DAYS
-from centinela_trainer.store import ArchiveStore
 
 Features = Literal["served", "recomputed"]
 INSTANT = "datetime64[us, UTC]"

@@ -124,7 +124,7 @@ def test_a_second_process_does_not_get_it(opened: Open, tmp_path: Path) -> None:
     outbox.append([record(0)])
     second = (
         "import sys; from pathlib import Path; from centinela.clock import SystemClock\n"
-        "from centinela_predictor.gateway.outbox import Outbox\nOutbox(Path(sys.argv[1]), SystemClock(), most_records=1, most_bytes=1000000)"
+        "from centinela_predictor.gateway.outbox import Outbox\nOutbox(Path(sys.argv[1]), SystemClock(), most_records=1, most_bytes=10**6)"
     )
     done = subprocess.run(
         [sys.executable, "-c", second, str(tmp_path / "outbox" / "o.sqlite")],

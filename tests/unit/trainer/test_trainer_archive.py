@@ -20,9 +20,9 @@ from centinela.kafka.port import Outgoing, Record, TopicPartition
 from centinela.liveness.health import Health
 from centinela.testing.clock import FixedClock
 from centinela.testing.kafka import FakeBroker, FakeConsumer, FakeProducer, FakeTransactionalProducer
-from centinela_trainer.archive import LABELS, PREDICTIONS, Archive
-from centinela_trainer.reader import ArchiveReader
-from centinela_trainer.store import ArchiveStore
+from centinela_trainer.archive.reader import ArchiveReader
+from centinela_trainer.archive.store import LABELS, PREDICTIONS, ArchiveStore
+from centinela_trainer.archive.writer import Archive
 
 LAYOUT = FeatureLayout(("v1", "v2"))
 START = datetime(2026, 3, 1, tzinfo=UTC)

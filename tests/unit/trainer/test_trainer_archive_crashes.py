@@ -16,8 +16,8 @@ import pytest
 from centinela.events import TransactionScored
 from centinela.features.layout import FeatureLayout, pack_rows
 from centinela.kafka.port import TopicPartition
-from centinela_trainer.columns import Row, verdict_tables
-from centinela_trainer.store import ArchiveStore
+from centinela_trainer.archive.arrow_tables import Row, verdict_tables
+from centinela_trainer.archive.store import ArchiveStore
 
 START, STREAM, P0 = datetime(2026, 3, 1, tzinfo=UTC), "predictions", TopicPartition("predictions", 0)
 LAYOUT = FeatureLayout(("v1",))

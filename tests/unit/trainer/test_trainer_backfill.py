@@ -20,11 +20,11 @@ from centinela.features.keys import DAY_MS
 from centinela.features.layout import FeatureLayout, pack_rows
 from centinela.features.spec import Feature
 from centinela.kafka.port import TopicPartition
+from centinela_trainer.archive.arrow_tables import Row, label_tables, verdict_tables
+from centinela_trainer.archive.store import ArchiveStore
 from centinela_trainer.backfill import backfill, fitting, rebuild
 from centinela_trainer.backfill_features import SlabFeatures
 from centinela_trainer.backfill_source import is_archive, open_archive, open_files
-from centinela_trainer.columns import Row, label_tables, verdict_tables
-from centinela_trainer.store import ArchiveStore
 
 DAYS = 24
 NOW = datetime(2026, 1, 1, tzinfo=UTC)

@@ -20,10 +20,10 @@ from centinela.model.signing import new_key
 from centinela.settings import Settings
 from centinela.testing.clock import FixedClock
 from centinela.testing.registry_store import FakeStore
-from centinela_trainer.columns import Row, label_tables, verdict_tables
+from centinela_trainer.archive.arrow_tables import Row, label_tables, verdict_tables
+from centinela_trainer.archive.reader import ArchiveReader
 from centinela_trainer.job import TrainingJob
 from centinela_trainer.params import GateParams, HgbParams, Params, SkewParams, TrainParams
-from centinela_trainer.reader import ArchiveReader
 from centinela_trainer.skew_check import SkewCheck
 from centinela_trainer.skew_report import load
 from centinela_trainer.snapshot import SnapshotStore

@@ -17,11 +17,11 @@ from centinela.kafka.port import Outgoing, TopicPartition
 from centinela.liveness.health import Health
 from centinela.testing.clock import FixedClock
 from centinela.testing.kafka import FakeBroker, FakeConsumer, FakeTransactionalProducer
+from centinela_trainer.archive.catch_up import wait_for_archive
+from centinela_trainer.archive.store import ArchiveStore
 from centinela_trainer.child import EX_TEMPFAIL, ChildRunner
-from centinela_trainer.coverage import wait_for_archive
 from centinela_trainer.handler import RetrainHandler
 from centinela_trainer.retrain import request_for
-from centinela_trainer.store import ArchiveStore
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
 REQUESTS, EVENTS, MODEL = "retrain-requests", "model-events", "FraudDetector"

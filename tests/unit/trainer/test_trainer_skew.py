@@ -23,14 +23,14 @@ from centinela.features.spec import Feature
 from centinela.features.state.terminals import TerminalState
 from centinela.features.state.users import UserState
 from centinela.kafka.port import TopicPartition
-from centinela_trainer.columns import Row, label_tables, verdict_tables
+from centinela_trainer.archive.arrow_tables import Row, label_tables, verdict_tables
+from centinela_trainer.archive.store import ArchiveStore
 from centinela_trainer.params import SkewParams
 from centinela_trainer.skew import BEFORE_ARCHIVE, MOVED, differing
 from centinela_trainer.skew_check import SkewCheck
 from centinela_trainer.skew_cli import skew, table
 from centinela_trainer.skew_metrics import SkewCollector
 from centinela_trainer.skew_report import excess, load
-from centinela_trainer.store import ArchiveStore
 
 DAYS, PARTITIONS, BATCH = 46, 2, 97
 LAYOUT = FeatureLayout(

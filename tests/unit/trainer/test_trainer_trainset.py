@@ -17,9 +17,9 @@ from centinela.features.keys import DAY_MS
 from centinela.features.layout import FeatureLayout, pack_rows
 from centinela.features.spec import Feature
 from centinela.kafka.port import TopicPartition
-from centinela_trainer.columns import Row, label_tables, verdict_tables
+from centinela_trainer.archive.arrow_tables import Row, label_tables, verdict_tables
+from centinela_trainer.archive.reader import ArchiveReader
 from centinela_trainer.dataset import assemble
-from centinela_trainer.reader import ArchiveReader
 from centinela_trainer.snapshot_format import dataset_digest
 from centinela_trainer.trainset import read_features
 

@@ -10,8 +10,7 @@ import duckdb
 import pyarrow as pa
 
 from centinela.errors import DependencyUnavailable
-from centinela_trainer.archive import LABELS, PREDICTIONS
-from centinela_trainer.store import ArchiveStore
+from centinela_trainer.archive.store import LABELS, PREDICTIONS, ArchiveStore
 
 
 class ArchiveReader:

@@ -22,6 +22,7 @@ import structlog
 from centinela.errors import DependencyUnavailable
 from centinela.files import sync_folder
 from centinela.kafka.port import TopicPartition
+from centinela_trainer.archive.store import ArchiveStore
 
 log = structlog.get_logger()
 _NAME = re.compile(r"^(?P<topic>.+)-(?P<partition>\d+)-(?P<first>\d{15})-(?P<last>\d{15})\.parquet$")
@@ -194,3 +195,9 @@ def _within(day: date, first: date | None, last: date | None) -> bool:
 def _split_name(name: str) -> tuple[str, int]:
     topic, _, number = name.rpartition("-")
     return topic, int(number)
+
+
+PREDICTIONS = "predictions"
+
+
+LABELS = "labels"

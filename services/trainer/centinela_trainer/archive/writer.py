@@ -21,11 +21,9 @@ from centinela.errors import InvalidRecord
 from centinela.events import Event, LabelReported, TransactionScored
 from centinela.kafka.port import Record, TopicPartition
 from centinela_trainer import metrics
-from centinela_trainer.columns import Layouts, Row, label_tables, verdict_tables
-from centinela_trainer.store import ArchiveStore
+from centinela_trainer.archive.arrow_tables import Layouts, Row, label_tables, verdict_tables
+from centinela_trainer.archive.store import ArchiveStore
 
-PREDICTIONS = "predictions"
-LABELS = "labels"
 Tables = Callable[[Sequence[Row]], Mapping[date, Sequence[pa.Table]]]
 log = structlog.get_logger()
 

@@ -10,7 +10,7 @@ import structlog
 
 from centinela.errors import DependencyUnavailable
 from centinela.kafka.port import Consumer, TopicPartition
-from centinela_trainer.store import ArchiveStore
+from centinela_trainer.archive.store import ArchiveStore
 
 log = structlog.get_logger()
 _PAUSE_S, _POLL_S = 0.2, 0.3

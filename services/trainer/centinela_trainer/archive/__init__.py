@@ -1,0 +1,1 @@
+"""The archive: verdicts and labels as Parquet files by event day."""
