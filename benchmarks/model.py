@@ -39,9 +39,9 @@ from model_data import (
 
 from centinela.features.layout import TRANSACTION_FEATURES
 from centinela.model.backends import as_served
-from centinela_trainer.dataset import Dataset
 from centinela_trainer.params import MODEL_KINDS, ModelKind, Params, load_params
-from centinela_trainer.training import fraud_scores, train
+from centinela_trainer.training.dataset import Dataset
+from centinela_trainer.training.fit import fraud_scores, train
 
 TEST_START = "2018-06-18"
 LENGTHS = (7, 14, 28)

@@ -30,10 +30,10 @@ from model_data import (
 )
 
 from centinela.model.backends import as_served
-from centinela_trainer.dataset import Dataset
-from centinela_trainer.estimators import build_estimator
 from centinela_trainer.params import MODEL_KINDS, ModelKind, Params, load_params
-from centinela_trainer.training import fraud_scores
+from centinela_trainer.training.dataset import Dataset
+from centinela_trainer.training.estimators import build_estimator
+from centinela_trainer.training.fit import fraud_scores
 
 WEEKS = ("2018-05-14", "2018-05-21", "2018-05-28", "2018-06-04")
 SETTINGS: dict[ModelKind, tuple[dict[str, Any], ...]] = {

@@ -40,8 +40,8 @@ from centinela.model.export import ModelFacts, build_bundle
 from centinela.settings import Settings
 from centinela.topics import STREAM_GROUP, TERMINAL_ACTIVITY, TRANSACTIONS
 from centinela_local.testing.temporary_kafka import TemporaryBroker
-from centinela_trainer.estimators import build_estimator
 from centinela_trainer.params import load_params
+from centinela_trainer.training.estimators import build_estimator
 
 HERE = Path(__file__).parent
 LAYOUT = FeatureLayout(())

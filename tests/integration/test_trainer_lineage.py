@@ -22,13 +22,13 @@ from centinela.kafka.topic_admin import TopicSpec
 from centinela.model.registry_store import UnknownVersion
 from centinela_trainer.archive.arrow_tables import Row, verdict_tables
 from centinela_trainer.archive.store import ArchiveStore
-from centinela_trainer.dataset import Dataset
 from centinela_trainer.lineage import as_object, explain
 from centinela_trainer.lineage_trace import UnknownTransaction
 from centinela_trainer.mlflow_tracking import Tracking
 from centinela_trainer.settings import TrainerSettings
 from centinela_trainer.snapshot import SnapshotStore
 from centinela_trainer.snapshot_push import SnapshotRemote
+from centinela_trainer.training.dataset import Dataset
 
 LAYOUT = FeatureLayout()
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)

@@ -19,18 +19,18 @@ from centinela.model.registry import CHALLENGER, CHAMPION, NOBODY, Registry
 from centinela.model.scorer import Scorer
 from centinela.model.signing import SigningKey
 from centinela_trainer.archive.reader import ArchiveReader
-from centinela_trainer.challenger import Origin, Scored, loads, measure, write_artifacts, write_bundle
-from centinela_trainer.dataset import Dataset, Floats, assemble, immature
-from centinela_trainer.environment import code_commit, pip_requirements
-from centinela_trainer.evaluation import average_precision, share_better
-from centinela_trainer.gate import Evidence, GateVerdict, decide
 from centinela_trainer.mlflow_tracking import BUNDLE, REQUEST, LoggedData, LoggedModel, Tracking
 from centinela_trainer.params import MODEL_KINDS, ModelKind, Params, flatten
 from centinela_trainer.skew_check import SkewCheck
 from centinela_trainer.skew_report import SkewReport, excess, save
 from centinela_trainer.snapshot import Snapshot, SnapshotStore
-from centinela_trainer.training import Candidate, NotEnoughData, train
-from centinela_trainer.trainset import read_features
+from centinela_trainer.training.candidate_bundle import Origin, Scored, loads, measure, write_artifacts, write_bundle
+from centinela_trainer.training.dataset import Dataset, Floats, assemble, immature
+from centinela_trainer.training.environment import code_commit, pip_requirements
+from centinela_trainer.training.evaluation import average_precision, share_better
+from centinela_trainer.training.feature_source import read_features
+from centinela_trainer.training.fit import Candidate, NotEnoughData, train
+from centinela_trainer.training.gate import Evidence, GateVerdict, decide
 
 log = structlog.get_logger()
 _BOOTSTRAP_SAMPLES, _EXAMPLE_ROWS = 200, 5

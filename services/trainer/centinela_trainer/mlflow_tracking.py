@@ -25,8 +25,8 @@ from skops.io import dumps, get_untrusted_types
 from centinela.errors import DependencyUnavailable
 from centinela.events import TrainingCompleted, encode
 from centinela.settings import Settings
-from centinela_trainer.dataset import Bools, Floats
-from centinela_trainer.estimators import Classifier
+from centinela_trainer.training.dataset import Bools, Floats
+from centinela_trainer.training.estimators import Classifier
 
 REQUEST, DRAFT, COMPLETED = "request_id", "centinela.draft", "centinela.completed"
 BUNDLE = "bundle"

@@ -19,8 +19,8 @@ from centinela.datasets.simulator import Profile, Simulation, parse_drift
 from centinela.features.backfill import build_features
 from centinela.features.layout import FeatureLayout
 from centinela.features.spec import Feature
-from centinela_trainer.dataset import Dataset, assemble
 from centinela_trainer.params import Params, ParamsError
+from centinela_trainer.training.dataset import Dataset, assemble
 
 COLUMNS = ("transaction_id", "occurred_at", "user_id", "terminal_id", "amount")
 

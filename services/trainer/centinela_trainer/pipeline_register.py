@@ -14,14 +14,14 @@ from centinela.events import TrainingCompleted
 from centinela.model import bundle
 from centinela.model.backends import load_estimator
 from centinela.model.registry import CHALLENGER, Registry
-from centinela_trainer.challenger import write_artifacts
-from centinela_trainer.environment import code_commit, pip_requirements
 from centinela_trainer.mlflow_tracking import BUNDLE, REQUEST, LoggedData, LoggedModel, Tracking
 from centinela_trainer.params import MODEL_KINDS, Params, flatten
 from centinela_trainer.pipeline_stages import PATHS, require_passed, scored
 from centinela_trainer.settings import TrainerSettings
 from centinela_trainer.snapshot import SnapshotStore
 from centinela_trainer.snapshot_format import read_folder
+from centinela_trainer.training.candidate_bundle import write_artifacts
+from centinela_trainer.training.environment import code_commit, pip_requirements
 
 _EXAMPLE_ROWS = 5
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from sklearn.metrics import precision_recall_curve
 
-from centinela_trainer.evaluation import Bools, Floats, confusion
+from centinela_trainer.training.evaluation import Bools, Floats, confusion
 
 CURVE_POINTS, SCORE_BINS, DIGITS = 200, 50, 4
 GENUINE, FRAUD, PASSED, FLAGGED = "genuine", "fraud", "passed", "flagged"

@@ -20,12 +20,12 @@ from centinela.errors import CentinelaError
 from centinela.features.configured import load_features
 from centinela.features.layout import FeatureLayout
 from centinela_trainer import pipeline_report as report
-from centinela_trainer.challenger import Origin, Scored, loads, measure, write_bundle
-from centinela_trainer.gate import Evidence, GateVerdict, decide
 from centinela_trainer.params import Params
 from centinela_trainer.pipeline_data import History, load_history, newest, training_set
 from centinela_trainer.snapshot_format import folder_digest, read_folder, write_folder
-from centinela_trainer.training import train as train_candidate
+from centinela_trainer.training.candidate_bundle import Origin, Scored, loads, measure, write_bundle
+from centinela_trainer.training.fit import train as train_candidate
+from centinela_trainer.training.gate import Evidence, GateVerdict, decide
 
 log = structlog.get_logger()
 REQUEST = "pipeline"

@@ -22,7 +22,6 @@ from uuid import uuid4
 
 from centinela.errors import DependencyUnavailable
 from centinela.files import sync_folder
-from centinela_trainer.dataset import Dataset
 from centinela_trainer.snapshot_format import (
     PREFIX,
     Entry,
@@ -34,6 +33,7 @@ from centinela_trainer.snapshot_format import (
     partitions,
     read_folder,
 )
+from centinela_trainer.training.dataset import Dataset
 
 OBJECTS = "files/md5"
 DIRECTORY = ".dir"

@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 
 from centinela.errors import CentinelaError
 from centinela_trainer.archive.arrow_tables import DAY_US, EPOCH, INSTANT
-from centinela_trainer.dataset import Dataset
+from centinela_trainer.training.dataset import Dataset
 
 FILE = "rows.parquet"
 PREFIX = "md5:"

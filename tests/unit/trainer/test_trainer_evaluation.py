@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn import metrics as reference
 
-from centinela_trainer import evaluation
+from centinela_trainer.training import evaluation
 
 DAY_US = 86_400_000_000
 

@@ -7,8 +7,8 @@ import dataclasses
 import numpy as np
 import pytest
 
-from centinela_trainer.gate import Evidence, decide
 from centinela_trainer.params import GateParams
+from centinela_trainer.training.gate import Evidence, decide
 
 PARAMS = GateParams(
     min_average_precision=0.4, min_gain=0.05, confidence=0.9, min_frauds=10, min_alert_rate=0.001, max_alert_rate=0.05

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from centinela_trainer.estimators import build_estimator
 from centinela_trainer.params import MODEL_KINDS, ModelKind, Params, ParamsError, flatten, load_params
+from centinela_trainer.training.estimators import build_estimator
 
 SHIPPED = Path(__file__).parents[3] / "params.yaml"
 

@@ -19,9 +19,9 @@ from centinela.features.spec import Feature
 from centinela.kafka.port import TopicPartition
 from centinela_trainer.archive.arrow_tables import Row, label_tables, verdict_tables
 from centinela_trainer.archive.reader import ArchiveReader
-from centinela_trainer.dataset import assemble
 from centinela_trainer.snapshot_format import dataset_digest
-from centinela_trainer.trainset import read_features
+from centinela_trainer.training.dataset import assemble
+from centinela_trainer.training.feature_source import read_features
 
 START = datetime(2025, 1, 1, tzinfo=UTC)
 DAY = timedelta(days=1)

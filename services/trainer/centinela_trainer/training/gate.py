@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from centinela_trainer.evaluation import Floats
 from centinela_trainer.params import GateParams
+from centinela_trainer.training.evaluation import Floats
 
 MIN_DISTINCT_SCORES = 10
 

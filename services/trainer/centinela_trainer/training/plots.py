@@ -9,7 +9,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from sklearn.metrics import precision_recall_curve
 
-from centinela_trainer.evaluation import Bools, Floats, average_precision, confusion
+from centinela_trainer.training.evaluation import Bools, Floats, average_precision, confusion
 
 
 def confusion_matrix(is_fraud: Bools, scores: Floats, threshold: float, path: Path) -> None:

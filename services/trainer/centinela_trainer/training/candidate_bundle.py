@@ -13,12 +13,12 @@ from centinela.errors import ModelRejected
 from centinela.features.layout import FeatureLayout
 from centinela.model.export import ModelFacts, build_bundle
 from centinela.model.scorer import Scorer
-from centinela_trainer import plots
-from centinela_trainer.dataset import Bools, Dataset, Floats, Microseconds, Objects
-from centinela_trainer.environment import environment
-from centinela_trainer.evaluation import evaluate
 from centinela_trainer.params import Params
-from centinela_trainer.training import Candidate
+from centinela_trainer.training import plots
+from centinela_trainer.training.dataset import Bools, Dataset, Floats, Microseconds, Objects
+from centinela_trainer.training.environment import environment
+from centinela_trainer.training.evaluation import evaluate
+from centinela_trainer.training.fit import Candidate
 
 FORWARD = "forward_"
 _FORWARD_METRICS = ("average_precision", "roc_auc")

@@ -17,10 +17,10 @@ import numpy as np
 
 from centinela.errors import CentinelaError
 from centinela.model.backends import as_served
-from centinela_trainer.dataset import Bools, Dataset, Floats, Rows, Split, card_folds, split_by_time
-from centinela_trainer.estimators import Classifier, build_estimator
-from centinela_trainer.evaluation import Thresholds, choose_thresholds
 from centinela_trainer.params import ModelKind, Params
+from centinela_trainer.training.dataset import Bools, Dataset, Floats, Rows, Split, card_folds, split_by_time
+from centinela_trainer.training.estimators import Classifier, build_estimator
+from centinela_trainer.training.evaluation import Thresholds, choose_thresholds
 
 
 class NotEnoughData(CentinelaError):
