@@ -26,7 +26,7 @@ from centinela_trainer import bootstrap
 from centinela_trainer.archive.store import ArchiveStore
 from centinela_trainer.child import EX_TEMPFAIL
 from centinela_trainer.settings import TrainerSettings
-from centinela_trainer.skew_metrics import SkewCollector
+from centinela_trainer.skew.metrics import SkewCollector
 
 log = structlog.get_logger()
 

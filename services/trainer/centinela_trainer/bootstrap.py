@@ -121,7 +121,7 @@ def training_job(settings: TrainerSettings, work: Path, *, registry: Registry | 
     from centinela_trainer.archive.reader import ArchiveReader
     from centinela_trainer.job import TrainingJob
     from centinela_trainer.mlflow_tracking import Tracking
-    from centinela_trainer.skew_check import SkewCheck
+    from centinela_trainer.skew.check import SkewCheck
 
     params = load_params(settings.params_path)
     return TrainingJob(

@@ -21,8 +21,8 @@ from centinela.model.signing import SigningKey
 from centinela_trainer.archive.reader import ArchiveReader
 from centinela_trainer.mlflow_tracking import BUNDLE, REQUEST, LoggedData, LoggedModel, Tracking
 from centinela_trainer.params import MODEL_KINDS, ModelKind, Params, flatten
-from centinela_trainer.skew_check import SkewCheck
-from centinela_trainer.skew_report import SkewReport, excess, save
+from centinela_trainer.skew.check import SkewCheck
+from centinela_trainer.skew.report import SkewReport, excess, save
 from centinela_trainer.snapshot import Snapshot, SnapshotStore
 from centinela_trainer.training.candidate_bundle import Origin, Scored, loads, measure, write_artifacts, write_bundle
 from centinela_trainer.training.dataset import Dataset, Floats, assemble, immature

@@ -14,8 +14,8 @@ from centinela.process.start import load_settings
 from centinela_trainer.as_of import parse_instant
 from centinela_trainer.params import load_params
 from centinela_trainer.settings import TrainerSettings
-from centinela_trainer.skew_check import SkewCheck
-from centinela_trainer.skew_report import SkewReport, excess, save
+from centinela_trainer.skew.check import SkewCheck
+from centinela_trainer.skew.report import SkewReport, excess, save
 
 
 def skew(

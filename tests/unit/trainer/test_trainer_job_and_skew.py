@@ -24,8 +24,8 @@ from centinela_trainer.archive.arrow_tables import Row, label_tables, verdict_ta
 from centinela_trainer.archive.reader import ArchiveReader
 from centinela_trainer.job import TrainingJob
 from centinela_trainer.params import GateParams, HgbParams, Params, SkewParams, TrainParams
-from centinela_trainer.skew_check import SkewCheck
-from centinela_trainer.skew_report import load
+from centinela_trainer.skew.check import SkewCheck
+from centinela_trainer.skew.report import load
 from centinela_trainer.snapshot import SnapshotStore
 
 START, DAYS, NAME = datetime(2025, 1, 1, tzinfo=UTC), 50, "FraudDetector"

@@ -28,7 +28,7 @@ from centinela_trainer.bootstrap import await_archive
 from centinela_trainer.params import SkewParams
 from centinela_trainer.retrain import publish, request_for
 from centinela_trainer.settings import TrainerSettings
-from centinela_trainer.skew_check import SkewCheck
+from centinela_trainer.skew.check import SkewCheck
 
 _TICK_S = 0.25
 _HISTORY_TIMEOUT_S = 300.0

@@ -17,7 +17,7 @@ from centinela.features.backfill import build_features
 from centinela.features.layout import FeatureLayout
 from centinela_trainer.archive.reader import ArchiveReader
 from centinela_trainer.archive.store import LABELS, PREDICTIONS, ArchiveStore
-from centinela_trainer.skew import REACH_DAYS
+from centinela_trainer.skew.compare import REACH_DAYS
 from centinela_trainer.training.dataset import microseconds
 
 Features = Literal["served", "recomputed"]

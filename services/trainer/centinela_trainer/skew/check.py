@@ -17,15 +17,8 @@ from centinela.errors import DependencyUnavailable
 from centinela.features.layout import FeatureLayout
 from centinela_trainer.archive.store import LABELS, PREDICTIONS, ArchiveStore
 from centinela_trainer.params import SkewParams
-from centinela_trainer.skew import (
-    OTHER_LAYOUT,
-    REACH_DAYS,
-    compare,
-    merged,
-    reasons_not_to_judge,
-    recompute,
-)
-from centinela_trainer.skew_report import SkewReport, save
+from centinela_trainer.skew.compare import OTHER_LAYOUT, REACH_DAYS, compare, merged, reasons_not_to_judge, recompute
+from centinela_trainer.skew.report import SkewReport, save
 
 _KEPT = ".kept"
 _PLACE = ("transaction_id", "partition", "offset")

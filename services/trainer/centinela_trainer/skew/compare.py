@@ -18,7 +18,7 @@ from centinela.features.backfill import build_features
 from centinela.features.keys import DAY_MS
 from centinela.features.layout import FeatureLayout
 from centinela.features.spec import LONGEST_MS, TERMINAL_DELAY_MS
-from centinela_trainer.skew_report import Example, FeatureSkew, SkewReport
+from centinela_trainer.skew.report import Example, FeatureSkew, SkewReport
 
 Matrix = NDArray[np.float64]
 REACH_DAYS = (LONGEST_MS + TERMINAL_DELAY_MS) // DAY_MS

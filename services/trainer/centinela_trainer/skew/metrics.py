@@ -10,7 +10,7 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from centinela.errors import CentinelaError
-from centinela_trainer.skew_report import load
+from centinela_trainer.skew.report import load
 
 log = structlog.get_logger()
 

@@ -1,0 +1,1 @@
+"""Compares served feature vectors with the same features computed in batch."""
