@@ -23,11 +23,11 @@ from centinela.model.registry_store import UnknownVersion
 from centinela_trainer.archive.arrow_tables import Row, verdict_tables
 from centinela_trainer.archive.store import ArchiveStore
 from centinela_trainer.lineage import as_object, explain
-from centinela_trainer.lineage_trace import UnknownTransaction
 from centinela_trainer.mlflow_tracking import Tracking
 from centinela_trainer.settings import TrainerSettings
-from centinela_trainer.snapshot import SnapshotStore
-from centinela_trainer.snapshot_push import SnapshotRemote
+from centinela_trainer.snapshots.lineage import UnknownTransaction
+from centinela_trainer.snapshots.push import SnapshotRemote
+from centinela_trainer.snapshots.store import SnapshotStore
 from centinela_trainer.training.dataset import Dataset
 
 LAYOUT = FeatureLayout()

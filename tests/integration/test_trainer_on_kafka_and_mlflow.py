@@ -20,8 +20,8 @@ from centinela.model.scorer import Scorer
 from centinela_trainer import bootstrap
 from centinela_trainer.child import EX_TEMPFAIL, start_child
 from centinela_trainer.settings import TrainerSettings
-from centinela_trainer.snapshot import SnapshotStore
-from centinela_trainer.snapshot_format import folder_digest
+from centinela_trainer.snapshots.format import folder_digest
+from centinela_trainer.snapshots.store import SnapshotStore
 
 
 @pytest.fixture

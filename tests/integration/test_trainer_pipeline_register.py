@@ -16,7 +16,7 @@ from centinela_trainer import pipeline_stages
 from centinela_trainer.params import DataParams, EvaluateParams, GateParams, HgbParams, Params, TrainParams
 from centinela_trainer.pipeline_register import register_model
 from centinela_trainer.settings import TrainerSettings
-from centinela_trainer.snapshot import SnapshotStore
+from centinela_trainer.snapshots.store import SnapshotStore
 
 COMMIT = "d" * 40
 

@@ -10,8 +10,8 @@ import pytest
 import yaml
 from dvc.repo import Repo
 
-from centinela_trainer.snapshot import SnapshotStore
-from centinela_trainer.snapshot_push import SnapshotRemote
+from centinela_trainer.snapshots.push import SnapshotRemote
+from centinela_trainer.snapshots.store import SnapshotStore
 from centinela_trainer.training.dataset import Dataset
 
 DAY_US = 86_400_000_000

@@ -25,8 +25,8 @@ from centinela_trainer.child import ChildRunner, start_child
 from centinela_trainer.handler import RetrainHandler
 from centinela_trainer.params import load_params
 from centinela_trainer.settings import TrainerSettings
-from centinela_trainer.snapshot import SnapshotStore
-from centinela_trainer.snapshot_push import SnapshotPusher, SnapshotRemote
+from centinela_trainer.snapshots.push import SnapshotPusher, SnapshotRemote
+from centinela_trainer.snapshots.store import SnapshotStore
 
 if TYPE_CHECKING:
     from centinela.model.registry import Registry

@@ -23,7 +23,7 @@ from centinela_trainer.mlflow_tracking import BUNDLE, REQUEST, LoggedData, Logge
 from centinela_trainer.params import MODEL_KINDS, ModelKind, Params, flatten
 from centinela_trainer.skew.check import SkewCheck
 from centinela_trainer.skew.report import SkewReport, excess, save
-from centinela_trainer.snapshot import Snapshot, SnapshotStore
+from centinela_trainer.snapshots.store import Snapshot, SnapshotStore
 from centinela_trainer.training.candidate_bundle import Origin, Scored, loads, measure, write_artifacts, write_bundle
 from centinela_trainer.training.dataset import Dataset, Floats, assemble, immature
 from centinela_trainer.training.environment import code_commit, pip_requirements

@@ -14,10 +14,10 @@ from centinela.kafka import connect
 from centinela.model.registry import Registry
 from centinela.process.start import load_settings
 from centinela_trainer.archive.store import ArchiveStore
-from centinela_trainer.lineage_trace import Trained, VerdictFound, find_verdict, trace
 from centinela_trainer.settings import TrainerSettings
-from centinela_trainer.snapshot import SnapshotStore
-from centinela_trainer.snapshot_push import SnapshotRemote
+from centinela_trainer.snapshots.lineage import Trained, VerdictFound, find_verdict, trace
+from centinela_trainer.snapshots.push import SnapshotRemote
+from centinela_trainer.snapshots.store import SnapshotStore
 
 
 def lineage(

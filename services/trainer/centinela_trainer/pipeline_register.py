@@ -18,8 +18,8 @@ from centinela_trainer.mlflow_tracking import BUNDLE, REQUEST, LoggedData, Logge
 from centinela_trainer.params import MODEL_KINDS, Params, flatten
 from centinela_trainer.pipeline_stages import PATHS, require_passed, scored
 from centinela_trainer.settings import TrainerSettings
-from centinela_trainer.snapshot import SnapshotStore
-from centinela_trainer.snapshot_format import read_folder
+from centinela_trainer.snapshots.format import read_folder
+from centinela_trainer.snapshots.store import SnapshotStore
 from centinela_trainer.training.candidate_bundle import write_artifacts
 from centinela_trainer.training.environment import code_commit, pip_requirements
 

@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from centinela_trainer.snapshot_format import dataset_digest
+from centinela_trainer.snapshots.format import dataset_digest
 from centinela_trainer.training.dataset import assemble, card_folds, microseconds, split_by_time
 
 START = datetime(2026, 3, 1, tzinfo=UTC)

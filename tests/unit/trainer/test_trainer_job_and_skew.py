@@ -26,7 +26,7 @@ from centinela_trainer.job import TrainingJob
 from centinela_trainer.params import GateParams, HgbParams, Params, SkewParams, TrainParams
 from centinela_trainer.skew.check import SkewCheck
 from centinela_trainer.skew.report import load
-from centinela_trainer.snapshot import SnapshotStore
+from centinela_trainer.snapshots.store import SnapshotStore
 
 START, DAYS, NAME = datetime(2025, 1, 1, tzinfo=UTC), 50, "FraudDetector"
 LAYOUT = FeatureLayout()

@@ -19,8 +19,8 @@ from centinela_trainer import pipeline_report, pipeline_stages
 from centinela_trainer.params import DataParams, EvaluateParams, GateParams, HgbParams, Params, ParamsError, TrainParams
 from centinela_trainer.pipeline_data import load_history
 from centinela_trainer.pipeline_stages import PATHS
-from centinela_trainer.snapshot import SnapshotStore
-from centinela_trainer.snapshot_format import folder_digest, read_folder
+from centinela_trainer.snapshots.format import folder_digest, read_folder
+from centinela_trainer.snapshots.store import SnapshotStore
 from centinela_trainer.training.evaluation import average_precision
 
 CLOCK = FixedClock(datetime(2026, 3, 1, tzinfo=UTC))

@@ -14,9 +14,9 @@ import pytest
 
 from centinela.clock import SystemClock
 from centinela.errors import CentinelaError, DependencyUnavailable
-from centinela_trainer.snapshot import SnapshotStore
-from centinela_trainer.snapshot_format import NoSnapshot, folder_digest
-from centinela_trainer.snapshot_push import Pushed, SnapshotPusher, SnapshotRemote
+from centinela_trainer.snapshots.format import NoSnapshot, folder_digest
+from centinela_trainer.snapshots.push import Pushed, SnapshotPusher, SnapshotRemote
+from centinela_trainer.snapshots.store import SnapshotStore
 from centinela_trainer.training.dataset import Dataset
 
 DAY_US = 86_400_000_000

@@ -19,7 +19,7 @@ from centinela.features.spec import Feature
 from centinela.kafka.port import TopicPartition
 from centinela_trainer.archive.arrow_tables import Row, label_tables, verdict_tables
 from centinela_trainer.archive.reader import ArchiveReader
-from centinela_trainer.snapshot_format import dataset_digest
+from centinela_trainer.snapshots.format import dataset_digest
 from centinela_trainer.training.dataset import assemble
 from centinela_trainer.training.feature_source import read_features
 

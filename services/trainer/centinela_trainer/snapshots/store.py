@@ -22,7 +22,7 @@ from uuid import uuid4
 
 from centinela.errors import DependencyUnavailable
 from centinela.files import sync_folder
-from centinela_trainer.snapshot_format import (
+from centinela_trainer.snapshots.format import (
     PREFIX,
     Entry,
     NoSnapshot,

@@ -13,8 +13,8 @@ from fsspec.core import url_to_fs
 from centinela.clock import Clock
 from centinela.errors import CentinelaError
 from centinela_trainer import metrics
-from centinela_trainer.snapshot import DIRECTORY, SnapshotStore, object_key
-from centinela_trainer.snapshot_format import PREFIX
+from centinela_trainer.snapshots.format import PREFIX
+from centinela_trainer.snapshots.store import DIRECTORY, SnapshotStore, object_key
 
 log = structlog.get_logger()
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S, _END_S = 2.0, 300.0, 2.0

@@ -19,8 +19,8 @@ from centinela.model.registry import Registry
 from centinela.model.registry_store import UnknownVersion
 from centinela.operations.reconcile import transaction_id
 from centinela_trainer.archive.store import PREDICTIONS, ArchiveStore
-from centinela_trainer.snapshot import SnapshotStore
-from centinela_trainer.snapshot_push import SnapshotRemote
+from centinela_trainer.snapshots.push import SnapshotRemote
+from centinela_trainer.snapshots.store import SnapshotStore
 
 _FACTS = (
     "occurred_at",

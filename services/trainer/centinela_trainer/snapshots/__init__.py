@@ -1,0 +1,1 @@
+"""Training sets as folders that DVC knows, and the lineage from a verdict to them."""
