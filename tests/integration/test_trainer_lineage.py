@@ -22,7 +22,7 @@ from centinela.kafka.topic_admin import TopicSpec
 from centinela.model.registry_store import UnknownVersion
 from centinela_trainer.archive.arrow_tables import Row, verdict_tables
 from centinela_trainer.archive.store import ArchiveStore
-from centinela_trainer.lineage import as_object, explain
+from centinela_trainer.commands.lineage import as_object, explain
 from centinela_trainer.mlflow_tracking import Tracking
 from centinela_trainer.settings import TrainerSettings
 from centinela_trainer.snapshots.lineage import UnknownTransaction

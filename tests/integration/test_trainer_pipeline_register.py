@@ -12,9 +12,9 @@ from centinela.clock import SystemClock
 from centinela.errors import CentinelaError
 from centinela.model.registry import CHALLENGER, Registry
 from centinela.model.scorer import Scorer
-from centinela_trainer import pipeline_stages
 from centinela_trainer.params import DataParams, EvaluateParams, GateParams, HgbParams, Params, TrainParams
-from centinela_trainer.pipeline_register import register_model
+from centinela_trainer.pipeline import stages as pipeline_stages
+from centinela_trainer.pipeline.register import register_model
 from centinela_trainer.settings import TrainerSettings
 from centinela_trainer.snapshots.store import SnapshotStore
 

@@ -22,9 +22,9 @@ from centinela.features.spec import Feature
 from centinela.kafka.port import TopicPartition
 from centinela_trainer.archive.arrow_tables import Row, label_tables, verdict_tables
 from centinela_trainer.archive.store import ArchiveStore
-from centinela_trainer.backfill import backfill, fitting, rebuild
-from centinela_trainer.backfill_features import SlabFeatures
-from centinela_trainer.backfill_source import is_archive, open_archive, open_files
+from centinela_trainer.backfill.features import SlabFeatures
+from centinela_trainer.backfill.source import is_archive, open_archive, open_files
+from centinela_trainer.commands.backfill import backfill, fitting, rebuild
 
 DAYS = 24
 NOW = datetime(2026, 1, 1, tzinfo=UTC)

@@ -11,7 +11,7 @@ from centinela.errors import DependencyUnavailable
 from centinela.events import LabelReported, TransactionReceived, encode
 from centinela.kafka.port import TopicPartition
 from centinela.testing.kafka import FakeBroker, FakeConsumer
-from centinela_trainer.horizon import await_stream, event_time_reached
+from centinela_trainer.commands.event_time import await_stream, event_time_reached
 
 START = datetime(2026, 3, 1, tzinfo=UTC)
 GROUP = "predictor"

@@ -15,10 +15,11 @@ import yaml
 from centinela.errors import CentinelaError
 from centinela.model.bundle import verify
 from centinela.testing.clock import FixedClock
-from centinela_trainer import pipeline_report, pipeline_stages
 from centinela_trainer.params import DataParams, EvaluateParams, GateParams, HgbParams, Params, ParamsError, TrainParams
-from centinela_trainer.pipeline_data import load_history
-from centinela_trainer.pipeline_stages import PATHS
+from centinela_trainer.pipeline import report as pipeline_report
+from centinela_trainer.pipeline import stages as pipeline_stages
+from centinela_trainer.pipeline.data import load_history
+from centinela_trainer.pipeline.stages import PATHS
 from centinela_trainer.snapshots.format import folder_digest, read_folder
 from centinela_trainer.snapshots.store import SnapshotStore
 from centinela_trainer.training.evaluation import average_precision

@@ -20,8 +20,8 @@ from centinela.testing.kafka import FakeBroker, FakeConsumer, FakeTransactionalP
 from centinela_trainer.archive.catch_up import wait_for_archive
 from centinela_trainer.archive.store import ArchiveStore
 from centinela_trainer.child import EX_TEMPFAIL, ChildRunner
+from centinela_trainer.commands.retrain import request_for
 from centinela_trainer.handler import RetrainHandler
-from centinela_trainer.retrain import request_for
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
 REQUESTS, EVENTS, MODEL = "retrain-requests", "model-events", "FraudDetector"

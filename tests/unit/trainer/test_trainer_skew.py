@@ -25,12 +25,12 @@ from centinela.features.state.users import UserState
 from centinela.kafka.port import TopicPartition
 from centinela_trainer.archive.arrow_tables import Row, label_tables, verdict_tables
 from centinela_trainer.archive.store import ArchiveStore
+from centinela_trainer.commands.skew import skew, table
 from centinela_trainer.params import SkewParams
 from centinela_trainer.skew.check import SkewCheck
 from centinela_trainer.skew.compare import BEFORE_ARCHIVE, MOVED, differing
 from centinela_trainer.skew.metrics import SkewCollector
 from centinela_trainer.skew.report import excess, load
-from centinela_trainer.skew_cli import skew, table
 
 DAYS, PARTITIONS, BATCH = 46, 2, 97
 LAYOUT = FeatureLayout(

@@ -16,7 +16,7 @@ from centinela.model.backends import load_estimator
 from centinela.model.registry import CHALLENGER, Registry
 from centinela_trainer.mlflow_tracking import BUNDLE, REQUEST, LoggedData, LoggedModel, Tracking
 from centinela_trainer.params import MODEL_KINDS, Params, flatten
-from centinela_trainer.pipeline_stages import PATHS, require_passed, scored
+from centinela_trainer.pipeline.stages import PATHS, require_passed, scored
 from centinela_trainer.settings import TrainerSettings
 from centinela_trainer.snapshots.format import read_folder
 from centinela_trainer.snapshots.store import SnapshotStore

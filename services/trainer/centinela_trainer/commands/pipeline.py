@@ -30,7 +30,7 @@ def _prepared() -> tuple[TrainerSettings, Params]:
 def preprocess() -> None:
     """Simulated days, or the file that params.yaml names, to transactions and labels."""
     _, params = _prepared()
-    from centinela_trainer import pipeline_stages
+    from centinela_trainer.pipeline import stages as pipeline_stages
 
     pipeline_stages.preprocess(params, SystemClock())
 
@@ -39,7 +39,7 @@ def preprocess() -> None:
 def features() -> None:
     """Transactions and labels to the training set."""
     settings, params = _prepared()
-    from centinela_trainer import pipeline_stages
+    from centinela_trainer.pipeline import stages as pipeline_stages
 
     pipeline_stages.features(params, settings.features_file)
 
@@ -48,7 +48,7 @@ def features() -> None:
 def train() -> None:
     """The training set to a model bundle and scores of the test days."""
     settings, params = _prepared()
-    from centinela_trainer import pipeline_stages
+    from centinela_trainer.pipeline import stages as pipeline_stages
 
     pipeline_stages.train(params, settings.model_name)
 
@@ -57,7 +57,7 @@ def train() -> None:
 def evaluate() -> None:
     """Scores to metrics and plots."""
     _, params = _prepared()
-    from centinela_trainer import pipeline_stages
+    from centinela_trainer.pipeline import stages as pipeline_stages
 
     verdict = pipeline_stages.evaluate(params)
     typer.echo(f"gate {'passed' if verdict.passed else 'refused'}: {verdict.reason}")
@@ -66,7 +66,7 @@ def evaluate() -> None:
 @app.command()
 def gate() -> None:
     """Exit 2 unless the evaluated model reaches what params.yaml asks (`gate`)."""
-    from centinela_trainer import pipeline_stages
+    from centinela_trainer.pipeline import stages as pipeline_stages
 
     typer.echo(f"gate passed: average precision {pipeline_stages.require_passed():.4f}")
 
@@ -76,7 +76,7 @@ def register() -> None:
     """Register the evaluated model in MLflow as challenger: a run, a version, a snapshot. Once for each model and
     commit."""
     settings, params = _prepared()
-    from centinela_trainer.pipeline_register import register_model
+    from centinela_trainer.pipeline.register import register_model
 
     completed = register_model(settings, params, SystemClock())
     typer.echo(f"{completed.model_name} version {completed.model_version}, run {completed.run_id}: {completed.reason}")

@@ -24,8 +24,8 @@ from centinela.errors import CentinelaError
 from centinela.features.configured import layout_of
 from centinela.features.layout import FeatureLayout
 from centinela.process.start import load_settings
-from centinela_trainer.backfill_features import SlabFeatures
-from centinela_trainer.backfill_source import Slab, Staged, count_rows, is_archive, open_archive, open_files
+from centinela_trainer.backfill.features import SlabFeatures
+from centinela_trainer.backfill.source import Slab, Staged, count_rows, is_archive, open_archive, open_files
 from centinela_trainer.settings import TrainerSettings
 
 INSTANT = pa.timestamp("ms", tz="UTC")

@@ -11,7 +11,7 @@ from rich.table import Table
 
 from centinela.errors import CentinelaError
 from centinela.process.start import load_settings
-from centinela_trainer.as_of import parse_instant
+from centinela_trainer.commands.options import parse_instant
 from centinela_trainer.params import load_params
 from centinela_trainer.settings import TrainerSettings
 from centinela_trainer.skew.check import SkewCheck

@@ -22,8 +22,8 @@ from centinela.kafka.port import Outgoing
 from centinela.process.start import load_settings
 from centinela.telemetry.tracing import new_traceparent
 from centinela_trainer.archive.reader import ArchiveReader
-from centinela_trainer.as_of import parse_instant
-from centinela_trainer.horizon import await_stream, event_time_reached
+from centinela_trainer.commands.event_time import await_stream, event_time_reached
+from centinela_trainer.commands.options import parse_instant
 from centinela_trainer.params import MODEL_KINDS
 from centinela_trainer.settings import TrainerSettings
 

@@ -19,9 +19,9 @@ from centinela.clock import Clock
 from centinela.errors import CentinelaError
 from centinela.features.configured import load_features
 from centinela.features.layout import FeatureLayout
-from centinela_trainer import pipeline_report as report
 from centinela_trainer.params import Params
-from centinela_trainer.pipeline_data import History, load_history, newest, training_set
+from centinela_trainer.pipeline import report as report
+from centinela_trainer.pipeline.data import History, load_history, newest, training_set
 from centinela_trainer.snapshots.format import folder_digest, read_folder, write_folder
 from centinela_trainer.training.candidate_bundle import Origin, Scored, loads, measure, write_bundle
 from centinela_trainer.training.fit import train as train_candidate

@@ -1,0 +1,1 @@
+"""Features of past transactions, computed in batch from the archive or a file."""

@@ -1,0 +1,1 @@
+"""The stages of ``dvc repro``: training on files, without services."""
