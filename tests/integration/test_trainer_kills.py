@@ -14,7 +14,7 @@ import pytest
 from tests.support.trainer_world import World, world_of
 
 from centinela.model.registry import CHAMPION
-from centinela_trainer.child import as_environment
+from centinela_trainer.retraining.child_process import as_environment
 from centinela_trainer.settings import TrainerSettings
 
 POINTS = "Tracking.log Registry.set_alias Tracking.complete"

@@ -18,7 +18,7 @@ from centinela.kafka.port import TopicPartition
 from centinela.model.registry import CHALLENGER, CHAMPION, Registry
 from centinela.model.scorer import Scorer
 from centinela_trainer import bootstrap
-from centinela_trainer.child import EX_TEMPFAIL, start_child
+from centinela_trainer.retraining.child_process import EX_TEMPFAIL, start_child
 from centinela_trainer.settings import TrainerSettings
 from centinela_trainer.snapshots.format import folder_digest
 from centinela_trainer.snapshots.store import SnapshotStore

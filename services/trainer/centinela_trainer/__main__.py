@@ -24,7 +24,7 @@ from centinela.telemetry.logging import configure_logging
 from centinela.web.ops import OpsServer
 from centinela_trainer import bootstrap
 from centinela_trainer.archive.store import ArchiveStore
-from centinela_trainer.child import EX_TEMPFAIL
+from centinela_trainer.retraining.child_process import EX_TEMPFAIL
 from centinela_trainer.settings import TrainerSettings
 from centinela_trainer.skew.metrics import SkewCollector
 
@@ -98,7 +98,7 @@ def _train(request_path: Path, answer_path: Path, guarded: bool) -> int:
     if guarded:
         threading.Thread(target=_end_with_parent, name="guard", daemon=True).start()
     threading.Thread(
-        target=importlib.import_module, args=("centinela_trainer.job",), name="imports", daemon=True
+        target=importlib.import_module, args=("centinela_trainer.retraining.job",), name="imports", daemon=True
     ).start()
     try:
         request = Decoder(RetrainRequested).decode(request_path.read_bytes())

@@ -21,16 +21,16 @@ from centinela.liveness.health import Health
 from centinela_trainer.archive.catch_up import wait_for_archive
 from centinela_trainer.archive.store import LABELS, PREDICTIONS, ArchiveStore
 from centinela_trainer.archive.writer import Archive
-from centinela_trainer.child import ChildRunner, start_child
-from centinela_trainer.handler import RetrainHandler
 from centinela_trainer.params import load_params
+from centinela_trainer.retraining.child_process import ChildRunner, start_child
+from centinela_trainer.retraining.handler import RetrainHandler
 from centinela_trainer.settings import TrainerSettings
 from centinela_trainer.snapshots.push import SnapshotPusher, SnapshotRemote
 from centinela_trainer.snapshots.store import SnapshotStore
 
 if TYPE_CHECKING:
     from centinela.model.registry import Registry
-    from centinela_trainer.job import TrainingJob
+    from centinela_trainer.retraining.job import TrainingJob
 
 TRAINER, ARCHIVE = "trainer", "archive"
 
@@ -119,8 +119,8 @@ def training_job(settings: TrainerSettings, work: Path, *, registry: Registry | 
     """What the child runs, with the empty folder *work* for its files."""
     from centinela.model.registry import Registry
     from centinela_trainer.archive.reader import ArchiveReader
-    from centinela_trainer.job import TrainingJob
     from centinela_trainer.mlflow_tracking import Tracking
+    from centinela_trainer.retraining.job import TrainingJob
     from centinela_trainer.skew.check import SkewCheck
 
     params = load_params(settings.params_path)

@@ -23,7 +23,7 @@ from centinela.kafka.timeouts import LIMITS
 from centinela.operations.acls import RIGHTS, commands
 from centinela.settings import Settings
 from centinela.topics import CATALOGUE, WITH_DLQ
-from centinela_trainer.child import as_environment
+from centinela_trainer.retraining.child_process import as_environment
 from centinela_trainer.settings import TrainerSettings
 
 SECRET = "not-to-be-seen"  # noqa: S105

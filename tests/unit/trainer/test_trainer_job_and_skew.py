@@ -22,8 +22,8 @@ from centinela.testing.clock import FixedClock
 from centinela.testing.registry_store import FakeStore
 from centinela_trainer.archive.arrow_tables import Row, label_tables, verdict_tables
 from centinela_trainer.archive.reader import ArchiveReader
-from centinela_trainer.job import TrainingJob
 from centinela_trainer.params import GateParams, HgbParams, Params, SkewParams, TrainParams
+from centinela_trainer.retraining.job import TrainingJob
 from centinela_trainer.skew.check import SkewCheck
 from centinela_trainer.skew.report import load
 from centinela_trainer.snapshots.store import SnapshotStore

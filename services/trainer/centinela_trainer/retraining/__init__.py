@@ -1,0 +1,1 @@
+"""Answers retrain requests: training in a child process, gate, registration."""
