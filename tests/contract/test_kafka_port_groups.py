@@ -5,9 +5,9 @@ from __future__ import annotations
 import time
 
 import pytest
-from tests.support.kafka_kit import DEADLINE_S, Kit, group_id, joined, poll_some, reader, take, values, write
 
 from centinela.kafka.port import Outgoing, Record, TopicPartition
+from tests.support.kafka_kit import DEADLINE_S, Kit, group_id, joined, poll_some, reader, take, values, write
 
 
 def test_nothing_of_a_new_partition_is_read_before_its_assignment_is_taken(kit: Kit) -> None:

@@ -6,11 +6,11 @@ import time
 import uuid
 
 import pytest
-from tests.support.kafka_kit import DEADLINE_S, Kit, read_to_end, reader, values, write
 
 from centinela.errors import DependencyUnavailable, InvalidRecord
 from centinela.kafka.partitioner import partition_of
 from centinela.kafka.port import Outgoing, TopicPartition
+from tests.support.kafka_kit import DEADLINE_S, Kit, read_to_end, reader, values, write
 
 
 def test_a_partition_is_read_in_the_order_it_was_written(kit: Kit) -> None:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import time
 
 import pytest
-from tests.support.kafka_kit import DEADLINE_S, Kit, group_id, joined, poll_some, read_to_end, reader, values, write
 
 from centinela.errors import ProducerFenced, TransactionAborted
 from centinela.kafka.port import Outgoing, TopicPartition
+from tests.support.kafka_kit import DEADLINE_S, Kit, group_id, joined, poll_some, read_to_end, reader, values, write
 
 
 def test_a_transaction_is_seen_whole_once_it_is_committed(kit: Kit) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 
 import pytest
+
 from tests.support.faultrun.ledger import Ledger, fingerprint
 from tests.support.faultrun.oracle import (
     Judgement,

@@ -8,13 +8,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+
+from centinela.features.backfill import build_features
+from centinela.features.layout import FeatureLayout
 from tests.support.faultrun.archive_check import judge_archive
 from tests.support.faultrun.features import judge_features
 from tests.support.faultrun.oracle import Judgement, judge_trainings
 from tests.support.faultrun.readback import Raw, ReadBack, Reported, Scored, Transaction
-
-from centinela.features.backfill import build_features
-from centinela.features.layout import FeatureLayout
 
 LAYOUT = FeatureLayout(("v1", "v2"))
 START = datetime(2024, 1, 1, tzinfo=UTC)

@@ -7,13 +7,13 @@ import os
 from pathlib import Path
 
 import pytest
+
+from centinela_local.broker.jars import can_run_broker
+from centinela_local.processes.ports import steady_ports
 from tests.support.faultrun.plan import QUICK
 from tests.support.faultrun.run import Options, Run
 from tests.support.faultrun.stack import PORTS, FaultStack
 from tests.support.faultrun.workload import Profile
-
-from centinela_local.broker.jars import can_run_broker
-from centinela_local.processes.ports import steady_ports
 
 SEED = int(os.environ.get("CENTINELA_FAULTS_SEED", "7"))
 PROFILE = Profile(SEED, per_day=3_000, users=900, terminals=300, jumps={4: 3.0, 8: 12.0, 12: -1.0})

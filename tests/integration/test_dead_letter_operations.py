@@ -9,7 +9,6 @@ import textwrap
 from collections.abc import Callable, Iterator
 
 import pytest
-from tests.support.waiting import until
 
 from centinela.clock import SystemClock
 from centinela.consuming.table_reader import TableReader
@@ -21,6 +20,7 @@ from centinela.kafka.topic_admin import TopicAdmin, TopicSpec
 from centinela.operations.reconcile import LogAudit
 from centinela.operations.redrive import Filter, LetterBox
 from centinela.settings import Settings
+from tests.support.waiting import until
 
 DEADLINE_S = 60.0
 COUNT = 600

@@ -10,7 +10,6 @@ from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
-from tests.support.waiting import eventually
 
 from centinela.events import Event, ModelPromoted, RetrainRequested, encode
 from centinela.kafka.connect import producer, topic_admin
@@ -21,6 +20,7 @@ from centinela_local.demo.observer import Observer, decoded
 from centinela_local.demo.probe import Probe
 from centinela_local.demo.view import Figures
 from centinela_local.processes.ports import free_port
+from tests.support.waiting import eventually
 
 AT = datetime(2025, 3, 1, tzinfo=UTC)
 METRICS = (

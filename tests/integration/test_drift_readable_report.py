@@ -7,12 +7,12 @@ import json
 from pathlib import Path
 
 import msgspec
-from tests.support.drift_world import Feed, World
 
 from centinela_drift.evaluator import DriftHandler
 from centinela_drift.references import reference_of
 from centinela_drift.reporting.report_process import SubprocessReporter
 from centinela_drift.settings import DriftSettings
+from tests.support.drift_world import Feed, World
 
 
 async def test_a_report_is_written_as_html_and_json_and_says_what_was_decided_and_on_which_rows(tmp_path: Path) -> None:

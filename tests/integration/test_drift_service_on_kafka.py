@@ -17,7 +17,6 @@ from pathlib import Path
 import msgspec
 import pytest
 from kafka import KafkaConsumer, TopicPartition  # noqa: TID251 - reads what our own consumers never show
-from tests.support.drift_world import START, World
 
 from centinela.events import DriftReported, Event, FeaturePane, RetrainRequested, TrainingCompleted, encode
 from centinela.kafka.connect import consumer, producer, topic_admin, transactional_producer
@@ -25,6 +24,7 @@ from centinela.kafka.port import Outgoing, Record
 from centinela.kafka.topic_admin import TopicSpec
 from centinela_drift.evaluator import Topics
 from centinela_drift.settings import DriftSettings
+from tests.support.drift_world import START, World
 
 PARTITIONS = 4
 WORLD = World(attack_from=4)

@@ -12,10 +12,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from tests.support.exactness import held_against_an_independent_computation
 
 from centinela_local.broker.jars import can_run_broker
 from centinela_local.testing.temporary_kafka import TemporaryBroker
+from tests.support.exactness import held_against_an_independent_computation
 
 ROWS = 6_000
 

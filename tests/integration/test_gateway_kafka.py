@@ -13,7 +13,6 @@ from pathlib import Path
 import httpx
 import numpy as np
 import pytest
-from tests.support.served_models import small_bundle
 
 from centinela.codec import Decoder, ModelEventDecoder
 from centinela.consuming.table_reader import open_table
@@ -27,6 +26,7 @@ from centinela.kafka.topic_admin import TopicAdmin
 from centinela.model.scorer import Scorer
 from centinela_predictor.gateway.process import GatewayProcess
 from centinela_predictor.settings import PredictorSettings
+from tests.support.served_models import small_bundle
 
 LAYOUT = FeatureLayout(("v1", "v2"))
 DEADLINE_S = 30.0

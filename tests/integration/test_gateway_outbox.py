@@ -11,9 +11,6 @@ from typing import Any
 
 import httpx
 import pytest
-from tests.support.predictor_process import PredictorProcess
-from tests.support.served_models import small_bundle
-from tests.support.waiting import until
 
 from centinela.codec import Decoder
 from centinela.consuming.table_reader import open_table
@@ -23,6 +20,9 @@ from centinela.kafka.topic_admin import TopicAdmin
 from centinela.settings import Settings
 from centinela_local.processes.ports import free_port
 from centinela_local.testing.temporary_kafka import TemporaryBroker
+from tests.support.predictor_process import PredictorProcess
+from tests.support.served_models import small_bundle
+from tests.support.waiting import until
 
 MODEL = "FraudDetector"
 

@@ -14,11 +14,6 @@ from pathlib import Path
 
 import httpx
 import pytest
-from tests.support.held_open import HeldOpen
-from tests.support.predictor_process import DEADLINE_S
-from tests.support.predictor_process import PredictorProcess as Process
-from tests.support.served_models import small_bundle
-from tests.support.waiting import until
 
 from centinela.consuming.table_reader import open_table
 from centinela.features.layout import FeatureLayout
@@ -26,6 +21,11 @@ from centinela.kafka.headers import header
 from centinela.kafka.topic_admin import TopicAdmin
 from centinela_local.processes.ports import free_port
 from centinela_predictor.settings import PredictorSettings
+from tests.support.held_open import HeldOpen
+from tests.support.predictor_process import DEADLINE_S
+from tests.support.predictor_process import PredictorProcess as Process
+from tests.support.served_models import small_bundle
+from tests.support.waiting import until
 
 NOBODY = "127.0.0.1:9"
 

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import httpx
 import pytest
-from tests.support.served_models import small_bundle
 
 from centinela.codec import Decoder
 from centinela.consuming.table_reader import open_table
@@ -22,6 +21,7 @@ from centinela.kafka.topic_admin import TopicAdmin
 from centinela_predictor.gateway.process import GatewayProcess
 from centinela_predictor.settings import PredictorSettings
 from centinela_predictor.stream.process import StreamProcess
+from tests.support.served_models import small_bundle
 
 LAYOUT = FeatureLayout(("v1", "v2"))
 DEADLINE_S = 60.0

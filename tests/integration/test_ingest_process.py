@@ -11,8 +11,6 @@ from pathlib import Path
 
 import httpx
 import pytest
-from tests.support.held_open import HeldOpen
-from tests.support.waiting import until
 
 from centinela.commands.main import main
 from centinela.consuming.table_reader import TableReader
@@ -22,6 +20,8 @@ from centinela.settings import Settings
 from centinela_local.broker.embedded import answers
 from centinela_local.processes.ports import free_port
 from centinela_local.testing.temporary_kafka import TemporaryBroker
+from tests.support.held_open import HeldOpen
+from tests.support.waiting import until
 
 GOOD = {"user_id": "u-1", "occurred_at": "2026-03-01T10:15:30Z", "amount": 3.5}
 

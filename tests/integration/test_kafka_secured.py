@@ -17,8 +17,6 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from tests.support.secured_broker import ADMIN, ADMIN_PASSWORD, SecuredBroker
-from tests.support.waiting import until
 
 from centinela.errors import AccessRefused
 from centinela.kafka import connect
@@ -29,6 +27,8 @@ from centinela.settings import Settings
 from centinela.topics import PREDICTIONS, TRANSACTIONS
 from centinela_local.broker.jars import can_run_broker
 from centinela_local.processes.ports import free_port
+from tests.support.secured_broker import ADMIN, ADMIN_PASSWORD, SecuredBroker
+from tests.support.waiting import until
 
 pytestmark = pytest.mark.timeout(600)
 PORTS = ("ingest", "predictor", "drift", "archive")

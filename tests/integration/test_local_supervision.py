@@ -13,7 +13,6 @@ from typing import NamedTuple
 
 import pytest
 from rich.console import Console
-from tests.support.waiting import eventually
 
 from centinela.settings import Settings
 from centinela_local.errors import PortTaken, StartFailed
@@ -21,6 +20,7 @@ from centinela_local.processes.ports import free_port, is_taken
 from centinela_local.processes.spec import Process
 from centinela_local.settings import LocalSettings
 from centinela_local.stack import Stack
+from tests.support.waiting import eventually
 
 SERVER = """
 import http.server, json, sys

@@ -15,8 +15,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tests.support.predictor_world import LAYOUT, START, vectors_of_the_whole_table
-from tests.support.served_models import small_bundle
 
 from centinela.codec import Decoder
 from centinela.consuming.table_reader import TableReader, open_table
@@ -25,6 +23,8 @@ from centinela.kafka.connect import producer
 from centinela.kafka.port import Outgoing
 from centinela.kafka.topic_admin import TopicAdmin
 from centinela_predictor.settings import PredictorSettings
+from tests.support.predictor_world import LAYOUT, START, vectors_of_the_whole_table
+from tests.support.served_models import small_bundle
 
 PHASE = timedelta(days=6)
 PER_PHASE = 3_000

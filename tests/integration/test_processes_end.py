@@ -13,8 +13,6 @@ from pathlib import Path
 
 import httpx
 import pytest
-from tests.support.served_models import small_bundle
-from tests.support.waiting import until
 
 from centinela.events import RetrainRequested, encode
 from centinela.features.layout import FeatureLayout
@@ -23,6 +21,8 @@ from centinela.kafka.port import Outgoing
 from centinela.settings import Settings
 from centinela_local.paths import CHECKOUT
 from centinela_local.processes.ports import free_port
+from tests.support.served_models import small_bundle
+from tests.support.waiting import until
 
 WITHIN_S = 10.0
 PROCESSES = {

@@ -11,11 +11,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from tests.support.trainer_world import World, world_of
 
 from centinela.model.registry import CHAMPION
 from centinela_trainer.retraining.child_process import as_environment
 from centinela_trainer.settings import TrainerSettings
+from tests.support.trainer_world import World, world_of
 
 POINTS = "Tracking.log Registry.set_alias Tracking.complete"
 """Where a child dies, one after the other: before anything is logged, after the version is registered, after it is

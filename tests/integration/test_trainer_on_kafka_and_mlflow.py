@@ -10,7 +10,6 @@ from pathlib import Path
 import httpx
 import numpy as np
 import pytest
-from tests.support.trainer_world import LAYOUT, PARAMS, World, world_of
 
 from centinela.errors import DependencyUnavailable
 from centinela.events import RetrainRequested, TrainingCompleted, encode
@@ -22,6 +21,7 @@ from centinela_trainer.retraining.child_process import EX_TEMPFAIL, start_child
 from centinela_trainer.settings import TrainerSettings
 from centinela_trainer.snapshots.format import folder_digest
 from centinela_trainer.snapshots.store import SnapshotStore
+from tests.support.trainer_world import LAYOUT, PARAMS, World, world_of
 
 
 @pytest.fixture

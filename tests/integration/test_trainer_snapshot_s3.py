@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 import yaml
 from dvc.repo import Repo
-from tests.support.small_s3 import BUCKET, small_s3
 
 from centinela_trainer.snapshots.push import SnapshotRemote
 from centinela_trainer.snapshots.store import SnapshotStore
 from centinela_trainer.training.dataset import Dataset
+from tests.support.small_s3 import BUCKET, small_s3
 
 
 @pytest.fixture

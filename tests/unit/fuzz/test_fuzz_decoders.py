@@ -14,9 +14,6 @@ import pytest
 import xxhash
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.support import fuzz_stream
-from tests.support.event_strategies import built
-from tests.support.mutations import ODD_VALUES, Mutator, corpus
 
 from centinela import events
 from centinela.codec import Decoder, ModelEventDecoder
@@ -37,6 +34,9 @@ from centinela_ingest.api.requests import LabelIn, Parser, RequestRefused, Trans
 from centinela_predictor.gateway.requests import RefusedRequest, parse_many, parse_one
 from centinela_predictor.state.admission import verdict_fault
 from centinela_predictor.state.terminal_activity import Block, pack_block, unpack_block
+from tests.support import fuzz_stream
+from tests.support.event_strategies import built
+from tests.support.mutations import ODD_VALUES, Mutator, corpus
 
 START = datetime(2025, 1, 1, tzinfo=UTC)
 QUICK = settings(max_examples=120, deadline=None)

@@ -21,7 +21,6 @@ import pyarrow.parquet as parquet
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from tests.support.small_models import FACTS, RECENT, TRAIN, fitted
 
 from centinela.datasets.files import UnreadableFile, open_table
 from centinela.datasets.mapping import Mapping, MappingError, load_mapping
@@ -33,6 +32,7 @@ from centinela.model.export import build_bundle
 from centinela.model.scorer import Scorer
 from centinela.model.signing import InvalidSigningKeys, new_key, parse_signing_key, parse_trusted
 from centinela_drift.state_store import SnapshotStore
+from tests.support.small_models import FACTS, RECENT, TRAIN, fitted
 
 NOW = datetime(2026, 11, 24, tzinfo=UTC)
 QUICK = settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

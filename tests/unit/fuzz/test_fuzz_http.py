@@ -23,13 +23,13 @@ from schemathesis.specs.openapi.checks import (
     response_schema_conformance,
     status_code_conformance,
 )
-from tests.support.both_apis import NOW, gateway_app, ingest_app
-from tests.support.mutations import ODD_VALUES, Mutator, corpus
 
 from centinela.codec import Decoder
 from centinela.errors import InvalidRecord
 from centinela.events import LabelReported, TransactionReceived
 from centinela.testing.kafka import FakeBroker
+from tests.support.both_apis import NOW, gateway_app, ingest_app
+from tests.support.mutations import ODD_VALUES, Mutator, corpus
 
 EXAMPLES = settings(max_examples=40, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 HOLDS = [

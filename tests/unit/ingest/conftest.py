@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 from fastapi.testclient import TestClient
-from tests.support.ingest_api import build
 
 from centinela.testing.kafka import FakeBroker
+from tests.support.ingest_api import build
 
 
 @pytest.fixture

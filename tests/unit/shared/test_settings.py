@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 
 from centinela.process.start import load_settings
 from centinela.settings import Settings
 from centinela.settings_table import render
+from centinela_local.paths import CHECKOUT
 
 
 def test_the_plain_kafka_variable_works_and_the_prefixed_one_wins(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -41,5 +40,5 @@ def test_a_wrong_value_ends_the_process_with_a_line_that_names_the_variable(
 
 
 def test_the_settings_page_is_the_one_that_the_code_generates() -> None:
-    page = Path(__file__).parents[3] / "docs" / "settings.md"
+    page = CHECKOUT / "docs" / "settings.md"
     assert page.read_text() == render(), "run: python -m centinela.settings_table > docs/settings.md"

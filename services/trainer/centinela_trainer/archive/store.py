@@ -22,7 +22,6 @@ import structlog
 from centinela.errors import DependencyUnavailable
 from centinela.files import sync_folder
 from centinela.kafka.port import TopicPartition
-from centinela_trainer.archive.store import ArchiveStore
 
 log = structlog.get_logger()
 _NAME = re.compile(r"^(?P<topic>.+)-(?P<partition>\d+)-(?P<first>\d{15})-(?P<last>\d{15})\.parquet$")

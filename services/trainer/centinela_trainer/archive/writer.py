@@ -22,7 +22,7 @@ from centinela.events import Event, LabelReported, TransactionScored
 from centinela.kafka.port import Record, TopicPartition
 from centinela_trainer import metrics
 from centinela_trainer.archive.arrow_tables import Layouts, Row, label_tables, verdict_tables
-from centinela_trainer.archive.store import ArchiveStore
+from centinela_trainer.archive.store import LABELS, PREDICTIONS, ArchiveStore
 
 Tables = Callable[[Sequence[Row]], Mapping[date, Sequence[pa.Table]]]
 log = structlog.get_logger()

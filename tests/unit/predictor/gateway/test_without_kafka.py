@@ -1,0 +1,162 @@
+"""The gateway's core while Kafka is away: an answer once the disk has the record, and what becomes of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import msgspec
+import pytest
+
+from centinela_predictor.gateway.outbox import OutboxFull
+from centinela_predictor.gateway.requests import RefusedRequest
+from centinela_predictor.gateway.scorer import NotReady
+from centinela_predictor.gateway.verdict_book import GivenVerdict
+from tests.support.gateway_world import DECODE, NOW, World, drain, running_world, tx
+from tests.support.served_models import served
+
+
+@pytest.fixture
+def world() -> Iterator[World]:
+    with running_world() as world:
+        yield world
+
+
+def test_with_kafka_away_the_verdict_is_in_the_outbox_when_it_is_answered_and_a_retry_gets_it(world: World) -> None:
+    world.broker.away = True
+    [first] = world.ask(tx())
+    [kept] = world.outbox.oldest(10)
+    event = DECODE(kept.outgoing.value)
+    assert (kept.transaction_id, event.verdict.score if event.verdict else None) == ("tx-1", first.fraud_probability)
+    world.slot.swap("champion", served("2"))
+    assert world.ask(tx()) == [msgspec.structs.replace(first, repeated=True)]
+    assert len(world.outbox) == 1
+    with pytest.raises(RefusedRequest):
+        world.ask(tx(amount=1.0))
+
+
+def test_what_kafka_does_not_acknowledge_in_its_time_goes_to_the_outbox_and_what_follows_behind_it() -> None:
+    world = World(patience_s=0.02).start()
+    world.broker.acknowledges.clear()
+    world.ask(tx("late"))
+    world.broker.acknowledges.set()
+    world.ask(tx("after"))
+    world.stop()
+    assert [kept.transaction_id for kept in world.outbox.oldest(10)] == ["late", "after"]
+    assert [DECODE(record.value).transaction_id for record in world.broker.sent] == ["late"]
+
+
+def test_half_of_a_short_time_is_left_for_the_outbox() -> None:
+    world = World(allowed_s=0.04).start()
+    world.broker.acknowledges.clear()
+    [answer] = world.ask(tx())
+    world.stop()
+    assert (answer.transaction_id, len(world.outbox)) == ("tx-1", 1)
+
+
+def test_a_full_outbox_takes_no_new_transaction_and_a_refused_one_is_decided_anew_when_there_is_room() -> None:
+    world = World(outbox_records=1).start()
+    world.broker.away = True
+    [kept] = world.ask(tx("kept"))
+    for _ in range(3):
+        with pytest.raises(OutboxFull):
+            world.ask(tx("refused"))
+    with pytest.raises(OutboxFull):
+        world.ask(tx("kept"), tx("other"))
+    assert world.ask(tx("kept")) == [msgspec.structs.replace(kept, repeated=True)]
+    assert len(world.book) == 1
+
+    world.broker.away = False
+    drain(world)
+    world.slot.swap("champion", served("2"))
+    [answer] = world.ask(tx("refused"))
+    world.stop()
+    assert answer.model_version == "2"
+    assert [DECODE(record.value).transaction_id for record in world.broker.sent] == ["kept", "refused"]
+
+
+def test_a_batch_that_does_not_fit_is_refused_whole_and_a_smaller_one_beside_it_is_taken() -> None:
+    world = World(outbox_records=2)
+    world.link.lost("away")
+    big, small = world.submit(*[tx(f"b{n}") for n in range(2)]), world.submit(tx("s"))
+    world.start().stop()
+    assert [answer.transaction_id for answer in big.result(0)] == ["b0", "b1"]
+    with pytest.raises(OutboxFull):
+        small.result(0)
+    assert world.book.get("s") is None
+
+
+def test_what_the_outbox_has_is_sent_in_order_and_then_records_go_straight_again(world: World) -> None:
+    world.broker.away = True
+    for n in range(5):
+        world.ask(tx(f"kept-{n}", user_id="u"))
+    world.broker.away = False
+    world.ask(tx("behind", user_id="u"))
+    drain(world)
+    world.ask(tx("straight", user_id="u"))
+    assert [DECODE(record.value).transaction_id for record in world.broker.sent] == [
+        *(f"kept-{n}" for n in range(5)),
+        "behind",
+        "straight",
+    ]
+    assert (len(world.outbox), world.link.away) == (0, None)
+
+
+def test_nothing_overtakes_what_waits_in_the_outbox_or_is_on_its_way_there_though_kafka_is_back(world: World) -> None:
+    world.broker.away = True
+    world.ask(tx("kept"))
+    world.broker.away = False
+    world.link.reached()
+    assert not world.link.direct()
+
+    drain(world)
+    assert len(world.outbox) == 0
+    assert not world.link.direct()
+    world.link.arrived(2)
+    assert world.link.direct()
+
+
+def test_what_the_log_is_known_to_have_leaves_the_outbox_unsent(world: World) -> None:
+    world.broker.away = True
+    world.ask(tx("came-by-itself"), tx("did-not"))
+    world.broker.away = False
+    entry = world.book.get("came-by-itself")
+    assert entry is not None
+    world.book.learn(entry.verdict, final=False)
+    drain(world)
+    assert [DECODE(record.value).transaction_id for record in world.broker.sent] == ["did-not"]
+    assert len(world.outbox) == 0
+
+
+def test_a_record_that_kafka_will_never_take_holds_up_no_other(world: World) -> None:
+    world.broker.away = True
+    world.ask(tx("never"))
+    world.ask(tx("later"))
+    world.broker.away = False
+    world.broker.refuses_id = "never"
+    drain(world)
+    assert [DECODE(record.value).transaction_id for record in world.broker.sent] == ["later"]
+    assert len(world.outbox) == 0
+
+
+def test_before_it_is_ready_a_gateway_gives_the_verdicts_it_knows_and_no_new_one(world: World) -> None:
+    [first] = world.ask(tx())
+    world.lacks = {"transactions": "being read"}
+    assert world.ask(tx()) == [msgspec.structs.replace(first, repeated=True)]
+    with pytest.raises(NotReady, match="transactions: being read"):
+        world.ask(tx("new"))
+
+
+def test_a_verdict_that_the_log_may_not_have_is_not_forgotten_however_many_follow() -> None:
+    world = World().start()
+    world.broker.away = True
+    world.ask(tx("kept"))
+    for n in range(1_500):
+        world.book.learn(
+            GivenVerdict(
+                transaction_id=str(n), occurred_at=NOW, amount=1, decision="approve", variant="none", scored_at=NOW
+            ),
+            final=True,
+        )
+    world.stop()
+    assert world.book.get("kept") is not None
+    assert world.book.get("0") is None
