@@ -11,8 +11,9 @@ import tempfile
 from pathlib import Path
 
 from centinela_local.errors import StartFailed, ToolMissing
+from centinela_local.paths import CHECKOUT
 
-POM = Path(__file__).parents[1] / "kafka" / "pom.xml"
+POM = CHECKOUT / "deploy" / "local" / "kafka" / "pom.xml"
 INSTALL_HINT = "install a JDK, 17 or later, and Maven (Debian: apt install openjdk-17-jdk-headless maven)"
 
 

@@ -24,6 +24,8 @@ from centinela.files import sync_folder
 from centinela.kafka.port import TopicPartition
 
 log = structlog.get_logger()
+PREDICTIONS = "predictions"
+LABELS = "labels"
 _NAME = re.compile(r"^(?P<topic>.+)-(?P<partition>\d+)-(?P<first>\d{15})-(?P<last>\d{15})\.parquet$")
 
 
@@ -194,9 +196,3 @@ def _within(day: date, first: date | None, last: date | None) -> bool:
 def _split_name(name: str) -> tuple[str, int]:
     topic, _, number = name.rpartition("-")
     return topic, int(number)
-
-
-PREDICTIONS = "predictions"
-
-
-LABELS = "labels"
