@@ -17,7 +17,7 @@ from centinela.telemetry.logging import configure_logging
 
 settings = Settings(kafka_bootstrap_servers="127.0.0.1:9", log_format="json", log_level=sys.argv[1])
 if sys.argv[2] == "configured":
-    configure_logging(settings, "test")
+    configure_logging("test", level=settings.log_level, format=settings.log_format)
 reader = connect.consumer(settings, group="g", client="confluent")
 reader.subscribe(["t"])
 writer = connect.producer(settings, client="confluent")

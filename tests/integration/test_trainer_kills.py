@@ -41,7 +41,7 @@ from centinela.telemetry.logging import configure_logging
 from centinela_trainer import bootstrap
 from centinela_trainer.settings import TrainerSettings
 
-configure_logging(TrainerSettings(), "trainer")
+configure_logging("trainer")
 requests, events, name, child, points = sys.argv[1:]
 points, start_well = points.split(), bootstrap.start_child(TrainerSettings())
 

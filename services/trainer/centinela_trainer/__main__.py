@@ -94,7 +94,7 @@ def _locked(store: ArchiveStore, health: Health, stop: threading.Event) -> bool:
 
 def _train(request_path: Path, answer_path: Path, guarded: bool) -> int:
     settings = load_settings(TrainerSettings)
-    configure_logging(settings, bootstrap.TRAINER)
+    configure_logging(bootstrap.TRAINER, level=settings.log_level, format=settings.log_format)
     if guarded:
         threading.Thread(target=_end_with_parent, name="guard", daemon=True).start()
     threading.Thread(

@@ -18,13 +18,14 @@ import structlog
 from centinela.clock import Clock, SystemClock
 from centinela.consuming.committer import Committer, PlainCommitter, ProducerStuck, TransactionalCommitter
 from centinela.consuming.handler import Handler, Outcome, stateful
-from centinela.consuming.outage import Backoff, Outage
+from centinela.consuming.outage import Outage
 from centinela.consuming.partitions import Partitions
 from centinela.deadletters.record import DeadLetterCap, dead_letter
 from centinela.errors import CentinelaError, DependencyUnavailable, TransactionAborted
 from centinela.kafka.port import Consumer, Producer, Record, TransactionalProducer
 from centinela.liveness.health import Health
 from centinela.liveness.progress import PATIENCE, Patience, Progress
+from centinela.liveness.retry import Backoff
 from centinela.liveness.watchdog import Watchdog
 from centinela.telemetry.metrics import BATCH_DURATION, CONSUMER_LAG, CONSUMER_RECORDS
 

@@ -55,7 +55,7 @@ def start(settings_class: type[S], service: str) -> tuple[S, threading.Event]:
     """
     settings = load_settings(settings_class)
     os.umask(_UMASK)
-    configure_logging(settings, service)
+    configure_logging(service, level=settings.log_level, format=settings.log_format)
     try:
         require_guarded(settings)
         access(settings)

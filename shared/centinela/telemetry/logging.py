@@ -11,8 +11,6 @@ import structlog
 from structlog.processors import CallsiteParameter, CallsiteParameterAdder
 from structlog.typing import Processor
 
-from centinela.settings import Settings
-
 _NAMES = {CallsiteParameter.FUNC_NAME.value: "function"}
 
 
@@ -23,9 +21,15 @@ def _rename_callsite(_logger: object, _method: str, event: structlog.typing.Even
     return event
 
 
-def configure_logging(settings: Settings, service: str) -> None:
-    """Send structlog and the standard library's logging to standard error in one form. Call once, first."""
-    pretty = settings.log_format == "console" or (settings.log_format == "auto" and sys.stderr.isatty())
+def configure_logging(service: str, *, level: str = "INFO", format: str = "auto") -> None:
+    """Send structlog and the standard library's logging to standard error in one form. Call once, first.
+
+    Args:
+        service: Bound to every line.
+        level: Least level logged.
+        format: ``json``, ``console``, or ``auto``: console on a terminal, JSON elsewhere.
+    """
+    pretty = format == "console" or (format == "auto" and sys.stderr.isatty())
     shared: list[Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_log_level,
@@ -41,7 +45,7 @@ def configure_logging(settings: Settings, service: str) -> None:
     )
     structlog.configure(
         processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
-        wrapper_class=structlog.make_filtering_bound_logger(getattr(logging, settings.log_level)),
+        wrapper_class=structlog.make_filtering_bound_logger(getattr(logging, level)),
         logger_factory=structlog.stdlib.LoggerFactory(),
         cache_logger_on_first_use=True,
     )
@@ -54,10 +58,10 @@ def configure_logging(settings: Settings, service: str) -> None:
     )
     root = logging.getLogger()
     root.handlers[:] = [handler]
-    root.setLevel(settings.log_level)
+    root.setLevel(level)
     for client in ("kafka", "centinela.librdkafka"):
         logging.getLogger(client).setLevel(
-            "WARNING" if settings.log_level == "DEBUG" else "CRITICAL"
+            "WARNING" if level == "DEBUG" else "CRITICAL"
         )  # outages are told once, by us
     for noisy in ("aiokafka", "urllib3", "httpx", "matplotlib", "alembic"):
         logging.getLogger(noisy).setLevel("WARNING")

@@ -9,10 +9,10 @@ import structlog
 
 from centinela.clock import Clock
 from centinela.codec import Decoder
-from centinela.consuming.outage import Backoff
 from centinela.errors import DependencyUnavailable, InvalidRecord
 from centinela.events import TransactionReceived
 from centinela.kafka.port import Delivery, Producer
+from centinela.liveness.retry import Backoff
 from centinela_predictor.gateway import metrics
 from centinela_predictor.gateway.kafka_link import Link
 from centinela_predictor.gateway.outbox import Kept, Outbox, OutboxFull

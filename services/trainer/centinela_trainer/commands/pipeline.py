@@ -21,7 +21,7 @@ app = typer.Typer(help="The stages of dvc.yaml, and the gate and registration th
 def _prepared() -> tuple[TrainerSettings, Params]:
     """Settings and parameters; call it before what trains is imported, for the number of its threads."""
     settings = load_settings(TrainerSettings)
-    configure_logging(settings, "pipeline")
+    configure_logging("pipeline", level=settings.log_level, format=settings.log_format)
     os.environ.update(OMP_NUM_THREADS=str(settings.training_threads), OMP_WAIT_POLICY="PASSIVE")
     return settings, load_params(settings.params_path)
 

@@ -16,7 +16,6 @@ import structlog
 from centinela.kafka.headers import event_headers, header
 from centinela.liveness.health import Health
 from centinela.security.keys import ApiKeys, new_key, parse
-from centinela.settings import Settings
 from centinela.telemetry.logging import configure_logging, hashed_user
 from centinela.telemetry.tracing import trace_id, traceparent_or_new
 from centinela.web.ops import OpsServer
@@ -40,7 +39,7 @@ def _lines(capsys: pytest.CaptureFixture[str]) -> list[dict[str, object]]:
 def test_a_log_line_is_json_with_the_agreed_keys_and_the_bound_context(
     restored_logging: None, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    configure_logging(Settings(log_format="json"), "predictor")
+    configure_logging("predictor", format="json")
     with structlog.contextvars.bound_contextvars(trace_id="abc"):
         structlog.get_logger().info("model.promoted", model_version="3")
 
@@ -56,7 +55,7 @@ def test_a_log_line_is_json_with_the_agreed_keys_and_the_bound_context(
 def test_lines_of_the_standard_library_and_tracebacks_take_the_same_form(
     restored_logging: None, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    configure_logging(Settings(log_format="json"), "drift")
+    configure_logging("drift", format="json")
     try:
         raise ValueError("broken")
     except ValueError:
@@ -68,7 +67,7 @@ def test_lines_of_the_standard_library_and_tracebacks_take_the_same_form(
 
 
 def test_lines_below_the_level_are_left_out(restored_logging: None, capsys: pytest.CaptureFixture[str]) -> None:
-    configure_logging(Settings(log_format="json", log_level="WARNING"), "drift")
+    configure_logging("drift", format="json", level="WARNING")
     structlog.get_logger().info("batch.committed")
     structlog.get_logger().warning("record.dead_lettered")
     assert [line["message"] for line in _lines(capsys)] == ["record.dead_lettered"]
