@@ -1,5 +1,7 @@
-"""JSON Schema and an example of every event version, as files; ``python -m centinela.schemas`` writes the schemas
-anew."""
+"""JSON Schema and an example of every event version, as files.
+
+``python -m centinela.schemas`` writes the schemas again.
+"""
 
 from __future__ import annotations
 
@@ -25,8 +27,8 @@ def file_name(event_type: type) -> str:
 
 
 def schema(event_type: type) -> dict[str, Any]:
-    """The JSON Schema (draft 2020-12) of one event."""
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **msgspec.json.schema(event_type)}
+    """The JSON Schema (draft 2020-12) of one event; how the code wraps a docstring does not show in it."""
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **_unwrapped(msgspec.json.schema(event_type))}
 
 
 def render(event_type: type) -> str:
@@ -47,3 +49,19 @@ def write_all() -> list[Path]:
         path.write_text(render(event_type))
         paths.append(path)
     return paths
+
+
+def _unwrapped(value: Any) -> Any:
+    """*value* with every description's paragraphs on one line each."""
+    match value:
+        case dict():
+            return {
+                key: "\n\n".join(" ".join(part.split()) for part in item.split("\n\n"))
+                if key == "description" and isinstance(item, str)
+                else _unwrapped(item)
+                for key, item in value.items()
+            }
+        case list():
+            return [_unwrapped(item) for item in value]
+        case _:
+            return value
