@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import mlflow
 import msgspec
@@ -25,12 +25,19 @@ from skops.io import dumps, get_untrusted_types
 from centinela.errors import DependencyUnavailable
 from centinela.events import TrainingCompleted, encode
 from centinela.settings import Settings
+from centinela_trainer.retraining.judgement import Judgement
 from centinela_trainer.training.dataset import Bools, Floats
 from centinela_trainer.training.estimators import Classifier
 
-REQUEST, DRAFT, COMPLETED = "request_id", "centinela.draft", "centinela.completed"
+REQUEST = "request_id"
+MODEL_KIND = "model_kind"
+CODE_COMMIT = "code_commit"
+CHAMPION_VERSION = "champion_version"
+MODEL_URI = "centinela.model_uri"
+JUDGEMENT = "centinela.draft"
+COMPLETED = "centinela.completed"
 BUNDLE = "bundle"
-_AWAY = {"INTERNAL_ERROR", "TEMPORARILY_UNAVAILABLE", "REQUEST_LIMIT_EXCEEDED"}
+_UNAVAILABLE = {"INTERNAL_ERROR", "TEMPORARILY_UNAVAILABLE", "REQUEST_LIMIT_EXCEEDED"}
 _CLIENT = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
@@ -40,26 +47,29 @@ _CLIENT = {
 """Its own defaults wait for minutes."""
 
 
+_T = TypeVar("_T")
+
+
 @contextmanager
 def answering() -> Iterator[None]:
-    """Turn the client's ways of saying that the server is away into ``DependencyUnavailable``."""
+    """Turn the client's errors for an unavailable server into ``DependencyUnavailable``."""
     try:
         yield
     except requests.RequestException as error:
         raise DependencyUnavailable(f"MLflow does not answer: {error}", dependency="mlflow") from error
     except MlflowException as error:
-        if str(error).startswith("API request to") or (hasattr(error, "json") and error.error_code in _AWAY):
+        if str(error).startswith("API request to") or (hasattr(error, "json") and error.error_code in _UNAVAILABLE):
             raise DependencyUnavailable(f"MLflow does not answer: {error}", dependency="mlflow") from error
         raise
 
 
 @dataclass(frozen=True)
-class KnownRun:
-    """A run that was started for a request. ``draft``: all is logged and judged, registration may be unfinished."""
+class EarlierRun:
+    """A run that was started for a request. ``judgement``: all is logged, publication may be unfinished."""
 
     run_id: str
     completed: TrainingCompleted | None
-    draft: TrainingCompleted | None
+    judgement: Judgement | None
 
 
 @dataclass(frozen=True)
@@ -95,27 +105,31 @@ class Tracking:
         self._experiment_name = settings.experiment
         self._experiment_id: str | None = None
 
-    def known(self, request_id: str) -> KnownRun | None:
-        """The run for *request_id* that got furthest; None where none got as far as a draft."""
+    def find(self, request_id: str) -> EarlierRun | None:
+        """The run for *request_id* that got furthest; None where none was judged."""
         with answering():
             runs = self._client.search_runs(
                 [self._experiment()],
                 f"tags.{REQUEST} = '{_quoted(request_id)}'",
                 order_by=["attributes.start_time DESC"],
             )
-        known = [KnownRun(run.info.run_id, _event(run, COMPLETED), _event(run, DRAFT)) for run in runs]
-        return next((run for run in known if run.completed), None) or next((run for run in known if run.draft), None)
+        earlier = [
+            EarlierRun(run.info.run_id, _decode(run, COMPLETED, TrainingCompleted), _decode(run, JUDGEMENT, Judgement))
+            for run in runs
+        ]
+        completed = next((run for run in earlier if run.completed), None)
+        return completed or next((run for run in earlier if run.judgement), None)
 
     def fail_unfinished(self) -> list[str]:
-        """Mark runs that a crash left open, without a draft, as failed. Returns their ids."""
+        """Mark runs that a crash left open before they were judged as failed. Returns their ids."""
         with answering():
             runs = self._client.search_runs(
                 [self._experiment()], f"attributes.status = 'RUNNING' AND tags.{REQUEST} LIKE '%'"
             )
-        left = [run.info.run_id for run in runs if DRAFT not in run.data.tags]
-        for run_id in left:
+        unfinished = [run.info.run_id for run in runs if JUDGEMENT not in run.data.tags]
+        for run_id in unfinished:
             self.fail(run_id, "the training process ended before the run did")
-        return left
+        return unfinished
 
     def start(self, name: str, tags: Mapping[str, str]) -> str:
         """Open a run. Returns its id."""
@@ -193,9 +207,9 @@ class Tracking:
             )
             return str(version.version)
 
-    def save_draft(self, run_id: str, draft: TrainingCompleted) -> None:
+    def save_judgement(self, run_id: str, judgement: Judgement) -> None:
         """From here on the run need not be repeated after a crash."""
-        self.log(run_id, tags={DRAFT: encode(draft).decode()})
+        self.log(run_id, tags={JUDGEMENT: msgspec.json.encode(judgement).decode()})
 
     def complete(self, run_id: str, completed: TrainingCompleted) -> None:
         """Close the run with its answer."""
@@ -240,9 +254,9 @@ class Tracking:
             mlflow.end_run("RUNNING")
 
 
-def _event(run: Run, tag: str) -> TrainingCompleted | None:
+def _decode(run: Run, tag: str, kind: type[_T]) -> _T | None:
     text = run.data.tags.get(tag)
-    return msgspec.json.decode(text, type=TrainingCompleted) if text else None
+    return msgspec.json.decode(text, type=kind) if text else None
 
 
 def _quoted(text: str) -> str:

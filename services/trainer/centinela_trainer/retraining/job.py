@@ -1,70 +1,60 @@
-"""One training request from beginning to end: what the child does. Every step may be repeated after a crash."""
+"""One training request from beginning to end: what the child process does. Every step may be repeated after a crash."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 
-import msgspec
 import numpy as np
 import structlog
 
 from centinela.clock import Clock
-from centinela.errors import CentinelaError, ModelRejected, PromotionConflict
+from centinela.errors import CentinelaError, ModelRejected
 from centinela.events import RetrainRequested, TrainingCompleted
-from centinela.features.layout import FeatureLayout
 from centinela.model.bundle import sign
-from centinela.model.registry import CHALLENGER, CHAMPION, NOBODY, Registry
+from centinela.model.registry import CHAMPION, NOBODY, Registry
 from centinela.model.scorer import Scorer
 from centinela.model.signing import SigningKey
 from centinela_trainer.archive.reader import ArchiveReader
-from centinela_trainer.mlflow_tracking import BUNDLE, REQUEST, LoggedData, LoggedModel, Tracking
+from centinela_trainer.mlflow_tracking import (
+    BUNDLE,
+    CHAMPION_VERSION,
+    CODE_COMMIT,
+    MODEL_KIND,
+    MODEL_URI,
+    REQUEST,
+    LoggedData,
+    LoggedModel,
+    Tracking,
+)
 from centinela_trainer.params import MODEL_KINDS, ModelKind, Params, flatten
+from centinela_trainer.retraining.judgement import Judgement, TrainingRun
+from centinela_trainer.retraining.measurement import Champion, Measurements, Trained, comparison, skew_metrics
+from centinela_trainer.retraining.publication import Publication
+from centinela_trainer.retraining.training_data import read_training_data
 from centinela_trainer.skew.check import SkewCheck
-from centinela_trainer.skew.report import SkewReport, excess, save
-from centinela_trainer.snapshots.store import Snapshot, SnapshotStore
+from centinela_trainer.skew.report import save
+from centinela_trainer.snapshots.store import SnapshotStore
 from centinela_trainer.training.candidate_bundle import Origin, Scored, loads, measure, write_artifacts, write_bundle
-from centinela_trainer.training.dataset import Dataset, Floats, assemble, immature
 from centinela_trainer.training.environment import code_commit, pip_requirements
-from centinela_trainer.training.evaluation import average_precision, share_better
-from centinela_trainer.training.feature_source import read_features
-from centinela_trainer.training.fit import Candidate, NotEnoughData, train
-from centinela_trainer.training.gate import Evidence, GateVerdict, decide
+from centinela_trainer.training.fit import NotEnoughData, train
+from centinela_trainer.training.gate import GateVerdict, decide
 
-log = structlog.get_logger()
-_BOOTSTRAP_SAMPLES, _EXAMPLE_ROWS = 200, 5
-_MODEL_URI = "centinela.model_uri"
+_log = structlog.get_logger(__name__)
+_EXAMPLE_ROWS = 5
 
 
 class Superseded(CentinelaError):
     """Another process took the request over."""
 
 
-@dataclass(frozen=True)
-class Data:
-    """What a request trains on. ``recent``: rows too young to have labels, in the layout's columns."""
-
-    layout: FeatureLayout
-    dataset: Dataset
-    recent: Floats
-
-
-@dataclass(frozen=True)
-class Champion:
-    """The champion's version and its scores of the test rows; None where its bundle cannot score them."""
-
-    version: str
-    scores: Floats | None
-
-
 class TrainingJob:
-    """Trains, judges, logs, registers and promotes.
+    """Trains, measures, judges and publishes.
 
     Args:
         maturity: Age at which a transaction without a fraud label counts as genuine.
         snapshots: Where each training set is kept.
-        skew: Holds served features against the batch form.
+        skew: Compares served features with the batch form.
         work: An empty folder for files.
         signing: Signs each bundle that is logged.
     """
@@ -82,39 +72,65 @@ class TrainingJob:
         work: Path,
         signing: SigningKey | None = None,
     ) -> None:
-        self._params, self._maturity, self._reader, self._snapshots, self._skew = (
-            params,
-            maturity,
-            reader,
-            snapshots,
-            skew,
-        )
-        self._tracking, self._registry, self._clock, self._work, self._signing = (
-            tracking,
-            registry,
-            clock,
-            work,
-            signing,
-        )
+        self._params = params
+        self._maturity = maturity
+        self._reader = reader
+        self._snapshots = snapshots
+        self._skew = skew
+        self._tracking = tracking
+        self._registry = registry
+        self._clock = clock
+        self._work = work
+        self._signing = signing
+        self._publication = Publication(tracking, registry, clock, auto_promote=params.register.auto_promote)
 
     def run(self, request: RetrainRequested) -> TrainingCompleted:
-        """Answer *request*, on what the archive holds; from the run that answered it before, where there is one.
+        """Answer *request* from what the archive holds, or from the run that already answered it.
 
         Raises:
-            DependencyUnavailable: MLflow is away, or the archive changed; nothing is lost, the job may be run again.
+            DependencyUnavailable: MLflow is unavailable, or the archive changed; nothing is lost, run the job again.
         """
-        known = self._tracking.known(request.request_id)
-        if known is not None and known.completed is not None:
-            log.info("training.answered_before", request_id=request.request_id, run_id=known.run_id)
-            return known.completed
-        if known is not None and known.draft is not None:
-            return self._finish(known.run_id, known.draft)
+        earlier = self._tracking.find(request.request_id)
+        if earlier is not None and earlier.completed is not None:
+            _log.info("training.answered_before", request_id=request.request_id, run_id=earlier.run_id)
+            return earlier.completed
+        if earlier is not None and earlier.judgement is not None:
+            run = TrainingRun(earlier.run_id, request.model_name, request.request_id)
+            return self._publication.publish(run, earlier.judgement)
         for run_id in self._tracking.fail_unfinished():
-            log.warning("run.marked_failed", run_id=run_id)
-        return self._train(request)
+            _log.warning("run.marked_failed", run_id=run_id)
+        run = self._start(request)
+        judgement = self.measure(run, request)
+        if not self._tracking.is_running(run.run_id):
+            raise Superseded(f"run {run.run_id} was ended by another process")
+        self._tracking.save_judgement(run.run_id, judgement)
+        return self._publication.publish(run, judgement)
 
-    def _train(self, request: RetrainRequested) -> TrainingCompleted:
-        began = self._clock.monotonic()
+    def measure(self, run: TrainingRun, request: RetrainRequested) -> Judgement:
+        """Train a candidate, measure it, let the gate decide, and log all of it to *run*. Registers nothing."""
+        started = self._clock.monotonic()
+        try:
+            data = read_training_data(self._reader, request, self._params.train, self._maturity)
+            candidate = train(data.dataset, self._kind(request), self._params)
+        except NotEnoughData as error:
+            return Judgement(outcome="refused", reason=str(error), duration_s=self._since(started))
+        trained = Trained(data, candidate, self._snapshots.write(data.dataset))
+        _log.info("snapshot.kept", dataset_digest=trained.snapshot.digest, rows=len(data.dataset))
+        measured = self._measurements(trained, request)
+        verdict = decide(measured.evidence(trained, self._params.skew.max_mismatch_rate), self._params.gate)
+        _log.info("challenger.judged", passed=verdict.passed, reason=verdict.reason)
+        self._log_results(run.run_id, trained, measured, verdict)
+        self._log_files(run.run_id, trained, measured)
+        return Judgement(
+            outcome="challenger" if verdict.passed else "refused",
+            reason=verdict.reason,
+            dataset_digest=trained.snapshot.digest,
+            average_precision=_finite(measured.metrics.get("average_precision")),
+            champion_average_precision=_finite(measured.metrics.get("champion_average_precision")),
+            duration_s=self._since(started),
+        )
+
+    def _start(self, request: RetrainRequested) -> TrainingRun:
         kind = self._kind(request)
         run_id = self._tracking.start(
             f"{kind}_baseline",
@@ -123,223 +139,106 @@ class TrainingJob:
                 "requested_by": request.requested_by,
                 "request_reason": request.reason,
                 "as_of": request.as_of.isoformat(),
-                "model_kind": kind,
-                "code_commit": code_commit(),
+                MODEL_KIND: kind,
+                CODE_COMMIT: code_commit(),
             },
         )
         self._tracking.log(run_id, params=flatten(self._params, kind))
-        draft = TrainingCompleted(
-            model_name=request.model_name,
-            request_id=request.request_id,
-            outcome="refused",
-            reason="",
-            completed_at=self._clock.now(),
-            run_id=run_id,
-        )
-        try:
-            data = self._read(request)
-            candidate = train(data.dataset, kind, self._params)
-        except NotEnoughData as short:
-            draft = msgspec.structs.replace(draft, reason=str(short), duration_s=self._since(began))
-        else:
-            draft = self._judge(request, draft, data, candidate)
-            draft = msgspec.structs.replace(draft, duration_s=self._since(began))
-        if not self._tracking.is_running(run_id):
-            raise Superseded(f"run {run_id} was ended by another process")
-        self._tracking.save_draft(run_id, draft)
-        return self._finish(run_id, draft)
+        return TrainingRun(run_id, request.model_name, request.request_id)
 
     def _kind(self, request: RetrainRequested) -> ModelKind:
-        asked = request.model_kind or self._params.train.model_kind
-        kind: ModelKind | None = next((known for known in MODEL_KINDS if known == asked), None)
+        name = request.model_kind or self._params.train.model_kind
+        kind: ModelKind | None = next((kind for kind in MODEL_KINDS if kind == name), None)
         if kind is None:
-            raise CentinelaError(f"model_kind {asked!r} is none of {', '.join(MODEL_KINDS)}")
+            raise CentinelaError(f"model_kind {name!r} is not one of {', '.join(MODEL_KINDS)}")
         return kind
 
-    def _read(self, request: RetrainRequested) -> Data:
-        feature_set = self._reader.feature_set(request.as_of)
-        if feature_set is None:
-            raise NotEnoughData(f"the archive holds no transaction up to {request.as_of.isoformat()}")
-        layout, window = FeatureLayout.parse(feature_set), timedelta(days=self._params.train.window_days)
-        start = request.as_of - self._maturity - window
-        predictions = read_features(self._reader, layout, start, request.as_of, self._params.train.features)
-        labels = self._reader.labels(start, request.as_of)
-        dataset = assemble(
-            predictions, labels, layout.names, as_of=request.as_of, maturity=self._maturity, window=window
+    def _measurements(self, trained: Trained, request: RetrainRequested) -> Measurements:
+        """Compare the candidate with the champion; build and load its bundle; check the features it was trained on."""
+        dataset, candidate = trained.data.dataset, trained.candidate
+        champion = self._champion(trained)
+        metrics = measure(Scored.of(dataset, candidate), self._params) | comparison(
+            trained, champion, seed=self._params.seed
         )
-        log.info(
-            "dataset.assembled",
-            rows=len(dataset),
-            frauds=int(dataset.is_fraud.sum()),
-            predictions=len(predictions),
-            labels=len(labels),
-        )
-        return Data(layout, dataset, immature(predictions, layout.names, as_of=request.as_of, maturity=self._maturity))
-
-    def _judge(
-        self, request: RetrainRequested, draft: TrainingCompleted, data: Data, candidate: Candidate
-    ) -> TrainingCompleted:
-        """Measure, bundle, decide and log; the draft with the outcome."""
-        dataset, test, run_id = data.dataset, candidate.split.test, draft.run_id or ""
-        truth, snapshot = dataset.is_fraud[test], self._snapshots.write(dataset)
-        log.info("snapshot.kept", dataset_digest=snapshot.digest, rows=len(dataset))
-        champion = self._champion(data, candidate)
-        metrics = measure(Scored.of(dataset, candidate), self._params)
-        better = None
-        if champion is not None and champion.scores is not None:
-            metrics["champion_average_precision"] = average_precision(truth, champion.scores)
-            better = share_better(
-                truth,
-                candidate.test_scores,
-                champion.scores,
-                dataset.groups[test],
-                samples=_BOOTSTRAP_SAMPLES,
-                seed=self._params.seed,
-            )
-            metrics["share_of_samples_better"] = better
+        bundle = self._work / BUNDLE
         write_bundle(
             dataset,
-            data.layout,
-            data.recent,
+            trained.data.layout,
+            trained.data.recent,
             candidate,
             self._params,
             metrics,
-            Origin(request.model_name, request.request_id, snapshot.digest, code_commit(), self._clock.now()),
-            self._work / BUNDLE,
+            Origin(request.model_name, request.request_id, trained.snapshot.digest, code_commit(), self._clock.now()),
+            bundle,
         )
-        parity, detail = loads(self._work / BUNDLE, data.layout)
+        parity, detail = loads(bundle, trained.data.layout)
         skew = self._skew(request.as_of)
-        log.info("skew.checked", result=skew.sentence() if skew is not None else "not checked")
-        verdict = decide(
-            Evidence(
-                frauds=int(truth.sum()),
-                scores=candidate.test_scores,
-                alert_rate=metrics["alert_rate"],
-                average_precision=metrics.get("average_precision", float("nan")),
-                champion_average_precision=metrics.get("champion_average_precision"),
-                share_better=better,
-                parity=parity,
-                parity_detail=detail,
-                skew=excess(skew, self._params.skew.max_mismatch_rate),
-            ),
-            self._params.gate,
-        )
-        log.info("challenger.judged", passed=verdict.passed, reason=verdict.reason)
-        self._log(run_id, data, candidate, champion, metrics | skew_metrics(skew), snapshot, verdict, skew)
-        return msgspec.structs.replace(
-            draft,
-            outcome="challenger" if verdict.passed else "refused",
-            reason=verdict.reason,
-            dataset_digest=snapshot.digest,
-            average_precision=_finite(metrics.get("average_precision")),
-            champion_average_precision=_finite(metrics.get("champion_average_precision")),
-        )
+        _log.info("skew.checked", result=skew.sentence() if skew is not None else "not checked")
+        return Measurements(champion, metrics, parity, detail, skew)
 
-    def _champion(self, data: Data, candidate: Candidate) -> Champion | None:
+    def _champion(self, trained: Trained) -> Champion | None:
         """None where there is no champion. Without one, or with one that cannot score, the absolute minimum applies."""
         version = self._registry.version_of(CHAMPION)
         if version is None:
             return None
+        layout = trained.data.layout
         try:
-            scorer = Scorer.load(self._registry.download(version, self._work / "champion"), layout=data.layout)
-        except ModelRejected as rejected:
-            log.warning("champion.unusable", model_version=version, detail=str(rejected))
+            scorer = Scorer.load(self._registry.download(version, self._work / "champion"), layout=layout)
+        except ModelRejected as error:
+            _log.warning("champion.unusable", model_version=version, detail=str(error))
             return Champion(version, None)
-        return Champion(version, scorer.score(data.dataset.matrix[candidate.split.test], data.layout))
+        return Champion(version, scorer.score(trained.data.dataset.matrix[trained.candidate.split.test], layout))
 
-    def _log(
-        self,
-        run_id: str,
-        data: Data,
-        candidate: Candidate,
-        champion: Champion | None,
-        metrics: dict[str, float],
-        snapshot: Snapshot,
-        verdict: GateVerdict,
-        skew: SkewReport | None,
-    ) -> None:
-        dataset, test = data.dataset, candidate.split.test
-        truth = dataset.is_fraud[test]
-        folder = self._work / "artifacts"
-        write_artifacts(Scored.of(dataset, candidate), folder, champion.scores if champion is not None else None)
-        if skew is not None:
-            save(skew, folder / "skew.json")
+    def _log_results(self, run_id: str, trained: Trained, measured: Measurements, verdict: GateVerdict) -> None:
+        candidate, snapshot, champion = trained.candidate, trained.snapshot, measured.champion
+        train_rows = candidate.split.train
         self._tracking.log(
             run_id,
-            params={"train_size": len(candidate.split.train), "test_size": len(test), "features": len(candidate.names)},
-            metrics=metrics
+            params={
+                "train_size": len(train_rows),
+                "test_size": len(candidate.split.test),
+                "features": len(candidate.names),
+            },
+            metrics=measured.metrics
+            | skew_metrics(measured.skew)
             | {
                 "threshold": candidate.thresholds.decline,
                 "review_threshold": candidate.thresholds.review,
-                "train_frauds": float(dataset.is_fraud[candidate.split.train].sum()),
-                "test_frauds": float(truth.sum()),
+                "train_frauds": float(trained.data.dataset.is_fraud[train_rows].sum()),
+                "test_frauds": float(trained.truth.sum()),
             },
             tags={
                 "dataset_digest": snapshot.digest,
                 "dataset_snapshot": str(snapshot.path),
                 "gate": "passed" if verdict.passed else "refused",
                 "gate_reason": verdict.reason,
-                "champion_version": champion.version if champion else NOBODY,
+                CHAMPION_VERSION: champion.version if champion else NOBODY,
             },
         )
+
+    def _log_files(self, run_id: str, trained: Trained, measured: Measurements) -> None:
+        """Upload plots, skew report, bundle, data set and model."""
+        dataset, candidate, champion = trained.data.dataset, trained.candidate, measured.champion
+        folder, bundle = self._work / "artifacts", self._work / BUNDLE
+        write_artifacts(Scored.of(dataset, candidate), folder, champion.scores if champion is not None else None)
+        if measured.skew is not None:
+            save(measured.skew, folder / "skew.json")
         if self._signing is not None:
-            sign(self._work / BUNDLE, self._signing)
+            sign(bundle, self._signing)
         self._tracking.log_artifacts(run_id, folder)
-        self._tracking.log_artifacts(run_id, self._work / BUNDLE, BUNDLE)
+        self._tracking.log_artifacts(run_id, bundle, BUNDLE)
         matrix = dataset.columns(candidate.names)
+        snapshot = trained.snapshot
         self._tracking.log_data(
             run_id, LoggedData("archive", snapshot.digest, str(snapshot.path), matrix, dataset.is_fraud)
         )
         uri = self._tracking.log_model(
             run_id, LoggedModel(candidate.estimator, candidate.names, matrix[-_EXAMPLE_ROWS:], pip_requirements())
         )
-        self._tracking.log(run_id, tags={_MODEL_URI: uri})
+        self._tracking.log(run_id, tags={MODEL_URI: uri})
 
-    def _finish(self, run_id: str, draft: TrainingCompleted) -> TrainingCompleted:
-        """Register and promote what the gate let pass, then close the run. Safe to repeat."""
-        completed = draft
-        if draft.outcome == "challenger":
-            completed = self._register(run_id, draft)
-        completed = msgspec.structs.replace(completed, completed_at=self._clock.now())
-        self._tracking.complete(run_id, completed)
-        return completed
-
-    def _register(self, run_id: str, draft: TrainingCompleted) -> TrainingCompleted:
-        tags = self._tracking.tags(run_id)
-        version = self._tracking.register(
-            run_id,
-            tags[_MODEL_URI],
-            {
-                REQUEST: draft.request_id,
-                "dataset_digest": draft.dataset_digest or "",
-                "code_commit": tags["code_commit"],
-                "model_kind": tags["model_kind"],
-            },
-        )
-        completed = msgspec.structs.replace(draft, model_version=version)
-        if self._registry.version_of(CHAMPION) == version:
-            return msgspec.structs.replace(completed, outcome="promoted")
-        self._registry.set_alias(CHALLENGER, version)
-        if not self._params.register.auto_promote:
-            return msgspec.structs.replace(completed, reason=f"{draft.reason}; waits to be promoted")
-        try:
-            self._registry.promote(version, expect=tags["champion_version"], reason=draft.reason)
-        except PromotionConflict as conflict:
-            return msgspec.structs.replace(completed, reason=f"{draft.reason}; not promoted: {conflict}")
-        return msgspec.structs.replace(completed, outcome="promoted")
-
-    def _since(self, began: float) -> float:
-        return round(self._clock.monotonic() - began, 3)
-
-
-def skew_metrics(report: SkewReport | None) -> dict[str, float]:
-    """What MLflow shows of a skew check; ``skew_mismatch_rate`` only where something was judged."""
-    if report is None:
-        return {}
-    worst = report.worst
-    return {"skew_judged_rows": float(sum(report.judged.values()))} | (
-        {"skew_mismatch_rate": worst.rate} if worst is not None else {}
-    )
+    def _since(self, started: float) -> float:
+        return round(self._clock.monotonic() - started, 3)
 
 
 def _finite(value: float | None) -> float | None:

@@ -46,7 +46,7 @@ class FakeTracking:
         self.run_tags: dict[str, str] = {}
         self.artifacts: dict[str, bytes] = {}
 
-    def known(self, _request_id: str) -> None:
+    def find(self, _request_id: str) -> None:
         return None
 
     def fail_unfinished(self) -> list[str]:
@@ -74,7 +74,7 @@ class FakeTracking:
     def is_running(self, _run_id: str) -> bool:
         return True
 
-    def save_draft(self, _run_id: str, _draft) -> None:
+    def save_judgement(self, _run_id: str, _judgement) -> None:
         pass
 
     def complete(self, _run_id: str, _completed) -> None:
