@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import time
 
-import pytest
-
 from centinela.kafka.port import Outgoing, Record, TopicPartition
 from tests.support.kafka_kit import DEADLINE_S, Kit, group_id, joined, poll_some, reader, take, values, write
 
@@ -78,23 +76,59 @@ def test_an_assigned_partition_can_be_sought_before_the_first_read(kit: Kit) -> 
     assert values(poll_some(consumer, 1)) == [b"4"]
 
 
-def test_a_paused_partition_delivers_nothing_until_it_is_resumed(kit: Kit) -> None:
+def test_a_held_partition_delivers_nothing_until_it_is_released(kit: Kit) -> None:
     topic = kit.topic(partitions=2)
     quiet, other = TopicPartition(topic, 0), TopicPartition(topic, 1)
     consumer = joined(kit, topic, group_id())
-    if not consumer.supports_pause:
-        with pytest.raises(NotImplementedError):
-            consumer.pause([quiet])
-        return
-    consumer.pause([quiet])
+    consumer.hold({quiet: None})
     write(kit, *(Outgoing(topic, b"%d" % n, partition=n) for n in range(2)))
-    heard = poll_some(consumer, 1)
-    still_nothing = consumer.poll(0.3, 10)
-    consumer.resume([quiet])
+    others = poll_some(consumer, 1)
+    while_held = consumer.poll(0.3, 10)
+    consumer.release([quiet])
 
-    assert [TopicPartition(r.topic, r.partition) for r in heard] == [other]
-    assert still_nothing == []
+    assert [TopicPartition(r.topic, r.partition) for r in others] == [other]
+    assert while_held == []
     assert values(poll_some(consumer, 1)) == [b"0"]
+
+
+def test_a_partition_held_at_an_offset_is_read_from_there_and_the_others_go_on(kit: Kit) -> None:
+    topic = kit.topic(partitions=2)
+    held, other = TopicPartition(topic, 0), TopicPartition(topic, 1)
+    write(kit, *(Outgoing(topic, b"%d" % n, partition=0) for n in range(6)))
+    consumer = joined(kit, topic, group_id())
+    poll_some(consumer, 6)
+    consumer.hold({held: 2})
+    for n in range(5):
+        write(kit, Outgoing(topic, b"other-%d" % n, partition=1))
+        assert values(poll_some(consumer, 1)) == [b"other-%d" % n]
+    consumer.hold({held: 3, other: None})
+    write(kit, Outgoing(topic, b"last", partition=1))
+    while_held = consumer.poll(0.3, 10)
+    consumer.release([held])
+    again = poll_some(consumer, 3)
+    consumer.release([other])
+
+    assert while_held == []
+    assert values(again) == [b"3", b"4", b"5"]
+    assert values(poll_some(consumer, 1)) == [b"last"]
+
+
+def test_a_partition_that_leaves_and_comes_back_is_no_longer_held(kit: Kit) -> None:
+    topic, group = kit.topic(partitions=2), group_id()
+    write(kit, *(Outgoing(topic, b"%d" % n, partition=n) for n in range(2)))
+    first = joined(kit, topic, group)
+    poll_some(first, 2)
+    first.hold(dict.fromkeys(first.assignment(), 0))
+    second = kit.consumer(group)
+    second.subscribe([topic])
+    take(first, second, until=lambda seen: len(seen[0].revoked) == 1 and len(seen[1].assigned) == 1)
+    [moved] = second.assignment()
+    second.close()
+    take(first, until=lambda seen: moved in seen[0].assigned)
+
+    [record] = poll_some(first, 1)
+    assert record.partition == moved.partition
+    assert first.poll(0.3, 10) == []
 
 
 def test_a_plain_commit_is_where_the_next_member_begins(kit: Kit) -> None:

@@ -27,7 +27,7 @@ class Copying(StatefulHandler):
         self.calls: list[tuple[object, ...]] = []
         self.is_ready = True
         self.restore: dict[TopicPartition, int] = {}
-        self.hold_from: dict[TopicPartition, int] = {}
+        self.defer_from: dict[TopicPartition, int] = {}
         self.errors: list[Exception] = []
         self.idle_event: Outgoing | None = None
 
@@ -36,10 +36,10 @@ class Copying(StatefulHandler):
             raise self.errors.pop(0)
         self.calls.append(("process", [r.value for r in records]))
         outcome = Outcome(
-            held={p: o for p, o in self.hold_from.items() if any((r.topic, r.partition) == p for r in records)}
+            deferred={p: o for p, o in self.defer_from.items() if any((r.topic, r.partition) == p for r in records)}
         )
         for record in records:
-            if record.offset >= outcome.held.get(TopicPartition(record.topic, record.partition), record.offset + 1):
+            if record.offset >= outcome.deferred.get(TopicPartition(record.topic, record.partition), record.offset + 1):
                 continue
             if record.value == b"bad":
                 outcome.dead_letters.append(DeadLetter.of(record, InvalidRecord("malformed_json", "no JSON")))

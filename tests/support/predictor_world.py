@@ -167,7 +167,7 @@ class Process:
             batch=batch,
             poll_timeout_s=0.0,
             idle_s=0.0,
-            hold_s=0.1,
+            defer_s=0.1,
             clock=world.clock,
             cap=DeadLetterCap(max_share=1.0),
         )

@@ -17,15 +17,15 @@ class Outcome:
     Attributes:
         events: Records to write.
         dead_letters: Records that no retry can help.
-        held: Per partition, the offset of the first record that was not processed: it and what follows in its partition
-            come again later; nothing from there on is committed.
+        deferred: Per partition, the offset of the first record that was not processed: it and what follows in its
+            partition are delivered again later; nothing from there on is committed.
         counts: Further outcomes by name (``{"duplicate": 3}``), for the metrics; each record counts once, so what
             is in none of these was ``processed``.
     """
 
     events: list[Outgoing] = field(default_factory=list)
     dead_letters: list[DeadLetter] = field(default_factory=list)
-    held: dict[TopicPartition, int] = field(default_factory=dict)
+    deferred: dict[TopicPartition, int] = field(default_factory=dict)
     counts: dict[str, int] = field(default_factory=dict)
 
 

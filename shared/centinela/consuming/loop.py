@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from operator import attrgetter
 from typing import TypedDict, Unpack
 
@@ -22,7 +22,7 @@ from centinela.consuming.outage import Outage
 from centinela.consuming.partitions import Partitions
 from centinela.deadletters.record import DeadLetterCap, dead_letter
 from centinela.errors import CentinelaError, DependencyUnavailable, TransactionAborted
-from centinela.kafka.port import Consumer, Producer, Record, TransactionalProducer
+from centinela.kafka.port import Consumer, Producer, Record, TopicPartition, TransactionalProducer
 from centinela.liveness.health import Health
 from centinela.liveness.progress import PATIENCE, Patience, Progress
 from centinela.liveness.retry import Backoff
@@ -36,8 +36,8 @@ class LoopOptions(TypedDict, total=False):
     """Optional arguments of both loops.
 
     ``batch``: most records delivered at once (1,000). ``poll_timeout_s``: longest wait for records (0.2). ``idle_s``:
-    while no records come, the handler's ``idle`` is called so often (1). ``hold_s``: rest of a partition that the
-    handler held back (0.1).
+    while no records come, the handler's ``idle`` is called so often (1). ``defer_s``: rest of a partition that the
+    handler deferred (0.1).
     ``lag_s``: how often the lag is measured (5). ``cap``: limit on the share of dead letters. ``service``: label of the
     metrics.
     ``patience``: how long the loop may stand still, or its commits fail on brokers that answer.
@@ -46,7 +46,7 @@ class LoopOptions(TypedDict, total=False):
     batch: int
     poll_timeout_s: float
     idle_s: float
-    hold_s: float
+    defer_s: float
     lag_s: float
     cap: DeadLetterCap
     clock: Clock
@@ -75,7 +75,7 @@ class _Loop:
         batch: int = 1_000,
         poll_timeout_s: float = 0.2,
         idle_s: float = 1.0,
-        hold_s: float = 0.1,
+        defer_s: float = 0.1,
         lag_s: float = 5.0,
         cap: DeadLetterCap | None = None,
         clock: Clock | None = None,
@@ -84,10 +84,10 @@ class _Loop:
     ) -> None:
         self._consumer, self._committer, self._handler = consumer, committer, stateful(handler)
         self._topics, self._health, self._stop = list(topics), health, stop
-        self._batch, self._poll_timeout_s, self._idle_s, self._hold_s = batch, poll_timeout_s, idle_s, hold_s
+        self._batch, self._poll_timeout_s, self._idle_s = batch, poll_timeout_s, idle_s
         self._lag_s, self._service = lag_s, service
         self._cap, self._clock = cap or DeadLetterCap(), clock or SystemClock()
-        self._partitions = Partitions(consumer, self._handler, self._clock, hold_s)
+        self._partitions = Partitions(consumer, self._handler, self._clock, defer_s)
         self._outage = Outage(health, stop, clock=self._clock)
         self._aborts = Backoff(stop)
         self._started = self._dirty = False
@@ -167,9 +167,9 @@ class _Loop:
         self._partitions.adopt()
         ready = self._ready()
         self._partitions.deliver(ready)
-        self._partitions.resume_held()
+        self._partitions.resume_deferred()
         self._measure_lag()
-        records = self._consumer.poll(self._poll_timeout_s, self._batch if ready else 1)
+        records = self._consumer.poll(self._poll_timeout_s, self._batch)
         if (
             not self._unfinished
         ):  # else a batch failed: its commit tells whether the outage is over, not that records come
@@ -178,7 +178,6 @@ class _Loop:
             self._partitions.apply(change)
             return False
         if not ready:
-            self._partitions.put_back(records)
             self._stop.wait(self._poll_timeout_s)
             return False
         if not records:
@@ -229,8 +228,8 @@ class _Loop:
         self._outage.over()
 
     def _commit(self, records: Sequence[Record], outcome: Outcome) -> None:
-        held = outcome.held
-        done = [r for r in records if r.offset < held.get((r.topic, r.partition), r.offset + 1)] if held else records  # type: ignore[call-overload]
+        deferred = outcome.deferred
+        done = _before(records, deferred) if deferred else records
         self._cap.check(len(done), len(outcome.dead_letters))
         offsets = self._partitions.delivered(done)
         now = self._clock.now()
@@ -242,12 +241,10 @@ class _Loop:
             self._committer.commit([*outcome.events, *letters], offsets)
             self._uncommitted_since = None
             self._handler.on_committed(offsets)
-        self._partitions.hold(held)
-        if held and not self._consumer.supports_pause:
-            self._stop.wait(self._hold_s)
+        self._partitions.defer(deferred)
         self._count(done, len(records) - len(done), outcome)
 
-    def _count(self, done: Sequence[Record], held: int, outcome: Outcome) -> None:
+    def _count(self, done: Sequence[Record], deferred: int, outcome: Outcome) -> None:
         processed = Counter(map(attrgetter("topic"), done))
         for letter in outcome.dead_letters:
             record = letter.record
@@ -265,8 +262,8 @@ class _Loop:
         for name, count in outcome.counts.items():
             processed[topic] -= count
             CONSUMER_RECORDS.labels(topic, name).inc(count)
-        if held:
-            CONSUMER_RECORDS.labels(topic, "held").inc(held)
+        if deferred:
+            CONSUMER_RECORDS.labels(topic, "held").inc(deferred)
         for name, count in processed.items():
             CONSUMER_RECORDS.labels(name, "processed").inc(max(0, count))
 
@@ -293,6 +290,12 @@ class _Loop:
         for partition, standing in standings.items():
             CONSUMER_LAG.labels(partition.topic, str(partition.partition)).set(standing.lag)
         self._progress.observe(standings, now)
+
+
+def _before(records: Sequence[Record], deferred: Mapping[TopicPartition, int]) -> list[Record]:
+    """Those of *records* that come before the deferred offset of their partition."""
+    from_offset = {(topic, number): offset for (topic, number), offset in deferred.items()}
+    return [r for r in records if r.offset < from_offset.get((r.topic, r.partition), r.offset + 1)]
 
 
 class ConsumerLoop(_Loop):

@@ -1,4 +1,4 @@
-"""The partitions that a loop owns: taking them over, reading them again from the right place, holding them back."""
+"""The partitions that a loop owns: taking them over, reading them again from the right offset, deferring them."""
 
 from __future__ import annotations
 
@@ -16,50 +16,53 @@ _log = structlog.get_logger(__name__)
 
 
 @dataclass
-class _Place:
-    """Where a partition stands. Records below *replay_until* were committed before; *origin* is where reading began."""
+class _Owned:
+    """A partition of this loop. Records below *replay_until* were committed before; *origin* is where reading began."""
 
     next_offset: int | None
     origin: int | None
     replay_until: int = 0
-    held_until: float | None = None
-    holds: int = 0
+    deferred_until: float | None = None
+    deferrals: int = 0
 
 
 class Partitions:
     """Keeps the handler's state and the consumer's positions in step.
 
     Args:
-        hold_s: How long a held partition rests before its tail is delivered again.
+        defer_s: How long a deferred partition rests before it is delivered again.
     """
 
-    def __init__(self, consumer: Consumer, handler: StatefulHandler, clock: Clock, hold_s: float) -> None:
-        self._consumer, self._handler, self._clock, self._hold_s = consumer, handler, clock, hold_s
-        self._places: dict[TopicPartition, _Place] = {}
+    def __init__(self, consumer: Consumer, handler: StatefulHandler, clock: Clock, defer_s: float) -> None:
+        self._consumer = consumer
+        self._handler = handler
+        self._clock = clock
+        self._defer_s = defer_s
+        self._owned: dict[TopicPartition, _Owned] = {}
         self._pending: dict[TopicPartition, int | None] = {}
         self._delivering = True
 
     @property
     def owned(self) -> frozenset[TopicPartition]:
         """The partitions taken over."""
-        return frozenset(self._places)
+        return frozenset(self._owned)
 
     def standings(self) -> dict[TopicPartition, Standing]:
         """Where each partition stands. What follows the last record (transaction markers) is no lag."""
         found = {}
-        for partition, end in self._consumer.end_offsets(list(self._places)).items():
-            place = self._places[partition]
-            standing = Standing(place.next_offset or 0, end, place.holds)
-            if standing.lag and place.held_until is None:
+        for partition, end in self._consumer.end_offsets(list(self._owned)).items():
+            owned = self._owned[partition]
+            standing = Standing(owned.next_offset or 0, end, owned.deferrals)
+            if standing.lag and owned.deferred_until is None:
                 standing = standing._replace(offset=max(standing.offset, self._consumer.position(partition)))
             found[partition] = standing
         return found
 
     def apply(self, change: Rebalance) -> None:
-        """Drop what went away; what came is taken over by the next ``adopt``."""
+        """Drop what was revoked or lost; what was assigned is taken over by the next ``adopt``."""
         for partition in sorted(change.revoked | change.lost):
             self._pending.pop(partition, None)
-            if self._places.pop(partition, None) is not None:
+            if self._owned.pop(partition, None) is not None:
                 lost = partition in change.lost
                 if not lost:
                     self._handler.on_revoked(partition)
@@ -73,76 +76,66 @@ class Partitions:
             return
         committed = self._consumer.committed(list(self._pending))
         for partition in sorted(self._pending):
-            self._places[partition] = self._adopt(partition, committed[partition], self._pending[partition])
+            self._owned[partition] = self._adopt(partition, committed[partition], self._pending[partition])
             del self._pending[partition]
-            if not self._delivering and self._consumer.supports_pause:
-                self._consumer.pause([partition])
+            if not self._delivering:
+                self._consumer.hold({partition: None})
 
     def rebuild(self) -> None:
         """Drop all state and take every partition over again, from what was committed."""
-        for partition, place in self._places.items():
+        for partition, owned in self._owned.items():
             self._handler.on_dropped(partition)
-            self._pending[partition] = place.origin
-            if place.held_until is not None and self._consumer.supports_pause:
-                self._consumer.resume([partition])
-        self._places = {}
+            self._pending[partition] = owned.origin
+            if owned.deferred_until is not None:
+                self._consumer.release([partition])
+        self._owned = {}
 
     def release(self) -> None:
         """The loop ends in good order: the handler may snapshot, then forget."""
-        for partition in sorted(self._places):
+        for partition in sorted(self._owned):
             self._handler.on_revoked(partition)
             self._handler.on_dropped(partition)
-        self._places = {}
+        self._owned = {}
 
-    def deliver(self, wanted: bool) -> None:
-        """Stop or resume reading, where the consumer can pause."""
-        if wanted == self._delivering:
+    def deliver(self, delivering: bool) -> None:
+        """Stop or resume reading."""
+        if delivering == self._delivering:
             return
-        self._delivering = wanted
-        if self._consumer.supports_pause:
-            if wanted:
-                self._consumer.resume([p for p, place in self._places.items() if place.held_until is None])
-            else:
-                self._consumer.pause(list(self._places))
+        self._delivering = delivering
+        if delivering:
+            self._consumer.release([p for p, owned in self._owned.items() if owned.deferred_until is None])
+        else:
+            self._consumer.hold(dict.fromkeys(self._owned))
 
-    def resume_held(self) -> None:
-        """Read held partitions again whose rest is over."""
+    def resume_deferred(self) -> None:
+        """Read deferred partitions again whose rest is over."""
         now = self._clock.monotonic()
-        for partition, place in self._places.items():
-            if place.held_until is not None and place.held_until <= now:
-                place.held_until = None
-                if self._consumer.supports_pause and self._delivering:
-                    self._consumer.resume([partition])
+        for partition, owned in self._owned.items():
+            if owned.deferred_until is not None and owned.deferred_until <= now:
+                owned.deferred_until = None
+                if self._delivering:
+                    self._consumer.release([partition])
 
-    def put_back(self, records: Sequence[Record]) -> None:
-        """Deliver *records* again later."""
-        first: dict[TopicPartition, int] = {}
-        for record in records:
-            first.setdefault(TopicPartition(record.topic, record.partition), record.offset)
-        for partition, offset in first.items():
-            self._consumer.seek(partition, offset)
-
-    def hold(self, held: Mapping[TopicPartition, int]) -> None:
+    def defer(self, deferred: Mapping[TopicPartition, int]) -> None:
         """Read each partition again from its offset, after a rest."""
-        for partition, offset in held.items():
-            self._consumer.seek(partition, offset)
-            place = self._places[partition]
-            place.next_offset, place.held_until, place.holds = (
-                offset,
-                self._clock.monotonic() + self._hold_s,
-                place.holds + 1,
-            )
-            if self._consumer.supports_pause:
-                self._consumer.pause([partition])
+        if not deferred:
+            return
+        until = self._clock.monotonic() + self._defer_s
+        for partition, offset in deferred.items():
+            owned = self._owned[partition]
+            owned.next_offset = offset
+            owned.deferred_until = until
+            owned.deferrals += 1
+        self._consumer.hold(deferred)
 
     def split(self, records: Sequence[Record]) -> tuple[Sequence[Record], Sequence[Record]]:
         """(records committed before, records to process). Notes where reading began, so that an abort can return
         there."""
-        if any(place.origin is None for place in self._places.values()):
+        if any(owned.origin is None for owned in self._owned.values()):
             for record in records:
-                place = self._places[TopicPartition(record.topic, record.partition)]
-                place.origin = record.offset if place.origin is None else place.origin
-        until = {tuple(p): place.replay_until for p, place in self._places.items() if place.replay_until}
+                owned = self._owned[TopicPartition(record.topic, record.partition)]
+                owned.origin = record.offset if owned.origin is None else owned.origin
+        until = {tuple(p): owned.replay_until for p, owned in self._owned.items() if owned.replay_until}
         if not until:
             return (), records
         old = [r for r in records if r.offset < until.get((r.topic, r.partition), 0)]
@@ -152,13 +145,13 @@ class Partitions:
         """Note that *records* were delivered; the next offset of each of their partitions."""
         ends = {(r.topic, r.partition): r.offset + 1 for r in records}
         for (topic, number), end in ends.items():
-            place = self._places[TopicPartition(topic, number)]
-            place.next_offset = end
-            if place.replay_until and end > place.replay_until:
-                place.replay_until = 0
+            owned = self._owned[TopicPartition(topic, number)]
+            owned.next_offset = end
+            if owned.replay_until and end > owned.replay_until:
+                owned.replay_until = 0
         return {TopicPartition(*p): end for p, end in ends.items()}
 
-    def _adopt(self, partition: TopicPartition, committed: int | None, origin: int | None) -> _Place:
+    def _adopt(self, partition: TopicPartition, committed: int | None, origin: int | None) -> _Owned:
         restored = self._handler.on_assigned(partition, committed)
         if restored is not None and committed is not None and restored > committed:
             raise ValueError(
@@ -179,4 +172,4 @@ class Partitions:
         _log.info(
             "partition.assigned", topic=partition.topic, partition=partition.partition, committed=committed, start=start
         )
-        return _Place(start, start, replay_until or 0)
+        return _Owned(start, start, replay_until or 0)

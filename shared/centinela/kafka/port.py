@@ -59,9 +59,6 @@ class Consumer(Protocol):
     once until they answer again.
     """
 
-    supports_pause: bool
-    """Whether ``pause`` and ``resume`` work; where not, callers seek back instead."""
-
     def subscribe(self, topics: Collection[str]) -> None:
         """Join the group for *topics*; partitions arrive with a later ``poll``."""
 
@@ -96,11 +93,14 @@ class Consumer(Protocol):
     def seek(self, partition: TopicPartition, offset: int) -> None:
         """Read on from *offset*."""
 
-    def pause(self, partitions: Collection[TopicPartition]) -> None:
-        """Deliver nothing of these until ``resume``. Only the confluent adapter supports it."""
+    def hold(self, offsets: Mapping[TopicPartition, int | None]) -> None:
+        """Deliver nothing of these until ``release``; then read on from the offset (None: from the position).
 
-    def resume(self, partitions: Collection[TopicPartition]) -> None:
-        """Undo ``pause``."""
+        The other partitions are read on meanwhile. A partition that is revoked or lost is no longer held.
+        """
+
+    def release(self, partitions: Collection[TopicPartition]) -> None:
+        """Deliver records of these again."""
 
     def partitions_of(self, topic: str) -> frozenset[TopicPartition]:
         """All partitions of *topic*; empty where it does not exist."""

@@ -19,8 +19,6 @@ __all__ = ["FakeBroker", "FakeConsumer", "FakeProducer", "FakeTransactionalProdu
 class FakeConsumer:
     """``Consumer`` on a ``FakeBroker``."""
 
-    supports_pause = True
-
     def __init__(
         self, broker: FakeBroker, group: str | None = None, start: Literal["earliest", "latest"] = "earliest"
     ) -> None:
@@ -28,7 +26,7 @@ class FakeConsumer:
         self._broker, self._start = broker, start
         self._assignment: frozenset[TopicPartition] = frozenset()
         self._positions: dict[TopicPartition, int] = {}
-        self._paused: set[TopicPartition] = set()
+        self._held: set[TopicPartition] = set()
         self._assigned: set[TopicPartition] = set()
         self._revoked: set[TopicPartition] = set()
         self._lost: set[TopicPartition] = set()
@@ -38,7 +36,9 @@ class FakeConsumer:
         self.topics = frozenset(topics)
 
     def assign(self, partitions: Collection[TopicPartition]) -> None:
-        self._assignment, self._positions = frozenset(partitions), {}
+        self._assignment = frozenset(partitions)
+        self._positions = {}
+        self._held = set()
 
     def poll(self, timeout_s: float, max_records: int) -> list[Record]:
         self._broker.check()
@@ -48,7 +48,7 @@ class FakeConsumer:
         if self._assigned or self._revoked or self._lost:
             return []
         records: list[Record] = []
-        for partition in sorted(self._assignment - self._paused):
+        for partition in sorted(self._assignment - self._held):
             if len(records) >= max_records:
                 break
             found, self._positions[partition] = self._broker.fetch(
@@ -93,11 +93,14 @@ class FakeConsumer:
             raise ValueError(f"{partition} is not assigned")
         self._positions[partition] = offset
 
-    def pause(self, partitions: Collection[TopicPartition]) -> None:
-        self._paused.update(partitions)
+    def hold(self, offsets: Mapping[TopicPartition, int | None]) -> None:
+        for partition, offset in offsets.items():
+            if offset is not None:
+                self.seek(partition, offset)
+        self._held.update(offsets)
 
-    def resume(self, partitions: Collection[TopicPartition]) -> None:
-        self._paused.difference_update(partitions)
+    def release(self, partitions: Collection[TopicPartition]) -> None:
+        self._held.difference_update(partitions)
 
     def partitions_of(self, topic: str) -> frozenset[TopicPartition]:
         self._broker.check()
@@ -127,7 +130,7 @@ class FakeConsumer:
         gone, new = self._assignment - owned, owned - self._assignment
         (self._lost if lost else self._revoked).update(gone)
         self._assigned = (self._assigned | new) - gone
-        self._paused -= gone | new
+        self._held -= gone | new
         for partition in gone | new:
             self._positions.pop(partition, None)
         self._assignment = owned

@@ -180,7 +180,7 @@ class StreamHandler(StatefulHandler):
         admitted = self._admit(number, records, now)
         held_time = self._hold(number, owned, admitted, outcome)
         if held_time is not None:
-            held_offset = outcome.held[TopicPartition(records[0].topic, number)]
+            held_offset = outcome.deferred[TopicPartition(records[0].topic, number)]
             admitted = admitted.before(held_offset)
             if held_offset == records[0].offset and owned.announced == (max(owned.state.newest, held_time), 0):
                 return None
@@ -232,7 +232,7 @@ class StreamHandler(StatefulHandler):
         offset = admitted.records[at].offset
         if owned.held is None or owned.held[0] != offset:
             owned.held = offset, self._clock.monotonic()
-        outcome.held[TopicPartition(admitted.records[at].topic, number)] = offset
+        outcome.deferred[TopicPartition(admitted.records[at].topic, number)] = offset
         return int(columns.times[at])
 
     def _question_idle(self, times: Int64s) -> None:

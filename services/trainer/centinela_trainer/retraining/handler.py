@@ -1,4 +1,4 @@
-"""Retrain requests in, ``TrainingCompleted`` out. While a request is worked on its record is held, so the consumer
+"""Retrain requests in, ``TrainingCompleted`` out. While a request is worked on its record is deferred, so the consumer
 polls on."""
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class RetrainHandler(StatefulHandler):
         busy = False
         for record in records:
             partition = TopicPartition(record.topic, record.partition)
-            if partition in outcome.held:
+            if partition in outcome.deferred:
                 continue
             try:
                 request = self._decoder.decode(record.value)
@@ -64,7 +64,7 @@ class RetrainHandler(StatefulHandler):
             completed = None if busy else self._runner.answer(request)
             if completed is None:
                 busy = True
-                outcome.held[partition] = record.offset
+                outcome.deferred[partition] = record.offset
                 continue
             outcome.events.append(self._event(completed, header(record.headers, TRACEPARENT)))
         return outcome

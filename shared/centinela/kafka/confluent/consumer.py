@@ -32,8 +32,6 @@ class ConfluentConsumer:
     can block librdkafka for good (its issues 4527, 4884), so ``close`` has a deadline.
     """
 
-    supports_pause = True
-
     def __init__(
         self,
         brokers: str | Access,
@@ -156,12 +154,15 @@ class ConfluentConsumer:
             self._seek(RdPartition(partition.topic, partition.partition, offset))
         self._positions[partition] = offset
 
-    def pause(self, partitions: Collection[TopicPartition]) -> None:
-        self._paused.update(partitions)
+    def hold(self, offsets: Mapping[TopicPartition, int | None]) -> None:
+        for partition, offset in offsets.items():
+            if offset is not None:
+                self.seek(partition, offset)
+        self._paused.update(offsets)
         with mapped_errors():
-            self._client.pause([RdPartition(*p) for p in partitions])
+            self._client.pause([RdPartition(*p) for p in offsets])
 
-    def resume(self, partitions: Collection[TopicPartition]) -> None:
+    def release(self, partitions: Collection[TopicPartition]) -> None:
         self._paused.difference_update(partitions)
         with mapped_errors():
             self._client.resume([RdPartition(*p) for p in partitions])

@@ -1,8 +1,9 @@
-"""The port's consumer on kafka-python (producers: ``kafka_python_producers``).
+"""The port's consumer on kafka-python (producers: ``producers``).
 
-Rebalance listeners run on the client's I/O loop, so they only set flags. Pausing is not offered: a paused partition can
-starve the others. After a broker's long silence the client's heartbeat can end for good, so that the group has
-forgotten a member that does not know it: commits that are refused again and again make the adapter join anew.
+Rebalance listeners run on the client's I/O loop, so they only set flags. A held partition is not paused, since that can
+starve the others: its records are dropped as they come, and read again. After a broker's long silence the client's
+heartbeat can end for good, and the group forgets a member that does not notice: commits that are refused again and
+again make the adapter join again.
 """
 
 from __future__ import annotations
@@ -34,6 +35,8 @@ _GROUP_FETCH_MS, _TABLE_FETCH_MS = 200, 500
 """How long a broker waits for records: in a group, what came from one partition waits meanwhile for those that are
 empty."""
 _ALLOWED_MS = 500
+_HELD_PAUSE_S = 0.02
+"""Pause after a poll that had records of held partitions only, which the next poll fetches again."""
 _REFUSALS = 5
 
 
@@ -76,8 +79,6 @@ class _Flags(ConsumerRebalanceListener):  # type: ignore[misc]
 class KafkaPythonConsumer:
     """``Consumer`` of the port; see there for what each call promises."""
 
-    supports_pause = False
-
     def __init__(
         self,
         brokers: str | Access,
@@ -93,6 +94,7 @@ class KafkaPythonConsumer:
         self._guard: Guard | None = None
         self._topics: list[str] = []
         self._manual: frozenset[TopicPartition] = frozenset()
+        self._held: set[TopicPartition] = set()
         self._heard_at = float("-inf")
         self._silent = False
         self._refused = 0
@@ -104,6 +106,7 @@ class KafkaPythonConsumer:
 
     def assign(self, partitions: Collection[TopicPartition]) -> None:
         self._manual = frozenset(partitions)
+        self._held = set()
         if (client := self._connection.current) is not None:
             self._assign(client)
 
@@ -123,11 +126,15 @@ class KafkaPythonConsumer:
                 if self._flags.pending:
                     self._put_back(client, batches)
                     return []
-                return [
-                    Record(r.topic, r.partition, r.offset, r.key, r.value, tuple(r.headers), r.timestamp)
-                    for batch in batches.values()
-                    for r in batch
-                ]
+                if self._held:
+                    batches = self._without_held(client, batches)
+                if batches:
+                    return [
+                        Record(r.topic, r.partition, r.offset, r.key, r.value, tuple(r.headers), r.timestamp)
+                        for batch in batches.values()
+                        for r in batch
+                    ]
+                time.sleep(max(0.0, min(_HELD_PAUSE_S, deadline - time.monotonic())))
             if time.monotonic() >= deadline:
                 break
         if not self._flags.pending:
@@ -138,6 +145,7 @@ class KafkaPythonConsumer:
         change = self._flags.take()
         if change is not None:
             self._refused = 0
+            self._held -= change.assigned | change.revoked | change.lost
         return change
 
     def assignment(self) -> frozenset[TopicPartition]:
@@ -175,11 +183,14 @@ class KafkaPythonConsumer:
     def seek(self, partition: TopicPartition, offset: int) -> None:
         self._connection.get().seek(KafkaPartition(*partition), offset)
 
-    def pause(self, partitions: Collection[TopicPartition]) -> None:
-        raise NotImplementedError("kafka-python starves other partitions after a pause: seek back instead")
+    def hold(self, offsets: Mapping[TopicPartition, int | None]) -> None:
+        for partition, offset in offsets.items():
+            if offset is not None:
+                self.seek(partition, offset)
+        self._held.update(offsets)
 
-    def resume(self, partitions: Collection[TopicPartition]) -> None:
-        raise NotImplementedError("kafka-python is never paused")
+    def release(self, partitions: Collection[TopicPartition]) -> None:
+        self._held.difference_update(partitions)
 
     def partitions_of(self, topic: str) -> frozenset[TopicPartition]:
         with mapped_errors():
@@ -281,6 +292,18 @@ class KafkaPythonConsumer:
         for partition, batch in batches.items():
             if partition in owned:
                 client.seek(partition, batch[0].offset)
+
+    def _without_held(
+        self, client: KafkaConsumer, batches: Mapping[KafkaPartition, list[Any]]
+    ) -> dict[KafkaPartition, list[Any]]:
+        """*batches* without those of held partitions, which are read again."""
+        delivered = {}
+        for partition, batch in batches.items():
+            if (partition.topic, partition.partition) in self._held:
+                client.seek(partition, batch[0].offset)
+            else:
+                delivered[partition] = batch
+        return delivered
 
     def _probe(self, client: KafkaConsumer) -> None:
         """kafka-python tells nobody that the brokers are away; ask them once polls have stayed empty for a while."""

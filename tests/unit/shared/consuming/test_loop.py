@@ -113,10 +113,10 @@ def test_a_snapshot_newer_than_the_committed_offset_is_refused() -> None:
 
 
 def test_a_held_tail_comes_again_and_the_other_partitions_go_on() -> None:
-    rig = Rig(partitions=2, hold_s=1.0)
+    rig = Rig(partitions=2, defer_s=1.0)
     rig.fill(b"a", b"b", b"c")
     rig.fill(b"x", partition=1)
-    rig.handler.hold_from = {P0: 1}
+    rig.handler.defer_from = {P0: 1}
     rig.steps()
     rig.fill(b"y", partition=1)
     rig.steps()
@@ -124,7 +124,7 @@ def test_a_held_tail_comes_again_and_the_other_partitions_go_on() -> None:
     assert sorted(v for v in rig.sink() if v) == [b"a", b"x", b"y"]
     assert rig.committed() == {P0: 1, P1: 2}
 
-    rig.handler.hold_from = {}
+    rig.handler.defer_from = {}
     rig.clock.set(NOW + timedelta(seconds=2))
     rig.steps()
 

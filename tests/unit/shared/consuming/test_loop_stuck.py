@@ -76,13 +76,13 @@ def test_a_loop_that_comes_round_but_does_not_get_on_is_stuck() -> None:
     rig = Rig(patience=PATIENCE)
     rig.fill(b"a", b"b")
     rig.steps()
-    rig.consumer.pause([P0])  # as a client does that has forgotten a partition
+    rig.consumer.hold({P0: None})  # as a client does that has forgotten a partition
     rig.fill(b"c")
     dog = watchdog(rig)
 
     assert look(rig, dog, 2) == ["consumer.stuck"]
     assert rig.health.reason == "test is stuck: transactions-0 stands at 2 of 3 for 65 s"
-    rig.consumer.resume([P0])
+    rig.consumer.release([P0])
     assert look(rig, dog, 1) == ["consumer.moves_again"]
     assert rig.sink() == [b"a", b"b", b"c"]
 
@@ -90,7 +90,7 @@ def test_a_loop_that_comes_round_but_does_not_get_on_is_stuck() -> None:
 def test_a_handler_that_holds_a_record_back_again_and_again_is_not_stuck() -> None:
     rig = Rig(patience=PATIENCE)
     rig.fill(b"a", b"b")
-    rig.handler.hold_from = {P0: 1}
+    rig.handler.defer_from = {P0: 1}
 
     assert look(rig, watchdog(rig), 5) == ["consumer.started"]
     assert rig.health.live

@@ -75,7 +75,7 @@ class Service:
             topics=[REQUESTS],
             health=Health(),
             stop=self.stop,
-            hold_s=0,
+            defer_s=0,
             poll_timeout_s=0,
         )
 
