@@ -1,4 +1,4 @@
-"""The Kafka port: records, limits, and brokers that are away."""
+"""The Kafka port: records, timeouts, and brokers that are away."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ from centinela.kafka.confluent.consumer import ConfluentConsumer
 from centinela.kafka.confluent.producers import ConfluentTransactionalProducer
 from centinela.kafka.connect import Client
 from centinela.kafka.port import Consumer, Outgoing, Record, TransactionalProducer
-from centinela.kafka.timeouts import Limits
+from centinela.kafka.timeouts import KafkaTimeouts
 from centinela.kafka.topic_admin import TopicAdmin, TopicSpec
 from centinela.liveness.health import Health
 from centinela.settings import Settings
@@ -28,7 +28,7 @@ from centinela_local.testing.temporary_kafka import TemporaryBroker
 
 DEADLINE_S = 60.0
 PARTITIONS = 4
-BRISK = Limits(request_s=1.0, transaction_s=3.0, commit_s=1.5, session_s=2.0, heartbeat_s=0.2, probe_after_s=0.5)
+BRISK = KafkaTimeouts(request_s=1.0, transaction_s=3.0, commit_s=1.5, session_s=2.0, heartbeat_s=0.2, probe_after_s=0.5)
 Topics = tuple[str, str]
 
 
@@ -205,8 +205,8 @@ def test_a_broker_that_goes_and_comes_back_is_waited_for_and_nothing_is_lost_or_
         sink = Sink(settings, "sink")
         member = Member(
             names,
-            ConfluentConsumer(broker.bootstrap_servers, "copying", limits=BRISK),
-            ConfluentTransactionalProducer(broker.bootstrap_servers, "copying", limits=BRISK),
+            ConfluentConsumer(broker.bootstrap_servers, "copying", timeouts=BRISK),
+            ConfluentTransactionalProducer(broker.bootstrap_servers, "copying", timeouts=BRISK),
             batch=20,
         )
         until(lambda: sink.count() > 0, "copying began")

@@ -12,15 +12,15 @@ from centinela.kafka.confluent.producers import ConfluentProducer, ConfluentTran
 from centinela.kafka.kafka_python.consumer import KafkaPythonConsumer
 from centinela.kafka.kafka_python.producers import KafkaPythonProducer, KafkaPythonTransactionalProducer
 from centinela.kafka.port import Consumer, Outgoing, Producer, Rebalance, Record, TransactionalProducer
-from centinela.kafka.timeouts import Limits
+from centinela.kafka.timeouts import KafkaTimeouts
 from centinela.kafka.topic_admin import TopicAdmin, TopicSpec
 from centinela.settings import Settings
 from centinela.testing.kafka import FakeBroker, FakeConsumer, FakeProducer, FakeTransactionalProducer
 
 DEADLINE_S = 20.0
 NOBODY = "127.0.0.1:9"
-BRISK = Limits(heartbeat_s=0.2)
-SHORT = Limits(request_s=0.5, transaction_s=1.0, commit_s=0.5, delivery_s=0.6, queue_s=0.2, probe_after_s=0.2)
+BRISK = KafkaTimeouts(heartbeat_s=0.2)
+SHORT = KafkaTimeouts(request_s=0.5, transaction_s=1.0, commit_s=0.5, delivery_s=0.6, queue_s=0.2, probe_after_s=0.2)
 
 
 class Kit(Protocol):
@@ -77,7 +77,7 @@ class RealKit:
         return name
 
     def consumer(self, group: str | None = None) -> Consumer:
-        return self._keep(self._consumer(self._servers, group, limits=BRISK))
+        return self._keep(self._consumer(self._servers, group, timeouts=BRISK))
 
     def producer(self) -> Producer:
         return self._shared
@@ -87,9 +87,9 @@ class RealKit:
 
     def away(self) -> tuple[Consumer, Producer, TransactionalProducer]:
         return (
-            self._keep(self._consumer(NOBODY, "g", limits=SHORT)),
-            self._keep(self._producer(NOBODY, limits=SHORT)),
-            self._keep(self._transactional(NOBODY, "t", limits=SHORT)),
+            self._keep(self._consumer(NOBODY, "g", timeouts=SHORT)),
+            self._keep(self._producer(NOBODY, timeouts=SHORT)),
+            self._keep(self._transactional(NOBODY, "t", timeouts=SHORT)),
         )
 
     def after_test(self) -> None:

@@ -7,7 +7,7 @@ from typing import Protocol
 
 from centinela.errors import CentinelaError
 from centinela.kafka.port import Consumer, Outgoing, Producer, TopicPartition, TransactionalProducer
-from centinela.kafka.timeouts import LIMITS
+from centinela.kafka.timeouts import TIMEOUTS
 from centinela.telemetry.metrics import CONSUMER_TRANSACTIONS
 
 
@@ -73,7 +73,7 @@ class PlainCommitter:
                 raise RuntimeError("this loop has no producer, but its handler has records to write")
             for record in records:
                 self._producer.send(record)
-            self._producer.flush(LIMITS.transaction_s)
+            self._producer.flush(TIMEOUTS.transaction_s)
         if offsets:
             self._consumer.commit(offsets)
 

@@ -12,20 +12,20 @@ QUEUE_BYTES = 64 * 1024 * 1024
 
 
 @dataclass(frozen=True)
-class Limits:
+class KafkaTimeouts:
     """Time-outs in seconds.
 
     Attributes:
-        request_s: A broker that does not answer a request within this time counts as away.
+        request_s: A broker that does not answer a request within this time counts as unavailable.
         transaction_s: After this time the broker aborts an open transaction by itself.
-        commit_s: A commit without an answer for so long is given up, before the broker's own time-out fences the
+        commit_s: A commit without an answer for this long is given up, before the broker's own time-out fences the
             producer.
-        session_s: A group member without a heartbeat for so long loses its partitions.
-        heartbeat_s: How often a member says that it lives.
-        max_poll_s: A group member that does not poll for so long loses its partitions.
-        delivery_s: A record of a plain producer that is not acknowledged for so long has failed.
+        session_s: A group member without a heartbeat for this long loses its partitions.
+        heartbeat_s: Interval of a member's heartbeats.
+        max_poll_s: A group member that does not poll for this long loses its partitions.
+        delivery_s: A record of a plain producer that is not acknowledged for this long has failed.
         queue_s: How long ``send`` waits for room in a full queue.
-        probe_after_s: A poll that stayed empty for so long asks whether the brokers are there at all.
+        probe_after_s: A poll that stayed empty for this long asks whether the brokers answer.
         retry_backoff_s: Pause before a request is repeated.
         reconnect_max_s: Longest pause between attempts to connect.
     """
@@ -47,4 +47,4 @@ class Limits:
         return int(self.request_s * 1000)
 
 
-LIMITS = Limits()
+TIMEOUTS = KafkaTimeouts()

@@ -12,8 +12,8 @@ from centinela.errors import CentinelaError, DependencyUnavailable
 from centinela.kafka.access import access
 from centinela.kafka.kafka_python.common import common_config, mapped_errors
 from centinela.kafka.port import TopicIdentity
-from centinela.kafka.timeouts import LIMITS
-from centinela.liveness.deadline import DeadlineExceeded, Guard
+from centinela.kafka.timeouts import TIMEOUTS
+from centinela.liveness.deadline import DeadlineExceeded, DeadlineRunner
 from centinela.settings import Settings
 from centinela.topics import CATALOGUE, DAY_MS, WITH_DLQ, Topic
 
@@ -94,7 +94,7 @@ class TopicAdmin:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._client: KafkaAdminClient | None = None
-        self._guard = Guard("kafka-admin")
+        self._runner = DeadlineRunner("kafka-admin")
 
     def create(self, specs: Sequence[TopicSpec] | None = None, *, timeout_s: float = 30.0) -> list[str]:
         """Make the topics of *specs* (the catalogue's) that are missing; their names. Existing topics stay as they are.
@@ -172,21 +172,21 @@ class TopicAdmin:
 
     def close(self) -> None:
         """Release the connection."""
-        self._guard.close()
+        self._runner.close()
         if self._client is not None:
             self._client.close()
             self._client = None
 
-    def _run(self, call: Callable[[KafkaAdminClient], T], timeout_s: float = LIMITS.request_s) -> T:
+    def _run(self, call: Callable[[KafkaAdminClient], T], timeout_s: float = TIMEOUTS.request_s) -> T:
         """The client's own calls wait without end for a broker that went away."""
         with mapped_errors():
             if self._client is None:
-                self._client = KafkaAdminClient(**common_config(access(self._settings), LIMITS))
+                self._client = KafkaAdminClient(**common_config(access(self._settings), TIMEOUTS))
             client = self._client
             try:
-                return self._guard.run(lambda: call(client), timeout_s)
+                return self._runner.run(lambda: call(client), timeout_s)
             except DeadlineExceeded:
-                self._guard, self._client = Guard("kafka-admin"), None
+                self._runner, self._client = DeadlineRunner("kafka-admin"), None
                 raise
 
 

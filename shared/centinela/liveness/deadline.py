@@ -1,4 +1,4 @@
-"""Deadlines for calls that have none, and a pause between attempts to reach a broker that is away."""
+"""Deadlines for calls that have none."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ class DeadlineExceeded(Exception):
     """The call did not return in time and still runs."""
 
 
-class Guard:
-    """Runs calls one after another on a daemon thread, so that one that hangs holds up nobody.
+class DeadlineRunner:
+    """Runs calls one after another on a daemon thread, so that a call that hangs does not block the caller.
 
-    After a ``DeadlineExceeded`` the guard is stuck behind that call: throw it away.
+    After a ``DeadlineExceeded`` the runner is stuck behind that call: throw it away.
     """
 
     def __init__(self, name: str) -> None:
@@ -56,3 +56,16 @@ class Guard:
     def _work(self) -> None:
         while (call := self._calls.get()) is not None:
             call()
+
+
+def call_with_deadline(call: Callable[[], T], timeout_s: float, *, name: str) -> T:
+    """The result of one *call*, made on a daemon thread called *name*.
+
+    Raises:
+        DeadlineExceeded: It did not return within *timeout_s*.
+    """
+    runner = DeadlineRunner(name)
+    try:
+        return runner.run(call, timeout_s)
+    finally:
+        runner.close()

@@ -14,7 +14,7 @@ from prometheus_client import Counter
 
 from centinela.errors import CentinelaError
 from centinela.features.snapshots.format import name_of, position_of
-from centinela.liveness.deadline import DeadlineExceeded, Guard
+from centinela.liveness.deadline import DeadlineExceeded, DeadlineRunner
 
 SHARED_SNAPSHOTS = Counter(
     "centinela_shared_snapshots_total", "Snapshots sent to and fetched from shared storage.", ["operation", "outcome"]
@@ -51,7 +51,7 @@ class SharedStorage:
         except (ValueError, ImportError) as error:
             raise CentinelaError(f"CENTINELA_SNAPSHOT_URL {url}: {error}") from error
         self._url, self._patience_s, self._retry_s = url, patience_s, retry_s
-        self._guard = Guard("shared-snapshots")
+        self._runner = DeadlineRunner("shared-snapshots")
         self._changed = threading.Condition()
         self._pending: dict[str, _Upload] = {}
         self._closed = False
@@ -68,7 +68,7 @@ class SharedStorage:
             self._closed = True
             self._changed.notify()
         self._thread.join(timeout_s)
-        self._guard.close()
+        self._runner.close()
 
     def offer(self, path: str, position: int, data: bytes, keep: int) -> None:
         """Upload *data* soon, in place of what still waits for the same folder."""
@@ -80,11 +80,11 @@ class SharedStorage:
         """What *question* finds, given the file system and *path* on it; *otherwise* where the storage does not answer
         in time."""
         try:
-            return self._guard.run(lambda: question(*self._at(path)), self._patience_s)
+            return self._runner.run(lambda: question(*self._at(path)), self._patience_s)
         except FileNotFoundError:
             return otherwise
         except DeadlineExceeded as error:
-            self._guard = Guard("shared-snapshots")
+            self._runner = DeadlineRunner("shared-snapshots")
             self._failed(operation, path, error)
         except Exception as error:
             self._failed(operation, path, error)

@@ -13,7 +13,7 @@ from confluent_kafka import Producer as RdProducer
 from centinela.errors import InvalidRecord, ProducerFenced, TransactionAborted
 from centinela.kafka.access import Access
 from centinela.kafka.refusals import REFUSALS, forbidden, no_answer, unknown
-from centinela.kafka.timeouts import LIMITS, Limits
+from centinela.kafka.timeouts import TIMEOUTS, KafkaTimeouts
 
 READERS = "centinela-reader"
 """The group that consumers without one name: librdkafka demands it, nothing is ever committed."""
@@ -83,7 +83,7 @@ def silence(error: KafkaError) -> bool:
 
 def ask_why(access: Access, timeout_s: float) -> None:
     """Connect once, so that a refusal is noted where there is one."""
-    client = RdProducer(common_config(access, LIMITS))
+    client = RdProducer(common_config(access, TIMEOUTS))
     with suppress(KafkaException):
         client.list_topics(timeout=timeout_s)
         return
@@ -91,14 +91,14 @@ def ask_why(access: Access, timeout_s: float) -> None:
         client.poll(0)
 
 
-def common_config(brokers: str | Access, limits: Limits) -> dict[str, Any]:
+def common_config(brokers: str | Access, timeouts: KafkaTimeouts) -> dict[str, Any]:
     """What consumers and producers share."""
     return Access.to(brokers).librdkafka() | {
         "error_cb": note_refusal,
-        "socket.timeout.ms": max(10, limits.request_ms),
+        "socket.timeout.ms": max(10, timeouts.request_ms),
         "reconnect.backoff.ms": 50,
-        "reconnect.backoff.max.ms": int(limits.reconnect_max_s * 1000),
-        "retry.backoff.ms": max(1, int(limits.retry_backoff_s * 1000)),
+        "reconnect.backoff.max.ms": int(timeouts.reconnect_max_s * 1000),
+        "retry.backoff.ms": max(1, int(timeouts.retry_backoff_s * 1000)),
         "logger": LOG,
     }
 

@@ -15,8 +15,8 @@ from centinela.kafka.access import Access
 from centinela.kafka.confluent.common import LOG, MISSING, READERS, common_config, mapped_errors, port_error, silence
 from centinela.kafka.port import Rebalance, Record, TopicPartition
 from centinela.kafka.refusals import REFUSALS, no_answer
-from centinela.kafka.timeouts import LIMITS, Limits
-from centinela.liveness.deadline import DeadlineExceeded, Guard
+from centinela.kafka.timeouts import TIMEOUTS, KafkaTimeouts
+from centinela.liveness.deadline import DeadlineExceeded, call_with_deadline
 
 _new = tuple.__new__
 """Makes a ``Record`` at half the price of calling it; here that is a hundred thousand times a second."""
@@ -38,11 +38,11 @@ class ConfluentConsumer:
         group: str | None,
         start: Literal["earliest", "latest"] = "earliest",
         instance_id: str | None = None,
-        limits: Limits = LIMITS,
+        timeouts: KafkaTimeouts = TIMEOUTS,
         client: Callable[[dict[str, Any]], RdConsumer] = RdConsumer,
     ) -> None:
-        self._group, self._start, self._limits = group, start, limits
-        config = common_config(brokers, limits) | {
+        self._group, self._start, self._timeouts = group, start, timeouts
+        config = common_config(brokers, timeouts) | {
             "group.id": group or READERS,
             "enable.auto.commit": False,
             "enable.auto.offset.store": False,
@@ -54,9 +54,9 @@ class ConfluentConsumer:
             "fetch.wait.max.ms": 200,
             "max.partition.fetch.bytes": _FETCH_BYTES,
             "fetch.error.backoff.ms": 20,
-            "session.timeout.ms": int(limits.session_s * 1000),
-            "heartbeat.interval.ms": int(limits.heartbeat_s * 1000),
-            "max.poll.interval.ms": int(limits.max_poll_s * 1000),
+            "session.timeout.ms": int(timeouts.session_s * 1000),
+            "heartbeat.interval.ms": int(timeouts.heartbeat_s * 1000),
+            "max.poll.interval.ms": int(timeouts.max_poll_s * 1000),
             "error_cb": self._on_error,
         }
         if instance_id is not None:
@@ -127,7 +127,7 @@ class ConfluentConsumer:
         if self._group is None or not partitions:
             return dict.fromkeys(partitions)
         with mapped_errors():
-            found = self._client.committed([RdPartition(*p) for p in partitions], timeout=self._limits.request_s)
+            found = self._client.committed([RdPartition(*p) for p in partitions], timeout=self._timeouts.request_s)
             for partition in found:
                 if partition.error is not None:
                     raise KafkaException(partition.error)
@@ -169,7 +169,7 @@ class ConfluentConsumer:
 
     def partitions_of(self, topic: str) -> frozenset[TopicPartition]:
         with mapped_errors(self._hear):
-            metadata = self._client.list_topics(topic, timeout=self._limits.request_s).topics[topic]
+            metadata = self._client.list_topics(topic, timeout=self._timeouts.request_s).topics[topic]
             if metadata.error is not None and isinstance(refused := port_error(metadata.error), AccessRefused):
                 raise refused
         return frozenset(TopicPartition(topic, n) for n in metadata.partitions)
@@ -193,12 +193,10 @@ class ConfluentConsumer:
         if self._closed:
             return
         self._closed = True
-        guard = Guard("kafka-close")
         try:
-            guard.run(self._client.close, 2 * self._limits.request_s)
+            call_with_deadline(self._client.close, 2 * self._timeouts.request_s, name="kafka-close")
         except DeadlineExceeded:
             LOG.warning("the consumer did not close in time; its group will miss it after the session time-out")
-        guard.close()
         self._owned = set()
 
     @property
@@ -269,19 +267,19 @@ class ConfluentConsumer:
 
     def _watermarks(self, partition: TopicPartition) -> tuple[int, int]:
         with mapped_errors(self._hear):
-            found = self._client.get_watermark_offsets(RdPartition(*partition), timeout=self._limits.request_s)
+            found = self._client.get_watermark_offsets(RdPartition(*partition), timeout=self._timeouts.request_s)
         if found is None:
             raise no_answer("Kafka does not tell its offsets")
         return found
 
     def _probe(self) -> None:
         """Ask the brokers whether they are there when librdkafka doubts it, or after a while of silence."""
-        if self._silent or time.monotonic() - self._heard_at > 10 * self._limits.probe_after_s:
+        if self._silent or time.monotonic() - self._heard_at > 10 * self._timeouts.probe_after_s:
             self._silent = True
             if (refused := REFUSALS.recent()) is not None:
                 raise refused
             with mapped_errors():
-                self._client.list_topics("__consumer_offsets", timeout=self._limits.request_s)
+                self._client.list_topics("__consumer_offsets", timeout=self._timeouts.request_s)
             self._heard_at, self._silent = time.monotonic(), False
 
     def _hear(self) -> None:

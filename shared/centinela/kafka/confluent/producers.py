@@ -17,14 +17,14 @@ from centinela.kafka.confluent.common import LOG, common_config, mapped_errors, 
 from centinela.kafka.confluent.consumer import ConfluentConsumer
 from centinela.kafka.port import Consumer, Delivery, Outgoing, TopicPartition
 from centinela.kafka.refusals import no_answer
-from centinela.kafka.timeouts import LIMITS, MAX_REQUEST_BYTES, QUEUE_BYTES, Limits
-from centinela.liveness.deadline import DeadlineExceeded, Guard
+from centinela.kafka.timeouts import MAX_REQUEST_BYTES, QUEUE_BYTES, TIMEOUTS, KafkaTimeouts
+from centinela.liveness.deadline import DeadlineExceeded, DeadlineRunner
 
 _ANY_PARTITION = -1
 
 
-def _config(brokers: str | Access, linger_ms: int, limits: Limits) -> dict[str, Any]:
-    return common_config(brokers, limits) | {
+def _config(brokers: str | Access, linger_ms: int, timeouts: KafkaTimeouts) -> dict[str, Any]:
+    return common_config(brokers, timeouts) | {
         "acks": "all",
         "enable.idempotence": True,
         "compression.type": "zstd",
@@ -80,9 +80,9 @@ class _Delivery:
 class ConfluentProducer:
     """``Producer`` of the port."""
 
-    def __init__(self, brokers: str | Access, linger_ms: int = 5, limits: Limits = LIMITS) -> None:
-        config = _config(brokers, linger_ms, limits) | {"delivery.timeout.ms": int(limits.delivery_s * 1000)}
-        self._limits = limits
+    def __init__(self, brokers: str | Access, linger_ms: int = 5, timeouts: KafkaTimeouts = TIMEOUTS) -> None:
+        config = _config(brokers, linger_ms, timeouts) | {"delivery.timeout.ms": int(timeouts.delivery_s * 1000)}
+        self._timeouts = timeouts
         self._client: RdProducer | None = RdProducer(config)
         self._failure: KafkaError | None = None
 
@@ -95,7 +95,7 @@ class ConfluentProducer:
             self._failure = error or self._failure
 
         with mapped_errors():
-            _queue(client, record, time.monotonic() + self._limits.queue_s, settle)
+            _queue(client, record, time.monotonic() + self._timeouts.queue_s, settle)
         client.poll(0)
         return delivery
 
@@ -114,7 +114,7 @@ class ConfluentProducer:
             with suppress(
                 KafkaException
             ):  # of a client that failed for good; what it failed at was told by the call that did
-                client.flush(self._limits.request_s)
+                client.flush(self._timeouts.request_s)
 
     def _alive(self) -> RdProducer:
         if self._client is None:
@@ -126,19 +126,19 @@ class ConfluentTransactionalProducer:
     """``TransactionalProducer`` of the port. Consumers must be of this client too: the commit carries their membership.
 
     librdkafka's own time-outs do not hold: with the broker gone, ``send_offsets_to_transaction`` may never return. So
-    its blocking calls run under a guard; a client that is stuck is left behind, and fenced by the next one's
+    its blocking calls run under a runner; a client that is stuck is left behind, and fenced by the next one's
     initialisation.
     """
 
-    def __init__(self, brokers: str | Access, transactional_id: str, limits: Limits = LIMITS) -> None:
-        self._limits = limits
-        self._config = _config(brokers, 5, limits) | {
+    def __init__(self, brokers: str | Access, transactional_id: str, timeouts: KafkaTimeouts = TIMEOUTS) -> None:
+        self._timeouts = timeouts
+        self._config = _config(brokers, 5, timeouts) | {
             "transactional.id": transactional_id,
-            "transaction.timeout.ms": int(limits.transaction_s * 1000),
-            "delivery.timeout.ms": int(limits.commit_s * 1000),
+            "transaction.timeout.ms": int(timeouts.transaction_s * 1000),
+            "delivery.timeout.ms": int(timeouts.commit_s * 1000),
         }
         self._client: RdProducer | None = None
-        self._guard = Guard("kafka-transaction")
+        self._runner = DeadlineRunner("kafka-transaction")
         self._initialised = self._open = False
         self._commit_by = 0.0
 
@@ -147,14 +147,14 @@ class ConfluentTransactionalProducer:
             self._client = RdProducer(self._config)
         client = self._client
         with mapped_errors(lambda: client.poll(0)):
-            self._guarded(self._client.init_transactions, self._limits.request_s)
+            self._with_deadline(self._client.init_transactions, self._timeouts.request_s)
         self._initialised = True
 
     def begin(self) -> None:
         with mapped_errors():
             self._ready().begin_transaction()
         self._open = True
-        self._commit_by = time.monotonic() + self._limits.commit_s
+        self._commit_by = time.monotonic() + self._timeouts.commit_s
 
     def send_all(self, records: Sequence[Outgoing]) -> None:
         client = self._ready()
@@ -181,7 +181,7 @@ class ConfluentTransactionalProducer:
             self.init()
         elif self._open:
             try:
-                self._guarded(self._client.abort_transaction, self._limits.commit_s)
+                self._with_deadline(self._client.abort_transaction, self._timeouts.commit_s)
             except DependencyUnavailable:
                 self.init()
             except KafkaException as raised:
@@ -195,11 +195,11 @@ class ConfluentTransactionalProducer:
         if self._client is not None and self._open:
             try:
                 with mapped_errors():
-                    self._guarded(self._client.abort_transaction, self._limits.request_s)
+                    self._with_deadline(self._client.abort_transaction, self._timeouts.request_s)
             except (DependencyUnavailable, ProducerFenced, TransactionAborted, KafkaException):
                 LOG.warning("the open transaction could not be aborted; the broker ends it after its time-out")
         self._discard()
-        self._guard.close()
+        self._runner.close()
 
     def _ready(self) -> RdProducer:
         if self._client is None or not self._initialised:
@@ -213,7 +213,7 @@ class ConfluentTransactionalProducer:
         """Repeat *call* while librdkafka says that it may be; at the deadline give the transaction up."""
         while True:
             try:
-                self._guarded(call, self._left())
+                self._with_deadline(call, self._left())
                 return
             except KafkaException as raised:
                 mapped = port_error(raised.args[0])
@@ -224,13 +224,13 @@ class ConfluentTransactionalProducer:
                 if time.monotonic() >= self._commit_by:
                     self._give_up(mapped)
 
-    def _guarded(self, call: Callable[[float], None], timeout_s: float) -> None:
-        """Do *call*, which takes its time-out; where it outlasts that by far, leave client and guard behind."""
+    def _with_deadline(self, call: Callable[[float], None], timeout_s: float) -> None:
+        """Do *call*, which takes its time-out; where it outlasts that by far, leave client and runner behind."""
         try:
-            self._guard.run(lambda: call(timeout_s), timeout_s + self._limits.request_s)
+            self._runner.run(lambda: call(timeout_s), timeout_s + self._timeouts.request_s)
         except DeadlineExceeded as stuck:
-            self._guard.close()
-            self._guard = Guard("kafka-transaction")
+            self._runner.close()
+            self._runner = DeadlineRunner("kafka-transaction")
             self._client, self._initialised, self._open = None, False, False
             raise DependencyUnavailable(
                 "librdkafka does not return from a transaction's call", dependency="kafka"

@@ -11,7 +11,7 @@ from kafka.admin import ACLResourcePatternType as PatternType
 from centinela.errors import CentinelaError
 from centinela.kafka.access import access
 from centinela.kafka.kafka_python.common import common_config, mapped_errors
-from centinela.kafka.timeouts import LIMITS
+from centinela.kafka.timeouts import TIMEOUTS
 from centinela.settings import Settings
 
 Resource = Literal["topic", "group", "transactional-id"]
@@ -36,7 +36,7 @@ def create_acls(settings: Settings, grants: Sequence[tuple[str, Sequence[Rule]]]
     """
     entries = [entry for principal, rules in grants for entry in _entries(rules, principal)]
     with mapped_errors():
-        client = KafkaAdminClient(**common_config(access(settings), LIMITS))
+        client = KafkaAdminClient(**common_config(access(settings), TIMEOUTS))
         try:
             failed = client.create_acls(entries)["failed"]
         finally:

@@ -13,7 +13,7 @@ from centinela.errors import InvalidRecord, ProducerFenced, TransactionAborted
 from centinela.kafka.access import Access
 from centinela.kafka.confluent.common import ask_why
 from centinela.kafka.refusals import forbidden, no_answer, unknown
-from centinela.kafka.timeouts import Limits
+from centinela.kafka.timeouts import KafkaTimeouts
 from centinela.liveness.deadline import DeadlineExceeded
 
 STALE_MEMBER = (
@@ -58,15 +58,15 @@ class _Doubt:
 _DOUBT = _Doubt()
 
 
-def common_config(brokers: str | Access, limits: Limits) -> dict[str, Any]:
+def common_config(brokers: str | Access, timeouts: KafkaTimeouts) -> dict[str, Any]:
     """What consumers, producers and the admin client share."""
     access = Access.to(brokers)
     _DOUBT.about(access)
     return access.kafka_python() | {
-        "request_timeout_ms": limits.request_ms,
-        "bootstrap_timeout_ms": limits.request_ms,
-        "retry_backoff_ms": int(limits.retry_backoff_s * 1000),
-        "reconnect_backoff_max_ms": int(limits.reconnect_max_s * 1000),
+        "request_timeout_ms": timeouts.request_ms,
+        "bootstrap_timeout_ms": timeouts.request_ms,
+        "retry_backoff_ms": int(timeouts.retry_backoff_s * 1000),
+        "reconnect_backoff_max_ms": int(timeouts.reconnect_max_s * 1000),
     }
 
 

@@ -26,8 +26,8 @@ from centinela.kafka.access import Access
 from centinela.kafka.connection import Connection
 from centinela.kafka.kafka_python.common import common_config, mapped_errors
 from centinela.kafka.port import Rebalance, Record, TopicPartition
-from centinela.kafka.timeouts import LIMITS, MAX_REQUEST_BYTES, Limits
-from centinela.liveness.deadline import DeadlineExceeded, Guard
+from centinela.kafka.timeouts import MAX_REQUEST_BYTES, TIMEOUTS, KafkaTimeouts
+from centinela.liveness.deadline import DeadlineExceeded, DeadlineRunner
 
 _SLICE_MS = 50
 """How long a member of a group may not look for a rebalance."""
@@ -85,13 +85,13 @@ class KafkaPythonConsumer:
         group: str | None,
         start: Literal["earliest", "latest"] = "earliest",
         instance_id: str | None = None,
-        limits: Limits = LIMITS,
+        timeouts: KafkaTimeouts = TIMEOUTS,
     ) -> None:
         self._brokers, self._group, self._start, self._instance_id = brokers, group, start, instance_id
-        self._limits = limits
+        self._timeouts = timeouts
         self._flags = _Flags()
         self._connection: Connection[KafkaConsumer] = Connection(self._connect)
-        self._guard: Guard | None = None
+        self._runner: DeadlineRunner | None = None
         self._topics: list[str] = []
         self._manual: frozenset[TopicPartition] = frozenset()
         self._held: set[TopicPartition] = set()
@@ -157,25 +157,25 @@ class KafkaPythonConsumer:
             return dict.fromkeys(partitions)
         with mapped_errors():
             client = self._connection.get()
-            return {p: client.committed(KafkaPartition(*p), timeout_ms=self._limits.request_ms) for p in partitions}
+            return {p: client.committed(KafkaPartition(*p), timeout_ms=self._timeouts.request_ms) for p in partitions}
 
     def beginning_offsets(self, partitions: Collection[TopicPartition]) -> Mapping[TopicPartition, int]:
         with mapped_errors():
             offsets = self._connection.get().beginning_offsets(
-                [KafkaPartition(*p) for p in partitions], timeout_ms=self._limits.request_ms
+                [KafkaPartition(*p) for p in partitions], timeout_ms=self._timeouts.request_ms
             )
         return {TopicPartition(*p): offset for p, offset in offsets.items()}
 
     def end_offsets(self, partitions: Collection[TopicPartition]) -> Mapping[TopicPartition, int]:
         with mapped_errors():
             offsets = self._connection.get().end_offsets(
-                [KafkaPartition(*p) for p in partitions], timeout_ms=self._limits.request_ms
+                [KafkaPartition(*p) for p in partitions], timeout_ms=self._timeouts.request_ms
             )
         return {TopicPartition(*p): offset for p, offset in offsets.items()}
 
     def position(self, partition: TopicPartition) -> int:
         with mapped_errors():
-            offset = self._connection.get().position(KafkaPartition(*partition), timeout_ms=self._limits.request_ms)
+            offset = self._connection.get().position(KafkaPartition(*partition), timeout_ms=self._timeouts.request_ms)
         if offset is None:
             raise DependencyUnavailable(f"Kafka does not tell the position in {partition}", dependency="kafka")
         return int(offset)
@@ -195,11 +195,11 @@ class KafkaPythonConsumer:
     def partitions_of(self, topic: str) -> frozenset[TopicPartition]:
         with mapped_errors():
             client = self._connection.get()
-            self._guard = self._guard or Guard("kafka-metadata")
+            self._runner = self._runner or DeadlineRunner("kafka-metadata")
             try:
-                numbers = self._guard.run(lambda: client.partitions_for_topic(topic), self._limits.request_s)
+                numbers = self._runner.run(lambda: client.partitions_for_topic(topic), self._timeouts.request_s)
             except DeadlineExceeded:
-                self._guard = None
+                self._runner = None
                 raise
             if not numbers:  # it may exist, but not for us: only a question about the topic itself is refused
                 with suppress(kafka_errors.KafkaTimeoutError, kafka_errors.UnknownTopicOrPartitionError):
@@ -211,7 +211,7 @@ class KafkaPythonConsumer:
         with self.committing(), mapped_errors():
             if not self.assignment() >= set(offsets):
                 raise TransactionAborted("the partitions are no longer assigned to this consumer")
-            self._connection.get().commit(positions, timeout_ms=self._limits.request_ms)
+            self._connection.get().commit(positions, timeout_ms=self._timeouts.request_ms)
 
     @contextmanager
     def committing(self) -> Iterator[None]:
@@ -228,29 +228,29 @@ class KafkaPythonConsumer:
         return self._connection.get().group_metadata()
 
     def close(self) -> None:
-        if self._guard is not None:
-            self._guard.close()
+        if self._runner is not None:
+            self._runner.close()
         if (client := self._connection.drop()) is not None:
-            _close(client, self._limits.request_ms)
+            _close(client, self._timeouts.request_ms)
             self._flags.take()
 
     def _connect(self) -> KafkaConsumer:
-        limits = self._limits
+        timeouts = self._timeouts
         group = (
             {}
             if self._group is None
             else {
                 "group_id": self._group,
                 "group_instance_id": self._instance_id,
-                "session_timeout_ms": int(limits.session_s * 1000),
-                "heartbeat_interval_ms": int(limits.heartbeat_s * 1000),
-                "max_poll_interval_ms": int(limits.max_poll_s * 1000),
+                "session_timeout_ms": int(timeouts.session_s * 1000),
+                "heartbeat_interval_ms": int(timeouts.heartbeat_s * 1000),
+                "max_poll_interval_ms": int(timeouts.max_poll_s * 1000),
                 "partition_assignment_strategy": [CooperativeStickyAssignor],
             }
         )
         with mapped_errors():
             client = KafkaConsumer(
-                **common_config(self._brokers, limits),
+                **common_config(self._brokers, timeouts),
                 **group,
                 enable_auto_commit=False,
                 isolation_level="read_committed",
@@ -274,7 +274,7 @@ class KafkaPythonConsumer:
         old = self._connection.drop()
         if old is not None:
             threading.Thread(
-                target=_close, args=(old, self._limits.request_ms), name="kafka-close", daemon=True
+                target=_close, args=(old, self._timeouts.request_ms), name="kafka-close", daemon=True
             ).start()
 
     def _assign(self, client: KafkaConsumer) -> None:
@@ -307,14 +307,14 @@ class KafkaPythonConsumer:
 
     def _probe(self, client: KafkaConsumer) -> None:
         """kafka-python tells nobody that the brokers are away; ask them once polls have stayed empty for a while."""
-        if not self._silent and time.monotonic() - self._heard_at < self._limits.probe_after_s:
+        if not self._silent and time.monotonic() - self._heard_at < self._timeouts.probe_after_s:
             return
         self._silent = True
         with mapped_errors():
             if partitions := client.assignment():
-                client.end_offsets(list(partitions)[:1], timeout_ms=self._limits.request_ms)
+                client.end_offsets(list(partitions)[:1], timeout_ms=self._timeouts.request_ms)
             else:
-                client.bootstrap(timeout_ms=self._limits.request_ms, refresh=True)
+                client.bootstrap(timeout_ms=self._timeouts.request_ms, refresh=True)
         self._heard_at, self._silent = time.monotonic(), False
 
 

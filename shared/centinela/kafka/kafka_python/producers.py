@@ -25,8 +25,8 @@ from centinela.kafka.connection import Connection
 from centinela.kafka.kafka_python.common import common_config, mapped_errors
 from centinela.kafka.kafka_python.consumer import KafkaPythonConsumer
 from centinela.kafka.port import Consumer, Delivery, Outgoing, TopicPartition
-from centinela.kafka.timeouts import LIMITS, MAX_REQUEST_BYTES, QUEUE_BYTES, Limits
-from centinela.liveness.deadline import DeadlineExceeded, Guard
+from centinela.kafka.timeouts import MAX_REQUEST_BYTES, QUEUE_BYTES, TIMEOUTS, KafkaTimeouts
+from centinela.liveness.deadline import DeadlineExceeded, DeadlineRunner
 
 T = TypeVar("T")
 _OVERDUE = 1.2
@@ -45,15 +45,15 @@ class _Delivery:
             self._future.get(timeout_s)
 
 
-def _config(brokers: str | Access, linger_ms: int, limits: Limits) -> dict[str, Any]:
-    return common_config(brokers, limits) | {
+def _config(brokers: str | Access, linger_ms: int, timeouts: KafkaTimeouts) -> dict[str, Any]:
+    return common_config(brokers, timeouts) | {
         "acks": "all",
         "enable_idempotence": True,
         "compression_type": "zstd",
         "linger_ms": linger_ms,
         "batch_size": 128 * 1024,
         "max_request_size": MAX_REQUEST_BYTES,
-        "max_block_ms": limits.request_ms,
+        "max_block_ms": timeouts.request_ms,
         "allow_auto_create_topics": False,
         "metrics_enabled": False,
     }
@@ -63,9 +63,9 @@ class KafkaPythonProducer:
     """``Producer`` of the port. A client that leaves a record open is replaced: what it still held is not acknowledged,
     and may be sent again."""
 
-    def __init__(self, brokers: str | Access, linger_ms: int = 5, limits: Limits = LIMITS) -> None:
-        self._limits = limits
-        self._config = _config(brokers, linger_ms, limits) | {"delivery_timeout_ms": int(limits.delivery_s * 1000)}
+    def __init__(self, brokers: str | Access, linger_ms: int = 5, timeouts: KafkaTimeouts = TIMEOUTS) -> None:
+        self._timeouts = timeouts
+        self._config = _config(brokers, linger_ms, timeouts) | {"delivery_timeout_ms": int(timeouts.delivery_s * 1000)}
         self._connection: Connection[KafkaProducer] = Connection(self._connect)
         self._room = threading.Condition()
         self._numbers = itertools.count()
@@ -81,7 +81,7 @@ class KafkaPythonProducer:
         with mapped_errors():
             client = self._connection.get()
             with self._room:
-                if not self._room.wait_for(lambda: self._queued + size <= QUEUE_BYTES, self._limits.queue_s):
+                if not self._room.wait_for(lambda: self._queued + size <= QUEUE_BYTES, self._timeouts.queue_s):
                     raise DependencyUnavailable("the producer's queue is full: Kafka takes nothing", dependency="kafka")
                 self._queued += size
                 self._open[number] = (time.monotonic(), size)
@@ -104,7 +104,7 @@ class KafkaPythonProducer:
     def close(self) -> None:
         if (client := self._connection.drop()) is not None:
             with suppress(kafka_errors.KafkaError):
-                client.close(timeout=self._limits.request_s)
+                client.close(timeout=self._timeouts.request_s)
 
     def _connect(self) -> KafkaProducer:
         with mapped_errors():
@@ -113,7 +113,7 @@ class KafkaPythonProducer:
     def _replace_stuck(self) -> None:
         with self._room:
             oldest = next(iter(self._open.values()), None)
-            if oldest is None or time.monotonic() - oldest[0] <= _OVERDUE * self._limits.delivery_s:
+            if oldest is None or time.monotonic() - oldest[0] <= _OVERDUE * self._timeouts.delivery_s:
                 return
             _log.warning(
                 "producer.replaced", open_records=len(self._open), oldest_s=round(time.monotonic() - oldest[0], 1)
@@ -123,7 +123,7 @@ class KafkaPythonProducer:
             self._room.notify_all()
         if (client := self._connection.drop()) is not None:
             threading.Thread(
-                target=_close, args=(client, self._limits.request_s), name="kafka-close", daemon=True
+                target=_close, args=(client, self._timeouts.request_s), name="kafka-close", daemon=True
             ).start()
 
     def _settle(self, number: int, result: object) -> None:
@@ -142,15 +142,15 @@ class KafkaPythonTransactionalProducer:
     """``TransactionalProducer`` of the port. Consumers must be of this client too: the commit carries their
     membership."""
 
-    def __init__(self, brokers: str | Access, transactional_id: str, limits: Limits = LIMITS) -> None:
-        self._limits = limits
-        self._config = _config(brokers, 5, limits) | {
+    def __init__(self, brokers: str | Access, transactional_id: str, timeouts: KafkaTimeouts = TIMEOUTS) -> None:
+        self._timeouts = timeouts
+        self._config = _config(brokers, 5, timeouts) | {
             "transactional_id": transactional_id,
-            "transaction_timeout_ms": int(limits.transaction_s * 1000),
-            "delivery_timeout_ms": int(limits.commit_s * 1000),
+            "transaction_timeout_ms": int(timeouts.transaction_s * 1000),
+            "delivery_timeout_ms": int(timeouts.commit_s * 1000),
         }
         self._producer: KafkaProducer | None = None
-        self._guard: Guard | None = None
+        self._runner: DeadlineRunner | None = None
         self._initialised = self._open = self._fenced = False
         self._commit_by = 0.0
 
@@ -158,9 +158,9 @@ class KafkaPythonTransactionalProducer:
         with self._fencing(), mapped_errors():
             if self._producer is None:
                 self._producer = KafkaProducer(**self._config)
-                self._guard = Guard("kafka-transactions")
+                self._runner = DeadlineRunner("kafka-transactions")
             try:
-                self._bounded(self._producer.init_transactions, self._limits.request_s)
+                self._bounded(self._producer.init_transactions, self._timeouts.request_s)
             except (kafka_errors.RetriableError, DeadlineExceeded):
                 self._discard()
                 raise
@@ -170,7 +170,7 @@ class KafkaPythonTransactionalProducer:
         with self._fencing():
             self._ready().begin_transaction()
         self._open = True
-        self._commit_by = time.monotonic() + self._limits.commit_s
+        self._commit_by = time.monotonic() + self._timeouts.commit_s
 
     def send_all(self, records: Sequence[Outgoing]) -> None:
         with self._fencing(), self._aborting():
@@ -197,7 +197,7 @@ class KafkaPythonTransactionalProducer:
         elif self._open:
             try:
                 with self._fencing():
-                    self._bounded(self._producer.abort_transaction, self._limits.commit_s)
+                    self._bounded(self._producer.abort_transaction, self._timeouts.commit_s)
             except (kafka_errors.KafkaError, DeadlineExceeded):
                 self._discard()
                 self.init()
@@ -208,8 +208,8 @@ class KafkaPythonTransactionalProducer:
             return
         if self._open:
             with suppress(kafka_errors.KafkaError, DeadlineExceeded):
-                self._bounded(self._producer.abort_transaction, self._limits.request_s)
-        _close(self._take(), self._limits.request_s)
+                self._bounded(self._producer.abort_transaction, self._timeouts.request_s)
+        _close(self._take(), self._timeouts.request_s)
 
     def _ready(self) -> KafkaProducer:
         if self._fenced:
@@ -222,19 +222,19 @@ class KafkaPythonTransactionalProducer:
         return max(0.1, self._commit_by - time.monotonic())
 
     def _bounded(self, call: Callable[[], T], timeout_s: float) -> T:
-        assert self._guard is not None
-        return self._guard.run(call, timeout_s)
+        assert self._runner is not None
+        return self._runner.run(call, timeout_s)
 
     def _discard(self) -> None:
         if self._producer is not None:
             threading.Thread(
-                target=_close, args=(self._take(), self._limits.commit_s + 1.0), name="kafka-close", daemon=True
+                target=_close, args=(self._take(), self._timeouts.commit_s + 1.0), name="kafka-close", daemon=True
             ).start()
 
     def _take(self) -> KafkaProducer:
         producer, self._producer, self._initialised, self._open = self._producer, None, False, False
-        if self._guard is not None:
-            self._guard.close()
+        if self._runner is not None:
+            self._runner.close()
         return producer
 
     @contextmanager

@@ -18,7 +18,7 @@ from centinela.kafka.confluent.common import common_config, port_error
 from centinela.kafka.kafka_python import common as kafka_python_common
 from centinela.kafka.kafka_python.common import mapped_errors
 from centinela.kafka.refusals import REFUSALS, no_answer
-from centinela.kafka.timeouts import LIMITS
+from centinela.kafka.timeouts import TIMEOUTS
 from centinela.operations.acls import RIGHTS, commands
 from centinela.settings import Settings
 from centinela.topics import CATALOGUE, WITH_DLQ
@@ -85,7 +85,7 @@ def test_each_client_is_told_the_same(pair: tuple[Path, Path]) -> None:
     assert context is not None
     assert not context.check_hostname
     assert unchecked.librdkafka()["ssl.endpoint.identification.algorithm"] == "none"
-    common_config(made, LIMITS)
+    common_config(made, TIMEOUTS)
 
 
 @pytest.mark.parametrize(
@@ -182,12 +182,12 @@ def test_a_time_out_after_a_refusal_is_told_as_the_refusal(monkeypatch: pytest.M
         REFUSALS.note("the password is wrong")
 
     monkeypatch.setattr(kafka_python_common, "ask_why", ask)
-    kafka_python_common.common_config("a:1", LIMITS)
+    kafka_python_common.common_config("a:1", TIMEOUTS)
     with pytest.raises(DependencyUnavailable), mapped_errors():
         raise KafkaTimeoutError
     assert asked == [], "where nothing is encrypted and nobody named there is nothing to refuse"
     secured = access(Settings(**SASL))
-    kafka_python_common.common_config(secured, LIMITS)
+    kafka_python_common.common_config(secured, TIMEOUTS)
     for _ in range(3):
         with pytest.raises(AccessRefused, match="the password is wrong"), mapped_errors():
             raise KafkaTimeoutError

@@ -13,9 +13,9 @@ from confluent_kafka import KafkaError  # noqa: TID251 - the errors that the scr
 from centinela.errors import DependencyUnavailable
 from centinela.kafka.confluent.common import port_error
 from centinela.kafka.confluent.consumer import ConfluentConsumer
-from centinela.kafka.timeouts import Limits
+from centinela.kafka.timeouts import KafkaTimeouts
 
-SHORT = Limits(request_s=0.05)
+SHORT = KafkaTimeouts(request_s=0.05)
 
 
 class Message:
@@ -71,7 +71,7 @@ class Librdkafka:
 
 
 def consumer(library: Librdkafka) -> ConfluentConsumer:
-    return ConfluentConsumer("127.0.0.1:9", "g", limits=SHORT, client=library)
+    return ConfluentConsumer("127.0.0.1:9", "g", timeouts=SHORT, client=library)
 
 
 @pytest.mark.parametrize("at", [0, 1, 2])

@@ -10,7 +10,7 @@ import pytest
 from centinela.kafka.kafka_python import producers as kafka_python_producers
 from centinela.kafka.kafka_python.producers import KafkaPythonProducer
 from centinela.kafka.port import Outgoing
-from centinela.kafka.timeouts import Limits
+from centinela.kafka.timeouts import KafkaTimeouts
 from tests.support.waiting import eventually
 
 RECORD = Outgoing("t", b"v")
@@ -47,7 +47,7 @@ def test_a_client_that_leaves_a_record_open_is_replaced_and_closed(monkeypatch: 
     clients = [Client(settles=False), Client(settles=True)]
     waiting = iter(clients)
     monkeypatch.setattr(kafka_python_producers, "KafkaProducer", lambda **_: next(waiting))
-    producer = KafkaPythonProducer("nobody:9", limits=Limits(delivery_s=0.05))
+    producer = KafkaPythonProducer("nobody:9", timeouts=KafkaTimeouts(delivery_s=0.05))
     producer.send(RECORD)
 
     def replaced() -> bool:
@@ -63,7 +63,7 @@ def test_a_client_that_settles_stays(monkeypatch: pytest.MonkeyPatch) -> None:
     clients = [Client(settles=True), Client(settles=True)]
     waiting = iter(clients)
     monkeypatch.setattr(kafka_python_producers, "KafkaProducer", lambda **_: next(waiting))
-    producer = KafkaPythonProducer("nobody:9", limits=Limits(delivery_s=0.0))
+    producer = KafkaPythonProducer("nobody:9", timeouts=KafkaTimeouts(delivery_s=0.0))
 
     for _ in range(3):
         producer.send(RECORD).wait(1.0)

@@ -8,25 +8,25 @@ import pytest
 
 from centinela.errors import DependencyUnavailable
 from centinela.kafka.connection import Connection
-from centinela.liveness.deadline import DeadlineExceeded, Guard
+from centinela.liveness.deadline import DeadlineExceeded, DeadlineRunner
 
 
 def test_a_call_that_hangs_is_given_up_at_its_deadline() -> None:
-    guard, release = Guard("test"), threading.Event()
+    runner, release = DeadlineRunner("test"), threading.Event()
 
     with pytest.raises(DeadlineExceeded):
-        guard.run(lambda: release.wait(10), 0.01)
+        runner.run(lambda: release.wait(10), 0.01)
 
     release.set()
 
 
 def test_a_call_gives_its_result_or_its_error() -> None:
-    guard = Guard("test")
+    runner = DeadlineRunner("test")
 
-    assert guard.run(lambda: 7, 10) == 7
+    assert runner.run(lambda: 7, 10) == 7
     with pytest.raises(KeyError):
-        guard.run(lambda: {}["missing"], 10)
-    guard.close()
+        runner.run(lambda: {}["missing"], 10)
+    runner.close()
 
 
 def test_a_client_is_made_once() -> None:
