@@ -20,8 +20,9 @@ from numpy.typing import NDArray
 
 from centinela.features.backfill import build_features
 from centinela.features.layout import FeatureLayout
+from centinela.model.metrics import average_precision
 from centinela_trainer.training.dataset import Dataset, assemble, microseconds
-from centinela_trainer.training.evaluation import average_precision, card_precision, roc_auc
+from centinela_trainer.training.evaluation import card_precision, roc_auc
 
 DAY = timedelta(days=1)
 DAY_US = 86_400_000_000

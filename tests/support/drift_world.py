@@ -19,10 +19,10 @@ from centinela.features.keys import hash_ids
 from centinela.kafka.port import Outgoing, Record, TopicPartition
 from centinela.model.bundle import GOLDEN, SKOPS, Manifest, Parity, write
 from centinela.model.bundle import Reference as FrozenReference
+from centinela.model.metrics import average_precision
 from centinela.model.panes import PaneModel, build_panes, pane_rows
 from centinela.model.reference import histogram, reference_edges, score_histogram
 from centinela_drift.decision.detection import Reference
-from centinela_drift.decision.performance import average_precision
 from centinela_drift.evaluator import Evaluation
 from centinela_drift.references import reference_of
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
-from statistics import NormalDist
 
 import numpy as np
 from numpy.typing import NDArray
 
 from centinela.events import LabelReported
 from centinela.features.keys import NOBODY, hash_id
+from centinela.model.metrics import average_precision, average_precision_interval, card_precision
 from centinela.model.panes import PaneRows
 from centinela_drift.decision.windows import RowLog
 
@@ -21,7 +21,6 @@ CARDS_PER_DAY = 100
 DAY_MS = 24 * 60 * 60 * 1000
 
 Bools = NDArray[np.bool_]
-Floats = NDArray[np.floating]
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,75 +88,10 @@ def measure(rows: PaneRows, is_fraud: Bools, *, start_ms: int, cards_per_day: in
     value = average_precision(is_fraud, scores)
     low, high = average_precision_interval(value, frauds)
     days = (rows["time"] - start_ms) // DAY_MS
-    return Measured(
-        len(rows), frauds, value, low, high, card_precision(is_fraud, scores, rows["user"], days, cards_per_day)
-    )
-
-
-def average_precision(is_fraud: Bools, scores: Floats) -> float:
-    """Sum over thresholds of the gain in recall times the precision there; equal scores share a threshold.
-
-    Args:
-        is_fraud: Labels, shape (n,), at least one True.
-        scores: Scores, shape (n,).
-    """
-    order = np.argsort(-scores, kind="stable")
-    ordered, hits = scores[order], np.cumsum(is_fraud[order])
-    ends = np.flatnonzero(np.append(ordered[1:] != ordered[:-1], True))
-    gained = np.diff(hits[ends], prepend=0)
-    return float(np.sum(gained * hits[ends] / (ends + 1)) / hits[-1])
-
-
-def average_precision_interval(value: float, frauds: int, confidence: float = 0.95) -> tuple[float, float]:
-    """Bounds of average precision from *frauds* positives, by the logit of a binomial proportion.
-
-    Source:
-        Boyd, Eng, Page: Area under the Precision-Recall Curve: Point Estimates and Confidence Intervals (2013).
-    """
-    inside = min(max(value, 0.5 / frauds), 1 - 0.5 / frauds) if frauds > 1 else 0.5
-    centre = np.log(inside / (1 - inside))
-    reach = NormalDist().inv_cdf(0.5 + confidence / 2) / np.sqrt(frauds * inside * (1 - inside))
-    return float(1 / (1 + np.exp(reach - centre))), float(1 / (1 + np.exp(-reach - centre)))
-
-
-def card_precision(
-    is_fraud: Bools, scores: Floats, cards: NDArray[np.uint64], days: NDArray[np.int64], k: int
-) -> float | None:
-    """Mean over days of the share of compromised cards among the *k* most suspicious cards of the day.
-
-    A card's score of a day is its highest; it is compromised where any of its transactions that day is fraud. A card
-    found once is not looked at again. Transactions without a card are left out.
-
-    Args:
-        is_fraud: Labels, shape (n,).
-        scores: Scores, shape (n,).
-        cards: Hashes of the cards, ``NOBODY`` where unknown, shape (n,).
-        days: Number of the day, shape (n,).
-        k: Cards that can be checked a day; also the denominator.
-
-    Returns:
-        In [0, 1]; None where no transaction names its card.
-
-    Source:
-        Fraud Detection Handbook, ch. 4, "Precision top-k metrics" (with removal of detected cards).
-    """
+    cards = rows["user"]
     known = cards != NOBODY
-    if not known.any():
-        return None
-    found = np.empty(0, np.uint64)
-    shares = []
-    for day in np.unique(days[known]).tolist():
-        today = known & (days == day)
-        names, member = np.unique(cards[today], return_inverse=True)
-        highest, compromised = np.full(len(names), -np.inf), np.zeros(len(names), bool)
-        np.maximum.at(highest, member, scores[today])
-        np.logical_or.at(compromised, member, is_fraud[today])
-        fresh = np.flatnonzero(~np.isin(names, found))
-        top = fresh[np.argsort(-highest[fresh], kind="stable")[:k]]
-        caught = names[top[compromised[top]]]
-        found = np.concatenate([found, caught])
-        shares.append(len(caught) / k)
-    return float(np.mean(shares))
+    caught = card_precision(is_fraud, scores, cards, known, days, cards_per_day) if known.any() else None
+    return Measured(len(rows), frauds, value, low, high, caught)
 
 
 def _ms(instant: datetime) -> int:

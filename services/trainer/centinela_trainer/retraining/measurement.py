@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from centinela.model.metrics import average_precision
 from centinela_trainer.retraining.training_data import TrainingData
 from centinela_trainer.skew.report import SkewReport, excess
 from centinela_trainer.snapshots.store import Snapshot
 from centinela_trainer.training.dataset import Bools, Floats
-from centinela_trainer.training.evaluation import average_precision, share_better
+from centinela_trainer.training.evaluation import share_better
 from centinela_trainer.training.fit import Candidate
 from centinela_trainer.training.gate import Evidence
 

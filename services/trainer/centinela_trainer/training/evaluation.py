@@ -11,11 +11,13 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from sklearn.metrics import average_precision_score, precision_recall_curve, roc_auc_score
+from sklearn.metrics import precision_recall_curve, roc_auc_score
+
+from centinela.model import metrics
+from centinela.times import DAY_US
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
-DAY_US = 86_400_000_000
 CALIBRATION_BINS = 10
 
 
@@ -25,11 +27,6 @@ class Thresholds:
 
     decline: float
     review: float
-
-
-def average_precision(is_fraud: Bools, scores: Floats) -> float:
-    """Area under the precision-recall steps; NaN without a fraud."""
-    return float(average_precision_score(is_fraud, scores)) if is_fraud.any() else float("nan")
 
 
 def roc_auc(is_fraud: Bools, scores: Floats) -> float:
@@ -46,46 +43,18 @@ def confusion(is_fraud: Bools, flagged: Bools) -> NDArray[np.int64]:
 def card_precision(
     is_fraud: Bools, scores: Floats, cards: NDArray[np.object_], times_us: NDArray[np.int64], k: int, start_us: int
 ) -> float:
-    """Mean over days of the share of compromised cards among the *k* most suspicious cards of the day.
-
-    A card's score of a day is its highest; it is compromised where any of its transactions that day is fraud. A card
-    found once is not looked at again on later days. Ties go to the smaller card id.
+    """``centinela.model.metrics.card_precision`` of rows as a dataset holds them.
 
     Args:
         is_fraud: Labels, shape (n,).
         scores: Scores, shape (n,).
         cards: Card (user) ids, shape (n,); None where unknown.
         times_us: Event times, microseconds since the epoch, shape (n,).
-        k: Cards that can be checked a day; also the denominator.
+        k: Cards that can be checked in a day; also the denominator.
         start_us: Days are blocks of 24 hours from here on.
-
-    Returns:
-        In [0, 1]; NaN where no transaction names its card.
-
-    Source:
-        Fraud Detection Handbook, ch. 4, "Precision top-k metrics" (with removal of detected cards).
     """
     known = np.array([card is not None for card in cards], dtype=np.bool_)
-    if not known.any():
-        return float("nan")
-    frame = pd.DataFrame(
-        {
-            "day": (times_us[known] - start_us) // DAY_US,
-            "card": cards[known].astype(str),
-            "score": scores[known],
-            "fraud": is_fraud[known],
-        }
-    )
-    per_card = frame.groupby(["day", "card"], sort=True).max().reset_index()
-    found: set[str] = set()
-    shares: list[float] = []
-    for _, day in per_card.groupby("day", sort=True):
-        fresh = day[~day["card"].isin(found)]
-        top = fresh.sort_values("score", ascending=False, kind="stable").head(k)
-        caught = top.loc[top["fraud"], "card"]
-        found.update(caught)
-        shares.append(len(caught) / k)
-    return float(np.mean(shares))
+    return metrics.card_precision(is_fraud, scores, cards.astype(str), known, (times_us - start_us) // DAY_US, k)
 
 
 def at_budget(scores: Floats, budget: float) -> float:
@@ -156,8 +125,8 @@ def evaluate(
     precision = flagged_fraud / alerts if alerts else 0.0
     recall = flagged_fraud / frauds if frauds else float("nan")
     caught_at_budget = (is_fraud & (scores >= at_budget(scores, alert_budget))).sum()
-    metrics = {
-        "average_precision": average_precision(is_fraud, scores),
+    values = {
+        "average_precision": metrics.average_precision(is_fraud, scores),
         "roc_auc": roc_auc(is_fraud, scores),
         f"card_precision_at_{cards_per_day}": card_precision(
             is_fraud, scores, cards, times_us, cards_per_day, start_us
@@ -172,7 +141,7 @@ def evaluate(
         "brier_score": float(np.mean((scores - is_fraud) ** 2)),
         "calibration_error": calibration_error(is_fraud, scores),
     }
-    return {name: float(value) for name, value in metrics.items() if np.isfinite(value)}
+    return {name: float(value) for name, value in values.items() if np.isfinite(value)}
 
 
 def share_better(
@@ -201,18 +170,9 @@ def share_better(
         weight = random.multinomial(count, np.full(count, 1 / count))[codes].astype(float)
         if not weight[is_fraud].any():
             continue
-        ours, theirs = (
-            weighted_average_precision(is_fraud[order], scores[order], weight[order]) for order, scores in orders
+        challenger_precision, champion_precision = (
+            metrics.sorted_average_precision(is_fraud[order], scores[order], weight[order]) for order, scores in orders
         )
-        wins.append(0.5 if ours == theirs else float(ours > theirs))
+        tie = challenger_precision == champion_precision
+        wins.append(0.5 if tie else float(challenger_precision > champion_precision))
     return float(np.mean(wins)) if wins else float("nan")
-
-
-def weighted_average_precision(is_fraud: Bools, scores: Floats, weight: Floats) -> float:
-    """Average precision of rows sorted by descending score; equal scores form one step."""
-    caught, seen = np.cumsum(weight * is_fraud), np.cumsum(weight)
-    last = np.append(np.flatnonzero(np.diff(scores)), len(scores) - 1)
-    caught, seen = caught[last], seen[last]
-    with np.errstate(invalid="ignore"):
-        precision = np.where(seen > 0, caught / seen, 0.0)
-    return float(np.sum(np.diff(caught, prepend=0.0) * precision) / caught[-1])

@@ -9,7 +9,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from sklearn.metrics import precision_recall_curve
 
-from centinela_trainer.training.evaluation import Bools, Floats, average_precision, confusion
+from centinela.model.metrics import average_precision
+from centinela_trainer.training.evaluation import Bools, Floats, confusion
 
 
 def confusion_matrix(is_fraud: Bools, scores: Floats, threshold: float, path: Path) -> None:

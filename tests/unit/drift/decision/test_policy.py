@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from centinela.events import Finding
-from centinela_drift.decision.performance import Measured, average_precision_interval
+from centinela.model.metrics import average_precision_interval
+from centinela_drift.decision.performance import Measured
 from centinela_drift.decision.policy import (
     Decision,
     Observation,

@@ -14,6 +14,7 @@ import yaml
 
 from centinela.errors import CentinelaError
 from centinela.model.bundle import verify
+from centinela.model.metrics import average_precision
 from centinela.testing.clock import FixedClock
 from centinela_local.paths import CHECKOUT
 from centinela_trainer.params import DataParams, EvaluateParams, GateParams, HgbParams, Params, ParamsError, TrainParams
@@ -23,7 +24,6 @@ from centinela_trainer.pipeline.data import load_history
 from centinela_trainer.pipeline.stages import PATHS
 from centinela_trainer.snapshots.format import folder_digest, read_folder
 from centinela_trainer.snapshots.store import SnapshotStore
-from centinela_trainer.training.evaluation import average_precision
 
 CLOCK = FixedClock(datetime(2026, 3, 1, tzinfo=UTC))
 SMALL = Params(

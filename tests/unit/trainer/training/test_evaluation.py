@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn import metrics as reference
 
+from centinela.model.metrics import sorted_average_precision
 from centinela_trainer.training import evaluation
 
 DAY_US = 86_400_000_000
@@ -124,11 +125,11 @@ def test_calibration_error_is_the_gap_between_score_and_share() -> None:
     assert evaluation.calibration_error(is_fraud, np.full(2_000, 0.75)) == pytest.approx(0.5)
 
 
-def test_weighted_average_precision_agrees_with_scikit_learn() -> None:
+def test_sorted_average_precision_agrees_with_scikit_learn() -> None:
     is_fraud, scores, _, _ = some_rows(3)
     weight = np.random.default_rng(0).integers(0, 4, len(scores)).astype(float)
     order = np.argsort(-scores, kind="stable")
-    assert evaluation.weighted_average_precision(is_fraud[order], scores[order], weight[order]) == pytest.approx(
+    assert sorted_average_precision(is_fraud[order], scores[order], weight[order]) == pytest.approx(
         reference.average_precision_score(is_fraud, scores, sample_weight=weight)
     )
 

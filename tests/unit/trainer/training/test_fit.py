@@ -7,9 +7,9 @@ import dataclasses
 import numpy as np
 import pytest
 
+from centinela.model.metrics import average_precision
 from centinela_trainer.params import EvaluateParams, HgbParams, Params, RfParams, TrainParams
 from centinela_trainer.training.dataset import Dataset
-from centinela_trainer.training.evaluation import average_precision
 from centinela_trainer.training.fit import NotEnoughData, fraud_scores, train
 
 DAY_US = 86_400_000_000
