@@ -25,7 +25,7 @@ from centinela.kafka.access import Access, access
 from centinela.kafka.connect import topic_admin
 from centinela.kafka.port import Outgoing, Record, TopicPartition
 from centinela.liveness.health import Health
-from centinela.liveness.progress import Patience, Progress, Standing
+from centinela.liveness.progress import PartitionProgress, Patience, Progress
 from centinela.liveness.watchdog import Watchdog
 from centinela.telemetry.metrics import CONSUMER_LAG
 from centinela_drift.broker_liveness import Hearing
@@ -264,7 +264,7 @@ class FaustLog:
             answered = cast(_Consumer, self._app.consumer).last_answer_s()
             age = None if answered is None else self._clock.now().timestamp() - answered
             if await hearing.look(age, looked_at - before):
-                progress.observe(await self._standings(), self._clock.monotonic())
+                progress.observe(await self._partition_progress(), self._clock.monotonic())
 
     def _brokers_answer(self) -> bool:
         """Ask by a client of its own."""
@@ -277,7 +277,7 @@ class FaustLog:
             admin.close()
         return True
 
-    async def _standings(self) -> dict[TopicPartition, Standing]:
+    async def _partition_progress(self) -> dict[TopicPartition, PartitionProgress]:
         """Where each partition stands: what was taken, or the fetches' position where all that was fetched is taken."""
         found = {}
         for partition, end in (await self.ends()).items():
@@ -285,7 +285,7 @@ class FaustLog:
             if taken < end and cast(_Consumer, self._app.consumer).last_read(TP(*partition)) <= taken:
                 with contextlib.suppress(TimeoutError):
                     taken = max(taken, await asyncio.wait_for(self.position(partition), POSITION_TIMEOUT_S))
-            found[partition] = Standing(taken, end)
+            found[partition] = PartitionProgress(taken, end)
             CONSUMER_LAG.labels(partition.topic, str(partition.partition)).set(found[partition].lag)
         return found
 

@@ -105,7 +105,7 @@ class _Loop:
             DeadLetterFlood: Too many records are refused.
             Exception: Whatever the handler raised that is none of ours.
         """
-        self._progress.own()
+        self._progress.bind_to_thread()
         try:
             with Watchdog(self._service or "consumer", self._progress, self._health, self._patience, clock=self._clock):
                 while not self._stop.is_set():
@@ -286,10 +286,10 @@ class _Loop:
         if (now := self._clock.monotonic()) - self._lag_at < self._lag_s:
             return
         self._lag_at = now
-        standings = self._partitions.standings()
-        for partition, standing in standings.items():
-            CONSUMER_LAG.labels(partition.topic, str(partition.partition)).set(standing.lag)
-        self._progress.observe(standings, now)
+        partitions = self._partitions.progress()
+        for partition, progress in partitions.items():
+            CONSUMER_LAG.labels(partition.topic, str(partition.partition)).set(progress.lag)
+        self._progress.observe(partitions, now)
 
 
 def _before(records: Sequence[Record], deferred: Mapping[TopicPartition, int]) -> list[Record]:

@@ -10,7 +10,7 @@ import structlog
 from centinela.clock import Clock
 from centinela.consuming.handler import StatefulHandler
 from centinela.kafka.port import Consumer, Rebalance, Record, TopicPartition
-from centinela.liveness.progress import Standing
+from centinela.liveness.progress import PartitionProgress
 
 _log = structlog.get_logger(__name__)
 
@@ -47,16 +47,16 @@ class Partitions:
         """The partitions taken over."""
         return frozenset(self._owned)
 
-    def standings(self) -> dict[TopicPartition, Standing]:
-        """Where each partition stands. What follows the last record (transaction markers) is no lag."""
-        found = {}
+    def progress(self) -> dict[TopicPartition, PartitionProgress]:
+        """The progress of each partition. What follows the last record (transaction markers) is not lag."""
+        result = {}
         for partition, end in self._consumer.end_offsets(list(self._owned)).items():
             owned = self._owned[partition]
-            standing = Standing(owned.next_offset or 0, end, owned.deferrals)
-            if standing.lag and owned.deferred_until is None:
-                standing = standing._replace(offset=max(standing.offset, self._consumer.position(partition)))
-            found[partition] = standing
-        return found
+            progress = PartitionProgress(owned.next_offset or 0, end, owned.deferrals)
+            if progress.lag and owned.deferred_until is None:
+                progress = progress._replace(offset=max(progress.offset, self._consumer.position(partition)))
+            result[partition] = progress
+        return result
 
     def apply(self, change: Rebalance) -> None:
         """Drop what was revoked or lost; what was assigned is taken over by the next ``adopt``."""

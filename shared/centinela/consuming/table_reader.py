@@ -14,12 +14,12 @@ from centinela.errors import DependencyUnavailable
 from centinela.kafka.connect import Client, consumer
 from centinela.kafka.port import Consumer, Record, TopicPartition
 from centinela.liveness.health import Health
-from centinela.liveness.progress import PATIENCE, Patience, Progress, Standing
+from centinela.liveness.progress import PATIENCE, PartitionProgress, Patience, Progress
 from centinela.liveness.watchdog import Watchdog
 from centinela.settings import Settings
 
 _log = structlog.get_logger(__name__)
-_STANDING_S = 5.0
+_OBSERVE_S = 5.0
 
 
 class TableReader:
@@ -58,10 +58,10 @@ class TableReader:
             del self._targets[partition]
         return not self._targets
 
-    def standings(self) -> dict[TopicPartition, Standing]:
-        """Where each partition stands."""
+    def progress(self) -> dict[TopicPartition, PartitionProgress]:
+        """The progress of each partition."""
         return {
-            p: Standing(self._consumer.position(p), end)
+            p: PartitionProgress(self._consumer.position(p), end)
             for p, end in self._consumer.end_offsets(self._partitions).items()
         }
 
@@ -138,13 +138,13 @@ class TableFollower:
         self._condition, self._poll_timeout_s = condition, poll_timeout_s
         self._clock = clock or SystemClock()
         self._patience, self._progress = patience, Progress(patience.stuck_s, self._clock.monotonic())
-        self._standing_at = float("-inf")
+        self._observed_at = float("-inf")
         self._outage = Outage(health, stop)
         health.wait_for(condition, "being read from the beginning")
 
     def run(self) -> None:
         """Read and follow until the stop event, waiting out a broker that is away."""
-        self._progress.own()
+        self._progress.bind_to_thread()
         reader = self._make()
         try:
             with Watchdog(f"follow-{self._condition}", self._progress, self._health, self._patience, clock=self._clock):
@@ -171,6 +171,6 @@ class TableFollower:
                 self._outage.back_off()
 
     def _observe(self, reader: TableReader) -> None:
-        if (now := self._clock.monotonic()) - self._standing_at >= _STANDING_S:
-            self._standing_at = now
-            self._progress.observe(reader.standings(), now)
+        if (now := self._clock.monotonic()) - self._observed_at >= _OBSERVE_S:
+            self._observed_at = now
+            self._progress.observe(reader.progress(), now)

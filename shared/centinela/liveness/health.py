@@ -1,4 +1,4 @@
-"""What a process waits for, as its ``/health`` and ``/ready`` tell it."""
+"""What a process waits for, as its ``/health`` and ``/ready`` show it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ class Health:
     """Thread-safe record of the conditions that stand between a process and readiness.
 
     Args:
-        conditions: Names of what must be there first (``kafka``, ``model``, ...); all are unmet at the start.
+        conditions: What the process needs before it is ready (``kafka``, ``model``, ...); all are unmet at the start.
     """
 
     def __init__(self, *conditions: str) -> None:
@@ -34,12 +34,12 @@ class Health:
             self._dead = detail
 
     def stuck(self, part: str, detail: str) -> None:
-        """*part* of the process does not get on: not live until it does."""
+        """*part* of the process makes no progress: not live until it does."""
         with self._lock:
             self._stuck[part] = detail
 
-    def moves(self, part: str) -> None:
-        """*part* gets on."""
+    def not_stuck(self, part: str) -> None:
+        """*part* makes progress."""
         with self._lock:
             self._stuck.pop(part, None)
 

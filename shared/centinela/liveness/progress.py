@@ -1,9 +1,10 @@
-"""Whether a consumer gets on [P]: fed with where it stands, asked whether it is stuck. No clock, no thread, no Kafka.
+"""Whether a consumer makes progress: it is fed with offsets, and asked whether it is stuck. No clock, no thread, no
+Kafka.
 
-A consumer is stuck where its thread has not come round for a while, whatever it waits for: every wait of ours is
-bounded. It is stuck as well where it comes round and records wait in a partition whose offset does not move: unless it
-says what it waits for (``wait``), or its handler holds the partition back anew each time it is asked
-(``Standing.holds``).
+A consumer is stuck where its thread has not called ``beat`` for a while, whatever it waits for: every wait in a loop is
+bounded. It is also stuck where it calls ``beat``, but records wait in a partition whose offset does not move: unless it
+says that it waits (``wait``), or its handler defers the partition again each time it is delivered
+(``PartitionProgress.deferrals``).
 """
 
 from __future__ import annotations
@@ -16,12 +17,12 @@ from typing import Any, NamedTuple
 
 from centinela.clock import Clock, SystemClock
 
-_OWN: ContextVar[Progress | None] = ContextVar("progress", default=None)
+_CURRENT: ContextVar[Progress | None] = ContextVar("progress", default=None)
 
 
 class Patience(NamedTuple):
-    """Seconds. ``stuck_s``: without progress for so long a consumer is stuck. ``exit_s``: stuck for so long the process
-    ends; None: never."""
+    """Seconds. ``stuck_s``: without progress for this long a consumer is stuck. ``exit_s``: stuck for this long the
+    process ends; None: never."""
 
     stuck_s: float = 120.0
     exit_s: float | None = None
@@ -30,13 +31,12 @@ class Patience(NamedTuple):
 PATIENCE = Patience()
 
 
-class Standing(NamedTuple):
-    """Where a partition stands: the next *offset* to deliver, the log's *end*, and how often its handler held it
-    back."""
+class PartitionProgress(NamedTuple):
+    """The next *offset* to deliver of a partition, the *end* of its log, and how often its handler deferred it."""
 
     offset: int
     end: int
-    holds: int = 0
+    deferrals: int = 0
 
     @property
     def lag(self) -> int:
@@ -44,13 +44,13 @@ class Standing(NamedTuple):
 
 
 @dataclass
-class _Seen:
-    standing: Standing
+class _Observed:
+    progress: PartitionProgress
     since: float
 
 
 class Progress:
-    """When a consumer last got on. Thread-safe.
+    """When a consumer last made progress. Thread-safe.
 
     Args:
         stuck_s: Seconds without progress after which it is stuck.
@@ -61,36 +61,36 @@ class Progress:
         self._stuck_s = stuck_s
         self._lock = threading.Lock()
         self._beat = now
-        self._seen: dict[Hashable, _Seen] = {}
+        self._observed: dict[Hashable, _Observed] = {}
 
     def beat(self, now: float) -> None:
-        """The consumer's thread comes round."""
+        """The consumer's thread is alive."""
         with self._lock:
             self._beat = now
 
-    def observe(self, standings: Mapping[Any, Standing], now: float) -> None:
-        """All partitions that are read now stand so. One that moved, was held back anew, or has no lag, gets on."""
+    def observe(self, partitions: Mapping[Any, PartitionProgress], now: float) -> None:
+        """All *partitions* that are read now. One that moved, was deferred again, or has no lag, makes progress."""
         with self._lock:
-            before, self._seen = self._seen, {}
-            for partition, standing in standings.items():
-                known = before.get(partition)
-                moved = known is None or (standing.offset, standing.holds) != (
-                    known.standing.offset,
-                    known.standing.holds,
+            before = self._observed
+            self._observed = {}
+            for partition, progress in partitions.items():
+                last = before.get(partition)
+                moved = last is None or (progress.offset, progress.deferrals) != (
+                    last.progress.offset,
+                    last.progress.deferrals,
                 )
-                self._seen[partition] = _Seen(
-                    standing, now if known is None or moved or not standing.lag else known.since
-                )
+                since = now if last is None or moved or not progress.lag else last.since
+                self._observed[partition] = _Observed(progress, since)
 
     def wait(self, now: float) -> None:
-        """The consumer says what it waits for: its offsets need not move meanwhile. Its thread must come round
-        still."""
+        """The consumer waits for something else: its offsets need not move meanwhile. Its thread must still call
+        ``beat``."""
         with self._lock:
-            for seen in self._seen.values():
-                seen.since = now
+            for observed in self._observed.values():
+                observed.since = now
 
     def restart(self, now: float) -> None:
-        """Nobody was looked at for a while (the process was frozen): count anew."""
+        """Nothing was observed for a while (the process was frozen): count from *now*."""
         self.wait(now)
         self.beat(now)
 
@@ -98,23 +98,23 @@ class Progress:
         """Why the consumer is stuck, in words; None where it is not."""
         with self._lock:
             if now - self._beat > self._stuck_s:
-                return f"its thread has not come round for {now - self._beat:.0f} s"
-            for partition, seen in self._seen.items():
-                if seen.standing.lag and now - seen.since > self._stuck_s:
+                return f"its thread has made no progress for {now - self._beat:.0f} s"
+            for partition, observed in self._observed.items():
+                if observed.progress.lag and now - observed.since > self._stuck_s:
                     return (
-                        f"{_name(partition)} stands at {seen.standing.offset} of {seen.standing.end} for"
-                        f" {now - seen.since:.0f} s"
+                        f"{_name(partition)} has been at offset {observed.progress.offset} of {observed.progress.end}"
+                        f" for {now - observed.since:.0f} s"
                     )
         return None
 
-    def own(self) -> None:
-        """From now on ``sign_of_life`` in this thread is a beat of this."""
-        _OWN.set(self)
+    def bind_to_thread(self) -> None:
+        """From now on ``report_progress`` in this thread is a beat of this."""
+        _CURRENT.set(self)
 
 
-def sign_of_life(clock: Clock | None = None) -> None:
-    """For work that takes long by nature: called between its steps, it tells that the thread is not stuck."""
-    if (progress := _OWN.get()) is not None:
+def report_progress(clock: Clock | None = None) -> None:
+    """For work that takes long by nature: called between its steps, it shows that the thread is not stuck."""
+    if (progress := _CURRENT.get()) is not None:
         progress.beat((clock or SystemClock()).monotonic())
 
 

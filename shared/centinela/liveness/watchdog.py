@@ -1,5 +1,5 @@
-"""Looks at a consumer's progress from a thread of its own, tells health and the log, and ends a process that stays
-stuck."""
+"""Checks a consumer's progress from a thread of its own, reports it to health and the log, and ends a process that
+stays stuck."""
 
 from __future__ import annotations
 
@@ -17,9 +17,12 @@ from centinela.liveness.health import Health
 from centinela.liveness.progress import Patience, Progress
 
 _log = structlog.get_logger(__name__)
-_LOOKS, _LEAST_S, _MOST_S = 10, 0.05, 5.0
+_CHECKS = 10
+"""Checks within ``stuck_s``, as long as they are between the two intervals that follow."""
+_MIN_INTERVAL_S = 0.05
+_MAX_INTERVAL_S = 5.0
 _FROZEN = 3
-"""A look that comes so many intervals late tells that the process was frozen, and not how the consumer fares."""
+"""A check that comes this many intervals late shows that the process was frozen, not that the consumer is stuck."""
 
 
 class Watchdog:
@@ -28,8 +31,8 @@ class Watchdog:
 
     Args:
         name: What health and the log call the consumer.
-        health: What it waits for, as told there, is a reason not to move.
-        end: Ends the process; called where it is stuck for ``patience.exit_s``.
+        health: While it has an unmet condition, the consumer need not make progress.
+        end: Ends the process; called when it is stuck for ``patience.exit_s``.
     """
 
     def __init__(
@@ -42,10 +45,14 @@ class Watchdog:
         clock: Clock | None = None,
         end: Callable[[int], None] = os._exit,
     ) -> None:
-        self._name, self._progress, self._health, self._patience, self._end = name, progress, health, patience, end
+        self._name = name
+        self._progress = progress
+        self._health = health
+        self._patience = patience
+        self._end = end
         self._clock = clock or SystemClock()
-        self._every_s = min(_MOST_S, max(_LEAST_S, patience.stuck_s / _LOOKS))
-        self._looked_at = self._clock.monotonic()
+        self._interval_s = min(_MAX_INTERVAL_S, max(_MIN_INTERVAL_S, patience.stuck_s / _CHECKS))
+        self._checked_at = self._clock.monotonic()
         self._stuck_since: float | None = None
         self._closed = threading.Event()
         self._thread = threading.Thread(target=self._watch, name=f"watchdog-{name}", daemon=True)
@@ -58,19 +65,19 @@ class Watchdog:
         self, _type: type[BaseException] | None, _error: BaseException | None, _traceback: TracebackType | None
     ) -> None:
         self._closed.set()
-        self._health.moves(self._name)
+        self._health.not_stuck(self._name)
 
-    def look(self) -> None:
-        """Judge once."""
+    def check(self) -> None:
+        """Check once."""
         now = self._clock.monotonic()
-        if now - self._looked_at > _FROZEN * self._every_s:
+        if now - self._checked_at > _FROZEN * self._interval_s:
             self._progress.restart(now)
-        self._looked_at = now
+        self._checked_at = now
         if self._health.unmet():
             self._progress.wait(now)
         reason = self._progress.stuck(now)
         if reason is None:
-            self._moves(now)
+            self._not_stuck(now)
         elif self._stuck_since is None:
             self._stuck_since = now
             self._health.stuck(self._name, reason)
@@ -79,19 +86,19 @@ class Watchdog:
             _log.error("process.failed", error="ConsumerStuck", detail=f"{self._name}: {reason}")
             self._end(1)
 
-    def _moves(self, now: float) -> None:
+    def _not_stuck(self, now: float) -> None:
         if self._stuck_since is not None:
-            _log.info("consumer.moves_again", consumer=self._name, stuck_s=round(now - self._stuck_since, 1))
+            _log.info("consumer.recovered", consumer=self._name, stuck_s=round(now - self._stuck_since, 1))
             self._stuck_since = None
-            self._health.moves(self._name)
+            self._health.not_stuck(self._name)
 
     def _watch(self) -> None:
-        while not self._closed.wait(self._every_s):
-            self.look()
+        while not self._closed.wait(self._interval_s):
+            self.check()
 
 
 def stacks() -> dict[str, list[str]]:
-    """Where each thread stands, by its name: innermost call last."""
+    """The call stack of each thread, by its name: innermost call last."""
     names = {thread.ident: thread.name for thread in threading.enumerate()}
     return {
         f"{names.get(number, 'unknown')} ({number})": [

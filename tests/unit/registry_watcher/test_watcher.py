@@ -252,5 +252,5 @@ def test_a_watcher_whose_registry_never_answers_is_not_live(world: World) -> Non
     release.set()
     thread.join(20)
 
-    assert reason.startswith("registry-watcher is stuck: its thread has not come round")
+    assert reason.startswith("registry-watcher is stuck: its thread has made no progress")
     assert not thread.is_alive()

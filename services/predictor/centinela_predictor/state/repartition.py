@@ -14,7 +14,7 @@ from centinela.deadletters.record import DeadLetter
 from centinela.features.layout import FeatureLayout
 from centinela.kafka.partitioner import partition_of
 from centinela.kafka.port import Consumer, Record, TopicPartition
-from centinela.liveness.progress import sign_of_life
+from centinela.liveness.progress import report_progress
 from centinela_predictor.state.admission import Admitted, admit, by_partition
 from centinela_predictor.state.partition_state import PartitionState
 
@@ -49,7 +49,7 @@ def regroup(
     reader.assign(partitions)
     reading = {partition for partition in partitions if first[partition] < end[partition]}
     while reading:
-        sign_of_life()
+        report_progress()
         records = [
             record
             for record in reader.poll(0.2, _BATCH)

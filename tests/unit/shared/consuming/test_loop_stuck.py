@@ -1,4 +1,4 @@
-"""A loop that cannot commit, or does not get on: what ends it, what is told, and what it may wait for."""
+"""A loop that cannot commit, or makes no progress: what ends it, what is reported, and what it may wait for."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def look(rig: Rig, dog: Watchdog, minutes: int, *, steps: bool = True) -> list[s
             later(rig, 5)
             if steps:
                 rig.loop.run_once()
-            dog.look()
+            dog.check()
     return [entry["event"] for entry in logs if entry["event"].startswith("consumer.")]
 
 
@@ -72,7 +72,7 @@ def test_brokers_that_are_away_for_long_do_not_end_the_loop() -> None:
     assert rig.health.ready
 
 
-def test_a_loop_that_comes_round_but_does_not_get_on_is_stuck() -> None:
+def test_a_loop_that_runs_but_makes_no_progress_is_stuck() -> None:
     rig = Rig(patience=PATIENCE)
     rig.fill(b"a", b"b")
     rig.steps()
@@ -81,13 +81,13 @@ def test_a_loop_that_comes_round_but_does_not_get_on_is_stuck() -> None:
     dog = watchdog(rig)
 
     assert look(rig, dog, 2) == ["consumer.stuck"]
-    assert rig.health.reason == "test is stuck: transactions-0 stands at 2 of 3 for 65 s"
+    assert rig.health.reason == "test is stuck: transactions-0 has been at offset 2 of 3 for 65 s"
     rig.consumer.release([P0])
-    assert look(rig, dog, 1) == ["consumer.moves_again"]
+    assert look(rig, dog, 1) == ["consumer.recovered"]
     assert rig.sink() == [b"a", b"b", b"c"]
 
 
-def test_a_handler_that_holds_a_record_back_again_and_again_is_not_stuck() -> None:
+def test_a_handler_that_defers_a_record_again_and_again_is_not_stuck() -> None:
     rig = Rig(patience=PATIENCE)
     rig.fill(b"a", b"b")
     rig.handler.defer_from = {P0: 1}

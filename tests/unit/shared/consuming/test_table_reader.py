@@ -133,5 +133,5 @@ def test_a_follower_that_hangs_is_not_live_until_it_goes_on() -> None:
     stop.set()
     thread.join(10)
 
-    assert reason.startswith("follow-models is stuck: its thread has not come round")
+    assert reason.startswith("follow-models is stuck: its thread has made no progress")
     assert not thread.is_alive()

@@ -8,7 +8,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from centinela.liveness.health import Health
-from centinela.liveness.progress import Patience, Progress, Standing, sign_of_life
+from centinela.liveness.progress import PartitionProgress, Patience, Progress, report_progress
 from centinela.liveness.watchdog import Watchdog
 from centinela.testing.clock import FixedClock
 from centinela.web.ops import health_payload, ready_payload
@@ -17,76 +17,78 @@ P0, P1 = ("transactions", 0), ("transactions", 1)
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
 
-def rounds(progress: Progress, seconds: range, standings: dict[tuple[str, int], Standing]) -> None:
-    """The consumer comes round every ten seconds and stands still."""
+def rounds(progress: Progress, seconds: range, partitions: dict[tuple[str, int], PartitionProgress]) -> None:
+    """The consumer calls ``beat`` every ten seconds, and its offsets stay as they are."""
     for now in seconds:
         progress.beat(now)
-        progress.observe(standings, now)
+        progress.observe(partitions, now)
 
 
 def test_an_offset_that_does_not_move_though_records_wait_is_stuck() -> None:
     progress = Progress(60, 0)
-    rounds(progress, range(0, 61, 10), {P0: Standing(5, 9)})
+    rounds(progress, range(0, 61, 10), {P0: PartitionProgress(5, 9)})
     assert progress.stuck(60) is None
-    rounds(progress, range(70, 71), {P0: Standing(5, 9)})
-    assert progress.stuck(70) == "transactions-0 stands at 5 of 9 for 70 s"
+    rounds(progress, range(70, 71), {P0: PartitionProgress(5, 9)})
+    assert progress.stuck(70) == "transactions-0 has been at offset 5 of 9 for 70 s"
 
 
 @pytest.mark.parametrize(
-    "last", [Standing(6, 9), Standing(5, 5), Standing(5, 9, holds=1)], ids=["moved", "no lag", "held anew"]
+    "last",
+    [PartitionProgress(6, 9), PartitionProgress(5, 5), PartitionProgress(5, 9, deferrals=1)],
+    ids=["moved", "no lag", "deferred again"],
 )
-def test_a_partition_that_gets_on_is_not_stuck(last: Standing) -> None:
+def test_a_partition_that_makes_progress_is_not_stuck(last: PartitionProgress) -> None:
     progress = Progress(60, 0)
-    rounds(progress, range(0, 61, 10), {P0: Standing(5, 9)})
+    rounds(progress, range(0, 61, 10), {P0: PartitionProgress(5, 9)})
     rounds(progress, range(65, 66), {P0: last})
     assert progress.stuck(120) is None
 
 
-def test_one_partition_that_stands_is_not_hidden_by_others_that_move() -> None:
+def test_one_partition_without_progress_is_not_hidden_by_others_that_move() -> None:
     progress = Progress(60, 0)
     for now in range(0, 80, 10):
-        rounds(progress, range(now, now + 1), {P0: Standing(now, now + 100), P1: Standing(3, 4)})
-    assert progress.stuck(70) == "transactions-1 stands at 3 of 4 for 70 s"
+        rounds(progress, range(now, now + 1), {P0: PartitionProgress(now, now + 100), P1: PartitionProgress(3, 4)})
+    assert progress.stuck(70) == "transactions-1 has been at offset 3 of 4 for 70 s"
 
 
 def test_a_partition_that_went_to_another_member_is_forgotten() -> None:
     progress = Progress(60, 0)
-    rounds(progress, range(0, 61, 10), {P0: Standing(5, 9)})
+    rounds(progress, range(0, 61, 10), {P0: PartitionProgress(5, 9)})
     rounds(progress, range(70, 200, 10), {})
     assert progress.stuck(190) is None
 
 
 def test_lag_that_only_just_arose_is_not_stuck_although_the_offset_is_old() -> None:
     progress = Progress(60, 0)
-    rounds(progress, range(0, 600, 10), {P0: Standing(5, 5)})
-    rounds(progress, range(600, 601), {P0: Standing(5, 6)})
+    rounds(progress, range(0, 600, 10), {P0: PartitionProgress(5, 5)})
+    rounds(progress, range(600, 601), {P0: PartitionProgress(5, 6)})
     assert progress.stuck(640) is None
 
 
-def test_a_thread_that_does_not_come_round_is_stuck_with_lag_or_without() -> None:
+def test_a_thread_that_does_not_beat_is_stuck_with_lag_or_without() -> None:
     progress = Progress(60, 0)
     progress.beat(10)
     assert progress.stuck(70) is None
-    assert progress.stuck(71) == "its thread has not come round for 61 s"
+    assert progress.stuck(71) == "its thread has made no progress for 61 s"
 
 
 def test_waiting_excuses_offsets_but_not_a_thread_that_hangs() -> None:
     progress = Progress(60, 0)
-    rounds(progress, range(0, 61, 10), {P0: Standing(5, 9)})
+    rounds(progress, range(0, 61, 10), {P0: PartitionProgress(5, 9)})
     progress.wait(100)
     progress.beat(100)
     assert progress.stuck(160) is None
     progress.wait(170)
-    assert progress.stuck(170) == "its thread has not come round for 70 s"
+    assert progress.stuck(170) == "its thread has made no progress for 70 s"
 
 
-def test_long_work_gives_signs_of_life() -> None:
+def test_long_work_reports_progress() -> None:
     progress, clock = Progress(60, 0), FixedClock(NOW)
     clock.set(NOW + timedelta(seconds=50))
-    sign_of_life(clock)
+    report_progress(clock)
     assert progress.stuck(61) is not None
-    progress.own()
-    sign_of_life(clock)
+    progress.bind_to_thread()
+    report_progress(clock)
     assert progress.stuck(110) is None
     assert progress.stuck(111) is not None
 
@@ -108,7 +110,7 @@ class Watched:
                 self.clock.set(self.clock.now() + timedelta(seconds=2))
                 if beats:
                     self.progress.beat(self.clock.monotonic())
-                self.dog.look()
+                self.dog.check()
         return [dict(entry) for entry in logs]
 
 
@@ -123,10 +125,10 @@ def test_a_stuck_consumer_is_not_live_and_its_stacks_are_logged_once_an_episode(
     assert any("test_a_stuck_consumer" in line for stack in stacks.values() for line in stack)
     status, body = health_payload(watched.health)
     assert (status, body["live"], body["status"]) == (503, False, "unhealthy")
-    assert body["reason"] == "stream is stuck: its thread has not come round for 22 s"
+    assert body["reason"] == "stream is stuck: its thread has made no progress for 22 s"
     assert ready_payload(watched.health)[0] == 503
 
-    assert [entry["event"] for entry in watched.after(10, beats=True)] == ["consumer.moves_again"]
+    assert [entry["event"] for entry in watched.after(10, beats=True)] == ["consumer.recovered"]
     assert health_payload(watched.health) == (200, {"status": "healthy"})
     assert [entry["event"] for entry in watched.after(40)] == ["consumer.stuck"]
 
@@ -140,14 +142,14 @@ def test_a_process_that_stays_stuck_ends_with_a_clear_last_line() -> None:
     assert logged[-1] == {
         "event": "process.failed",
         "error": "ConsumerStuck",
-        "detail": "stream: its thread has not come round for 34 s",
+        "detail": "stream: its thread has made no progress for 34 s",
         "log_level": "error",
     }
 
 
 def test_what_health_says_is_waited_for_excuses_offsets() -> None:
     watched = Watched()
-    watched.progress.observe({P0: Standing(1, 9)}, 0)
+    watched.progress.observe({P0: PartitionProgress(1, 9)}, 0)
     watched.health.wait_for("mlflow", "does not answer")
     assert watched.after(100, beats=True) == []
     watched.health.met("mlflow")
@@ -156,7 +158,7 @@ def test_what_health_says_is_waited_for_excuses_offsets() -> None:
 
 def test_a_process_that_was_frozen_is_not_taken_for_stuck_when_it_goes_on() -> None:
     watched = Watched()
-    watched.progress.observe({P0: Standing(1, 9)}, 0)
+    watched.progress.observe({P0: PartitionProgress(1, 9)}, 0)
     watched.clock.set(NOW + timedelta(hours=1))
     assert watched.after(10) == []
     assert watched.health.live
