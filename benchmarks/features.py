@@ -24,7 +24,7 @@ import pandas as pd
 
 from centinela.features.assemble import Columns
 from centinela.features.backfill import build_features
-from centinela.features.keys import DAY_MS, HOUR_MS, hash_ids, minor_units
+from centinela.features.keys import hash_ids, minor_units
 from centinela.features.layout import BASE_LAYOUT, FeatureLayout
 from centinela.features.payload import UNKNOWN
 from centinela.features.snapshots.format import pack, unpack
@@ -32,6 +32,7 @@ from centinela.features.spec import Feature
 from centinela.features.state.id_table import SeenIds
 from centinela.features.state.terminals import TerminalState
 from centinela.features.state.users import UserState
+from centinela.times import DAY_MS, HOUR_MS, series_to_ms
 
 FILE_VARIABLE = "CENTINELA_HANDBOOK"
 REPORT_AFTER_MS = 7 * DAY_MS
@@ -80,10 +81,6 @@ def _reported(frauds: pd.DataFrame) -> pd.DataFrame:
     )
 
 
-def _ms(instants: pd.Series) -> np.ndarray:
-    return instants.dt.tz_localize(None).to_numpy("datetime64[ms]").astype(np.int64)
-
-
 def columns_of(table: pd.DataFrame, layout: FeatureLayout) -> Columns:
     """*table* in order of time as the arrays that the stream works on."""
     ordered = table.sort_values("occurred_at", kind="stable")
@@ -93,7 +90,7 @@ def columns_of(table: pd.DataFrame, layout: FeatureLayout) -> Columns:
         hash_ids(ordered["transaction_id"].tolist()),
         hash_ids(ordered["user_id"].tolist()),
         terminals,
-        _ms(ordered["occurred_at"]),
+        series_to_ms(ordered["occurred_at"]),
         amounts,
         minor_units(amounts),
         terminals.view(np.int64)[None, :] if layout.stored else np.empty((0, len(table)), np.int64),
@@ -139,8 +136,8 @@ def measure(table: pd.DataFrame, labels: pd.DataFrame, rounds: int) -> dict[str,
     reports = (
         hash_ids(labels["transaction_id"].tolist()),
         labels["is_fraud"].to_numpy(bool),
-        _ms(labels["occurred_at"]),
-        _ms(labels["reported_at"]),
+        series_to_ms(labels["occurred_at"]),
+        series_to_ms(labels["reported_at"]),
     )
     figures["stream"] = []
     for layout, batch, deduplicate in (

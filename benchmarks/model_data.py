@@ -21,11 +21,11 @@ from numpy.typing import NDArray
 from centinela.features.backfill import build_features
 from centinela.features.layout import FeatureLayout
 from centinela.model.metrics import average_precision
-from centinela_trainer.training.dataset import Dataset, assemble, microseconds
+from centinela.times import DAY_US, series_to_us, to_us
+from centinela_trainer.training.dataset import Dataset, assemble
 from centinela_trainer.training.evaluation import card_precision, roc_auc
 
 DAY = timedelta(days=1)
-DAY_US = 86_400_000_000
 DELAY_DAYS = 7
 TEST_DAYS = 7
 PUBLISHED_TRAIN_DAYS = 7
@@ -116,7 +116,7 @@ def reports_of(transactions: pd.DataFrame) -> pd.DataFrame:
 def to_stream(transactions: pd.DataFrame, reports: pd.DataFrame) -> Stream:
     """*transactions* (in order of time) with the features that the platform would have served."""
     features = build_features(transactions, reports, LAYOUT)
-    times = _us(transactions["occurred_at"])
+    times = series_to_us(transactions["occurred_at"])
     ids, cards = (transactions[name].astype(str).to_numpy(dtype=object) for name in ("transaction_id", "user_id"))
     table = pa.table(
         {
@@ -130,7 +130,7 @@ def to_stream(transactions: pd.DataFrame, reports: pd.DataFrame) -> Stream:
         {
             "transaction_id": reports["transaction_id"].astype(str).to_numpy(dtype=object),
             "is_fraud": reports["is_fraud"].to_numpy(dtype=np.bool_),
-            "reported_us": _us(reports["reported_at"]),
+            "reported_us": series_to_us(reports["reported_at"]),
         }
     )
     return Stream(table, labels, features.to_numpy(), transactions["is_fraud"].to_numpy(dtype=np.bool_), cards, times)
@@ -145,7 +145,7 @@ def training_set(stream: Stream, test_start: datetime, days: float) -> Dataset:
 
 def test_week(stream: Stream, start: datetime) -> Week:
     """The days from *start* on, each without the cards known by its beginning."""
-    day = (stream.times_us - microseconds(start)) // DAY_US
+    day = (stream.times_us - to_us(start)) // DAY_US
     first_known = -DELAY_DAYS - PUBLISHED_TRAIN_DAYS
     kept = np.zeros(len(day), dtype=np.bool_)
     for number in range(TEST_DAYS):
@@ -159,15 +159,10 @@ def quality(week: Week, scores: NDArray[np.float64]) -> Quality:
     return Quality(
         average_precision(week.is_fraud, scores),
         roc_auc(week.is_fraud, scores),
-        card_precision(week.is_fraud, scores, week.cards, week.times_us, CARDS_PER_DAY, microseconds(week.start)),
+        card_precision(week.is_fraud, scores, week.cards, week.times_us, CARDS_PER_DAY, to_us(week.start)),
     )
 
 
 def day(text: str) -> datetime:
     """Midnight UTC of an ISO date."""
     return datetime.fromisoformat(text).replace(tzinfo=UTC)
-
-
-def _us(instants: pd.Series) -> NDArray[np.int64]:
-    stamps: NDArray[np.int64] = instants.dt.tz_localize(None).to_numpy("datetime64[us]").astype(np.int64)
-    return stamps

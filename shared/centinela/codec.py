@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any, Generic, TypeVar
 
 import msgspec
 
 from centinela.errors import InvalidRecord
 from centinela.events import SUPPORTED_VERSION, Event, ModelEvent
+from centinela.times import EPOCH
 
 E = TypeVar("E", bound=Event)
 MAX_RECORD_BYTES = 1_000_000
 FUTURE_TOLERANCE = timedelta(days=1)
-EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class Decoder(Generic[E]):

@@ -6,7 +6,7 @@ Milliseconds are rounded down everywhere: features, panes and labels of one tran
 from __future__ import annotations
 
 from collections.abc import Iterable
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
@@ -44,6 +44,11 @@ def from_us(microseconds: int) -> datetime:
     return EPOCH + timedelta(microseconds=microseconds)
 
 
+def date_of_day(days: int) -> date:
+    """The UTC date that is *days* after 1970-01-01."""
+    return EPOCH.date() + timedelta(days=days)
+
+
 def days_to_ms(days: float) -> int:
     """A span of *days* in milliseconds, rounded."""
     return round(days * DAY_MS)
@@ -56,6 +61,11 @@ def to_ms_array(instants: Iterable[datetime]) -> NDArray[np.int64]:
     """
     seconds = np.array([instant.timestamp() for instant in instants], dtype=np.float64)
     return np.floor(seconds * 1000.0 + 0.0005).astype(np.int64)
+
+
+def to_us_array(instants: Iterable[datetime]) -> NDArray[np.int64]:
+    """``to_us`` of each, shape (n,)."""
+    return np.array([(instant - EPOCH) // _MICROSECOND for instant in instants], dtype=np.int64)
 
 
 def series_to_ms(instants: pd.Series) -> NDArray[np.int64]:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from centinela import events
+from centinela.times import DAY_MS
 
-DAY_MS = 24 * 60 * 60 * 1000
 DLQ_SUFFIX = "-dlq"
 STREAM_GROUP = "predictor"
 """Consumer group of the stream: what it has committed of ``transactions`` has its outcome."""

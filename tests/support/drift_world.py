@@ -22,12 +22,12 @@ from centinela.model.bundle import Reference as FrozenReference
 from centinela.model.metrics import average_precision
 from centinela.model.panes import PaneModel, build_panes, pane_rows
 from centinela.model.reference import histogram, reference_edges, score_histogram
+from centinela.times import days_to_ms, from_ms, to_ms
 from centinela_drift.decision.detection import Reference
 from centinela_drift.evaluator import Evaluation
 from centinela_drift.references import reference_of
 
 START = datetime(2026, 3, 1, tzinfo=UTC)
-DAY_MS = 86_400_000
 FEATURES = ("amount", "user_count_7d", "v1")
 THRESHOLD = 0.5
 Bools = NDArray[np.bool_]
@@ -36,7 +36,7 @@ Floats = NDArray[np.float64]
 
 def day_ms(day: float) -> int:
     """Milliseconds of the start of a day of the world."""
-    return round(START.timestamp() * 1000 + day * DAY_MS)
+    return to_ms(START) + days_to_ms(day)
 
 
 @dataclass(frozen=True)
@@ -93,8 +93,8 @@ class World:
             LabelReported(
                 transaction_id=names[i],
                 is_fraud=True,
-                occurred_at=_instant(int(times[i])),
-                reported_at=_instant(int(times[i])) + timedelta(days=float(delay)),
+                occurred_at=from_ms(int(times[i])),
+                reported_at=from_ms(int(times[i])) + timedelta(days=float(delay)),
             )
             for i, delay in zip(np.flatnonzero(reported), rng.uniform(1, 6, int(reported.sum())), strict=True)
         ]
@@ -244,7 +244,3 @@ class FakeReporter:
     def finished(self) -> str | None:
         path, self.path = self.path, None
         return path
-
-
-def _instant(ms: int) -> datetime:
-    return datetime.fromtimestamp(ms / 1000, UTC)

@@ -13,11 +13,11 @@ from datetime import UTC, datetime, timedelta
 
 import msgspec
 
-from centinela.codec import EPOCH
 from centinela.deadletters.record import dead_letter
 from centinela.events import TransactionReceived, encode
 from centinela.features.layout import BASE_LAYOUT, FeatureLayout
 from centinela.kafka.port import Record
+from centinela.times import EPOCH
 from centinela_predictor.state.admission import admit
 from tests.support.mutations import Mutator, corpus
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 
 import msgspec
 import numpy as np
@@ -29,6 +29,7 @@ from centinela.events import (
 from centinela.kafka.headers import event_headers
 from centinela.kafka.port import Outgoing, Record, TopicPartition
 from centinela.model.panes import read_pane
+from centinela.times import days_to_ms, from_ms, to_ms
 from centinela_drift.decision import detection
 from centinela_drift.decision.detection import Limits, Reference
 from centinela_drift.decision.performance import LABEL_ROW, Labels, Measured, measure
@@ -42,7 +43,7 @@ from centinela_drift.decision.policy import (
     training_completed,
 )
 from centinela_drift.decision.windows import Bucket, Windows
-from centinela_drift.settings import DAY_MS, DriftSettings
+from centinela_drift.settings import DriftSettings
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,10 +83,10 @@ class DriftHandler:
 
     def __init__(self, settings: DriftSettings, topics: Topics = Topics()) -> None:
         self._settings, self.topics = settings, topics
-        self._every = _ms(settings.drift_report_every_days)
-        self._window = _ms(settings.drift_window_days)
-        self._mature_window = _ms(settings.drift_performance_window_days)
-        self._maturity = _ms(settings.label_maturity_days)
+        self._every = days_to_ms(settings.drift_report_every_days)
+        self._window = days_to_ms(settings.drift_window_days)
+        self._mature_window = days_to_ms(settings.drift_performance_window_days)
+        self._maturity = days_to_ms(settings.label_maturity_days)
         self._limits = Limits(
             settings.drift_psi_limit,
             settings.drift_significance,
@@ -98,13 +99,13 @@ class DriftHandler:
             settings.drift_ap_fall_limit,
             settings.drift_confirm_performance,
             settings.drift_confirm_alert_rate,
-            _ms(settings.drift_cooldown_days),
-            _ms(settings.drift_request_timeout_days),
+            days_to_ms(settings.drift_cooldown_days),
+            days_to_ms(settings.drift_request_timeout_days),
         )
         self._panes: Decoder[FeaturePane] = Decoder(FeaturePane)
         self._labels_in: Decoder[LabelReported] = Decoder(LabelReported)
         self._model_events = ModelEventDecoder()
-        self.windows = Windows(_ms(settings.drift_idle_partition_days))
+        self.windows = Windows(days_to_ms(settings.drift_idle_partition_days))
         self.labels = Labels()
         self.policy = PolicyState()
         self.offsets: dict[TopicPartition, int] = {}
@@ -192,8 +193,8 @@ class DriftHandler:
             report_id=deterministic_id("drift", self._settings.model_name, version, end_ms),
             model_name=self._settings.model_name,
             model_version=version,
-            start=_instant(end_ms - self._window),
-            end=_instant(end_ms),
+            start=from_ms(end_ms - self._window),
+            end=from_ms(end_ms),
             count=recent.count,
             alert_rate=recent.alert_rate,
             state=decision.state,
@@ -205,8 +206,8 @@ class DriftHandler:
                 None
                 if mature is None
                 else PerformanceMeasured(
-                    start=_instant(mature_start),
-                    end=_instant(mature_end),
+                    start=from_ms(mature_start),
+                    end=from_ms(mature_end),
                     count=mature.count,
                     frauds=mature.frauds,
                     average_precision=mature.average_precision,
@@ -256,7 +257,7 @@ class DriftHandler:
         self.promoted_version = values["promoted_version"]  # type: ignore[assignment]
 
     def _add_label(self, label: LabelReported) -> bool:
-        if label.occurred_at.timestamp() * 1000 < self.windows.expired_before_ms:
+        if to_ms(label.occurred_at) < self.windows.expired_before_ms:
             return False
         self.labels.add(label)
         return True
@@ -328,11 +329,3 @@ class DriftHandler:
     def _send(self, topic: str, event: DriftReported | RetrainRequested, event_id: str, time: datetime) -> None:
         headers = event_headers(event_type=type(event).__name__, event_id=event_id, source="drift", time=time)
         self.outbox.append(Outgoing(topic, encode(event), event.model_name.encode(), headers))
-
-
-def _ms(days: float) -> int:
-    return round(days * DAY_MS)
-
-
-def _instant(ms: int) -> datetime:
-    return datetime.fromtimestamp(ms / 1000, UTC)

@@ -6,8 +6,7 @@ from pydantic import Field, model_validator
 
 from centinela.model.panes import PANE_WIDTH_MS
 from centinela.settings import Settings
-
-DAY_MS = 24 * 60 * 60 * 1000
+from centinela.times import DAY_MS, days_to_ms
 
 
 class DriftSettings(Settings):
@@ -82,6 +81,6 @@ class DriftSettings(Settings):
             "drift_performance_window_days",
             "label_maturity_days",
         ):
-            if round(getattr(self, name) * DAY_MS) % PANE_WIDTH_MS:
+            if days_to_ms(getattr(self, name)) % PANE_WIDTH_MS:
                 raise ValueError(f"{name} must be a multiple of {PANE_WIDTH_MS / DAY_MS} days, the width of a pane")
         return self

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
 
 import numpy as np
@@ -12,9 +11,9 @@ from centinela.datasets.columns import Transactions
 from centinela.events import LabelReported, TransactionReceived, Verdict, encode
 from centinela.kafka.headers import event_headers
 from centinela.kafka.port import Outgoing
+from centinela.times import from_ms
 
 HISTORY = Verdict(origin="history", decision="approve", variant="none")
-EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def record_key(user_id: str | None, transaction_id: str) -> bytes:
@@ -66,7 +65,7 @@ def transaction_records(
     for transaction_id, occurred_ms, user_id, terminal_id, amount, row in columns:
         event = TransactionReceived(
             transaction_id=transaction_id,
-            occurred_at=instant(occurred_ms),
+            occurred_at=from_ms(occurred_ms),
             amount=amount,
             user_id=user_id,
             terminal_id=terminal_id,
@@ -82,17 +81,12 @@ def label_records(labels: Sequence[DueLabel], *, topic: str, source: str) -> Ite
         event = LabelReported(
             transaction_id=label.transaction_id,
             is_fraud=label.is_fraud,
-            occurred_at=instant(label.occurred_ms),
-            reported_at=instant(label.reported_ms),
+            occurred_at=from_ms(label.occurred_ms),
+            reported_at=from_ms(label.reported_ms),
             user_id=label.user_id,
             source="chargeback" if label.is_fraud else "review",
         )
         yield label_record(event, topic=topic, source=source)
-
-
-def instant(milliseconds: int) -> datetime:
-    """Milliseconds since the epoch as an aware time."""
-    return EPOCH + timedelta(milliseconds=milliseconds)
 
 
 class DueLabel(NamedTuple):

@@ -8,6 +8,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from centinela.times import series_to_ms
+
 NEVER = np.int64(-1)
 
 
@@ -38,18 +40,12 @@ class Transactions:
         reported = frame["reported_at"]
         return cls(
             transaction_id=frame["transaction_id"].to_numpy(object),
-            occurred_ms=epoch_ms(frame["occurred_at"]),
+            occurred_ms=series_to_ms(frame["occurred_at"]),
             user_id=frame["user_id"].to_numpy(object),
             terminal_id=frame["terminal_id"].to_numpy(object),
             amount=frame["amount"].to_numpy(np.float64),
             attribute_names=(),
             attributes=np.empty((len(frame), 0)),
             is_fraud=frame["is_fraud"].to_numpy(bool),
-            reported_ms=np.where(reported.notna().to_numpy(), epoch_ms(reported), NEVER),
+            reported_ms=np.where(reported.notna().to_numpy(), series_to_ms(reported), NEVER),
         )
-
-
-def epoch_ms(times: pd.Series) -> NDArray[np.int64]:
-    """Aware timestamps as milliseconds since the epoch; any value where there is none."""
-    instants: NDArray[np.datetime64] = times.dt.tz_convert("UTC").dt.tz_localize(None).to_numpy("datetime64[ms]")
-    return instants.astype(np.int64)

@@ -14,9 +14,10 @@ import pyarrow.compute as compute
 from numpy.typing import NDArray
 
 from centinela.codec import FUTURE_TOLERANCE
-from centinela.datasets.columns import NEVER, Transactions, epoch_ms
+from centinela.datasets.columns import NEVER, Transactions
 from centinela.datasets.files import Batch, UnreadableFile
 from centinela.datasets.mapping import Mapping, TimeRule
+from centinela.times import series_to_ms, to_ms
 
 ID_LENGTH = 128
 AMOUNT_LIMIT = 1e9
@@ -95,7 +96,7 @@ def _to_transactions(
     )
     occurred_ms = _times(table.column(mapping.column("occurred_at")), mapping.time, problems)
     problems.add(
-        occurred_ms > int((now + FUTURE_TOLERANCE).timestamp() * 1_000),
+        occurred_ms > to_ms(now + FUTURE_TOLERANCE),
         "time_in_future",
         "occurred_at: more than a day ahead",
     )
@@ -190,7 +191,7 @@ def _times(column: pa.Array, rule: TimeRule, problems: _Problems) -> NDArray[np.
         offset = _numbers(column, "occurred_at", problems)
         problems.add(~(np.abs(offset) < 1e15), "invalid_field", "occurred_at: missing or out of range")
         ms = np.where(problems.bad, 0, offset) * _UNIT_MS[rule.unit]
-        return (int(rule.base.timestamp() * 1_000) + np.round(ms)).astype(np.int64)
+        return (to_ms(rule.base) + np.round(ms)).astype(np.int64)
     if pa.types.is_timestamp(column.type) or pa.types.is_date(column.type):
         zoned = getattr(column.type, "tz", None) is not None
         series = pd.Series(column.cast(pa.timestamp("us", "UTC" if zoned else None)).to_pandas())
@@ -204,7 +205,7 @@ def _times(column: pa.Array, rule: TimeRule, problems: _Problems) -> NDArray[np.
         if not aware.all():
             times[~aware] = _localized(pd.to_datetime(text[~aware], format="ISO8601", errors="coerce"), rule)
     problems.add(times.isna().to_numpy(), "invalid_field", "occurred_at: missing or not a time")
-    return epoch_ms(times)
+    return series_to_ms(times)
 
 
 def _localized(naive: pd.Series[Any], rule: TimeRule) -> pd.Series[Any]:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from centinela.events import TransactionReceived
-from centinela.features.keys import DAY_MS, HOUR_MS, Hashes, Int64s, epoch_ms, hash_ids, minor_units
+from centinela.features.keys import Hashes, Int64s, hash_ids, minor_units
 from centinela.features.layout import (
     BASE_FEATURES,
     BASE_LAYOUT,
@@ -21,6 +21,7 @@ from centinela.features.layout import (
 )
 from centinela.features.payload import payloads_of
 from centinela.features.spec import TERMINAL
+from centinela.times import DAY_MS, HOUR_MS, to_ms_array
 
 Matrix = NDArray[np.float64]
 _USERS_AT = len(TRANSACTION_FEATURES)
@@ -52,7 +53,7 @@ class Columns:
         """The columns of *transactions*, in their order."""
         amounts = np.array([t.amount for t in transactions], dtype=np.float64)
         users, terminals = hash_ids([t.user_id for t in transactions]), hash_ids([t.terminal_id for t in transactions])
-        times = epoch_ms([t.occurred_at for t in transactions])
+        times = to_ms_array([t.occurred_at for t in transactions])
         numbers = _numbers(transactions, [name for name in layout.stored if name != TERMINAL])
         return cls(
             hash_ids([t.transaction_id for t in transactions]),

@@ -9,13 +9,14 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from centinela.features.assemble import Columns, Matrix, assemble, stored_bits
-from centinela.features.keys import DAY_MS, NOBODY, Hashes, Int64s, hash_ids, minor_units
+from centinela.features.keys import NOBODY, Hashes, Int64s, hash_ids, minor_units
 from centinela.features.layout import FeatureLayout
 from centinela.features.payload import UNKNOWN
 from centinela.features.spec import TERMINAL
 from centinela.features.state.id_table import IdTable, first_of_each
 from centinela.features.state.terminals import DELAY_MS, TerminalState
 from centinela.features.state.users import UserState
+from centinela.times import DAY_MS, series_to_ms
 
 _SLAB = 65_536
 _SPAN_MS = DELAY_MS - DAY_MS
@@ -62,7 +63,7 @@ def to_columns(table: pd.DataFrame, layout: FeatureLayout) -> Columns:
         _hashes(table, "transaction_id"),
         _hashes(table, "user_id"),
         terminals,
-        _ms(table["occurred_at"]),
+        series_to_ms(pd.to_datetime(table["occurred_at"], utc=True)),
         amounts,
         minor_units(amounts),
         stored_bits(layout, terminals, numbers),
@@ -117,13 +118,13 @@ class _Labels:
     """Labels in order of their transactions' time, those of one transaction in log order."""
 
     def __init__(self, labels: pd.DataFrame) -> None:
-        ids, occurred = _hashes(labels, "transaction_id"), _ms(labels["occurred_at"])
+        ids, occurred = _hashes(labels, "transaction_id"), series_to_ms(pd.to_datetime(labels["occurred_at"], utc=True))
         if not first_of_each(ids).all():
             _, first, which = np.unique(ids, return_index=True, return_inverse=True)
             occurred = occurred[first[which]]
         order = np.argsort(occurred, kind="stable")
         self._ids, self._occurred = ids[order], occurred[order]
-        self._reported = _ms(labels["reported_at"])[order]
+        self._reported = series_to_ms(pd.to_datetime(labels["reported_at"], utc=True))[order]
         self._is_fraud = labels["is_fraud"].to_numpy(bool)[order]
         self._done = 0
         self._known = IdTable()
@@ -140,12 +141,6 @@ class _Labels:
         if upto > self._done:
             terminals.apply_labels(self._ids[part], self._is_fraud[part], self._occurred[part], self._reported[part])
             self._done = upto
-
-
-def _ms(instants: pd.Series) -> Int64s:
-    utc = pd.to_datetime(instants, utc=True).dt.tz_localize(None).to_numpy("datetime64[ns]")
-    milliseconds: NDArray[np.int64] = utc.astype(np.int64) // 1_000_000
-    return milliseconds
 
 
 def _hashes(table: pd.DataFrame, column: str) -> Hashes:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from datetime import datetime
 
 import numpy as np
 import xxhash
@@ -14,8 +13,6 @@ Int64s = NDArray[np.int64]
 
 NOBODY = 0
 """Hash of a missing identifier."""
-HOUR_MS = 3_600_000
-DAY_MS = 24 * HOUR_MS
 _hash = xxhash.xxh3_64_intdigest
 
 
@@ -31,15 +28,6 @@ def hash_ids(identifiers: Sequence[str | None]) -> Hashes:
     hashes = np.fromiter(map(_hash, map(str.encode, identifiers)), np.uint64, len(identifiers))  # type: ignore[arg-type]
     hashes[hashes == NOBODY] = 1
     return hashes
-
-
-def epoch_ms(instants: Iterable[datetime]) -> Int64s:
-    """Milliseconds since 1970 of aware *instants*, rounded down, shape (n,).
-
-    A double holds present-day seconds to 2.4e-7, so that half a microsecond decides the millisecond rightly.
-    """
-    seconds = np.array([instant.timestamp() for instant in instants], dtype=np.float64)
-    return np.floor(seconds * 1000.0 + 0.0005).astype(np.int64)
 
 
 def minor_units(amounts: Iterable[float]) -> Int64s:

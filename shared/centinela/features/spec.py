@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from centinela.events import TransactionScored
-from centinela.features.keys import DAY_MS
+from centinela.times import DAY_MS, HOUR_MS, MINUTE_MS
 
 Entity = Literal["user", "terminal"]
 LONGEST_MS = 30 * DAY_MS
@@ -25,7 +25,7 @@ AMOUNT, TERMINAL = "amount", "terminal_id"
 _TAKES_NO_COLUMN = ("seconds_since_last",)
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
 _COLUMN = re.compile(r"[A-Za-z0-9_.-]+")
-_UNITS_MS = {"d": DAY_MS, "h": DAY_MS // 24, "m": 60_000, "s": 1_000, "ms": 1}
+_UNITS_MS = {"d": DAY_MS, "h": HOUR_MS, "m": MINUTE_MS, "s": 1_000, "ms": 1}
 _DURATION = re.compile(r"(\d{1,15})(ms|s|m|h|d)")
 _TEXT = re.compile(
     r"(?P<name>\w+)=(?P<entity>\w+)\.(?P<aggregation>\w+)\((?P<column>[^,()]+),(?P<window>\w+)(,(?P<delay>\w+))?\)"

@@ -13,7 +13,8 @@ from feast.protos.feast.types.Value_pb2 import Value
 
 from centinela.clock import Clock, SystemClock
 from centinela.errors import DependencyUnavailable
-from centinela.featurestore.instants import Read, instant_of, without_expired
+from centinela.featurestore.instants import Read, without_expired
+from centinela.times import from_us
 
 DEPENDENCY = "feature store"
 TtlClock = Literal["wall", "event"]
@@ -77,7 +78,7 @@ class ExpiringReads(OnlineStore):
 
     def _now(self, config: Any, table: Any) -> datetime:
         if config.online_store.ttl_clock == "event":
-            return instant_of(self.newest_us(config, table))
+            return from_us(self.newest_us(config, table))
         return self.clock.now()
 
 

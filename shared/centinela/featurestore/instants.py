@@ -6,7 +6,8 @@ from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import TypeVar
 
-EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+from centinela.times import EPOCH, to_us
+
 Key = TypeVar("Key")
 Row = TypeVar("Row")
 Values = TypeVar("Values")
@@ -15,13 +16,7 @@ Read = tuple[datetime | None, Values | None]
 
 def microseconds(instant: datetime) -> int:
     """Microseconds since 1970; a naive instant is UTC, as Feast means it."""
-    aware = instant if instant.tzinfo else instant.replace(tzinfo=UTC)
-    return (aware - EPOCH) // timedelta(microseconds=1)
-
-
-def instant_of(us: int) -> datetime:
-    """The instant of ``microseconds``, aware, UTC."""
-    return EPOCH + timedelta(microseconds=us)
+    return to_us(instant if instant.tzinfo else instant.replace(tzinfo=UTC))
 
 
 def newest_of_each(rows: Iterable[tuple[Key, int, Row]]) -> dict[Key, tuple[int, Row]]:

@@ -18,7 +18,8 @@ from redis import exceptions
 
 from centinela.featurestore import metrics
 from centinela.featurestore.expiring import ExpiringReads, TtlClock, reaching, ttl_clock_of_environment
-from centinela.featurestore.instants import instant_of, microseconds, newest_of_each
+from centinela.featurestore.instants import microseconds, newest_of_each
+from centinela.times import from_us
 
 Write = tuple[Any, dict[str, Any], datetime, datetime | None]
 AWAY = (
@@ -155,7 +156,7 @@ class _Commands:
 
 def _timestamp(us: int) -> bytes:
     instant = Timestamp()
-    instant.FromDatetime(instant_of(us))
+    instant.FromDatetime(from_us(us))
     encoded: bytes = instant.SerializeToString()
     return encoded
 

@@ -19,7 +19,8 @@ from pydantic import Field
 
 from centinela.featurestore import metrics
 from centinela.featurestore.expiring import ExpiringReads, Rows, TtlClock, reaching, ttl_clock_of_environment
-from centinela.featurestore.instants import instant_of, microseconds, newest_of_each
+from centinela.featurestore.instants import microseconds, newest_of_each
+from centinela.times import from_us
 
 Write = tuple[Any, dict[str, Any], datetime, datetime | None]
 _NEWEST = b""
@@ -63,7 +64,7 @@ class EventTimeSqliteOnlineStore(ExpiringReads, SqliteOnlineStore):
         keys = [_key(config, entity_key) for entity_key in entity_keys]
         times = self._times(config, table, keys)
         return [
-            (instant_of(times[key]) if values is not None and key in times else at, values)
+            (from_us(times[key]) if values is not None and key in times else at, values)
             for key, (at, values) in zip(keys, rows, strict=True)
         ]
 

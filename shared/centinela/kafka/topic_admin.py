@@ -15,7 +15,8 @@ from centinela.kafka.port import TopicIdentity
 from centinela.kafka.timeouts import TIMEOUTS
 from centinela.liveness.deadline import DeadlineExceeded, DeadlineRunner
 from centinela.settings import Settings
-from centinela.topics import CATALOGUE, DAY_MS, WITH_DLQ, Topic
+from centinela.times import DAY_MS
+from centinela.topics import CATALOGUE, WITH_DLQ, Topic
 
 DLQ_RETENTION_DAYS = 365
 T = TypeVar("T")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ import httpx
 from centinela.errors import CentinelaError, DependencyUnavailable
 from centinela.model.bundle import MAX_FILE_BYTES
 from centinela.model.registry_store import ModelRun, ModelState, ModelVersion, UnknownVersion
+from centinela.times import from_ms
 
 API = "/api/2.0/mlflow"
 TIMEOUT = httpx.Timeout(5.0, connect=2.0)
@@ -71,7 +71,11 @@ class MlflowStore:
             return None
         info = found["info"]
         return ModelRun(
-            run_id, info.get("run_name", ""), info.get("status", ""), _instant(info["start_time"]), _tags(found["data"])
+            run_id,
+            info.get("run_name", ""),
+            info.get("status", ""),
+            from_ms(int(info["start_time"])),
+            _tags(found["data"]),
         )
 
     def set_alias(self, model: str, alias: str, version: str) -> None:
@@ -123,7 +127,7 @@ class MlflowStore:
         version, run_id = str(found["version"]), found.get("run_id") or None
         return ModelVersion(
             version,
-            _instant(found["creation_timestamp"]),
+            from_ms(int(found["creation_timestamp"])),
             run_id,
             tuple(sorted(alias for alias, at in aliases.items() if at == version)),
             _tags(found),
@@ -197,10 +201,6 @@ def _version_of(model: str, version: str) -> Iterator[None]:
 
 def _tags(found: dict[str, Any]) -> dict[str, str]:
     return {tag["key"]: tag.get("value", "") for tag in found.get("tags", [])}
-
-
-def _instant(milliseconds: str | int) -> datetime:
-    return datetime.fromtimestamp(int(milliseconds) / 1000, UTC)
 
 
 def _quoted(text: str) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,12 +11,13 @@ from numpy.typing import NDArray
 from centinela.errors import InvalidRecord
 from centinela.events import FeaturePane, Variant
 from centinela.model.reference import SCORE_BINS, histogram, score_histogram
+from centinela.times import HOUR_MS, from_ms, to_ms
 
 PANE_ROW = np.dtype([("id", "<u8"), ("user", "<u8"), ("time", "<i8"), ("score", "<f4"), ("alert", "u1")])
 """One scored transaction: hashes of its id and of its user (``centinela.features.keys``), event time (ms), score, 1
 where declined. 29 bytes."""
 
-PANE_WIDTH_MS = 6 * 60 * 60 * 1000
+PANE_WIDTH_MS = 6 * HOUR_MS
 """Event time covered by a pane. Reports fall on its multiples."""
 
 MAX_PANE_ROWS = 16_384
@@ -134,11 +134,11 @@ def read_pane(event: FeaturePane) -> Pane:
         raise InvalidRecord("invalid_pane", f"count is {event.count}, rows {len(rows)}, scores {int(scores.sum())}")
     if not 0 <= event.alerts <= event.count:
         raise InvalidRecord("invalid_pane", f"alerts is {event.alerts} of {event.count}")
-    start = _ms(event.start)
+    start = to_ms(event.start)
     times = rows["time"]
-    if len(times) and not (start <= times.min() and times.max() < _ms(event.end)):
+    if len(times) and not (start <= times.min() and times.max() < to_ms(event.end)):
         raise InvalidRecord("invalid_pane", "a transaction lies outside start and end")
-    return Pane(event, start, _ms(event.watermark), rows, histograms, scores)
+    return Pane(event, start, to_ms(event.watermark), rows, histograms, scores)
 
 
 def _by_bucket(buckets: NDArray[np.int64], members: NDArray[np.intp]) -> Iterator[tuple[int, NDArray[np.intp]]]:
@@ -164,22 +164,14 @@ def _pane(
         counts = histogram(matrix[np.ix_(members, model.columns)], model.edges).astype("<u4").tobytes()
     return FeaturePane(
         partition=partition,
-        start=_instant(start_ms),
-        end=_instant(start_ms + width_ms),
+        start=from_ms(start_ms),
+        end=from_ms(start_ms + width_ms),
         model_version=model.version,
         variant=model.variant,
         count=len(rows),
         alerts=int(rows["alert"].sum()),
-        watermark=_instant(watermark_ms),
+        watermark=from_ms(watermark_ms),
         histograms=counts,
         score_histogram=score_histogram(rows["score"].astype(np.float64)).astype("<u4").tobytes(),
         transactions=rows.tobytes(),
     )
-
-
-def _instant(ms: int) -> datetime:
-    return datetime.fromtimestamp(ms / 1000, UTC)
-
-
-def _ms(instant: datetime) -> int:
-    return round(instant.timestamp() * 1000)

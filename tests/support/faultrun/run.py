@@ -32,7 +32,7 @@ from tests.support.faultrun.report import write_report
 from tests.support.faultrun.sending import HttpSender, KafkaSender, Load
 from tests.support.faultrun.stack import FaultStack
 from tests.support.faultrun.watch import Happened, Watch
-from tests.support.faultrun.workload import Profile, Workload, instant
+from tests.support.faultrun.workload import Profile, Workload, timestamp
 
 SETTLE_S = 240.0
 
@@ -205,7 +205,7 @@ class Run:
             "request_id": request,
             "model_name": "FraudDetector",
             "requested_by": "operator",
-            "as_of": instant(oldest),
+            "as_of": timestamp(oldest),
             "reason": reason,
         }
         producer = Producer({"bootstrap.servers": self._stack.servers, "acks": "all"})

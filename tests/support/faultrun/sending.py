@@ -14,8 +14,9 @@ from functools import partial
 import httpx
 from confluent_kafka import KafkaException, Producer  # noqa: TID251 - a client of the tests' own
 
+from centinela.times import DAY_MS
 from tests.support.faultrun.ledger import Ledger
-from tests.support.faultrun.workload import DAY_MS, Item
+from tests.support.faultrun.workload import Item
 
 _BATCH = 20
 _PAUSE_S = 0.3

@@ -7,14 +7,14 @@ import heapq
 import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Literal, NamedTuple
 
 import numpy as np
 
-DAY_MS, HOUR_MS = 86_400_000, 3_600_000
-START_MS = int(datetime(2024, 1, 1, tzinfo=UTC).timestamp()) * 1000
-EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+from centinela.times import DAY_MS, HOUR_MS, from_ms, to_ms
+
+START_MS = to_ms(datetime(2024, 1, 1, tzinfo=UTC))
 ATTRIBUTES = ("v1", "v2")
 
 Path = Literal["kafka", "ingest", "gateway"]
@@ -154,7 +154,7 @@ def payload(
     """A transaction as JSON."""
     whom = (f'"user_id":"{user}",' if user else "") + (f'"terminal_id":"{terminal}",' if terminal else "")
     return (
-        f'{{"transaction_id":"{name}",{whom}"occurred_at":"{instant(occurred_ms)}",'.encode()
+        f'{{"transaction_id":"{name}",{whom}"occurred_at":"{timestamp(occurred_ms)}",'.encode()
         + b'"amount":%s,' % _major(cents)
         + f'"attributes":{{"v1":{v1},"v2":{v2}}}}}'.encode()
     )
@@ -165,14 +165,14 @@ def label(item: Item, occurred_ms: int, reported_ms: int, *, fraud: bool) -> byt
     user = f'"user_id":"{item.key.decode()}",' if item.key.decode() != item.id else ""
     return (
         f'{{"transaction_id":"{item.id}",{user}"is_fraud":{"true" if fraud else "false"},'
-        f'"occurred_at":"{instant(occurred_ms)}",'
-        f'"reported_at":"{instant(reported_ms)}"}}'
+        f'"occurred_at":"{timestamp(occurred_ms)}",'
+        f'"reported_at":"{timestamp(reported_ms)}"}}'
     ).encode()
 
 
-def instant(milliseconds: int) -> str:
+def timestamp(milliseconds: int) -> str:
     """RFC 3339."""
-    return (EPOCH + timedelta(milliseconds=milliseconds)).strftime("%Y-%m-%dT%H:%M:%S.%f")[:-3] + "Z"
+    return from_ms(milliseconds).strftime("%Y-%m-%dT%H:%M:%S.%f")[:-3] + "Z"
 
 
 def _major(cents: int) -> bytes:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,13 +11,13 @@ from centinela.events import LabelReported
 from centinela.features.keys import NOBODY, hash_id
 from centinela.model.metrics import average_precision, average_precision_interval, card_precision
 from centinela.model.panes import PaneRows
+from centinela.times import DAY_MS, to_ms
 from centinela_drift.decision.windows import RowLog
 
 LABEL_ROW = np.dtype([("id", "<u8"), ("occurred", "<i8"), ("reported", "<i8"), ("fraud", "u1")])
 """One label: hash of the transaction's id, both event times in ms, 1 for fraud. 25 bytes."""
 
 CARDS_PER_DAY = 100
-DAY_MS = 24 * 60 * 60 * 1000
 
 Bools = NDArray[np.bool_]
 
@@ -50,7 +49,7 @@ class Labels:
     def add(self, label: LabelReported) -> None:
         """Remember *label*. The same label twice changes nothing that is asked."""
         row = np.empty(1, LABEL_ROW)
-        row[0] = (hash_id(label.transaction_id), _ms(label.occurred_at), _ms(label.reported_at), label.is_fraud)
+        row[0] = (hash_id(label.transaction_id), to_ms(label.occurred_at), to_ms(label.reported_at), label.is_fraud)
         self._log.append(row)
 
     def frauds_known(self, ids: NDArray[np.uint64], as_of_ms: int) -> Bools:
@@ -92,7 +91,3 @@ def measure(rows: PaneRows, is_fraud: Bools, *, start_ms: int, cards_per_day: in
     known = cards != NOBODY
     caught = card_precision(is_fraud, scores, cards, known, days, cards_per_day) if known.any() else None
     return Measured(len(rows), frauds, value, low, high, caught)
-
-
-def _ms(instant: datetime) -> int:
-    return round(instant.timestamp() * 1000)

@@ -14,6 +14,7 @@ from typing import Literal
 import msgspec
 
 from centinela.events import Finding
+from centinela.times import DAY_MS
 from centinela_drift.decision.detection import DATA_QUALITY, worst
 from centinela_drift.decision.performance import Measured
 
@@ -142,7 +143,7 @@ def decide(state: PolicyState, seen: Observation, settings: PolicySettings) -> t
     if state.in_flight is not None:
         return state, conclude("suppressed", f"{why}; request {state.in_flight} is still in flight", alarm=True)
     if state.quiet_since_ms is not None and seen.end_ms - state.quiet_since_ms < settings.cooldown_ms:
-        waited = (seen.end_ms - state.quiet_since_ms) / 86_400_000
+        waited = (seen.end_ms - state.quiet_since_ms) / DAY_MS
         return state, conclude(
             "suppressed", f"{why}; cooldown: {waited:.1f} days since the last request or its answer", alarm=True
         )

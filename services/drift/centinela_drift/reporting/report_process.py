@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections.abc import Callable
-from datetime import UTC, datetime
 from pathlib import Path
 
 import structlog
 from msgspec.json import encode
 
+from centinela.times import from_ms
 from centinela_drift import metrics
 from centinela_drift.decision.detection import Reference
 from centinela_drift.evaluator import Evaluation
@@ -99,7 +99,7 @@ class SubprocessReporter:
                     report=report,
                     manifest=str(self._manifest_path(reference.version).absolute()),
                     archive=str(self._archive.absolute()),
-                    served_since=report.start if since is None else datetime.fromtimestamp(since / 1000, UTC),
+                    served_since=report.start if since is None else from_ms(since),
                     recent=evaluation.recent.histograms.tolist(),
                     html=str(base.with_suffix(".html")),
                     json=str(base.with_suffix(".json")),

@@ -18,10 +18,11 @@ from centinela.datasets.columns import Transactions
 from centinela.datasets.rows import Reject
 from centinela.deadletters.record import cut_text
 from centinela.kafka.port import Outgoing, Producer
+from centinela.times import from_ms
 from centinela_ingest.bulk.delivery_window import DeliveryIncomplete, Outbox
 from centinela_ingest.bulk.label_schedule import LabelSchedule
 from centinela_ingest.bulk.pacing import Pacer
-from centinela_ingest.encoding import HISTORY, instant, label_records, transaction_records
+from centinela_ingest.encoding import HISTORY, label_records, transaction_records
 
 
 @dataclass
@@ -166,7 +167,7 @@ class Feed:
             self._schedule.add(transactions, at, end)
         self.counters.transactions += end - at
         self.counters.frauds += int(np.count_nonzero(transactions.is_fraud[at:end]))
-        self.counters.event_time = instant(self._event_ms)
+        self.counters.event_time = from_ms(self._event_ms)
 
     def _send_labels(self, until_ms: int | None) -> None:
         if self._schedule is None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from itertools import groupby
 from operator import attrgetter
 from typing import TYPE_CHECKING
@@ -20,6 +20,7 @@ from centinela.events import TransactionReceived, Verdict
 from centinela.features.assemble import Columns
 from centinela.features.layout import BASE_LAYOUT, FeatureLayout
 from centinela.kafka.port import Record
+from centinela.times import from_ms, to_ms
 
 if TYPE_CHECKING:
     pass
@@ -75,7 +76,7 @@ def admit(records: Sequence[Record], now: datetime, layout: FeatureLayout = BASE
         else:
             refused.append(DeadLetter.of(record, fault))
     columns = Columns.of(events, layout)
-    implausible = _implausible(columns, good, round(now.timestamp() * 1000))
+    implausible = _implausible(columns, good, to_ms(now))
     if implausible.any():
         refused += [
             DeadLetter.of(good[n], _time_fault(events[n], good[n], now)) for n in np.flatnonzero(implausible).tolist()
@@ -110,7 +111,7 @@ def _implausible(columns: Columns, records: Sequence[Record], now_ms: int) -> ND
 
 
 def _time_fault(event: TransactionReceived, record: Record, now: datetime) -> InvalidRecord:
-    stamp = datetime.fromtimestamp(record.timestamp_ms / 1000, UTC)
+    stamp = from_ms(record.timestamp_ms)
     try:
         require_plausible_time(event.occurred_at, min(stamp, now) if record.timestamp_ms > 0 else now)
     except InvalidRecord as error:

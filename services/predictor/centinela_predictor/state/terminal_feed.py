@@ -13,12 +13,13 @@ from centinela.clock import Clock
 from centinela.codec import FUTURE_TOLERANCE, Decoder
 from centinela.errors import DependencyUnavailable, InvalidRecord
 from centinela.events import LabelReported
-from centinela.features.keys import epoch_ms, hash_ids
+from centinela.features.keys import hash_ids
 from centinela.features.layout import BASE_LAYOUT, FeatureLayout
 from centinela.features.snapshots.format import SnapshotDamaged, pack, unpack
 from centinela.features.snapshots.store import SnapshotStore
 from centinela.features.state.terminals import TerminalState
 from centinela.kafka.port import Consumer, Record, TopicPartition
+from centinela.times import to_ms, to_ms_array
 from centinela.topics import FEATURE_PANES, LABELS, TERMINAL_ACTIVITY, TRANSACTIONS
 from centinela_predictor.state.metrics import TERMINAL_RECORDS
 from centinela_predictor.state.terminal_activity import Block, Gate, unpack_block
@@ -51,7 +52,7 @@ class TerminalTable:
         if blocks:
             self._apply_blocks(blocks)
         if len(blocks) < len(records):
-            self._apply_labels([r for r in records if r.topic == LABELS.name], round(now.timestamp() * 1000))
+            self._apply_labels([r for r in records if r.topic == LABELS.name], to_ms(now))
 
     def apply_own(self, partition: int, block: Block) -> None:
         """Take a block of this process that was just committed; when it is read, it is passed over."""
@@ -92,7 +93,7 @@ class TerminalTable:
             for label in self._labels.decode_many([r.value for r in records])
             if not isinstance(label, InvalidRecord)
         ]
-        occurred, reported = epoch_ms([x.occurred_at for x in labels]), epoch_ms([x.reported_at for x in labels])
+        occurred, reported = to_ms_array([x.occurred_at for x in labels]), to_ms_array([x.reported_at for x in labels])
         plausible = (occurred >= 0) & (occurred <= now_ms + _FUTURE_MS)
         TERMINAL_RECORDS.labels(LABELS.name, "applied").inc(int(plausible.sum()))
         TERMINAL_RECORDS.labels(LABELS.name, "refused").inc(len(records) - int(plausible.sum()))

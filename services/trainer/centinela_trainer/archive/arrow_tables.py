@@ -7,19 +7,17 @@ columns (``VERDICT_COLUMNS``) and where it came from (``topic``, ``partition``, 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import UTC, date, datetime, timedelta
+from datetime import date
 from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
-from numpy.typing import NDArray
 
 from centinela.errors import InvalidRecord
 from centinela.events import LabelReported, TransactionScored
 from centinela.features.layout import FeatureLayout
+from centinela.times import DAY_US, date_of_day, to_us_array
 
-DAY_US = 86_400_000_000
-EPOCH = date(1970, 1, 1)
 INSTANT = pa.timestamp("us", tz="UTC")
 TEXT, REAL, FLAG = pa.string(), pa.float64(), pa.bool_()
 
@@ -121,7 +119,7 @@ def _table(rows: Sequence[Row], columns: Mapping[str, pa.DataType], features: Ma
     for name, kind in columns.items():
         values = [getattr(row.event, name) for row in rows]
         if kind == INSTANT:
-            arrays[name] = pa.array(_microseconds(values)).cast(INSTANT)
+            arrays[name] = pa.array(to_us_array(values)).cast(INSTANT)
         else:
             arrays[name] = pa.array(values, type=kind)
     arrays |= features
@@ -130,17 +128,12 @@ def _table(rows: Sequence[Row], columns: Mapping[str, pa.DataType], features: Ma
     return pa.table(arrays)
 
 
-def _microseconds(instants: Sequence[datetime]) -> NDArray[np.int64]:
-    start, step = datetime(1970, 1, 1, tzinfo=UTC), timedelta(microseconds=1)
-    return np.array([(instant - start) // step for instant in instants], dtype=np.int64)
-
-
 def _by_day(table: pa.Table) -> dict[date, pa.Table]:
     days = table["occurred_at"].cast(pa.int64()).to_numpy() // DAY_US
     order = np.argsort(days, kind="stable")
     found, starts = np.unique(days[order], return_index=True)
     ends = np.append(starts[1:], len(order))
     return {
-        EPOCH + timedelta(days=int(day)): table.take(pa.array(order[start:end]))
+        date_of_day(int(day)): table.take(pa.array(order[start:end]))
         for day, start, end in zip(found, starts, ends, strict=True)
     }

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 
 import duckdb
 import pyarrow as pa
 
 from centinela.errors import DependencyUnavailable
+from centinela.times import from_us, to_us
 from centinela_trainer.archive.store import LABELS, PREDICTIONS, ArchiveStore
 
 
@@ -26,7 +27,7 @@ class ArchiveReader:
                 f"SELECT max(epoch_us(occurred_at)) FROM {_files(sorted(path.glob('*.parquet')))}"
             ).fetchall()
             if newest is not None:
-                return datetime.fromtimestamp(0, UTC) + timedelta(microseconds=newest)
+                return from_us(newest)
         return None
 
     def feature_set(self, as_of: datetime) -> str | None:
@@ -37,7 +38,7 @@ class ArchiveReader:
                 f"SELECT feature_set FROM {_files(files)} WHERE epoch_us(occurred_at) <= $1 ORDER BY occurred_at DESC,"
                 " transaction_id LIMIT 1"
             )
-            for (feature_set,) in _query(query, _us(as_of)).fetchall() if files else ():
+            for (feature_set,) in _query(query, to_us(as_of)).fetchall() if files else ():
                 return str(feature_set)
         return None
 
@@ -62,8 +63,8 @@ class ArchiveReader:
         return _query(
             f"SELECT transaction_id, user_id, epoch_us(occurred_at) AS occurred_us, {columns} FROM {source} "
             "WHERE epoch_us(occurred_at) BETWEEN $1 AND $2",
-            _us(start),
-            _us(end),
+            to_us(start),
+            to_us(end),
         ).to_arrow_table()
 
     def labels(self, start: datetime, as_of: datetime) -> pa.Table:
@@ -81,7 +82,7 @@ class ArchiveReader:
         return _query(
             f"SELECT transaction_id, is_fraud, epoch_us(reported_at) AS reported_us FROM {_files(files)} "
             "WHERE epoch_us(reported_at) <= $1",
-            _us(as_of),
+            to_us(as_of),
         ).to_arrow_table()
 
     def _day_folders(self) -> list[Path]:
@@ -100,7 +101,3 @@ def _query(sql: str, *values: int) -> duckdb.DuckDBPyRelation:
         raise DependencyUnavailable(f"the archive changed while it was read: {error}", dependency="archive") from error
     assert relation is not None, "a SELECT gives a relation"
     return relation
-
-
-def _us(instant: datetime) -> int:
-    return (instant - datetime.fromtimestamp(0, UTC)) // timedelta(microseconds=1)

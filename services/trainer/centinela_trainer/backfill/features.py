@@ -9,11 +9,12 @@ from numpy.typing import NDArray
 
 from centinela.features.assemble import assemble
 from centinela.features.backfill import to_columns
-from centinela.features.keys import DAY_MS, hash_ids
+from centinela.features.keys import hash_ids
 from centinela.features.layout import FeatureLayout
 from centinela.features.spec import TERMINAL_DELAY_MS
 from centinela.features.state.terminals import TerminalState
 from centinela.features.state.users import UserState
+from centinela.times import DAY_MS
 
 Matrix = NDArray[np.float64]
 _SPAN_MS = TERMINAL_DELAY_MS - DAY_MS

@@ -24,6 +24,7 @@ from centinela.errors import CentinelaError
 from centinela.features.configured import layout_of
 from centinela.features.layout import FeatureLayout
 from centinela.process.start import load_settings
+from centinela.times import DAY_MS, date_of_day
 from centinela_trainer.backfill.features import SlabFeatures
 from centinela_trainer.backfill.source import Slab, Staged, count_rows, is_archive, open_archive, open_files
 from centinela_trainer.settings import TrainerSettings
@@ -40,12 +41,10 @@ class DayFiles:
 
     def write(self, table: pa.Table) -> None:
         """Take the next rows; column ``occurred_at``."""
-        days = table["occurred_at"].cast(pa.int64()).to_numpy() // 86_400_000
+        days = table["occurred_at"].cast(pa.int64()).to_numpy() // DAY_MS
         bounds = np.flatnonzero(np.diff(days)) + 1
         for first, last in zip([0, *bounds], [*bounds, len(days)], strict=True):
-            self._open(date(1970, 1, 1) + timedelta(days=int(days[first])), table.schema).write_table(
-                table.slice(first, last - first)
-            )
+            self._open(date_of_day(int(days[first])), table.schema).write_table(table.slice(first, last - first))
 
     def close(self) -> None:
         """Finish the last file."""

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import pyarrow as pa
-from numpy.typing import NDArray
 
 from centinela.datasets.columns import NEVER, Transactions
 from centinela.datasets.files import open_table
@@ -19,6 +17,7 @@ from centinela.datasets.simulator import Profile, Simulation, parse_drift
 from centinela.features.backfill import build_features
 from centinela.features.layout import FeatureLayout
 from centinela.features.spec import Feature
+from centinela.times import from_us, index_from_ms, series_to_us
 from centinela_trainer.params import Params, ParamsError
 from centinela_trainer.training.dataset import Dataset, assemble
 
@@ -89,7 +88,7 @@ def training_set(history: History, params: Params, extras: tuple[Feature, ...] =
         {
             "transaction_id": pa.array(transactions["transaction_id"], pa.string()),
             "user_id": pa.array(transactions["user_id"], pa.string()),
-            "occurred_us": pa.array(_microseconds(transactions["occurred_at"])),
+            "occurred_us": pa.array(series_to_us(transactions["occurred_at"])),
             **{name: pa.array(features[name].to_numpy()) for name in layout.names},
         }
     )
@@ -97,7 +96,7 @@ def training_set(history: History, params: Params, extras: tuple[Feature, ...] =
         {
             "transaction_id": pa.array(history.labels["transaction_id"], pa.string()),
             "is_fraud": pa.array(history.labels["is_fraud"], pa.bool_()),
-            "reported_us": pa.array(_microseconds(history.labels["reported_at"])),
+            "reported_us": pa.array(series_to_us(history.labels["reported_at"])),
         }
     )
     return layout, assemble(
@@ -112,7 +111,7 @@ def training_set(history: History, params: Params, extras: tuple[Feature, ...] =
 
 def newest(dataset: Dataset) -> datetime:
     """The time of the last transaction of *dataset*."""
-    return datetime.fromtimestamp(0, UTC) + timedelta(microseconds=int(dataset.times_us[-1]))
+    return from_us(int(dataset.times_us[-1]))
 
 
 def _history(parts: list[Transactions], rejected: int) -> History:
@@ -121,7 +120,7 @@ def _history(parts: list[Transactions], rejected: int) -> History:
             pd.DataFrame(
                 {
                     "transaction_id": part.transaction_id,
-                    "occurred_at": _instants(part.occurred_ms),
+                    "occurred_at": index_from_ms(part.occurred_ms),
                     "user_id": part.user_id,
                     "terminal_id": part.terminal_id,
                     "amount": part.amount,
@@ -138,8 +137,8 @@ def _history(parts: list[Transactions], rejected: int) -> History:
                 {
                     "transaction_id": part.transaction_id[known],
                     "is_fraud": part.is_fraud[known],
-                    "occurred_at": _instants(part.occurred_ms[known]),
-                    "reported_at": _instants(part.reported_ms[known]),
+                    "occurred_at": index_from_ms(part.occurred_ms[known]),
+                    "reported_at": index_from_ms(part.reported_ms[known]),
                 }
             )
             for part in parts
@@ -150,12 +149,3 @@ def _history(parts: list[Transactions], rejected: int) -> History:
     return History(
         transactions.drop_duplicates("transaction_id"), labels.sort_values("reported_at", kind="stable"), rejected
     )
-
-
-def _instants(milliseconds: NDArray[np.int64]) -> pd.DatetimeIndex:
-    return pd.DatetimeIndex(milliseconds.astype("datetime64[ms]")).tz_localize("UTC")
-
-
-def _microseconds(instants: pd.Series) -> NDArray[np.int64]:
-    naive: NDArray[np.datetime64] = instants.dt.tz_localize(None).to_numpy("datetime64[us]")
-    return naive.astype(np.int64)

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from centinela.errors import DependencyUnavailable
 from centinela.features.layout import FeatureLayout
+from centinela.times import DAY_US, series_to_ms, to_us
 from centinela_trainer.archive.store import LABELS, PREDICTIONS, ArchiveStore
 from centinela_trainer.params import SkewParams
 from centinela_trainer.skew.compare import OTHER_LAYOUT, REACH_DAYS, compare, merged, reasons_not_to_judge, recompute
@@ -22,8 +23,6 @@ from centinela_trainer.skew.report import SkewReport, save
 
 _KEPT = ".kept"
 _PLACE = ("transaction_id", "partition", "offset")
-_DAY_US = 86_400_000_000
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class SkewCheck:
@@ -68,7 +67,7 @@ class SkewCheck:
                 not_judged[OTHER_LAYOUT] += len(drawn)
                 continue
             history = archive.history(drawn, layout)
-            reasons = reasons_not_to_judge(_ms(drawn["occurred_at"]), _moved(drawn, history), begins)
+            reasons = reasons_not_to_judge(series_to_ms(drawn["occurred_at"]), _moved(drawn, history), begins)
             not_judged.update(reason for reason in reasons if reason is not None)
             rows = drawn[pd.isna(reasons)]
             if rows.empty:
@@ -102,7 +101,7 @@ class _Archive:
 
     def sample(self, params: SkewParams, as_of: datetime | None) -> pd.DataFrame:
         """Rows of the newest days: of each origin as many as *params* say, the same ones each time."""
-        last = _us(as_of) if as_of else None
+        last = to_us(as_of) if as_of else None
         return self._frame(
             """
             WITH due AS (SELECT * FROM recent WHERE $1 IS NULL OR epoch_us(occurred_at) <= $1)
@@ -112,7 +111,7 @@ class _Archive:
                 AND row_number() OVER (PARTITION BY origin ORDER BY md5(transaction_id)) <= $3
             ORDER BY origin, transaction_id""",
             last,
-            round(params.recent_days * _DAY_US),
+            round(params.recent_days * DAY_US),
             params.sample,
         )
 
@@ -150,8 +149,8 @@ class _Archive:
             QUALIFY row_number() OVER (PARTITION BY transaction_id ORDER BY "partition", "offset") = 1
             ORDER BY "partition", "offset"
             """,
-            _us(rows["occurred_at"].min()) - (REACH_DAYS + 1) * _DAY_US,
-            _us(rows["occurred_at"].max()),
+            to_us(rows["occurred_at"].min()) - (REACH_DAYS + 1) * DAY_US,
+            to_us(rows["occurred_at"].max()),
         )
 
     def labels(self, history: pd.DataFrame) -> pd.DataFrame:
@@ -211,11 +210,3 @@ def _moved(rows: pd.DataFrame, history: pd.DataFrame) -> NDArray[np.bool_]:
     """Which rows' users stand in several partitions of *history*."""
     partitions = history.groupby("user_id")["partition"].nunique()
     return np.asarray(rows["user_id"].isin(partitions[partitions > 1].index).to_numpy(dtype=np.bool_))
-
-
-def _us(instant: datetime) -> int:
-    return (instant - _EPOCH) // timedelta(microseconds=1)
-
-
-def _ms(instants: pd.Series) -> NDArray[np.int64]:
-    return np.asarray(instants.dt.tz_localize(None).to_numpy("datetime64[ms]").astype(np.int64))

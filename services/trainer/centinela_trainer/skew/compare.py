@@ -15,9 +15,9 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from centinela.features.backfill import build_features
-from centinela.features.keys import DAY_MS
 from centinela.features.layout import FeatureLayout
 from centinela.features.spec import LONGEST_MS, TERMINAL_DELAY_MS
+from centinela.times import DAY_MS
 from centinela_trainer.skew.report import Example, FeatureSkew, SkewReport
 
 Matrix = NDArray[np.float64]

@@ -10,7 +10,6 @@ import hashlib
 import io
 import json
 from collections.abc import Iterable, Iterator
-from datetime import timedelta
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,7 +18,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from centinela.errors import CentinelaError
-from centinela_trainer.archive.arrow_tables import DAY_US, EPOCH, INSTANT
+from centinela.times import DAY_US, date_of_day
+from centinela_trainer.archive.arrow_tables import INSTANT
 from centinela_trainer.training.dataset import Dataset
 
 FILE = "rows.parquet"
@@ -65,7 +65,7 @@ def partitions(dataset: Dataset) -> Iterator[Partition]:
         )
         buffer = io.BytesIO()
         pq.write_table(table, buffer, compression="zstd")
-        yield Partition(f"day={EPOCH + timedelta(days=int(day))}/{FILE}", buffer.getvalue())
+        yield Partition(f"day={date_of_day(int(day))}/{FILE}", buffer.getvalue())
 
 
 def read_folder(folder: Path) -> Dataset:

@@ -18,6 +18,8 @@ import pyarrow as pa
 import xxhash
 from numpy.typing import NDArray
 
+from centinela.times import to_us
+
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
 Objects = NDArray[np.object_]
@@ -86,11 +88,6 @@ class Split:
     start_us: int
 
 
-def microseconds(instant: datetime) -> int:
-    """*instant* (aware) as microseconds since the epoch."""
-    return int(pd.Timestamp(instant).value // 1000)
-
-
 def assemble(
     predictions: pa.Table,
     labels: pa.Table,
@@ -113,10 +110,8 @@ def assemble(
     Returns:
         One row per transaction id, the first of repeated ones; where several labels are known, the last report holds.
     """
-    mature_until = microseconds(as_of - maturity)
-    rows, is_fraud = _joined(
-        predictions, labels, mature_until - microseconds_of(window), mature_until, microseconds(as_of)
-    )
+    mature_until = to_us(as_of - maturity)
+    rows, is_fraud = _joined(predictions, labels, mature_until - microseconds_of(window), mature_until, to_us(as_of))
     chosen = predictions.take(rows)
     return Dataset(
         names=tuple(names),
@@ -132,7 +127,7 @@ def assemble(
 def immature(predictions: pa.Table, names: Sequence[str], *, as_of: datetime, maturity: timedelta) -> Floats:
     """Features of the transactions that ``assemble`` leaves out as too young, in time order: what no model trained
     on."""
-    rows, _ = _joined(predictions, None, microseconds(as_of - maturity), microseconds(as_of), microseconds(as_of))
+    rows, _ = _joined(predictions, None, to_us(as_of - maturity), to_us(as_of), to_us(as_of))
     return _matrix(predictions.take(rows), names)
 
 

@@ -15,10 +15,10 @@ import pyarrow as pa
 from centinela.errors import DependencyUnavailable
 from centinela.features.backfill import build_features
 from centinela.features.layout import FeatureLayout
+from centinela.times import to_us
 from centinela_trainer.archive.reader import ArchiveReader
 from centinela_trainer.archive.store import LABELS, PREDICTIONS, ArchiveStore
 from centinela_trainer.skew.compare import REACH_DAYS
-from centinela_trainer.training.dataset import microseconds
 
 Features = Literal["served", "recomputed"]
 INSTANT = "datetime64[us, UTC]"
@@ -89,7 +89,7 @@ def _transactions(
         SELECT * EXCLUDE (kept, "partition", "offset") FROM verdicts WHERE epoch_us(occurred_at) BETWEEN $1 AND $2
         QUALIFY row_number() OVER (PARTITION BY transaction_id ORDER BY kept DESC, "partition", "offset") = 1
         ORDER BY kept DESC, "partition", "offset" """,
-        [microseconds(first), microseconds(last)],
+        [to_us(first), to_us(last)],
     ).df()
     return found
 
@@ -104,7 +104,7 @@ def _reports(
         """
         SELECT * EXCLUDE (kept, "partition", "offset") FROM reports WHERE epoch_us(reported_at) <= $1
         ORDER BY kept DESC, "partition", "offset" """,
-        [microseconds(as_of)],
+        [to_us(as_of)],
     ).df()
     return found
 

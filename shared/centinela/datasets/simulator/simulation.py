@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from centinela.datasets.simulator.population import build_population
 from centinela.datasets.simulator.profile import CARD_TESTING_ATTACKS_PER_CUSTOMER, Drift, Profile
+from centinela.times import index_from_ms
 
 COLUMNS = ("transaction_id", "occurred_at", "user_id", "terminal_id", "amount", "is_fraud", "scenario", "reported_at")
 DAY_S = 86_400
@@ -57,7 +58,7 @@ class Simulation:
         return pd.DataFrame(
             {
                 "transaction_id": [f"{prefix}{n:06d}" for n in range(len(order))],
-                "occurred_at": _instants(occurred_ms),
+                "occurred_at": index_from_ms(occurred_ms),
                 "user_id": self._people.user_ids[customer],
                 "terminal_id": self._people.terminal_ids[terminal],
                 "amount": amount,
@@ -143,7 +144,3 @@ class Simulation:
         known = is_fraud & (rng.random(len(occurred_ms)) >= self.profile.unreported_share)
         stamps = (occurred_ms + lag_ms).astype("datetime64[ms]")
         return pd.DatetimeIndex(np.where(known, stamps, np.datetime64("NaT"))).tz_localize("UTC")
-
-
-def _instants(milliseconds: NDArray[np.int64]) -> pd.DatetimeIndex:
-    return pd.DatetimeIndex(milliseconds.astype("datetime64[ms]")).tz_localize("UTC")

@@ -5,12 +5,13 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from centinela.features.keys import HOUR_MS, NOBODY, Hashes, Int64s
+from centinela.features.keys import NOBODY, Hashes, Int64s
 from centinela.features.layout import BASE_LAYOUT, FeatureLayout
 from centinela.features.spec import BASE_TERMINAL, LONGEST_MS, TERMINAL_DELAY_MS
 from centinela.features.state.id_table import IdGenerations, IdTable, first_of_each
 from centinela.features.state.ragged_pool import RaggedPool, flat_ranges, order_of, search_after
 from centinela.features.state.users import LATENESS_MS
+from centinela.times import HOUR_MS
 
 DELAY_MS = TERMINAL_DELAY_MS
 """Windows end at least this much before the transaction."""

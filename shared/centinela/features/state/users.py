@@ -7,12 +7,13 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from centinela.features.keys import DAY_MS, NOBODY, Hashes, Int64s
+from centinela.features.keys import NOBODY, Hashes, Int64s
 from centinela.features.layout import BASE_LAYOUT, USER_FEATURES, FeatureLayout
 from centinela.features.spec import LONGEST_MS
 from centinela.features.state.extras import ExtraFeatures
 from centinela.features.state.id_table import IdTable
 from centinela.features.state.ragged_pool import Inserted, RaggedPool, flat_ranges, order_of, search_after
+from centinela.times import DAY_MS
 
 WINDOWS_MS = np.array([1, 7, 30], dtype=np.int64) * DAY_MS
 LATENESS_MS = 2 * DAY_MS

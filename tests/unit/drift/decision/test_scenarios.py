@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 
 from centinela.events import DriftReported, RetrainRequested
+from centinela.times import DAY_MS
 from centinela_drift.evaluator import DriftHandler
 from centinela_drift.references import reference_of
 from centinela_drift.settings import DriftSettings
-from tests.support.drift_world import DAY_MS, START, Feed, World, day_ms
+from tests.support.drift_world import START, Feed, World, day_ms
 
 
 def live(world: World, days: int, handler: DriftHandler | None = None) -> DriftHandler:

@@ -11,9 +11,10 @@ import pytest
 from centinela.errors import CentinelaError, InvalidRecord
 from centinela.events import FeaturePane
 from centinela.model.panes import PANE_WIDTH_MS, read_pane
+from centinela.times import DAY_MS
 from centinela_drift.decision.windows import Windows
 from centinela_drift.state_store import KEPT, SnapshotStore
-from tests.support.drift_world import DAY_MS, World, day_ms
+from tests.support.drift_world import World, day_ms
 
 IDLE_MS = 2 * DAY_MS
 

@@ -14,7 +14,7 @@ import pytest
 from centinela.consuming.table_reader import TableReader
 from centinela.events import LabelReported, TransactionReceived, TransactionScored, Verdict, encode
 from centinela.features.assemble import Columns
-from centinela.features.keys import DAY_MS, epoch_ms, hash_ids
+from centinela.features.keys import hash_ids
 from centinela.features.layout import USER_FEATURES, FeatureLayout, pack_rows
 from centinela.features.snapshots.store import SnapshotStore
 from centinela.features.spec import Feature
@@ -22,6 +22,7 @@ from centinela.kafka.partitioner import partition_of
 from centinela.kafka.port import Record, TopicPartition
 from centinela.testing.clock import FixedClock
 from centinela.testing.kafka import FakeBroker, FakeConsumer
+from centinela.times import DAY_MS, to_ms_array
 from centinela.topics import LABELS, PREDICTIONS, TERMINAL_ACTIVITY, TRANSACTIONS
 from centinela_predictor.gateway.replica import PlacedReader, StateReplica, VerdictFollower, newest
 from centinela_predictor.gateway.requests import PredictRequest, RefusedRequest
@@ -169,7 +170,7 @@ def test_terminal_windows_come_from_activity_and_labels() -> None:
     ours = replica()
     occurred = [NOW - timedelta(days=days) for days in (10, 9, 7.5)]
     ids = hash_ids(["a", "b", "c"])
-    block = Block(0, 1, 1, hash_ids(["t"] * 3), epoch_ms(occurred), ids)
+    block = Block(0, 1, 1, hash_ids(["t"] * 3), to_ms_array(occurred), ids)
     label = LabelReported(
         transaction_id="b", is_fraud=True, occurred_at=occurred[1], reported_at=NOW - timedelta(days=2)
     )

@@ -12,9 +12,9 @@ import pytest
 
 from centinela.errors import TransactionAborted
 from centinela.events import LabelReported, TransactionReceived, Verdict
-from centinela.features.keys import DAY_MS, HOUR_MS
 from centinela.features.layout import FeatureLayout
 from centinela.features.spec import Feature
+from centinela.times import DAY_MS, HOUR_MS
 from tests.support.predictor_world import START, Process, World, vectors_of_the_whole_table
 
 N = 600

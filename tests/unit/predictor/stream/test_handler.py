@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 
 from centinela.events import LabelReported, Verdict
-from centinela.features.keys import epoch_ms
 from centinela.features.layout import pack_rows, unpack_rows
 from centinela.model.panes import read_pane
 from centinela.telemetry.tracing import new_traceparent
+from centinela.times import to_ms_array
 from centinela_predictor.state.terminal_activity import unpack_block
 from tests.support.predictor_world import LAYOUT, NOW, START, World, transaction
 from tests.support.served_models import served
@@ -335,7 +335,7 @@ def test_a_block_has_each_terminal_s_transaction_once_and_the_watermark(tmp_path
 
     blocks = [unpack_block(r.value) for r in world.broker.records("terminal-activity")]
     times = np.concatenate([b.times for b in blocks]).tolist()
-    assert times == epoch_ms([START, START + DAY]).tolist()
+    assert times == to_ms_array([START, START + DAY]).tolist()
     assert blocks[-1].watermark == times[-1]
 
 

@@ -15,12 +15,13 @@ from hypothesis import strategies as st
 from centinela.events import TransactionReceived
 from centinela.features.assemble import Columns, assemble, attribute_matrix
 from centinela.features.backfill import build_features
-from centinela.features.keys import DAY_MS, HOUR_MS, epoch_ms, hash_ids
+from centinela.features.keys import hash_ids
 from centinela.features.layout import BASE_LAYOUT, FeatureLayout
 from centinela.features.spec import BASE_TERMINAL, BASE_USER, USER_AGGREGATIONS, Feature
 from centinela.features.state.id_table import SeenIds
 from centinela.features.state.terminals import TerminalState
 from centinela.features.state.users import UserState
+from centinela.times import DAY_MS, HOUR_MS, to_ms_array
 from tests.support.independent_features import independent_features
 
 START = datetime(2018, 4, 1, tzinfo=UTC)
@@ -120,8 +121,8 @@ def streamed(
     terminals.apply_labels(
         hash_ids(labels["transaction_id"].tolist()),
         labels["is_fraud"].to_numpy(bool),
-        epoch_ms(labels["occurred_at"]),
-        epoch_ms(labels["reported_at"]),
+        to_ms_array(labels["occurred_at"]),
+        to_ms_array(labels["reported_at"]),
     )
     parts = []
     for number, batch in enumerate(micro_batches(log, cuts)):

@@ -11,11 +11,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from centinela.errors import DependencyUnavailable
-from centinela.features.keys import NOBODY, epoch_ms, hash_id, hash_ids, minor_units
+from centinela.features.keys import NOBODY, hash_id, hash_ids, minor_units
 from centinela.features.payload import UNKNOWN
 from centinela.features.snapshots.format import SnapshotDamaged, pack, unpack
 from centinela.features.snapshots.store import SnapshotStore
 from centinela.features.state.id_table import IdTable, SeenIds
+from centinela.times import to_ms_array
 
 IDS = st.lists(st.integers(1, 40), max_size=60)
 
@@ -108,7 +109,7 @@ def test_identifiers_hash_alike_everywhere_and_never_to_nobody() -> None:
 def test_instants_become_whole_milliseconds_rounded_down(base: datetime, micros: int) -> None:
     instant = base + timedelta(microseconds=micros)
 
-    assert epoch_ms([instant])[0] == (instant - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(milliseconds=1)
+    assert to_ms_array([instant])[0] == (instant - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(milliseconds=1)
 
 
 def test_amounts_become_hundredths() -> None:

@@ -9,7 +9,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from centinela.features.configured import FeaturesError, layout_of, load_features
-from centinela.features.keys import DAY_MS, HOUR_MS
 from centinela.features.layout import BASE_FEATURES, FeatureLayout
 from centinela.features.spec import (
     BASE_TERMINAL,
@@ -21,6 +20,7 @@ from centinela.features.spec import (
     parse_feature,
 )
 from centinela.settings import Settings
+from centinela.times import DAY_MS, HOUR_MS
 
 TERMINALS_1H = Feature("user_terminals_1h", "user", "distinct", HOUR_MS, "terminal_id")
 

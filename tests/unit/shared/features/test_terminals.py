@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from centinela.features.keys import DAY_MS, HOUR_MS, NOBODY
+from centinela.features.keys import NOBODY
 from centinela.features.state.terminals import HORIZON_MS, LABEL_MARGIN_MS, TerminalState
+from centinela.times import DAY_MS, HOUR_MS
 
 START = 1_522_540_800_000
 Activity = tuple[int, int, int]

@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from centinela.features.keys import DAY_MS, HOUR_MS, NOBODY
+from centinela.features.keys import NOBODY
 from centinela.features.state.users import HORIZON_MS, LATENESS_MS, UserState
+from centinela.times import DAY_MS, HOUR_MS
 
 Transaction = tuple[int, int, int]
 """User, time in ms, amount in minor units."""

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from centinela.featurestore.instants import EPOCH, instant_of, microseconds, newest_of_each, without_expired
+from centinela.featurestore.instants import microseconds, newest_of_each, without_expired
+from centinela.times import EPOCH, from_us
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 DAY = timedelta(days=1)
@@ -17,11 +18,7 @@ DAY = timedelta(days=1)
 @given(st.datetimes(min_value=EPOCH.replace(tzinfo=None)))
 def test_an_instant_survives_microseconds_whatever_its_zone(naive: datetime) -> None:
     utc = naive.replace(tzinfo=UTC)
-    assert (
-        instant_of(microseconds(naive))
-        == instant_of(microseconds(utc.astimezone(timezone(timedelta(hours=-5)))))
-        == utc
-    )
+    assert from_us(microseconds(naive)) == from_us(microseconds(utc.astimezone(timezone(timedelta(hours=-5))))) == utc
 
 
 @given(st.lists(st.tuples(st.sampled_from("abc"), st.integers(0, 5))))

@@ -17,12 +17,13 @@ from typer.testing import CliRunner
 from centinela.datasets.simulator import Profile, Simulation
 from centinela.events import LabelReported, TransactionReceived, TransactionScored
 from centinela.features.assemble import Columns, assemble, attribute_matrix
-from centinela.features.keys import DAY_MS, epoch_ms, hash_ids
+from centinela.features.keys import hash_ids
 from centinela.features.layout import FeatureLayout, pack_rows
 from centinela.features.spec import Feature
 from centinela.features.state.terminals import TerminalState
 from centinela.features.state.users import UserState
 from centinela.kafka.port import TopicPartition
+from centinela.times import DAY_MS, to_ms_array
 from centinela_trainer.archive.arrow_tables import Row, label_tables, verdict_tables
 from centinela_trainer.archive.store import ArchiveStore
 from centinela_trainer.commands.skew import skew, table
@@ -92,8 +93,8 @@ class Served:
                 terminals.apply_labels(
                     hash_ids([d.transaction_id for d in due]),
                     np.ones(len(due), bool),
-                    epoch_ms([d.occurred_at for d in due]),
-                    epoch_ms([d.reported_at for d in due]),
+                    to_ms_array([d.occurred_at for d in due]),
+                    to_ms_array([d.reported_at for d in due]),
                 )
             terminals.apply_activity(columns.terminals, columns.times, columns.ids)
             matrix.append(

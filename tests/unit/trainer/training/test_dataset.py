@@ -8,8 +8,9 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from centinela.times import to_us
 from centinela_trainer.snapshots.format import dataset_digest
-from centinela_trainer.training.dataset import assemble, card_folds, microseconds, split_by_time
+from centinela_trainer.training.dataset import assemble, card_folds, split_by_time
 
 START = datetime(2026, 3, 1, tzinfo=UTC)
 DAY = timedelta(days=1)
@@ -23,7 +24,7 @@ def predictions(*rows: tuple[str, float, float]) -> pa.Table:
         {
             "transaction_id": [row[0] for row in rows],
             "user_id": pa.array([f"u{row[0]}" for row in rows], pa.string()),
-            "occurred_us": pa.array([microseconds(START + row[1] * DAY) for row in rows], pa.int64()),
+            "occurred_us": pa.array([to_us(START + row[1] * DAY) for row in rows], pa.int64()),
             "amount": [row[2] for row in rows],
             "count": pa.array([None if row[2] < 0 else 1.0 for row in rows], pa.float64()),
         }
@@ -36,7 +37,7 @@ def labels(*rows: tuple[str, bool, float]) -> pa.Table:
         {
             "transaction_id": pa.array([row[0] for row in rows], pa.string()),
             "is_fraud": pa.array([row[1] for row in rows], pa.bool_()),
-            "reported_us": pa.array([microseconds(START + row[2] * DAY) for row in rows], pa.int64()),
+            "reported_us": pa.array([to_us(START + row[2] * DAY) for row in rows], pa.int64()),
         }
     )
 

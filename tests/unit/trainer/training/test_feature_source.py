@@ -13,10 +13,10 @@ import pytest
 from centinela.datasets.simulator import Profile, Simulation
 from centinela.events import LabelReported, TransactionScored
 from centinela.features.backfill import build_features
-from centinela.features.keys import DAY_MS
 from centinela.features.layout import FeatureLayout, pack_rows
 from centinela.features.spec import Feature
 from centinela.kafka.port import TopicPartition
+from centinela.times import DAY_MS
 from centinela_trainer.archive.arrow_tables import Row, label_tables, verdict_tables
 from centinela_trainer.archive.reader import ArchiveReader
 from centinela_trainer.snapshots.format import dataset_digest
