@@ -18,6 +18,7 @@ Money = Annotated[float, Meta(ge=0, le=1e9, description="Major units of the curr
 Probability = Annotated[float, Meta(ge=0, le=1)]
 Decision = Literal["approve", "review", "decline"]
 Variant = Literal["champion", "challenger", "none"]
+Origin = Literal["stream", "gateway", "history"]
 
 
 class Event(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -26,14 +27,13 @@ class Event(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     version: int = 1
 
 
-class Verdict(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """A decision already taken on a transaction, which the stream adopts instead of scoring again.
+class AnyVerdict(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
+    """The fields of a verdict, whoever gave it: what the code carries from scoring to the log.
 
-    The gateway attaches the verdict that it answered with. Labelled history is loaded with ``origin="history"`` and
-    ``variant="none"``: it feeds the feature state and the archive, and needs no model.
+    ``features`` and ``feature_set`` are the served vector and its layout, as in ``TransactionScored``.
     """
 
-    origin: Literal["gateway", "history"]
+    origin: Origin
     decision: Decision
     variant: Variant
     score: Probability | None = None
@@ -43,6 +43,21 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     features: bytes | None = None
     reasons: tuple[str, ...] = ()
     scored_at: Instant | None = None
+
+    @property
+    def is_fraud(self) -> bool:
+        """Whether the transaction is declined."""
+        return self.decision == "decline"
+
+
+class Verdict(AnyVerdict, frozen=True, gc=False):
+    """A decision already taken on a transaction, which the stream adopts instead of scoring again.
+
+    The gateway attaches the verdict that it answered with. Labelled history is loaded with ``origin="history"`` and
+    ``variant="none"``: it feeds the feature state and the archive, and needs no model.
+    """
+
+    origin: Literal["gateway", "history"]
 
 
 class TransactionReceived(Event, frozen=True):
@@ -86,7 +101,7 @@ class TransactionScored(Event, frozen=True):
     amount: Money
     decision: Decision
     variant: Variant
-    origin: Literal["stream", "gateway", "history"]
+    origin: Origin
     feature_set: str
     features: bytes
     scored_at: Instant
@@ -98,6 +113,31 @@ class TransactionScored(Event, frozen=True):
     threshold: Probability | None = None
     model_version: str | None = None
     reasons: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, transaction: TransactionReceived, verdict: AnyVerdict) -> TransactionScored:
+        """The event of *verdict*, which must be complete, on *transaction*."""
+        if verdict.feature_set is None or verdict.features is None or verdict.scored_at is None:
+            raise ValueError(f"the verdict on {transaction.transaction_id} lacks its vector or its time")
+        return cls(
+            transaction_id=transaction.transaction_id,
+            occurred_at=transaction.occurred_at,
+            amount=transaction.amount,
+            decision=verdict.decision,
+            variant=verdict.variant,
+            origin=verdict.origin,
+            feature_set=verdict.feature_set,
+            features=verdict.features,
+            scored_at=verdict.scored_at,
+            user_id=transaction.user_id,
+            terminal_id=transaction.terminal_id,
+            currency=transaction.currency,
+            score=verdict.score,
+            is_fraud=verdict.is_fraud,
+            threshold=verdict.threshold,
+            model_version=verdict.model_version,
+            reasons=verdict.reasons,
+        )
 
 
 class FeaturePane(Event, frozen=True):

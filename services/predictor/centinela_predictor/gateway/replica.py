@@ -25,7 +25,7 @@ from centinela.kafka.partitioner import partition_of
 from centinela.kafka.port import Consumer, Record, TopicPartition
 from centinela.topics import PREDICTIONS, TRANSACTIONS
 from centinela_predictor.gateway import metrics
-from centinela_predictor.gateway.verdict_book import ScoredVerdict, VerdictBook, adopted
+from centinela_predictor.gateway.verdict_book import GivenVerdict, VerdictBook, adopted
 from centinela_predictor.state.admission import admit
 from centinela_predictor.state.partition_state import PartitionState
 from centinela_predictor.state.partition_store import LogChanged, PartitionHome
@@ -135,7 +135,7 @@ class VerdictFollower:
 
     def __init__(self, book: VerdictBook, layout: FeatureLayout) -> None:
         self._book, self._layout = book, layout
-        self._decoder = msgspec.json.Decoder(ScoredVerdict)
+        self._decoder = msgspec.json.Decoder(GivenVerdict)
 
     def apply(self, records: Sequence[Record]) -> None:
         """Take records of ``predictions``."""

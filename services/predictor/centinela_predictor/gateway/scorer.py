@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from centinela.clock import Clock
 from centinela.errors import DependencyUnavailable
 from centinela.events import TransactionReceived, Verdict, encode
-from centinela.features.layout import FeatureLayout, pack_rows
+from centinela.features.layout import FeatureLayout
 from centinela.kafka.headers import event_headers
 from centinela.kafka.port import Outgoing
 from centinela.topics import TRANSACTIONS
@@ -30,7 +30,7 @@ from centinela_predictor.gateway.delivery import Dispatch
 from centinela_predictor.gateway.messages import Answer, Call, Plan
 from centinela_predictor.gateway.outbox import OutboxFull
 from centinela_predictor.gateway.requests import PredictRequest, RefusedRequest
-from centinela_predictor.gateway.verdict_book import Entry, VerdictBook, adopted, check_same
+from centinela_predictor.gateway.verdict_book import Entry, GivenVerdict, VerdictBook, check_same
 from centinela_predictor.models import metrics
 from centinela_predictor.models.scoring import ScoringCore
 
@@ -200,23 +200,10 @@ class Gateway:
         with metrics.SCORING_DURATION.time():
             batch = self._core.score(matrix, layout, [t.user_id or t.transaction_id for t in transactions])
         decided: dict[str, Entry] = {}
-        for n, ((transaction, call), packed) in enumerate(zip(fresh, pack_rows(matrix), strict=True)):
-            verdict = Verdict(
-                origin="gateway",
-                decision=batch.decisions[n],
-                variant=batch.variants[n],
-                score=float(batch.scores[n]),
-                threshold=batch.thresholds[n],
-                model_version=batch.model_versions[n],
-                feature_set=layout.id,
-                features=packed,
-                reasons=batch.reasons[n],
-                scored_at=now,
-            )
+        for (transaction, call), verdict in zip(fresh, batch.verdicts(Verdict, "gateway", now), strict=True):
             with_verdict = msgspec.structs.replace(transaction, verdict=verdict)
-            given = adopted(with_verdict)
-            assert given is not None
-            decided[transaction.transaction_id] = Entry(given, _record(with_verdict, call, now))
+            record = _record(with_verdict, call, now)
+            decided[transaction.transaction_id] = Entry(GivenVerdict.of(transaction, verdict), record)
         metrics.count_decisions(batch)
         return decided
 

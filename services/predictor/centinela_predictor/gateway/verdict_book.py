@@ -8,52 +8,54 @@ from datetime import datetime
 import msgspec
 import xxhash
 
-from centinela.events import Decision, TransactionReceived, Variant
+from centinela.events import AnyVerdict, TransactionReceived
 from centinela.features.assemble import attribute_matrix
 from centinela.features.layout import FeatureLayout, pack_rows
 from centinela.kafka.port import Delivery, Outgoing
 from centinela_predictor.gateway.requests import PredictRequest, RefusedRequest
 
+_NO_VECTOR: dict[str, None] = {"feature_set": None, "features": None}
 
-class GivenVerdict(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """What was answered for a transaction, and enough of the transaction to know it again.
 
-    The fields are those of ``TransactionScored`` without the vector, so that a record of ``predictions`` decodes to it.
-    ``attributes`` is None where only ``predictions`` is known; ``raw`` then stands for those that the layout names
-    (``raw_digest``).
+class GivenVerdict(AnyVerdict, frozen=True, gc=False):
+    """What was answered for a transaction, and enough of the transaction to recognize it.
+
+    A record of ``predictions`` decodes to it. ``attributes`` is None where only ``predictions`` is known; ``raw`` then
+    represents those that the layout names (``raw_digest``). The vector is not kept.
     """
 
+    scored_at: datetime
     transaction_id: str
     occurred_at: datetime
     amount: float
-    decision: Decision
-    variant: Variant
-    scored_at: datetime
     user_id: str | None = None
     terminal_id: str | None = None
     currency: str = "EUR"
-    score: float | None = None
-    is_fraud: bool = False
-    threshold: float | None = None
-    model_version: str | None = None
-    reasons: tuple[str, ...] = ()
     attributes: dict[str, float | None] | None = None
     raw: int | None = None
 
-
-class ScoredVerdict(GivenVerdict, frozen=True, kw_only=True, gc=False):
-    """A record of ``predictions`` with the vector that was served."""
-
-    feature_set: str = ""
-    features: bytes = b""
+    @classmethod
+    def of(cls, transaction: TransactionReceived, verdict: AnyVerdict) -> GivenVerdict:
+        """What to remember of *verdict* on *transaction*."""
+        fields = {name: getattr(verdict, name) for name in AnyVerdict.__struct_fields__}
+        return cls(
+            **fields | _NO_VECTOR,
+            transaction_id=transaction.transaction_id,
+            occurred_at=transaction.occurred_at,
+            amount=transaction.amount,
+            user_id=transaction.user_id,
+            terminal_id=transaction.terminal_id,
+            currency=transaction.currency,
+            attributes=transaction.attributes,
+        )
 
     def without_vector(self, layout: FeatureLayout) -> GivenVerdict:
-        """What is to be remembered of it, where *layout* is the gateway's own."""
-        fields = {name: getattr(self, name) for name in GivenVerdict.__struct_fields__}
+        """What to remember of a record of ``predictions``, where *layout* is the gateway's own."""
+        raw = None
         width = 8 * len(layout.attributes)
-        if self.feature_set == layout.id and len(self.features) == 8 * len(layout.names) and width:
-            fields["raw"] = xxhash.xxh3_64_intdigest(self.features[-width:])
-        return GivenVerdict(**fields)
+        if self.features and self.feature_set == layout.id and len(self.features) == 8 * len(layout.names) and width:
+            raw = xxhash.xxh3_64_intdigest(self.features[-width:])
+        return msgspec.structs.replace(self, **_NO_VECTOR, raw=raw)
 
 
 def raw_digest(transaction: TransactionReceived, layout: FeatureLayout) -> int:
@@ -99,23 +101,7 @@ def adopted(transaction: TransactionReceived) -> GivenVerdict | None:
     verdict = transaction.verdict
     if verdict is None or verdict.origin != "gateway" or verdict.scored_at is None:
         return None
-    return GivenVerdict(
-        transaction_id=transaction.transaction_id,
-        occurred_at=transaction.occurred_at,
-        amount=transaction.amount,
-        decision=verdict.decision,
-        variant=verdict.variant,
-        scored_at=verdict.scored_at,
-        user_id=transaction.user_id,
-        terminal_id=transaction.terminal_id,
-        currency=transaction.currency,
-        score=verdict.score,
-        is_fraud=verdict.decision == "decline",
-        threshold=verdict.threshold,
-        model_version=verdict.model_version,
-        reasons=verdict.reasons,
-        attributes=transaction.attributes,
-    )
+    return GivenVerdict.of(transaction, verdict)
 
 
 class Entry:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import threading
-from collections import Counter as Counts
 from collections import deque
 from collections.abc import Collection
 
+import numpy as np
 from prometheus_client import Counter, Gauge, Histogram
 
-from centinela_predictor.models.scoring import ScoredBatch
+from centinela_predictor.models.scoring import DECISIONS, ScoredBatch
 from centinela_predictor.models.slot import Alias
 
 PREDICTIONS = Counter("predictions_total", "Transactions decided on.", ["decision", "variant"])
@@ -43,9 +43,12 @@ _fraud_rate = FraudRate()
 
 def count_decisions(batch: ScoredBatch) -> None:
     """Export what *batch* decided."""
-    for (decision, variant), count in Counts(zip(batch.decisions, batch.variants, strict=True)).items():
-        PREDICTIONS.labels(decision, variant).inc(count)
-    FRAUD_RATE.set(_fraud_rate.add(batch.is_fraud))
+    for share in batch.shares:
+        counts = np.bincount(batch.decisions[share.rows], minlength=len(DECISIONS)).tolist()
+        for decision, count in zip(DECISIONS, counts, strict=True):
+            if count:
+                PREDICTIONS.labels(decision, share.variant).inc(count)
+    FRAUD_RATE.set(_fraud_rate.add(batch.is_fraud.tolist()))
 
 
 def show_model(alias: Alias, before: str | None, version: str | None) -> None:

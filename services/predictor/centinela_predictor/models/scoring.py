@@ -1,22 +1,26 @@
-"""The one scoring path: rows in, verdicts out, for the stream and the gateway alike [P]."""
+"""The one scoring path of stream and gateway: rows in, verdicts out."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from datetime import datetime
+from typing import Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from centinela.errors import DependencyUnavailable
-from centinela.events import Decision
-from centinela.features.layout import FeatureLayout
+from centinela.events import AnyVerdict, Decision
+from centinela.features.layout import FeatureLayout, pack_rows
 from centinela_predictor.models.routing import Router
 from centinela_predictor.models.slot import ModelPair, ModelSlot, ServedModel
 
 ServedVariant = Literal["champion", "challenger"]
+V = TypeVar("V", bound=AnyVerdict)
 NOT_A_NUMBER = "score is not a number: sent to review"
+DECISIONS: tuple[Decision, ...] = ("approve", "review", "decline")
+REVIEW, DECLINE = 1, 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,16 +34,55 @@ class Share:
 
 @dataclass(frozen=True, slots=True)
 class ScoredBatch:
-    """Verdicts in the order of the rows; every column has one entry per row. ``shares`` has the rows by model."""
+    """The outcome of scoring, in columns: row *i* of each belongs to row *i* of *matrix*.
 
+    Args:
+        matrix: The features, shape (n, len(layout.names)).
+        scores: Fraud probabilities, shape (n,).
+        decisions: Indices into ``DECISIONS``, shape (n,).
+        share_of: Indices into *shares*, shape (n,).
+        reasons: The reasons of the rows that have any.
+    """
+
+    layout: FeatureLayout
+    matrix: NDArray[np.float64]
     scores: NDArray[np.float64]
-    decisions: list[Decision]
-    is_fraud: list[bool]
-    thresholds: list[float]
-    model_versions: list[str]
-    variants: list[ServedVariant]
-    reasons: list[tuple[str, ...]]
+    decisions: NDArray[np.uint8]
+    share_of: NDArray[np.intp]
     shares: list[Share]
+    reasons: dict[int, tuple[str, ...]]
+
+    @property
+    def is_fraud(self) -> NDArray[np.bool_]:
+        """Which rows are declined, shape (n,)."""
+        declined: NDArray[np.bool_] = self.decisions == DECLINE
+        return declined
+
+    def verdicts(self, kind: type[V], origin: Literal["stream", "gateway"], scored_at: datetime) -> list[V]:
+        """The verdict on each row, as a *kind* from *origin*."""
+        models = [(share.variant, share.model.threshold, share.model.version) for share in self.shares]
+        feature_set = self.layout.id
+        rows = zip(
+            self.decisions.tolist(), self.share_of.tolist(), self.scores.tolist(), pack_rows(self.matrix), strict=True
+        )
+        verdicts = []
+        for row, (decision, share, score, features) in enumerate(rows):
+            variant, threshold, version = models[share]
+            verdicts.append(
+                kind(
+                    origin=origin,
+                    decision=DECISIONS[decision],
+                    variant=variant,
+                    score=score,
+                    threshold=threshold,
+                    model_version=version,
+                    feature_set=feature_set,
+                    features=features,
+                    reasons=self.reasons.get(row, ()),
+                    scored_at=scored_at,
+                )
+            )
+        return verdicts
 
 
 class ScoringCore:
@@ -70,46 +113,43 @@ class ScoringCore:
             DependencyUnavailable: No champion serves.
         """
         n = len(keys)
-        champion, shares = self._shares(self._slot.pair, keys)
-        scores = np.empty(n, dtype=np.float64)
-        decisions: list[Decision] = ["approve"] * n
-        is_fraud = [False] * n
-        thresholds, versions = [champion.threshold] * n, [champion.version] * n
-        variants: list[ServedVariant] = ["champion"] * n
-        reasons: list[tuple[str, ...]] = [()] * n
-        for share in shares:
+        shares = self._shares(self._slot.pair, keys)
+        batch = ScoredBatch(
+            layout, matrix, np.empty(n), np.zeros(n, dtype=np.uint8), np.zeros(n, dtype=np.intp), shares, {}
+        )
+        for number, share in enumerate(shares):
             model = share.model
             rows = matrix if len(share.rows) == n else matrix[share.rows]
-            values, unknown = _bounded(model.scorer.score(rows, layout), model.review_threshold)
-            scores[share.rows] = values
-            if share.variant == "challenger":
-                for row in share.rows.tolist():
-                    thresholds[row], versions[row], variants[row] = model.threshold, model.version, "challenger"
-            for at in np.flatnonzero(values >= min(model.review_threshold, model.threshold)).tolist():
+            scores, not_a_number = _bounded(model.scorer.score(rows, layout), model.review_threshold)
+            batch.scores[share.rows] = scores
+            batch.share_of[share.rows] = number
+            flagged = np.flatnonzero(scores >= min(model.review_threshold, model.threshold))
+            declined = (scores[flagged] >= model.threshold) & ~not_a_number[flagged]
+            batch.decisions[share.rows[flagged]] = np.where(declined, DECLINE, REVIEW)
+            for at in flagged.tolist():
                 row = int(share.rows[at])
-                declined = bool(values[at] >= model.threshold) and not unknown[at]
-                is_fraud[row] = declined
-                decisions[row] = "decline" if declined else "review"
-                reasons[row] = (NOT_A_NUMBER,) if unknown[at] else model.explainer.explain(matrix[row], layout.names)
-        return ScoredBatch(scores, decisions, is_fraud, thresholds, versions, variants, reasons, shares)
+                batch.reasons[row] = (
+                    (NOT_A_NUMBER,) if not_a_number[at] else model.explainer.explain(matrix[row], layout.names)
+                )
+        return batch
 
-    def _shares(self, pair: ModelPair, keys: Sequence[str]) -> tuple[ServedModel, list[Share]]:
+    def _shares(self, pair: ModelPair, keys: Sequence[str]) -> list[Share]:
         if pair.champion is None:
             raise DependencyUnavailable("no verified model serves yet")
         everything = np.arange(len(keys))
         if pair.challenger is None:
             shares = [Share("champion", pair.champion, everything)]
         else:
-            away = self._router.goes_to_challenger(keys)
+            challenged = self._router.goes_to_challenger(keys)
             shares = [
-                Share("champion", pair.champion, everything[~away]),
-                Share("challenger", pair.challenger, everything[away]),
+                Share("champion", pair.champion, everything[~challenged]),
+                Share("challenger", pair.challenger, everything[challenged]),
             ]
-        return pair.champion, [share for share in shares if len(share.rows)]
+        return [share for share in shares if len(share.rows)]
 
 
 def _bounded(raw: NDArray[np.float64], review_threshold: float) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-    """Scores within [0, 1], and which of them were no number; those stand at *review_threshold*, for a person to look
-    at."""
-    unknown = ~np.isfinite(raw)
-    return np.clip(np.where(unknown, review_threshold, raw), 0.0, 1.0), unknown
+    """Scores within [0, 1], and which of them are not finite: those become *review_threshold*, so that a person
+    looks at them."""
+    not_a_number = ~np.isfinite(raw)
+    return np.clip(np.where(not_a_number, review_threshold, raw), 0.0, 1.0), not_a_number

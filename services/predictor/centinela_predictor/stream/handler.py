@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from centinela.clock import Clock
 from centinela.consuming.handler import Outcome, StatefulHandler
 from centinela.deadletters.record import DeadLetter
+from centinela.events import AnyVerdict
 from centinela.features.assemble import assemble, attribute_matrix
 from centinela.features.keys import NOBODY, Int64s
 from centinela.features.layout import FeatureLayout
@@ -273,12 +274,13 @@ class StreamHandler(StatefulHandler):
             with metrics.SCORING_DURATION.time():
                 scored = self._core.score(np.concatenate([b.matrix[b.to_score] for b in scoring]), self._layout, keys)
             metrics.count_decisions(scored)
+        given = iter(scored.verdicts(AnyVerdict, "stream", now) if scored else ())
         first = 0
         for batch in batches:
-            predictions = self._emitter.predictions(batch, scored, first, now)
+            verdicts = self._emitter.verdicts(batch, given, now)
+            outcome.events += self._emitter.predictions(batch, verdicts, now)
+            outcome.events += self._emitter.panes(batch, verdicts, scored, first, pair)
             first += len(batch.to_score)
-            outcome.events += self._emitter.prediction_records(batch, predictions, now)
-            outcome.events += self._emitter.panes(batch, predictions, pair)
             some = np.flatnonzero(batch.columns.terminals != NOBODY)
             part = batch.columns.take(some)
             self._announce(batch.partition, self._block(batch.watermark, part.terminals, part.times, part.ids), outcome)

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING, Literal
+from itertools import islice
+from typing import TYPE_CHECKING
 
 import numpy as np
+from msgspec.structs import replace
 from numpy.typing import NDArray
 
-from centinela.events import Decision, TransactionReceived, TransactionScored, Variant, encode
+from centinela.events import AnyVerdict, TransactionReceived, TransactionScored, Variant, Verdict, encode
 from centinela.features.assemble import Columns
 from centinela.features.layout import FeatureLayout, pack_rows, unpack_rows
 from centinela.kafka.headers import event_headers
@@ -58,192 +60,111 @@ class Emitter:
         self._layout = layout
         self._panes: dict[tuple[int, str], tuple[ServedModel, PaneModel]] = {}
 
-    def predictions(
-        self, batch: Batch, scored: ScoredBatch | None, first: int, now: datetime
-    ) -> list[TransactionScored]:
-        """The verdict on each row of *batch*: its own, or that of *scored*, whose rows from *first* on are those
-        without one."""
+    def verdicts(self, batch: Batch, scored: Iterator[AnyVerdict], now: datetime) -> list[AnyVerdict]:
+        """The verdict on each row of *batch*: the one that came with it, else the next of *scored*."""
+        if len(batch.to_score) == len(batch.events):
+            return list(islice(scored, len(batch.events)))
         vectors = pack_rows(batch.matrix)
-        of_batch = slice(first, first + len(batch.to_score))
-        ours = (
-            iter(())
-            if scored is None
-            else zip(
-                scored.decisions[of_batch],
-                scored.variants[of_batch],
-                scored.scores[of_batch].tolist(),
-                scored.is_fraud[of_batch],
-                scored.thresholds[of_batch],
-                scored.model_versions[of_batch],
-                scored.reasons[of_batch],
-                strict=True,
-            )
-        )
-        feature_set = self._layout.id
-        found = []
-        for event, vector in zip(batch.events, vectors, strict=True):
-            verdict = event.verdict
-            if verdict is None:
-                decision, variant, score, is_fraud, threshold, model_version, reasons = next(ours)
-                found.append(
-                    TransactionScored(
-                        transaction_id=event.transaction_id,
-                        occurred_at=event.occurred_at,
-                        amount=event.amount,
-                        decision=decision,
-                        variant=variant,
-                        origin="stream",
-                        feature_set=feature_set,
-                        features=vector,
-                        scored_at=now,
-                        user_id=event.user_id,
-                        terminal_id=event.terminal_id,
-                        currency=event.currency,
-                        score=score,
-                        is_fraud=is_fraud,
-                        threshold=threshold,
-                        model_version=model_version,
-                        reasons=reasons,
-                    )
-                )
-            elif verdict.origin == "history":
-                found.append(
-                    self._prediction(
-                        event,
-                        vector,
-                        self._layout.id,
-                        verdict.scored_at or now,
-                        origin="history",
-                        decision=verdict.decision,
-                        variant="none",
-                        is_fraud=verdict.decision == "decline",
-                        reasons=verdict.reasons,
-                    )
-                )
-            else:
-                served, layout = (
-                    (vector, self._layout.id)
-                    if verdict.features is None
-                    else (verdict.features, verdict.feature_set or "")
-                )
-                found.append(
-                    self._prediction(
-                        event,
-                        served,
-                        layout,
-                        verdict.scored_at or now,
-                        origin="gateway",
-                        decision=verdict.decision,
-                        variant=verdict.variant,
-                        score=verdict.score,
-                        is_fraud=verdict.decision == "decline",
-                        threshold=verdict.threshold,
-                        model_version=verdict.model_version,
-                        reasons=verdict.reasons,
-                    )
-                )
-        return found
+        return [
+            next(scored) if event.verdict is None else self._adopted(event.verdict, vector, now)
+            for event, vector in zip(batch.events, vectors, strict=True)
+        ]
 
-    def prediction_records(
-        self, batch: Batch, predictions: Sequence[TransactionScored], now: datetime
-    ) -> list[Outgoing]:
-        """The records of *predictions*, keyed like their transactions and in their traces."""
+    def _adopted(self, given: Verdict, vector: bytes, now: datetime) -> AnyVerdict:
+        """*given* with what it leaves out. History was scored by no model and is served the vector computed here."""
+        if given.origin == "history":
+            return AnyVerdict(
+                origin="history",
+                decision=given.decision,
+                variant="none",
+                feature_set=self._layout.id,
+                features=vector,
+                reasons=given.reasons,
+                scored_at=given.scored_at or now,
+            )
+        if given.features is None:
+            given = replace(given, feature_set=self._layout.id, features=vector)
+        return given if given.scored_at else replace(given, scored_at=now)
+
+    def predictions(self, batch: Batch, verdicts: Sequence[AnyVerdict], now: datetime) -> list[Outgoing]:
+        """The records of *verdicts*, keyed like their transactions and in their traces."""
         common = event_headers(event_type="TransactionScored", event_id="", source=SOURCE, time=now)
         of_batch = tuple(item for item in common if item[0] != "ce_id")
         return [
             Outgoing(
                 PREDICTIONS.name,
-                encode(prediction),
+                encode(TransactionScored.of(event, verdict)),
                 record.key or (event.user_id or event.transaction_id).encode(),
                 (*of_batch, ("ce_id", event.transaction_id.encode()), *_trace(record.headers)),
             )
-            for record, event, prediction in zip(batch.records, batch.events, predictions, strict=True)
+            for record, event, verdict in zip(batch.records, batch.events, verdicts, strict=True)
         ]
 
-    def panes(self, batch: Batch, predictions: Sequence[TransactionScored], pair: ModelPair) -> list[Outgoing]:
+    def panes(
+        self,
+        batch: Batch,
+        verdicts: Sequence[AnyVerdict],
+        scored: ScoredBatch | None,
+        first: int,
+        pair: ModelPair,
+    ) -> list[Outgoing]:
         """The statistics of the rows that a model scored, here or in a gateway.
 
         Args:
-            pair: The models whose reference edges are at hand.
+            scored: Its rows from *first* on are those of *batch* that were scored here.
+            pair: The models whose reference edges are available for adopted verdicts.
         """
-        at_hand: dict[tuple[str, Variant], ServedModel] = {}
-        if pair.champion is not None:
-            at_hand[pair.champion.version, "champion"] = pair.champion
-        if pair.challenger is not None:
-            at_hand[pair.challenger.version, "challenger"] = pair.challenger
-        models: list[PaneModel] = []
-        index: dict[tuple[str, Variant], int] = {}
-        model_of = np.full(len(predictions), _NO_MODEL, dtype=np.intp)
-        scores = np.zeros(len(predictions))
-        for row, verdict in enumerate(predictions):
-            if verdict.score is None or verdict.model_version is None:
-                continue
-            which = verdict.model_version, verdict.variant
-            if which not in index:
-                index[which] = len(models)
-                model = at_hand.get(which)
-                models.append(
-                    self._pane_model(model, which[1]) if model else PaneModel(*which, np.empty(0, np.intp), None)
-                )
-            model_of[row], scores[row] = index[which], verdict.score
-        if not models:
+        models = _PaneModels(self._pane_model, pair)
+        size = len(batch.events)
+        model_of, scores, alerts = np.full(size, _NO_MODEL), np.zeros(size), np.zeros(size, dtype=np.bool_)
+        matrix = batch.matrix
+        if scored is not None and len(batch.to_score):
+            of_batch = slice(first, first + len(batch.to_score))
+            numbers = np.array([models.number(s.model.version, s.variant, s.model) for s in scored.shares])
+            model_of[batch.to_score] = numbers[scored.share_of[of_batch]]
+            scores[batch.to_score] = scored.scores[of_batch]
+            alerts[batch.to_score] = scored.is_fraud[of_batch]
+        if len(batch.to_score) < size:
+            matrix = self._place_adopted(batch, verdicts, models, model_of, scores, alerts)
+        if not models.listed:
             return []
         columns = batch.columns
-        rows = pane_rows(columns.ids, columns.users, columns.times, scores, np.array([p.is_fraud for p in predictions]))
         events = build_panes(
-            rows,
-            self._served_matrix(batch, predictions),
+            pane_rows(columns.ids, columns.users, columns.times, scores, alerts),
+            matrix,
             model_of,
-            models,
+            models.listed,
             partition=batch.partition,
             watermark_ms=batch.watermark,
         )
         key = b"%d" % batch.partition
         return [Outgoing(FEATURE_PANES.name, encode(event), key, partition=batch.partition) for event in events]
 
-    def _prediction(
+    def _place_adopted(
         self,
-        event: TransactionReceived,
-        features: bytes,
-        feature_set: str,
-        scored_at: datetime,
-        *,
-        origin: Literal["gateway", "history"],
-        decision: Decision,
-        variant: Variant,
-        is_fraud: bool,
-        reasons: tuple[str, ...],
-        score: float | None = None,
-        threshold: float | None = None,
-        model_version: str | None = None,
-    ) -> TransactionScored:
-        return TransactionScored(
-            transaction_id=event.transaction_id,
-            occurred_at=event.occurred_at,
-            amount=event.amount,
-            decision=decision,
-            variant=variant,
-            origin=origin,
-            feature_set=feature_set,
-            features=features,
-            scored_at=scored_at,
-            user_id=event.user_id,
-            terminal_id=event.terminal_id,
-            currency=event.currency,
-            score=score,
-            is_fraud=is_fraud,
-            threshold=threshold,
-            model_version=model_version,
-            reasons=reasons,
-        )
-
-    def _served_matrix(self, batch: Batch, predictions: Sequence[TransactionScored]) -> Matrix:
-        """The vectors as served: a gateway's own where they have this layout."""
-        rows = [n for n, p in enumerate(predictions) if p.origin == "gateway" and p.feature_set == self._layout.id]
-        if not rows:
+        batch: Batch,
+        verdicts: Sequence[AnyVerdict],
+        models: _PaneModels,
+        model_of: NDArray[np.intp],
+        scores: NDArray[np.float64],
+        alerts: NDArray[np.bool_],
+    ) -> Matrix:
+        """Fill the rows of adopted verdicts in the columns given; the matrix as served, which has a gateway's own
+        vectors where they have this layout."""
+        served: list[tuple[int, bytes]] = []
+        for row, (event, verdict) in enumerate(zip(batch.events, verdicts, strict=True)):
+            if event.verdict is None:
+                continue
+            alerts[row] = verdict.is_fraud
+            if verdict.score is not None and verdict.model_version is not None:
+                model_of[row] = models.number(verdict.model_version, verdict.variant)
+                scores[row] = verdict.score
+            if verdict.origin == "gateway" and verdict.feature_set == self._layout.id:
+                served.append((row, verdict.features or b""))
+        if not served:
             return batch.matrix
         matrix = batch.matrix.copy()
-        matrix[rows] = unpack_rows([predictions[n].features for n in rows], matrix.shape[1])
+        matrix[[row for row, _ in served]] = unpack_rows([vector for _, vector in served], matrix.shape[1])
         return matrix
 
     def _pane_model(self, model: ServedModel, variant: Variant) -> PaneModel:
@@ -254,6 +175,37 @@ class Emitter:
             known = model, PaneModel(model.version, variant, columns, manifest.reference.edge_matrix())
             self._panes = {(id(model), variant): known} | dict(list(self._panes.items())[:3])
         return known[1]
+
+
+class _PaneModels:
+    """The models that scored rows of a batch, numbered as they occur.
+
+    Args:
+        describe: Gives a loaded model as panes see it.
+        pair: The models that are loaded.
+    """
+
+    def __init__(self, describe: Callable[[ServedModel, Variant], PaneModel], pair: ModelPair) -> None:
+        self._describe = describe
+        self._loaded: dict[tuple[str, Variant], ServedModel] = {}
+        if pair.champion is not None:
+            self._loaded[pair.champion.version, "champion"] = pair.champion
+        if pair.challenger is not None:
+            self._loaded[pair.challenger.version, "challenger"] = pair.challenger
+        self._numbers: dict[tuple[str, Variant], int] = {}
+        self.listed: list[PaneModel] = []
+
+    def number(self, version: str, variant: Variant, model: ServedModel | None = None) -> int:
+        """The index into ``listed`` of *version* as *variant*. Without *model* it is one of those loaded, or has no
+        reference edges."""
+        key = version, variant
+        if key not in self._numbers:
+            self._numbers[key] = len(self.listed)
+            model = model or self._loaded.get(key)
+            self.listed.append(
+                self._describe(model, variant) if model else PaneModel(version, variant, np.empty(0, np.intp), None)
+            )
+        return self._numbers[key]
 
 
 def _trace(headers: Headers) -> Headers:

@@ -147,6 +147,7 @@ def test_a_record_that_the_stream_would_not_read_is_not_written(world: World) ->
 
 def test_the_verdict_of_the_stream_is_the_first_verdict_where_it_came_first(world: World) -> None:
     streamed = GivenVerdict(
+        origin="stream",
         transaction_id="tx-1",
         occurred_at=NOW,
         amount=912.0,
@@ -181,6 +182,7 @@ def test_a_transaction_that_came_by_another_way_and_has_no_verdict_yet_is_left_t
 def test_what_predictions_say_stands_over_what_a_gateway_said(world: World) -> None:
     world.ask(tx(attributes={"v1": 4.0}))
     final = GivenVerdict(
+        origin="stream",
         transaction_id="tx-1",
         occurred_at=NOW,
         amount=912.0,
@@ -202,7 +204,13 @@ def test_the_book_forgets_the_oldest_first() -> None:
     for n in range(3):
         book.learn(
             GivenVerdict(
-                transaction_id=str(n), occurred_at=NOW, amount=1, decision="approve", variant="none", scored_at=NOW
+                origin="stream",
+                transaction_id=str(n),
+                occurred_at=NOW,
+                amount=1,
+                decision="approve",
+                variant="none",
+                scored_at=NOW,
             ),
             final=True,
         )

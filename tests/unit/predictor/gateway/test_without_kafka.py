@@ -153,7 +153,13 @@ def test_a_verdict_that_the_log_may_not_have_is_not_forgotten_however_many_follo
     for n in range(1_500):
         world.book.learn(
             GivenVerdict(
-                transaction_id=str(n), occurred_at=NOW, amount=1, decision="approve", variant="none", scored_at=NOW
+                origin="stream",
+                transaction_id=str(n),
+                occurred_at=NOW,
+                amount=1,
+                decision="approve",
+                variant="none",
+                scored_at=NOW,
             ),
             final=True,
         )

@@ -3,26 +3,33 @@
 from __future__ import annotations
 
 import threading
+from datetime import UTC, datetime
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
 from centinela.errors import DependencyUnavailable
+from centinela.events import AnyVerdict
 from centinela.features.layout import FeatureLayout
 from centinela_predictor.models.explanations import Explainer
 from centinela_predictor.models.routing import Router
-from centinela_predictor.models.scoring import NOT_A_NUMBER, ScoringCore
+from centinela_predictor.models.scoring import NOT_A_NUMBER, ScoredBatch, ScoringCore
 from centinela_predictor.models.slot import ModelSlot
 from tests.support.served_models import FakeScorer, served
 
 LAYOUT = FeatureLayout(("v1",))
+NOW = datetime(2026, 3, 1, tzinfo=UTC)
 
 
 def rows(*amounts: float) -> NDArray[np.float64]:
     matrix = np.full((len(amounts), len(LAYOUT.names)), np.nan)
     matrix[:, LAYOUT.names.index("amount")] = amounts
     return matrix
+
+
+def verdicts(batch: ScoredBatch) -> list[AnyVerdict]:
+    return batch.verdicts(AnyVerdict, "stream", NOW)
 
 
 def core(slot: ModelSlot, share: float = 0.0) -> ScoringCore:
@@ -39,17 +46,19 @@ def slot() -> ModelSlot:
 def test_the_bundles_thresholds_decide(slot: ModelSlot) -> None:
     batch = core(slot).score(rows(10, 499, 500, 799, 800, 999), LAYOUT, list("abcdef"))
 
-    assert batch.decisions == ["approve", "approve", "review", "review", "decline", "decline"]
-    assert batch.is_fraud == [False, False, False, False, True, True]
-    assert batch.thresholds == [0.8] * 6
-    assert batch.model_versions == ["1"] * 6
-    assert batch.variants == ["champion"] * 6
+    given = verdicts(batch)
+    assert [v.decision for v in given] == ["approve", "approve", "review", "review", "decline", "decline"]
+    assert [v.is_fraud for v in given] == batch.is_fraud.tolist() == [False, False, False, False, True, True]
+    assert [v.threshold for v in given] == [0.8] * 6
+    assert [v.model_version for v in given] == ["1"] * 6
+    assert [v.variant for v in given] == ["champion"] * 6
+    assert [v.score for v in given] == batch.scores.tolist()
     np.testing.assert_allclose(batch.scores, [0.01, 0.499, 0.5, 0.799, 0.8, 0.999])
 
 
 def test_only_flagged_rows_bear_reasons(slot: ModelSlot) -> None:
     batch = core(slot).score(rows(200, 912), LAYOUT, ["a", "b"])
-    assert batch.reasons == [(), ("amount=912.00 above 90% of reference",)]
+    assert [v.reasons for v in verdicts(batch)] == [(), ("amount=912.00 above 90% of reference",)]
 
 
 def test_scores_stay_within_zero_and_one(slot: ModelSlot) -> None:
@@ -60,9 +69,9 @@ def test_scores_stay_within_zero_and_one(slot: ModelSlot) -> None:
 def test_a_score_that_is_no_number_goes_to_a_person(slot: ModelSlot) -> None:
     slot.swap("champion", served("1", FakeScorer(lambda amounts: np.where(amounts > 5, np.nan, 0.0))))
     batch = core(slot).score(rows(1, 9), LAYOUT, ["a", "b"])
-    assert batch.decisions == ["approve", "review"]
+    assert [v.decision for v in verdicts(batch)] == ["approve", "review"]
     assert batch.scores.tolist() == [0.0, 0.5]
-    assert batch.reasons == [(), (NOT_A_NUMBER,)]
+    assert [v.reasons for v in verdicts(batch)] == [(), (NOT_A_NUMBER,)]
 
 
 def test_without_a_champion_nothing_is_scored() -> None:
@@ -74,7 +83,7 @@ def test_without_a_champion_nothing_is_scored() -> None:
 
 def test_an_empty_batch_is_no_work(slot: ModelSlot) -> None:
     batch = core(slot).score(rows(), LAYOUT, [])
-    assert (batch.scores.tolist(), batch.decisions, batch.shares) == ([], [], [])
+    assert (batch.scores.tolist(), verdicts(batch), batch.shares) == ([], [], [])
 
 
 def test_the_challenger_scores_its_share_and_the_verdict_says_so(slot: ModelSlot) -> None:
@@ -85,10 +94,11 @@ def test_the_challenger_scores_its_share_and_the_verdict_says_so(slot: ModelSlot
 
     away = Router("salt", 0.25).goes_to_challenger(keys).tolist()
     assert 0 < sum(away) < 400
-    assert [variant == "challenger" for variant in batch.variants] == away
-    assert [version == "2" for version in batch.model_versions] == away
-    assert batch.is_fraud == away
-    assert [threshold == 0.9 for threshold in batch.thresholds] == away
+    given = verdicts(batch)
+    assert [v.variant == "challenger" for v in given] == away
+    assert [v.model_version == "2" for v in given] == away
+    assert [v.is_fraud for v in given] == batch.is_fraud.tolist() == away
+    assert [v.threshold == 0.9 for v in given] == away
     assert challenger.rows == sum(away)
     assert [(share.variant, share.model.version, len(share.rows)) for share in batch.shares] == [
         ("champion", "1", 400 - sum(away)),
@@ -97,7 +107,8 @@ def test_the_challenger_scores_its_share_and_the_verdict_says_so(slot: ModelSlot
 
 
 def test_the_champion_serves_all_while_no_challenger_is_loaded(slot: ModelSlot) -> None:
-    assert core(slot, share=1.0).score(rows(1, 2), LAYOUT, ["a", "b"]).variants == ["champion", "champion"]
+    batch = core(slot, share=1.0).score(rows(1, 2), LAYOUT, ["a", "b"])
+    assert [v.variant for v in verdicts(batch)] == ["champion", "champion"]
 
 
 def test_a_swap_hands_back_what_served_before(slot: ModelSlot) -> None:
@@ -111,12 +122,13 @@ def test_a_swap_hands_back_what_served_before(slot: ModelSlot) -> None:
 def test_readers_see_whole_pairs_while_writers_swap(slot: ModelSlot) -> None:
     """Both aliases are written concurrently; no write may get lost, and a batch has one champion version."""
     stop = threading.Event()
-    mixed: list[set[str]] = []
+    mixed: list[set[str | None]] = []
 
     def read() -> None:
         scoring = core(slot)
         while not stop.is_set():
-            versions = set(scoring.score(rows(1, 2, 3, 4), LAYOUT, list("abcd")).model_versions)
+            batch = scoring.score(rows(1, 2, 3, 4), LAYOUT, list("abcd"))
+            versions = {v.model_version for v in verdicts(batch)}
             if len(versions) != 1:
                 mixed.append(versions)
 
