@@ -6,13 +6,11 @@ instant.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
 import msgspec
-import numpy as np
-from numpy.typing import NDArray
 
 from centinela.codec import Decoder, ModelEventDecoder
 from centinela.events import (
@@ -42,8 +40,10 @@ from centinela_drift.decision.policy import (
     deterministic_id,
     training_completed,
 )
-from centinela_drift.decision.windows import Bucket, Windows
+from centinela_drift.decision.windows import Arrays, Bucket, Windows, WindowsSnapshot
 from centinela_drift.settings import DriftSettings
+
+_LABELS = "labels"
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +71,22 @@ class Evaluation:
     request: RetrainRequested | None
     recent: Bucket
     alarm_began: bool
+
+
+class DriftSnapshot(msgspec.Struct, frozen=True):
+    """Everything that a restart needs, except arrays. The names are those in the file on disk.
+
+    ``offsets``: topic, partition and next offset. ``last_report``: the event's JSON.
+    """
+
+    windows: WindowsSnapshot
+    policy: PolicyState
+    last_end: int | None
+    offsets: list[tuple[str, int, int]]
+    outbox: list[Outgoing]
+    last_report: str | None
+    report_path: str | None
+    promoted_version: str | None
 
 
 class DriftHandler:
@@ -229,32 +245,34 @@ class DriftHandler:
             raise ValueError(f"there are no panes before {end_ms}")
         return version
 
-    def state(self) -> tuple[dict[str, object], dict[str, NDArray[np.generic]]]:
-        """Plain values and arrays that ``load`` takes back; see ``Windows.state``."""
-        windows, arrays = self.windows.state()
-        return {
-            "windows": windows,
-            "policy": msgspec.to_builtins(self.policy),
-            "last_end": self._last_end,
-            "offsets": [[tp.topic, tp.partition, offset] for tp, offset in self.offsets.items()],
-            "outbox": msgspec.to_builtins(self.outbox),
-            "last_report": None if self.last_report is None else encode(self.last_report).decode(),
-            "report_path": self.report_path,
-            "promoted_version": self.promoted_version,
-        }, {**arrays, "labels": self.labels.array()}
+    def snapshot(self) -> tuple[DriftSnapshot, Arrays]:
+        """The content, which ``restore`` takes back; see ``Windows.snapshot``."""
+        windows, arrays = self.windows.snapshot()
+        arrays[_LABELS] = self.labels.array()
+        return DriftSnapshot(
+            windows=windows,
+            policy=self.policy,
+            last_end=self._last_end,
+            offsets=[(tp.topic, tp.partition, offset) for tp, offset in self.offsets.items()],
+            outbox=list(self.outbox),
+            last_report=None if self.last_report is None else encode(self.last_report).decode(),
+            report_path=self.report_path,
+            promoted_version=self.promoted_version,
+        ), arrays
 
-    def load(self, values: Mapping[str, object], arrays: Mapping[str, NDArray[np.generic]]) -> None:
-        """Replace the content by what ``state`` gave."""
-        self.windows.load(values["windows"], arrays)  # type: ignore[arg-type]
-        self.labels.load(arrays["labels"].view(LABEL_ROW))
-        self.policy = msgspec.convert(values["policy"], PolicyState)
-        self._last_end = values["last_end"]  # type: ignore[assignment]
-        self.offsets = {TopicPartition(t, p): o for t, p, o in values["offsets"]}  # type: ignore[attr-defined]
-        self.outbox = msgspec.convert(values["outbox"], list[Outgoing])
-        last = values["last_report"]
-        self.last_report = None if last is None else msgspec.json.decode(last, type=DriftReported)  # type: ignore[call-overload]
-        self.report_path = values["report_path"]  # type: ignore[assignment]
-        self.promoted_version = values["promoted_version"]  # type: ignore[assignment]
+    def restore(self, snapshot: DriftSnapshot, arrays: Arrays) -> None:
+        """Replace the content by what ``snapshot`` gave."""
+        self.windows.restore(snapshot.windows, arrays)
+        self.labels.load(arrays[_LABELS].view(LABEL_ROW))
+        self.policy = snapshot.policy
+        self._last_end = snapshot.last_end
+        self.offsets = {TopicPartition(topic, partition): offset for topic, partition, offset in snapshot.offsets}
+        self.outbox = list(snapshot.outbox)
+        self.last_report = (
+            None if snapshot.last_report is None else msgspec.json.decode(snapshot.last_report, type=DriftReported)
+        )
+        self.report_path = snapshot.report_path
+        self.promoted_version = snapshot.promoted_version
 
     def _add_label(self, label: LabelReported) -> bool:
         if to_ms(label.occurred_at) < self.windows.expired_before_ms:

@@ -17,7 +17,7 @@ from centinela.liveness.health import Health
 from centinela.telemetry.metrics import CONSUMER_RECORDS
 from centinela_drift import metrics
 from centinela_drift.decision.detection import Reference
-from centinela_drift.evaluator import DriftHandler, Evaluation
+from centinela_drift.evaluator import DriftHandler, DriftSnapshot, Evaluation
 from centinela_drift.settings import DriftSettings
 from centinela_drift.state_store import SnapshotStore
 
@@ -92,11 +92,11 @@ class DriftService:
 
     def restore(self) -> None:
         """Start from the newest snapshot, if there is one."""
-        snapshot = self._store.load()
+        snapshot = self._store.load(DriftSnapshot)
         if snapshot is None:
             log.info("state.started_empty")
             return
-        self.handler.load(*snapshot)
+        self.handler.restore(*snapshot)
         if self.handler.last_report is not None:
             metrics.show(self.handler.last_report)
         log.info("state.restored", transactions=self.handler.windows.row_count, labels=len(self.handler.labels))
@@ -254,7 +254,7 @@ class DriftService:
                 self._dirty, attempt = True, 0
 
     async def _save(self) -> None:
-        values, arrays = self.handler.state()
+        values, arrays = self.handler.snapshot()
         self._dirty = False
         try:
             await asyncio.to_thread(self._store.save, values, arrays)

@@ -1,24 +1,23 @@
-"""Snapshots of the state on disk: written aside, synced, renamed; the newest readable one counts."""
+"""Snapshots of the state on disk: a write is atomic, and the newest readable one counts."""
 
 from __future__ import annotations
 
 import fcntl
-import json
-import os
-from collections.abc import Mapping
 from pathlib import Path
-from typing import IO
+from typing import IO, TypeVar
 
+import msgspec
 import numpy as np
 import structlog
-from numpy.typing import NDArray
 
 from centinela.errors import CentinelaError
-from centinela.files import sync_folder
+from centinela.files import remove_parts, write_atomically
+from centinela_drift.decision.windows import Arrays
 
 log = structlog.get_logger()
 KEPT = 3
 _VALUES = "values"
+S = TypeVar("S", bound=msgspec.Struct)
 
 
 class SnapshotStore:
@@ -38,33 +37,32 @@ class SnapshotStore:
             raise CentinelaError(
                 f"another drift process works on {folder}: stop it, or set another CENTINELA_DATA_DIR"
             ) from error
-        for left in folder.glob("*.tmp"):
-            left.unlink()
+        remove_parts(folder)
 
-    def save(self, values: Mapping[str, object], arrays: Mapping[str, NDArray[np.generic]]) -> Path:
+    def save(self, values: msgspec.Struct, arrays: Arrays) -> Path:
         """Write one snapshot; older ones past ``KEPT`` go. Raises OSError where the disk refuses."""
         numbers = self._numbers()
         path = self._path(numbers[-1] + 1 if numbers else 1)
-        aside = path.with_suffix(".tmp")
-        text = np.frombuffer(json.dumps(values).encode(), dtype=np.uint8)
-        with aside.open("wb") as file:
-            np.savez(file, allow_pickle=False, **{_VALUES: text}, **arrays)
-            file.flush()
-            os.fsync(file.fileno())
-        aside.replace(path)
-        sync_folder(self._folder)
+        text = np.frombuffer(msgspec.json.encode(values), dtype=np.uint8)
+        write_atomically(path, lambda file: np.savez(file, allow_pickle=False, **{_VALUES: text}, **arrays))
         for number in numbers[: -(KEPT - 1)]:
             self._path(number).unlink(missing_ok=True)
         return path
 
-    def load(self) -> tuple[dict[str, object], dict[str, NDArray[np.generic]]] | None:
-        """The newest snapshot that can be read, or None."""
+    def load(self, kind: type[S]) -> tuple[S, Arrays] | None:
+        """The newest snapshot that can be read, its values as *kind*; None where there is none.
+
+        Raises:
+            CentinelaError: A snapshot is whole, but its values are not of *kind*: another release wrote it.
+        """
         for number in reversed(self._numbers()):
             path = self._path(number)
             try:
                 with np.load(path, allow_pickle=False) as content:
-                    arrays = {name: content[name] for name in content.files}
-                return json.loads(arrays.pop(_VALUES).tobytes()), arrays
+                    arrays: Arrays = {name: content[name] for name in content.files}
+                return msgspec.json.decode(arrays.pop(_VALUES).tobytes(), type=kind), arrays
+            except msgspec.ValidationError as error:
+                raise CentinelaError(f"{path} was written by another release: {error}") from error
             except Exception as error:  # numpy and zipfile raise a dozen kinds for damaged bytes
                 log.warning("snapshot.unreadable", path=path.name, error=str(error))
         return None

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -13,6 +14,7 @@ from centinela.model.panes import PANE_ROW, Pane, PaneRows
 from centinela.model.reference import SCORE_BINS
 
 Counts = NDArray[np.int64]
+Arrays = dict[str, NDArray[Any]]
 
 
 @dataclass(slots=True)
@@ -40,6 +42,26 @@ class Bucket:
     def alert_rate(self) -> float:
         """Share of transactions declined; 0.0 where there are none."""
         return self.alerts / self.count if self.count else 0.0
+
+
+class BucketSnapshot(msgspec.Struct, frozen=True, array_like=True):
+    """A ``Bucket`` without its two histograms, which are arrays ``scores-<n>`` and ``histograms-<n>`` of the file."""
+
+    version: str
+    start_ms: int
+    count: int
+    alerts: int
+    described: int
+    champion_until_ms: int
+
+
+class WindowsSnapshot(msgspec.Struct, frozen=True):
+    """``Windows`` without its arrays. ``versions`` number the arrays ``rows-<n>``; ``watermarks`` are by partition."""
+
+    buckets: list[BucketSnapshot]
+    versions: list[str]
+    expired_before_ms: int
+    watermarks: list[tuple[int, int]]
 
 
 class RowLog:
@@ -184,40 +206,40 @@ class Windows:
             if not len(log):
                 del self._rows[version]
 
-    def state(self) -> tuple[dict[str, object], dict[str, NDArray[np.generic]]]:
-        """Plain values and arrays that ``load`` takes back. The arrays are never changed later: writing them may take
-        its time."""
-        arrays: dict[str, NDArray[np.generic]] = {}
+    def snapshot(self) -> tuple[WindowsSnapshot, Arrays]:
+        """The content, which ``restore`` takes back. The arrays are never changed later, so writing them may take its
+        time."""
+        arrays: Arrays = {}
         buckets = []
-        for number, ((version, start), bucket) in enumerate(self._buckets.items()):
-            arrays[f"scores-{number}"], arrays[f"histograms-{number}"] = bucket.scores, bucket.histograms
-            buckets.append([version, start, bucket.count, bucket.alerts, bucket.described, bucket.champion_until_ms])
-        versions = list(self._rows)
-        arrays |= {f"rows-{number}": self._rows[version].all() for number, version in enumerate(versions)}
-        return {
-            "buckets": buckets,
-            "versions": versions,
-            "expired_before_ms": self.expired_before_ms,
-            "watermarks": list(self._watermarks.items()),
-        }, arrays
-
-    def load(self, values: Mapping[str, object], arrays: Mapping[str, NDArray[np.generic]]) -> None:
-        """Replace the content by what ``state`` gave."""
-        buckets: list[list[object]] = values["buckets"]  # type: ignore[assignment]
-        self._buckets = {
-            (str(version), int(start)): Bucket(  # type: ignore[call-overload]
-                int(count),  # type: ignore[call-overload]
-                int(alerts),  # type: ignore[call-overload]
-                int(described),  # type: ignore[call-overload]
-                int(until),  # type: ignore[call-overload]
-                arrays[f"scores-{number}"],  # type: ignore[arg-type]
-                arrays[f"histograms-{number}"],  # type: ignore[arg-type]
+        for number, ((version, start_ms), bucket) in enumerate(self._buckets.items()):
+            arrays[f"scores-{number}"] = bucket.scores
+            arrays[f"histograms-{number}"] = bucket.histograms
+            buckets.append(
+                BucketSnapshot(
+                    version, start_ms, bucket.count, bucket.alerts, bucket.described, bucket.champion_until_ms
+                )
             )
-            for number, (version, start, count, alerts, described, until) in enumerate(buckets)
+        versions = list(self._rows)
+        for number, version in enumerate(versions):
+            arrays[f"rows-{number}"] = self._rows[version].all()
+        return WindowsSnapshot(buckets, versions, self.expired_before_ms, list(self._watermarks.items())), arrays
+
+    def restore(self, snapshot: WindowsSnapshot, arrays: Arrays) -> None:
+        """Replace the content by what ``snapshot`` gave."""
+        self._buckets = {
+            (bucket.version, bucket.start_ms): Bucket(
+                bucket.count,
+                bucket.alerts,
+                bucket.described,
+                bucket.champion_until_ms,
+                arrays[f"scores-{number}"],
+                arrays[f"histograms-{number}"],
+            )
+            for number, bucket in enumerate(snapshot.buckets)
         }
         self._rows = {}
-        for number, version in enumerate(values["versions"]):  # type: ignore[arg-type,var-annotated]
-            self._rows[version] = log = RowLog(PANE_ROW)
-            log.append(arrays[f"rows-{number}"])  # type: ignore[arg-type]
-        self._watermarks = {int(p): int(w) for p, w in values["watermarks"]}  # type: ignore[attr-defined]
-        self.expired_before_ms = int(values["expired_before_ms"])  # type: ignore[call-overload]
+        for number, version in enumerate(snapshot.versions):
+            self._rows[version] = RowLog(PANE_ROW)
+            self._rows[version].append(arrays[f"rows-{number}"])
+        self._watermarks = dict(snapshot.watermarks)
+        self.expired_before_ms = snapshot.expired_before_ms

@@ -8,7 +8,7 @@ import pytest
 
 from centinela.events import DriftReported, RetrainRequested
 from centinela.times import DAY_MS
-from centinela_drift.evaluator import DriftHandler
+from centinela_drift.evaluator import DriftHandler, DriftSnapshot
 from centinela_drift.references import reference_of
 from centinela_drift.settings import DriftSettings
 from tests.support.drift_world import START, Feed, World, day_ms
@@ -104,10 +104,11 @@ def test_a_state_that_was_saved_in_the_middle_goes_on_to_the_same_reports() -> N
             whole.apply(record)
             broken.apply(record)
             if record.offset == 7:
-                values, arrays = broken.state()
+                values, arrays = broken.snapshot()
                 broken = DriftHandler(DriftSettings())
-                broken.load(
-                    msgspec.json.decode(msgspec.json.encode(values)), {name: np.copy(a) for name, a in arrays.items()}
+                broken.restore(
+                    msgspec.json.decode(msgspec.json.encode(values), type=DriftSnapshot),
+                    {name: np.copy(a) for name, a in arrays.items()},
                 )
                 broken.apply(record)
         for handler in (whole, broken):

@@ -12,7 +12,7 @@ from centinela.errors import CentinelaError, InvalidRecord
 from centinela.events import FeaturePane
 from centinela.model.panes import PANE_WIDTH_MS, read_pane
 from centinela.times import DAY_MS
-from centinela_drift.decision.windows import Windows
+from centinela_drift.decision.windows import Windows, WindowsSnapshot
 from centinela_drift.state_store import KEPT, SnapshotStore
 from tests.support.drift_world import World, day_ms
 
@@ -97,15 +97,15 @@ def test_a_snapshot_gives_back_the_same_windows_and_the_newest_readable_one_coun
     store, windows = SnapshotStore(tmp_path), merged(World().day(0)[0])
     windows.expire(day_ms(0) + PANE_WIDTH_MS)
     for _ in range(KEPT + 2):
-        store.save(*windows.state())
+        store.save(*windows.snapshot())
     assert len(list(tmp_path.glob("*.npz"))) == KEPT
     newest = sorted(tmp_path.glob("*.npz"))[-1]
     newest.write_bytes(newest.read_bytes()[:100])
 
-    loaded = store.load()
+    loaded = store.load(WindowsSnapshot)
     assert loaded is not None
     restored = Windows(IDLE_MS)
-    restored.load(*loaded)
+    restored.restore(*loaded)
     assert restored.watermark_ms == windows.watermark_ms
     assert restored.expired_before_ms == windows.expired_before_ms
     assert np.array_equal(restored.rows("1", 0, day_ms(9)), windows.rows("1", 0, day_ms(9)))
@@ -117,7 +117,7 @@ def test_a_snapshot_gives_back_the_same_windows_and_the_newest_readable_one_coun
 
 def test_an_empty_folder_has_no_snapshot_and_only_one_process_may_hold_it(tmp_path: Path) -> None:
     store = SnapshotStore(tmp_path)
-    assert store.load() is None
+    assert store.load(WindowsSnapshot) is None
     with pytest.raises(CentinelaError, match="another drift process"):
         SnapshotStore(tmp_path)
     store.close()
