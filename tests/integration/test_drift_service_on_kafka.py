@@ -102,7 +102,9 @@ class Service:
         return self._process is None or self._process.poll() is not None
 
     def port(self) -> int:
-        lines = [msgspec.json.decode(line) for line in self.log.read_bytes().splitlines() if b"ops.listening" in line]
+        lines = [
+            msgspec.json.decode(line) for line in self.log.read_bytes().splitlines() if b"process.listening" in line
+        ]
         return int(lines[-1]["port"])
 
     def get(self, path: str) -> dict[str, object]:

@@ -94,7 +94,7 @@ def test_the_api_waits_for_kafka_refuses_while_it_is_away_and_goes_on_when_it_is
     refused = api.post("before")
     assert (refused.status_code, refused.headers["retry-after"]) == (503, "2")
 
-    until(lambda: '"kafka.waited_for"' in api.log.read_text(), "the log says what is waited for")
+    until(lambda: '"dependency.became_unavailable"' in api.log.read_text(), "the log says what is waited for")
 
     own_broker.start()
     connect.topic_admin(settings).create()
@@ -114,7 +114,7 @@ def test_the_api_waits_for_kafka_refuses_while_it_is_away_and_goes_on_when_it_is
     assert api.end() == 0
     assert taken.keys() | {"after"} <= set(logged_ids(settings))
     log = api.log.read_text()
-    assert log.count('"kafka.waited_for"') == 2, "one line for each outage"
+    assert log.count('"dependency.became_unavailable"') == 2, "one line for each outage"
     assert "u-1" not in log
 
 

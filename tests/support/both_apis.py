@@ -56,7 +56,7 @@ def ingest_app(broker: FakeBroker) -> FastAPI:
         consumer=FakeConsumer(broker),
         clock=FixedClock(NOW),
     )
-    service.watch.look()
+    service.watch.check()
     return service.app
 
 

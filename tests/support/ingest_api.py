@@ -43,5 +43,5 @@ def build(
         consumer=FakeConsumer(broker),
         clock=clock or FixedClock(NOW),
     )
-    service.watch.look()
+    service.watch.check()
     return TestClient(service.app), service

@@ -19,7 +19,8 @@ from centinela.process.start import failed
 from centinela.settings import Settings
 from centinela.telemetry.metrics import DEPENDENCY_UP
 from centinela.topics import DLQ_SUFFIX
-from centinela.web.ops import OpsServer
+from centinela.web.ops import OpsRoute, OpsServer
+from centinela.web.server import bind
 from centinela_drift.evaluator import DriftHandler, Topics
 from centinela_drift.faust_log import FaustLog
 from centinela_drift.references import BundleReferences
@@ -89,8 +90,8 @@ async def _run(
     )
     service = DriftService(settings, handler, store, references, reporter, health, clock)
     service.restore()
-    ops = OpsServer(health, settings.ops_host, settings.drift_port, {"/drift": service.status})
-    log.info("ops.listening", port=ops.port)
+    listening = bind(settings.ops_host, settings.drift_port, "CENTINELA_DRIFT_PORT")
+    ops = OpsServer(health, listening, [OpsRoute("/drift", service.status)])
     stopping = asyncio.Event()
     watcher = asyncio.create_task(_forward(stop, stopping), name="stop")
     kafka = FaustLog(settings, topics, service, health, clock)

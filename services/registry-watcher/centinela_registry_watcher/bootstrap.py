@@ -11,7 +11,8 @@ from centinela.liveness.health import Health
 from centinela.model.registry import Registry
 from centinela.security.access import api_keys
 from centinela.topics import MODEL_EVENTS
-from centinela.web.ops import OpsServer
+from centinela.web.ops import OpsRoute, OpsServer
+from centinela.web.server import bind
 from centinela_registry_watcher.settings import WatcherSettings
 from centinela_registry_watcher.watcher import Watcher
 
@@ -43,11 +44,9 @@ def run(settings: WatcherSettings, stop: threading.Event, *, topic: str = MODEL_
 
     ops = OpsServer(
         health,
-        settings.ops_host,
-        settings.watcher_port,
-        {"/hint": hint},
+        bind(settings.ops_host, settings.watcher_port, "CENTINELA_WATCHER_PORT"),
+        [OpsRoute("/hint", hint, role="operator")],
         keys=api_keys(settings),
-        roles={"/hint": "operator"},
     )
     try:
         watcher.run()

@@ -22,6 +22,7 @@ from centinela.liveness.health import Health
 from centinela.process.start import load_settings, start
 from centinela.telemetry.logging import configure_logging
 from centinela.web.ops import OpsServer
+from centinela.web.server import bind
 from centinela_trainer import bootstrap
 from centinela_trainer.archive.store import ArchiveStore
 from centinela_trainer.retraining.child_process import EX_TEMPFAIL
@@ -52,7 +53,7 @@ def _serve() -> int:
     health = Health("kafka")
     REGISTRY.register(SkewCollector(settings.skew_path))
     pusher = bootstrap.snapshot_pusher(settings)
-    ops = OpsServer(health, settings.ops_host, settings.trainer_port)
+    ops = OpsServer(health, bind(settings.ops_host, settings.trainer_port, "CENTINELA_TRAINER_PORT"))
     try:
         if pusher is not None:
             pusher.start()
@@ -67,7 +68,7 @@ def _serve() -> int:
 def _archive() -> int:
     settings, stop = start(TrainerSettings, bootstrap.ARCHIVE)
     health = Health("kafka")
-    ops = OpsServer(health, settings.ops_host, settings.archive_port)
+    ops = OpsServer(health, bind(settings.ops_host, settings.archive_port, "CENTINELA_ARCHIVE_PORT"))
     try:
         store = ArchiveStore(settings.archive_dir)
         if _locked(store, health, stop):

@@ -39,6 +39,11 @@ class DependencyState:
         """Why the dependency counts as unavailable; None while it does not."""
         return self._reason
 
+    @property
+    def answered(self) -> bool:
+        """Whether the last attempt was answered; False before the first one."""
+        return self._answered
+
     def down(self, reason: str) -> bool:
         """The dependency did not answer; True where this begins an outage."""
         with self._lock:

@@ -1,1 +1,1 @@
-"""What both HTTP services share: server, middleware, back-pressure, operations endpoints."""
+"""HTTP as every service speaks it: application, refusals, back-pressure, OpenAPI, operations endpoints, server."""

@@ -1,4 +1,4 @@
-"""What HTTP services share: correlation of each request, and bodies that are read to a limit only."""
+"""What every HTTP application does with a request first: correlate it, and read its body up to a limit."""
 
 from __future__ import annotations
 
@@ -11,18 +11,15 @@ from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from centinela.telemetry.tracing import TRACEPARENT, trace_id, traceparent_or_new
+from centinela.web.refusals import RequestRefused
 
 REQUEST_ID = "x-request-id"
 _DIGITS = 18
 _PLAIN = re.compile(r"[\x21-\x7e]{1,128}")
 
 
-class BodyTooLarge(Exception):
-    """The body has more bytes than the service reads."""
-
-
 class CorrelationMiddleware:
-    """Takes over a request's ``traceparent`` and ``X-Request-ID`` or makes them, binds them in logs and answers with
+    """Adopts the ``traceparent`` and ``X-Request-ID`` of a request or creates them, binds them in logs and returns
     them.
 
     Handlers find both in ``request.state`` as ``traceparent`` and ``request_id``.
@@ -54,14 +51,18 @@ async def read_body(request: Request, limit: int) -> bytes:
     """The whole body.
 
     Raises:
-        BodyTooLarge: It has more than *limit* bytes, as declared or as read.
+        RequestRefused: 413, it has more than *limit* bytes, as declared or as read.
     """
     declared = request.headers.get("content-length", "")
     if declared.isascii() and declared.isdigit() and (len(declared) > _DIGITS or int(declared) > limit):
-        raise BodyTooLarge
+        raise _too_large(limit)
     body = bytearray()
     async for chunk in request.stream():
         body += chunk
         if len(body) > limit:
-            raise BodyTooLarge
+            raise _too_large(limit)
     return bytes(body)
+
+
+def _too_large(limit: int) -> RequestRefused:
+    return RequestRefused(413, "too_large", f"the body is larger than the {limit} bytes allowed")

@@ -1,30 +1,34 @@
-"""A small HTTP server for processes without an API: ``/health``, ``/ready``, ``/metrics``."""
+"""``/health``, ``/ready`` and ``/metrics``: routes of every application, and an application of their own for processes
+without an API."""
 
 from __future__ import annotations
 
-import json
-import threading
-from collections.abc import Callable, Iterable, Mapping
-from http import HTTPStatus
-from socketserver import ThreadingMixIn
-from typing import Any
-from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
+import socket
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
-import structlog
+from fastapi import APIRouter, FastAPI, Request, Response
+from fastapi.concurrency import run_in_threadpool
+from fastapi.responses import PlainTextResponse
 from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, generate_latest
 
 from centinela.liveness.health import Health
-from centinela.security.keys import ApiKeys, Denied, Role
+from centinela.security.keys import ApiKeys, Role
 from centinela.telemetry.metrics import REQUESTS_DENIED
+from centinela.web.exception_handlers import RefusalResponses
+from centinela.web.refusals import RequestRefused
+from centinela.web.responses import json_response
+from centinela.web.server import HttpServer
 
-_log = structlog.get_logger(__name__)
-StartResponse = Callable[..., Any]
+Payload = tuple[int, dict[str, object]]
+"""HTTP status and JSON body."""
+_DRAIN_S = 1.0
 
 
-def health_payload(health: Health, model_loaded: bool | None = None) -> tuple[int, dict[str, object]]:
-    """HTTP status and body of ``/health``: 200 while live. ``model_loaded`` appears where a process serves a model.
+def health_payload(health: Health, model_loaded: bool | None = None) -> Payload:
+    """The answer of ``/health``: 200 while live. ``model_loaded`` appears where a process serves a model.
 
-    A process that is not live says why, and should be started anew.
+    A process that is not live says why, and should be restarted.
     """
     reason = health.reason
     body: dict[str, object] = (
@@ -37,73 +41,103 @@ def health_payload(health: Health, model_loaded: bool | None = None) -> tuple[in
     return (200 if reason is None else 503), body
 
 
-def ready_payload(health: Health) -> tuple[int, dict[str, object]]:
-    """HTTP status and body of ``/ready``: 503 while anything is unmet, naming it."""
+def ready_payload(health: Health) -> Payload:
+    """The answer of ``/ready``: 503 while any condition is unmet, and which."""
     return (200 if health.ready else 503), {"ready": health.ready, "waiting_for": health.unmet()}
 
 
-class _Server(ThreadingMixIn, WSGIServer):
-    daemon_threads = True
+@dataclass(frozen=True)
+class _OpsEndpoints:
+    health_answer: Callable[[], Payload]
+    ready_answer: Callable[[], Payload]
+
+    async def health(self) -> Response:
+        status, body = self.health_answer()
+        return json_response(body, status)
+
+    async def ready(self) -> Response:
+        status, body = self.ready_answer()
+        return json_response(body, status)
+
+    async def metrics(self) -> Response:
+        return Response(generate_latest(REGISTRY), media_type=CONTENT_TYPE_LATEST)
 
 
-class _Quiet(WSGIRequestHandler):
-    def log_message(self, format: str, *args: Any) -> None:
-        """Requests for health and metrics are no events."""
+def ops_routes(health: Callable[[], Payload], ready: Callable[[], Payload], *, ready_when: str) -> APIRouter:
+    """The three routes.
+
+    Args:
+        health: The answer of ``/health``.
+        ready: The answer of ``/ready``.
+        ready_when: What readiness means, for the document.
+    """
+    endpoints = _OpsEndpoints(health, ready)
+    router = APIRouter()
+    router.add_api_route("/health", endpoints.health, summary="Whether the process is alive")
+    router.add_api_route("/ready", endpoints.ready, summary=ready_when)
+    router.add_api_route(
+        "/metrics", endpoints.metrics, summary="Metrics in Prometheus' text format", response_class=PlainTextResponse
+    )
+    return router
+
+
+@dataclass(frozen=True)
+class OpsRoute:
+    """A further path of an ``OpsServer``: GET or POST, without a body.
+
+    Args:
+        answer: The JSON body; called in a thread of a pool.
+        role: The role that the path needs, where the process has API keys.
+    """
+
+    path: str
+    answer: Callable[[], dict[str, object]]
+    role: Role | None = None
+
+
+@dataclass(frozen=True)
+class _ExtraEndpoint:
+    route: OpsRoute
+    keys: ApiKeys
+
+    async def answer(self, request: Request) -> Response:
+        if self.route.role is not None:
+            self.keys.require(request.headers.get("authorization"), self.route.role)
+        return json_response(await run_in_threadpool(self.route.answer))
 
 
 class OpsServer:
-    """Serves *health* and the process's metrics from a daemon thread.
-
-    Args:
-        port: TCP port; 0 takes a free one (see ``port``).
-        extra: Further paths, each to a function that gives a JSON body.
-        keys: Who may ask for the paths of *roles*.
-        roles: The role that each of these paths needs; the others are open.
-    """
+    """Serves *health*, the process's metrics and *routes* on *listening* until ``close``."""
 
     def __init__(
         self,
         health: Health,
-        host: str,
-        port: int,
-        extra: dict[str, Callable[[], dict[str, object]]] | None = None,
-        model_loaded: Callable[[], bool] | None = None,
+        listening: socket.socket,
+        routes: Sequence[OpsRoute] = (),
         *,
+        model_loaded: Callable[[], bool] | None = None,
         keys: ApiKeys | None = None,
-        roles: Mapping[str, Role] | None = None,
     ) -> None:
-        self._health, self._extra, self._model_loaded = health, extra or {}, model_loaded
-        self._keys, self._roles = keys or ApiKeys(None), roles or {}
-        self._server = make_server(host, port, self._app, server_class=_Server, handler_class=_Quiet)
-        self.port: int = self._server.server_port
-        threading.Thread(target=self._server.serve_forever, name="ops", daemon=True).start()
+        app = FastAPI(openapi_url=None, exception_handlers=RefusalResponses(_count_denied).handlers())
+        app.include_router(
+            ops_routes(
+                lambda: health_payload(health, model_loaded() if model_loaded else None),
+                lambda: ready_payload(health),
+                ready_when="Whether every condition is met",
+            )
+        )
+        for route in routes:
+            endpoint = _ExtraEndpoint(route, keys or ApiKeys(None))
+            app.add_api_route(route.path, endpoint.answer, methods=["GET", "POST"])
+        self._server = HttpServer(app, listening, _DRAIN_S, health)
+        self.port = self._server.port
+        self._server.start()
 
     def close(self) -> None:
-        self._server.shutdown()
-        self._server.server_close()
+        """Stop serving."""
+        self._server.stop()
 
-    def _app(self, environ: dict[str, Any], start_response: StartResponse) -> Iterable[bytes]:
-        path = environ["PATH_INFO"]
-        headers: dict[str, str] = {}
-        if path == "/metrics":
-            start_response("200 OK", [("Content-Type", CONTENT_TYPE_LATEST)])
-            return [generate_latest(REGISTRY)]
-        if path == "/health":
-            status, body = health_payload(self._health, self._model_loaded() if self._model_loaded else None)
-        elif path == "/ready":
-            status, body = ready_payload(self._health)
-        elif path in self._extra:
-            try:
-                if path in self._roles:
-                    self._keys.require(environ.get("HTTP_AUTHORIZATION"), self._roles[path])
-                status, body = 200, self._extra[path]()
-            except Denied as denied:
-                REQUESTS_DENIED.labels(denied.error).inc()
-                _log.warning("request.denied", path=path, status=denied.status, error=denied.error)
-                status, body, headers = denied.status, {"error": denied.error, "detail": denied.detail}, denied.headers
-        else:
-            status, body = 404, {"error": f"no {path} here", "paths": ["/health", "/ready", "/metrics", *self._extra]}
-        start_response(
-            f"{status} {HTTPStatus(status).phrase}", [("Content-Type", "application/json"), *headers.items()]
-        )
-        return [json.dumps(body).encode()]
+
+def _count_denied(_request: Request, refused: RequestRefused) -> None:
+    if refused.status in (401, 403):
+        REQUESTS_DENIED.labels(refused.error).inc()

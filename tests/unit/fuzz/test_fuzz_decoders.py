@@ -30,8 +30,9 @@ from centinela.model.reference import SCORE_BINS
 from centinela.operations.reconcile import is_rejected_row, letter_origin
 from centinela.security.keys import ApiKeys, Denied, InvalidKeys, new_key, parse
 from centinela.telemetry.tracing import traceparent_or_new
-from centinela_ingest.api.requests import LabelIn, Parser, RequestRefused, TransactionIn
-from centinela_predictor.gateway.requests import RefusedRequest, parse_many, parse_one
+from centinela.web.refusals import RequestRefused
+from centinela_ingest.api.requests import LabelIn, Parser, TransactionIn
+from centinela_predictor.gateway.requests import parse_many, parse_one
 from centinela_predictor.state.admission import verdict_fault
 from centinela_predictor.state.terminal_activity import Block, pack_block, unpack_block
 from tests.support import fuzz_stream
@@ -352,8 +353,8 @@ def _ingest(kind: type) -> Callable[[bytes], object]:
     [
         (_ingest(TransactionIn), TransactionIn, RequestRefused),
         (_ingest(LabelIn), LabelIn, RequestRefused),
-        (lambda body: parse_one(body, START), TransactionIn, RefusedRequest),
-        (lambda body: parse_many(body, START), TransactionIn, RefusedRequest),
+        (lambda body: parse_one(body, START), TransactionIn, RequestRefused),
+        (lambda body: parse_many(body, START), TransactionIn, RequestRefused),
     ],
     ids=["ingest-transactions", "ingest-labels", "gateway-one", "gateway-many"],
 )
@@ -404,7 +405,7 @@ def test_a_body_of_deep_arrays_costs_no_more_than_a_flat_one() -> None:
     deep = b"[" * 900 + b",".join([b"1"] * 200_000) + b",NaN" + b"]" * 900
     with pytest.raises(RequestRefused):
         Parser(TransactionIn, 10).parse(deep, START)
-    with pytest.raises(RefusedRequest):
+    with pytest.raises(RequestRefused):
         parse_many(deep, START)
 
 

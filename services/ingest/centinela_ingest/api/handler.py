@@ -1,4 +1,4 @@
-"""A request in, records out [P]: what is accepted, and what is written for it."""
+"""A request in, records out: what is accepted, and what is written for it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from typing import NamedTuple
 from centinela import topics
 from centinela.codec import MAX_RECORD_BYTES
 from centinela.kafka.port import Outgoing
-from centinela_ingest.api.requests import LabelIn, Parser, RequestRefused, TransactionIn, ids
+from centinela.web.refusals import RequestRefused
+from centinela_ingest.api.requests import LabelIn, Parser, TransactionIn, ids
 from centinela_ingest.encoding import label_record, transaction_record
 
 SOURCE = "ingest/http"
@@ -26,7 +27,7 @@ class IngestHandler:
     """Turns bodies into records, all or none.
 
     Args:
-        max_batch: Transactions or labels in one request at most.
+        max_batch: Most transactions or labels in one request.
     """
 
     def __init__(
@@ -36,8 +37,10 @@ class IngestHandler:
         transactions_topic: str = topics.TRANSACTIONS.name,
         labels_topic: str = topics.LABELS.name,
     ) -> None:
-        self._transactions, self._labels = Parser(TransactionIn, max_batch), Parser(LabelIn, max_batch)
-        self._transactions_topic, self._labels_topic = transactions_topic, labels_topic
+        self._transactions = Parser(TransactionIn, max_batch)
+        self._labels = Parser(LabelIn, max_batch)
+        self._transactions_topic = transactions_topic
+        self._labels_topic = labels_topic
 
     def transactions(self, body: bytes, now: datetime, traceparent: str) -> Accepted:
         """The records of ``POST /transactions``.

@@ -16,7 +16,7 @@ from centinela.liveness.health import Health
 from centinela.process.start import failed
 from centinela.topics import PREDICTIONS
 from centinela.web.ops import OpsServer
-from centinela.web.server import refuse_port
+from centinela.web.server import bind
 from centinela_predictor.feast.settings import FeastSettings
 from centinela_predictor.feast.sink import FeastSink, Pusher
 
@@ -82,10 +82,7 @@ def run_feast(settings: FeastSettings, stop: threading.Event) -> int:
     """Push until *stop*; the exit code."""
     health = Health("definitions", "kafka")
     health.wait_for("definitions", "the feature definitions are being applied")
-    try:
-        ops = OpsServer(health, settings.ops_host, settings.feast_port)
-    except OSError as error:
-        refuse_port(settings.ops_host, settings.feast_port, "CENTINELA_FEAST_PORT", error)
+    ops = OpsServer(health, bind(settings.ops_host, settings.feast_port, "CENTINELA_FEAST_PORT"))
     try:
         pusher = prepare(settings, health, stop)
         if pusher is not None:

@@ -13,11 +13,11 @@ from centinela.clock import Clock
 from centinela.codec import MAX_RECORD_BYTES
 from centinela.errors import DependencyUnavailable, InvalidRecord
 from centinela.kafka.port import Outgoing, Producer
+from centinela.web.refusals import RequestRefused
 from centinela_predictor.gateway import metrics
 from centinela_predictor.gateway.kafka_link import Link
 from centinela_predictor.gateway.messages import Plan
 from centinela_predictor.gateway.outbox import Outbox
-from centinela_predictor.gateway.requests import RefusedRequest
 from centinela_predictor.gateway.verdict_book import Entry, VerdictBook
 
 GROUP_PLANS = 1_000
@@ -160,7 +160,7 @@ class Dispatch:
         for entry in plan.entries:
             if entry.outgoing is not None:
                 self._book.forget(entry)
-        plan.call.future.set_exception(RefusedRequest(413, invalid.reason, None, invalid.detail))
+        plan.call.future.set_exception(RequestRefused(413, invalid.reason, invalid.detail))
 
 
 def _require_readable(outgoing: Outgoing) -> None:

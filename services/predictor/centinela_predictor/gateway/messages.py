@@ -30,6 +30,12 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
     repeated: bool
 
 
+class Answers(msgspec.Struct, frozen=True):
+    """The verdicts on a batch, in its order."""
+
+    predictions: list[Answer]
+
+
 @dataclass(eq=False)
 class Call:
     """One HTTP request on its way through."""

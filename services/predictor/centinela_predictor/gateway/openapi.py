@@ -1,15 +1,12 @@
-"""What ``/docs`` shows: schemas from the msgspec structs, and examples [P]."""
+"""What ``/docs`` says of the bodies: descriptions and examples."""
 
 from __future__ import annotations
 
 from typing import Any
 
-import msgspec
-
-from centinela.web.backpressure import REFUSALS, TIMEOUT_PARAMETER
-from centinela.web.openapi import DENIALS, OPTIONAL
-from centinela_predictor.gateway.messages import Answer
-from centinela_predictor.gateway.requests import BATCH_LIMIT, PredictRequest
+from centinela.web.openapi import JsonBody, operation
+from centinela_predictor.gateway.messages import Answer, Answers
+from centinela_predictor.gateway.requests import BATCH_LIMIT, PredictBatch, PredictRequest
 
 _PLAIN = {"amount": 100.5, "time": 42, "v1": 0.5, "v2": -1.2}
 _FULL = {
@@ -34,86 +31,41 @@ _ANSWER = {
     "scored_at": "2026-03-01T10:15:30.120Z",
     "repeated": False,
 }
-_REFUSED = {"error": "invalid_field", "field": "amount", "detail": "Expected `float` >= 0.0"}
-
-
-class Refusal(msgspec.Struct, frozen=True, kw_only=True):
-    """Why a request was not served. ``field`` is the path of the field at fault, or null."""
-
-    error: str
-    field: str | None
-    detail: str
-
-
-def components() -> dict[str, Any]:
-    """JSON Schemas of the bodies, by name."""
-    _, schemas = msgspec.json.schema_components(
-        [PredictRequest, Answer, Refusal], ref_template="#/components/schemas/{name}"
-    )
-    schemas["PredictRequest"]["additionalProperties"] = {"type": ["number", "null"]}
-    return schemas
-
-
-def _body(description: str, schema: dict[str, Any], examples: dict[str, Any]) -> dict[str, Any]:
-    named = {name: {"value": value} for name, value in examples.items()}
-    return {
-        "description": description,
-        "required": True,
-        "content": {"application/json": {"schema": schema, "examples": named}},
-    }
-
-
-def _responses(schema: dict[str, Any], example: Any) -> dict[int | str, dict[str, Any]]:
-    refused = {"application/json": {"schema": {"$ref": "#/components/schemas/Refusal"}, "example": _REFUSED}}
-    return {
-        200: {
-            "description": "The verdict, once the log has it, or the gateway's disk while Kafka is away.",
-            "content": {"application/json": {"schema": schema, "example": example}},
-        },
-        400: {"description": "The body is no JSON, or a header does not hold.", "content": refused},
-        **{status: {"description": text, "content": refused} for status, text in REFUSALS.items()},
-        **{status: {"description": text, "content": refused} for status, text in DENIALS.items()},
-        409: {"description": "The transaction id was given before with other values.", "content": refused},
-        413: {"description": "The body is too large.", "content": refused},
-        422: {"description": "A field does not fit; the answer names it.", "content": refused},
-        503: {
-            "description": "Not ready, or Kafka is away and the outbox is full; nothing is lost by trying again.",
-            "content": refused,
-        },
-    }
-
-
-_REQUEST = {"$ref": "#/components/schemas/PredictRequest"}
+_ANSWERED = "The verdict, once it is in the log, or on the gateway's disk while Kafka is unavailable."
+_REFUSALS = {
+    409: "The transaction id was sent before with other values, or is in the log without a verdict known here.",
+    413: "The body is too large.",
+    503: "Not ready, or Kafka is unavailable and the outbox is full. Send the same request again: nothing is lost.",
+}
 PREDICT: dict[str, Any] = {
-    "openapi_extra": {
-        "security": OPTIONAL,
-        "parameters": [TIMEOUT_PARAMETER],
-        "requestBody": _body(
-            "One transaction; missing features are missing values, not errors.",
-            _REQUEST,
+    "summary": "Decide on one transaction",
+    **operation(
+        JsonBody(
+            PredictRequest,
+            "One transaction. A missing feature is a missing value, not an error.",
             {"plain": _PLAIN, "full": _FULL},
         ),
-    },
-    "responses": _responses({"$ref": "#/components/schemas/Answer"}, _ANSWER),
-}
-_ANSWERS = {
-    "type": "object",
-    "properties": {"predictions": {"type": "array", "items": {"$ref": "#/components/schemas/Answer"}}},
-}
-_BATCH = {
-    "type": "object",
-    "required": ["transactions"],
-    "properties": {"transactions": {"type": "array", "items": _REQUEST, "maxItems": BATCH_LIMIT}},
+        JsonBody(Answer, _ANSWERED, {"one": _ANSWER}),
+        status=200,
+        refusals=_REFUSALS,
+    ),
 }
 PREDICT_BATCH: dict[str, Any] = {
-    "openapi_extra": {
-        "security": OPTIONAL,
-        "parameters": [TIMEOUT_PARAMETER],
-        "requestBody": _body(
-            f"Up to {BATCH_LIMIT} transactions, or a plain array of them; all are decided on, or none.",
-            _BATCH,
+    "summary": f"Decide on up to {BATCH_LIMIT:,} transactions",
+    **operation(
+        JsonBody(
+            PredictBatch | list[PredictRequest],
+            f"Up to {BATCH_LIMIT:,} transactions, or a plain array of them; all are decided on, or none.",
             {"batch": {"transactions": [_PLAIN, _FULL]}},
         ),
-    },
-    "responses": _responses(_ANSWERS, {"predictions": [_ANSWER]}),
+        JsonBody(Answers, _ANSWERED, {"batch": {"predictions": [_ANSWER]}}),
+        status=200,
+        refusals=_REFUSALS,
+    ),
 }
+
+
+def amend(schemas: dict[str, Any]) -> None:
+    """What the structs do not say: further fields are attributes, and a batch has a limit."""
+    schemas["PredictRequest"]["additionalProperties"] = {"type": ["number", "null"]}
+    schemas["PredictBatch"]["properties"]["transactions"]["maxItems"] = BATCH_LIMIT

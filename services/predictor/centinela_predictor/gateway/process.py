@@ -86,7 +86,7 @@ class GatewayProcess:
             in_flight=settings.gateway_in_flight,
             keys=api_keys(settings),
         )
-        self._server = HttpServer(app, listening, settings.drain_timeout_s * 2 / 3)
+        self._server = HttpServer(app, listening, settings.drain_timeout_s * 2 / 3, self.health, stop.set)
         self.port = self._server.port
         self._core_threads = [
             GuardedThread(name, target, self.health, stop.set)

@@ -24,12 +24,13 @@ from centinela.features.layout import FeatureLayout
 from centinela.kafka.headers import event_headers
 from centinela.kafka.port import Outgoing
 from centinela.topics import TRANSACTIONS
-from centinela.web.backpressure import Deadline, RequestUnserved
+from centinela.web.backpressure import Deadline, overloaded
 from centinela.web.middleware import REQUEST_ID
+from centinela.web.refusals import RequestRefused
 from centinela_predictor.gateway.delivery import Dispatch
 from centinela_predictor.gateway.messages import Answer, Call, Plan
 from centinela_predictor.gateway.outbox import OutboxFull
-from centinela_predictor.gateway.requests import PredictRequest, RefusedRequest
+from centinela_predictor.gateway.requests import PredictRequest
 from centinela_predictor.gateway.verdict_book import Entry, GivenVerdict, VerdictBook, check_same
 from centinela_predictor.models import metrics
 from centinela_predictor.models.scoring import ScoringCore
@@ -82,13 +83,13 @@ class Gateway:
     ) -> Future[list[Answer]]:
         """Queue *requests*; the answers come in their order, all or none.
 
-        The future raises ``RefusedRequest`` (409, 413), ``RequestUnserved`` (504) or ``DependencyUnavailable``.
+        The future raises ``RequestRefused`` (409, 413, 504) or ``DependencyUnavailable``.
 
         Raises:
-            RequestUnserved: 429, too much waits already.
+            RequestRefused: 429, too many requests wait already.
         """
         if self._waiting.qsize() >= self._queue_limit:
-            raise RequestUnserved(429, "overloaded", f"{self._queue_limit} requests wait, and no more are taken")
+            raise overloaded(f"{self._queue_limit} requests wait, and no more are taken")
         call = Call(requests, traceparent, request_id, deadline)
         self._waiting.put(call)
         return call.future
@@ -168,7 +169,7 @@ class Gateway:
             if new:
                 self._require_able(len(new))
                 self._require_new([transaction for transaction, _ in new.values()])
-        except (RefusedRequest, DependencyUnavailable) as refused:
+        except (RequestRefused, DependencyUnavailable) as refused:
             call.future.set_exception(refused)
             return None
         fresh |= new
@@ -189,7 +190,7 @@ class Gateway:
                     f"transaction {transaction.transaction_id} is in the log; its verdict is, or will be, in topic"
                     " predictions"
                 )
-                raise RefusedRequest(409, "already_in_log", "transaction_id", detail)
+                raise RequestRefused(409, "already_in_log", detail, field="transaction_id")
 
     def _decide(self, fresh: list[tuple[TransactionReceived, Call]], now: datetime) -> dict[str, Entry]:
         if not fresh:

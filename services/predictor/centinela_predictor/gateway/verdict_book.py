@@ -12,7 +12,8 @@ from centinela.events import AnyVerdict, TransactionReceived
 from centinela.features.assemble import attribute_matrix
 from centinela.features.layout import FeatureLayout, pack_rows
 from centinela.kafka.port import Delivery, Outgoing
-from centinela_predictor.gateway.requests import PredictRequest, RefusedRequest
+from centinela.web.refusals import RequestRefused
+from centinela_predictor.gateway.requests import PredictRequest
 
 _NO_VECTOR: dict[str, None] = {"feature_set": None, "features": None}
 
@@ -68,7 +69,7 @@ def check_same(known: GivenVerdict | TransactionReceived, request: PredictReques
     difference.
 
     Raises:
-        RefusedRequest: 409, naming the first field that differs.
+        RequestRefused: 409, naming the first field that differs.
     """
     differs = next(
         (
@@ -91,8 +92,11 @@ def check_same(known: GivenVerdict | TransactionReceived, request: PredictReques
         )
         differs = "attributes" if raw_digest(again, layout) != known.raw else None
     if differs:
-        raise RefusedRequest(
-            409, "conflict", differs, f"transaction {known.transaction_id} was given before with another {differs}"
+        raise RequestRefused(
+            409,
+            "conflict",
+            f"transaction {known.transaction_id} was given before with another {differs}",
+            field=differs,
         )
 
 

@@ -12,8 +12,8 @@ from centinela.errors import CentinelaError
 from centinela.liveness.health import Health
 from centinela.process.drain import Drain
 from centinela.process.start import failed
-from centinela.web.ops import OpsServer
-from centinela.web.server import refuse_port
+from centinela.web.ops import OpsRoute, OpsServer
+from centinela.web.server import bind
 from centinela_predictor.bootstrap import build_models
 from centinela_predictor.models.bundle_store import Downloads
 from centinela_predictor.models.slot import describe
@@ -41,16 +41,12 @@ class StreamProcess:
         self.health = Health("model", "kafka", "handler")
         self._models = build_models(settings, "stream", self.health, clock, stop, registry=registry)
         slot = self._models.slot
-        try:
-            self._ops = OpsServer(
-                self.health,
-                settings.ops_host,
-                settings.predictor_port,
-                {"/model": lambda: describe(slot.pair)},
-                lambda: slot.loaded,
-            )
-        except OSError as error:
-            refuse_port(settings.ops_host, settings.predictor_port, "CENTINELA_PREDICTOR_PORT", error)
+        self._ops = OpsServer(
+            self.health,
+            bind(settings.ops_host, settings.predictor_port, "CENTINELA_PREDICTOR_PORT"),
+            [OpsRoute("/model", lambda: describe(slot.pair))],
+            model_loaded=lambda: slot.loaded,
+        )
         self.port = self._ops.port
         self._stream = build_stream(settings, self._models.core, slot, self.health, clock, stop)
 

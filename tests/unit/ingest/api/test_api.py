@@ -193,7 +193,7 @@ def test_logs_hold_neither_the_user_nor_card_data(client: TestClient) -> None:
     with structlog.testing.capture_logs() as logs:
         client.post("/transactions", json=GOOD)
         client.post("/transactions", json=with_field(GOOD, "amount", "100.5"))
-    assert [entry["event"] for entry in logs] == ["transactions.accepted", "transactions.refused"]
+    assert [entry["event"] for entry in logs] == ["transactions.accepted", "request.refused"]
     text = repr(logs)
     for secret in ("u-42", "100.5", "t-7"):
         assert secret not in text

@@ -28,7 +28,7 @@ def test_kafka_away_is_answered_at_once_with_a_time_to_come_back(broker: FakeBro
     assert client.get("/health").status_code == 200
 
     broker.away = False
-    service.watch.look()
+    service.watch.check()
     assert client.get("/ready").status_code == 200
     assert client.post("/transactions", json=GOOD).status_code == 202
     assert len(broker.records("transactions")) == 1
@@ -124,5 +124,4 @@ def test_a_client_that_failed_for_good_ends_the_process_for_a_new_start(broker: 
     _, service = build(broker, Broken())
     answer = TestClient(service.app, raise_server_exceptions=False).post("/transactions", json=GOOD)
     assert answer.status_code == 500
-    assert service.failed
-    assert not service.health.live
+    assert (service.health.live, service.health.reason) == (False, "RuntimeError")

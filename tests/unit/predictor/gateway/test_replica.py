@@ -24,8 +24,9 @@ from centinela.testing.clock import FixedClock
 from centinela.testing.kafka import FakeBroker, FakeConsumer
 from centinela.times import DAY_MS, to_ms_array
 from centinela.topics import LABELS, PREDICTIONS, TERMINAL_ACTIVITY, TRANSACTIONS
+from centinela.web.refusals import RequestRefused
 from centinela_predictor.gateway.replica import PlacedReader, StateReplica, VerdictFollower, newest
-from centinela_predictor.gateway.requests import PredictRequest, RefusedRequest
+from centinela_predictor.gateway.requests import PredictRequest
 from centinela_predictor.gateway.verdict_book import VerdictBook, check_same
 from centinela_predictor.state.admission import admit
 from centinela_predictor.state.partition_state import PartitionState
@@ -284,7 +285,7 @@ def test_another_payload_is_told_from_the_first_where_only_predictions_are_known
         {"currency": "USD"},
     ):
         request = PredictRequest(**({"transaction_id": "p", "amount": 2.0, "attributes": {"v1": 1.5}} | other))
-        with pytest.raises(RefusedRequest) as refused:
+        with pytest.raises(RequestRefused) as refused:
             check_same(entry.verdict, request, LAYOUT)
         assert (refused.value.status, refused.value.field) == (409, next(iter(other)))
 

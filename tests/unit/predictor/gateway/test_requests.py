@@ -6,11 +6,11 @@ from datetime import UTC, datetime
 
 import pytest
 
+from centinela.web.refusals import RequestRefused
 from centinela_predictor.gateway.requests import (
     BATCH_LIMIT,
     BODY_LIMIT,
     PredictRequest,
-    RefusedRequest,
     parse_many,
     parse_one,
 )
@@ -51,7 +51,7 @@ MALFORMED = [
 
 @pytest.mark.parametrize("body", MALFORMED)
 def test_what_is_no_json_is_a_bad_request(body: bytes) -> None:
-    with pytest.raises(RefusedRequest) as refused:
+    with pytest.raises(RequestRefused) as refused:
         parse_one(body, NOW)
     assert (refused.value.status, refused.value.error, refused.value.field) == (400, "malformed_json", None)
 
@@ -99,7 +99,7 @@ INVALID = [
 
 @pytest.mark.parametrize(("body", "field"), INVALID)
 def test_a_field_that_does_not_fit_is_named(body: bytes, field: str | None) -> None:
-    with pytest.raises(RefusedRequest) as refused:
+    with pytest.raises(RequestRefused) as refused:
         parse_one(body, NOW)
     assert (refused.value.status, refused.value.field) == (422, field)
     assert refused.value.error in {"invalid_field", "time_in_future", "time_before_1970"}
@@ -115,7 +115,7 @@ def test_a_time_up_to_a_day_ahead_is_a_clock_that_is_wrong() -> None:
 def test_a_body_past_the_limit_is_too_large() -> None:
     padding = b" " * (BODY_LIMIT - len(b'{"amount": 1}'))
     assert parse_one(b'{"amount": 1}' + padding, NOW).amount == 1
-    with pytest.raises(RefusedRequest) as refused:
+    with pytest.raises(RequestRefused) as refused:
         parse_one(b'{"amount": 1}' + padding + b" ", NOW)
     assert refused.value.status == 413
 
@@ -145,7 +145,7 @@ def test_a_batch_is_an_array_or_an_object_that_holds_it(body: bytes) -> None:
     ],
 )
 def test_a_batch_names_the_row_and_the_field(body: bytes, field: str | None) -> None:
-    with pytest.raises(RefusedRequest) as refused:
+    with pytest.raises(RequestRefused) as refused:
         parse_many(body, NOW)
     assert (refused.value.status, refused.value.field) == (422, field)
 
@@ -153,6 +153,6 @@ def test_a_batch_names_the_row_and_the_field(body: bytes, field: str | None) -> 
 def test_a_batch_past_the_limit_is_refused_as_a_whole() -> None:
     row = b'{"amount": 1}'
     assert len(parse_many(b"[" + b",".join([row] * BATCH_LIMIT) + b"]", NOW)) == BATCH_LIMIT
-    with pytest.raises(RefusedRequest) as refused:
+    with pytest.raises(RequestRefused) as refused:
         parse_many(b"[" + b",".join([row] * (BATCH_LIMIT + 1)) + b"]", NOW)
     assert (refused.value.status, refused.value.error) == (422, "too_many")

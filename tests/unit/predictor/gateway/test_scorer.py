@@ -12,9 +12,10 @@ from centinela.errors import InvalidRecord
 from centinela.events import TransactionReceived
 from centinela.features.layout import unpack_rows
 from centinela.kafka.headers import header
-from centinela.web.backpressure import Deadline, RequestUnserved
+from centinela.web.backpressure import Deadline
+from centinela.web.refusals import RequestRefused
 from centinela_predictor.gateway.messages import Call
-from centinela_predictor.gateway.requests import PredictRequest, RefusedRequest
+from centinela_predictor.gateway.requests import PredictRequest
 from centinela_predictor.gateway.verdict_book import GivenVerdict, VerdictBook
 from tests.support.gateway_world import DECODE, LAYOUT, NOW, TRACE, World, running_world, tx
 from tests.support.served_models import FakeScorer, served
@@ -122,7 +123,7 @@ def test_the_same_id_with_other_values_is_a_conflict_and_nothing_is_written(
     if not together:
         world.ask(tx())
     before = len(world.broker.sent)
-    with pytest.raises(RefusedRequest) as refused:
+    with pytest.raises(RequestRefused) as refused:
         world.ask(*([tx()] if together else []), tx("new", 1.0), other)
     assert (refused.value.status, refused.value.field) == (409, field)
     assert len(world.broker.sent) == before
@@ -131,14 +132,14 @@ def test_the_same_id_with_other_values_is_a_conflict_and_nothing_is_written(
 
 def test_a_record_that_the_log_will_not_take_is_too_large_and_forgotten(world: World) -> None:
     world.broker.refuses = InvalidRecord("too_large", "2000000 bytes")
-    with pytest.raises(RefusedRequest) as refused:
+    with pytest.raises(RequestRefused) as refused:
         world.ask(tx())
     assert (refused.value.status, refused.value.error) == (413, "too_large")
     assert world.book.get("tx-1") is None
 
 
 def test_a_record_that_the_stream_would_not_read_is_not_written(world: World) -> None:
-    with pytest.raises(RefusedRequest) as refused:
+    with pytest.raises(RequestRefused) as refused:
         world.ask(tx(attributes={f"a{n}": 1.0 for n in range(100_000)}))
     assert refused.value.status == 413
     assert world.broker.sent == []
@@ -167,12 +168,12 @@ def test_the_verdict_of_the_stream_is_the_first_verdict_where_it_came_first(worl
         True,
     )
     assert world.broker.sent == []
-    with pytest.raises(RefusedRequest):
+    with pytest.raises(RequestRefused):
         world.ask(tx(amount=1.0))
 
 
 def test_a_transaction_that_came_by_another_way_and_has_no_verdict_yet_is_left_to_the_stream(world: World) -> None:
-    with pytest.raises(RefusedRequest) as refused:
+    with pytest.raises(RequestRefused) as refused:
         world.ask(tx("new"), tx("from-ingest"))
     assert (refused.value.status, refused.value.error, refused.value.field) == (409, "already_in_log", "transaction_id")
     assert world.broker.sent == []
@@ -195,7 +196,7 @@ def test_what_predictions_say_stands_over_what_a_gateway_said(world: World) -> N
     world.book.learn(msgspec.structs.replace(final, decision="approve"), final=False)
     [answer] = world.ask(tx(attributes={"v1": 4.0}))
     assert answer.decision == "review"
-    with pytest.raises(RefusedRequest):
+    with pytest.raises(RequestRefused):
         world.ask(tx(attributes={"v1": 5.0}))
 
 
@@ -233,7 +234,7 @@ def test_a_call_that_makes_the_deciding_fail_fails_alone() -> None:
 def test_past_the_queue_limit_requests_are_refused() -> None:
     world = World(queue_limit=2)
     futures = [world.submit(tx(str(n))) for n in range(2)]
-    with pytest.raises(RequestUnserved) as refused:
+    with pytest.raises(RequestRefused) as refused:
         world.submit(tx("third"))
     assert (refused.value.status, refused.value.error) == (429, "overloaded")
     world.start().stop()

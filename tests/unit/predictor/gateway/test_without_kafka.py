@@ -7,8 +7,8 @@ from collections.abc import Iterator
 import msgspec
 import pytest
 
+from centinela.web.refusals import RequestRefused
 from centinela_predictor.gateway.outbox import OutboxFull
-from centinela_predictor.gateway.requests import RefusedRequest
 from centinela_predictor.gateway.scorer import NotReady
 from centinela_predictor.gateway.verdict_book import GivenVerdict
 from tests.support.gateway_world import DECODE, NOW, World, drain, running_world, tx
@@ -30,7 +30,7 @@ def test_with_kafka_away_the_verdict_is_in_the_outbox_when_it_is_answered_and_a_
     world.slot.swap("champion", served("2"))
     assert world.ask(tx()) == [msgspec.structs.replace(first, repeated=True)]
     assert len(world.outbox) == 1
-    with pytest.raises(RefusedRequest):
+    with pytest.raises(RequestRefused):
         world.ask(tx(amount=1.0))
 
 

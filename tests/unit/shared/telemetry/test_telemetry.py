@@ -18,7 +18,8 @@ from centinela.liveness.health import Health
 from centinela.security.keys import ApiKeys, new_key, parse
 from centinela.telemetry.logging import configure_logging, hashed_user
 from centinela.telemetry.tracing import trace_id, traceparent_or_new
-from centinela.web.ops import OpsServer
+from centinela.web.ops import OpsRoute, OpsServer
+from centinela.web.server import bind
 
 
 @pytest.fixture
@@ -124,11 +125,9 @@ def test_the_ops_server_asks_for_a_key_where_a_path_needs_one() -> None:
     operator, producer = new_key("ana", "operator"), new_key("shop", "producer")
     server = OpsServer(
         Health(),
-        "127.0.0.1",
-        0,
-        {"/hint": lambda: {"status": "looking"}},
+        bind("127.0.0.1", 0, "CENTINELA_WATCHER_PORT"),
+        [OpsRoute("/hint", lambda: {"status": "looking"}, role="operator")],
         keys=ApiKeys(parse([str(operator.entry), str(producer.entry)])),
-        roles={"/hint": "operator"},
     )
     try:
         none, wrong, right = (
@@ -147,7 +146,12 @@ def test_the_ops_server_asks_for_a_key_where_a_path_needs_one() -> None:
 
 def test_the_ops_server_answers_health_readiness_and_what_is_not_there() -> None:
     health = Health("kafka")
-    server = OpsServer(health, "127.0.0.1", 0, extra={"/drift": lambda: {"state": "stable"}}, model_loaded=lambda: True)
+    server = OpsServer(
+        health,
+        bind("127.0.0.1", 0, "CENTINELA_DRIFT_PORT"),
+        [OpsRoute("/drift", lambda: {"state": "stable"})],
+        model_loaded=lambda: True,
+    )
     try:
         assert _get(server.port, "/health") == (
             200,

@@ -9,14 +9,15 @@ import pytest
 
 from centinela.clock import SystemClock
 from centinela.testing.clock import FixedClock
-from centinela.web.backpressure import Deadline, InFlight, RequestUnserved
+from centinela.web.backpressure import Deadline, InFlight
+from centinela.web.refusals import RequestRefused
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
 
 
 def test_past_the_limit_a_request_is_refused_and_room_comes_back() -> None:
     requests = InFlight(2, "test")
-    with requests.one(), requests.one(), pytest.raises(RequestUnserved) as refused, requests.one():
+    with requests.one(), requests.one(), pytest.raises(RequestRefused) as refused, requests.one():
         raise AssertionError("a third was let in")
     assert (refused.value.status, refused.value.error, refused.value.headers) == (
         429,
@@ -50,9 +51,9 @@ def test_a_client_may_shorten_its_time_but_not_lengthen_it(header: str | None, s
 
 async def test_a_body_that_does_not_come_is_408_and_an_answer_that_does_not_504() -> None:
     deadline = Deadline(SystemClock(), "20", 5.0)
-    with pytest.raises(RequestUnserved) as late:
+    with pytest.raises(RequestRefused) as late:
         await deadline.body(asyncio.Event().wait())  # type: ignore[arg-type]
-    with pytest.raises(RequestUnserved) as unanswered:
+    with pytest.raises(RequestRefused) as unanswered:
         await deadline.answer(asyncio.Event().wait())
     assert [(e.value.status, e.value.error) for e in (late, unanswered)] == [
         (408, "body_timeout"),
