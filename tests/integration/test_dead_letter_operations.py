@@ -18,7 +18,7 @@ from centinela.kafka import connect
 from centinela.kafka.port import Outgoing, Record
 from centinela.kafka.topic_admin import TopicAdmin, TopicSpec
 from centinela.operations.reconcile import LogAudit
-from centinela.operations.redrive import Filter, LetterBox
+from centinela.operations.redrive import DeadLetterStore, Filter
 from centinela.settings import Settings
 from tests.support.waiting import until
 
@@ -28,14 +28,14 @@ REDRIVE = textwrap.dedent("""
     import sys
     from centinela.clock import SystemClock
     from centinela.kafka import connect
-    from centinela.operations.redrive import Filter, LetterBox
+    from centinela.operations.redrive import Filter, DeadLetterStore
     from centinela.settings import Settings
 
     servers, dlq, transactional_id = sys.argv[1:]
     settings = Settings(kafka_bootstrap_servers=servers)
-    box = LetterBox(lambda: connect.consumer(settings, group=None), [dlq], SystemClock(), batch=2)
+    store = DeadLetterStore(lambda: connect.consumer(settings, group=None), [dlq], SystemClock(), batch=2)
     producer = connect.transactional_producer(settings, transactional_id=transactional_id)
-    box.redrive(producer, Filter(), by="ana")
+    store.redrive(producer, Filter(), by="ana")
 """)
 
 
@@ -92,10 +92,10 @@ def test_a_redrive_killed_on_its_way_and_run_again_puts_each_record_back_once(
     finally:
         killed.send_signal(signal.SIGKILL)
         killed.wait(DEADLINE_S)
-    box = LetterBox(lambda: connect.consumer(settings, group=None), [names[2]], SystemClock())
+    store = DeadLetterStore(lambda: connect.consumer(settings, group=None), [names[2]], SystemClock())
     again = connect.transactional_producer(settings, transactional_id=unique)
-    rest = box.redrive(again, Filter(), by="ben")
-    nothing = box.redrive(again, Filter(), by="ben")
+    rest = store.redrive(again, Filter(), by="ben")
+    nothing = store.redrive(again, Filter(), by="ben")
     again.close()
     found += log.read_to_end(DEADLINE_S)
 

@@ -35,15 +35,15 @@ def audit(
 def report(log_audit: LogAudit, wait_s: float, *, as_json: bool) -> bool:
     """Print what *log_audit* finds; whether the log reconciles."""
     result = log_audit.read_until_reconciled(wait_s)
-    log, verdicts, letters = topics.TRANSACTIONS.name, topics.PREDICTIONS.name, topics.TRANSACTIONS.dlq
+    log, verdicts, dlq = topics.TRANSACTIONS.name, topics.PREDICTIONS.name, topics.TRANSACTIONS.dlq
     faults = [
         ("missing", log, result.missing),
         ("repeated", verdicts, result.repeated),
         ("unexpected", verdicts, result.unexpected),
         ("repeated dead letters", log, result.repeated_letters),
-        ("redriven twice", letters, result.redrives.twice),
-        ("redriven but not in the log", letters, result.redrives.lost),
-        ("redriven but not closed", letters, result.redrives.unclosed),
+        ("redriven twice", dlq, result.redrives.twice),
+        ("redriven but not in the log", dlq, result.redrives.lost),
+        ("redriven but not resolved", dlq, result.redrives.unresolved),
     ]
     samples = {name: log_audit.ids_at(topic, found, _SHOWN) for name, topic, found in faults if len(found)}
     if as_json:
@@ -72,18 +72,18 @@ def _counts(result: Reconciliation) -> dict[str, int]:
         "dropped": result.redrives.dropped,
         "redriven_twice": len(result.redrives.twice),
         "redriven_not_in_log": len(result.redrives.lost),
-        "redriven_not_closed": len(result.redrives.unclosed),
+        "redriven_not_closed": len(result.redrives.unresolved),
     }
 
 
 def _show(result: Reconciliation, samples: dict[str, list[str]]) -> None:
     console = Console()
-    table = Table("count", "records", title="transactions against verdicts and dead letters (read_committed)")
+    table = Table("count", "records", title="transactions compared with verdicts and dead letters (read_committed)")
     for name, count in _counts(result).items():
         table.add_row(name.replace("_", " "), f"{count:,}")
     console.print(table)
     for name, ids in samples.items():
         console.print(f"{name}: {', '.join(ids)}{' ...' if len(ids) == _SHOWN else ''}", markup=False)
     if not result.log_is_whole:
-        console.print("retention has cut the beginning of the log: outcomes without their transaction are no fault")
+        console.print("retention has cut the beginning of the log: outcomes without their transaction are not an error")
     console.print("[green]reconciled[/green]" if result.reconciled else "[red]not reconciled[/red]")

@@ -1,8 +1,8 @@
-"""What a letter says, what became of it, and the record that a redrive makes of it [P].
+"""What a dead letter says, what became of it, and the record that a redrive makes of it.
 
-A letter is never changed or deleted by an operator: a *closing* beside it, in its own partition, says that it was
-redriven or dropped, by whom and when. A redriven record carries its history in ``redrive.*`` headers, which stay with
-it if it dies again.
+A dead letter is never changed or deleted by an operator: a *resolution*, a record in its own topic and partition, says
+that it was redriven or dropped, by whom and when. A redriven record carries its history in ``redrive.*`` headers, which
+stay with it if it fails again.
 """
 
 from __future__ import annotations
@@ -19,14 +19,16 @@ from centinela.topics import DLQ_SUFFIX
 
 Kind = Literal["redriven", "dropped"]
 HISTORY = 10
-"""Deaths that a record's history tells of at most, the newest; ``redrive.count`` counts all."""
+"""Failures that a record's history has at most, the newest; ``redrive.count`` counts all."""
 
-_CLOSED, _LETTER, _ANSWERED_BY = "dlq.closed", "dlq.letter", "dlq.redriven_with"
+_RESOLVED = "dlq.closed"
+_DEAD_LETTER = "dlq.letter"
+_REDRIVEN_WITH = "dlq.redriven_with"
 _ORIGIN = ("dlq.topic", "dlq.partition", "dlq.offset")
 
 
-class Place(NamedTuple):
-    """Where a record stands; as text ``topic:partition:offset``."""
+class RecordPosition(NamedTuple):
+    """The position of a record in the log; as text ``topic:partition:offset``."""
 
     topic: str
     partition: int
@@ -41,32 +43,32 @@ class Place(NamedTuple):
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Raises ``ValueError`` where *text* is no place."""
+        """Raises ``ValueError`` where *text* is not a position."""
         topic, partition, offset = text.rsplit(":", 2)
         if not topic or not partition.isdecimal() or not offset.isdecimal():
             raise ValueError(f"{text!r} is not topic:partition:offset")
         return cls(topic, int(partition), int(offset))
 
 
-class Death(msgspec.Struct, frozen=True, kw_only=True):
-    """One entry of ``redrive.history``: why and where a record died, and who sent it on."""
+class Failure(msgspec.Struct, frozen=True, kw_only=True):
+    """One entry of ``redrive.history``: why and where a record failed, and who redrove it."""
 
     reason: str
     at: str
-    place: str
-    letter: str
+    position: str = msgspec.field(name="place")
+    dead_letter: str = msgspec.field(name="letter")
     redriven_at: str
     by: str
 
 
-class Letter(NamedTuple):
-    """What the headers of a dead letter say. *origin* None: the record never was in a topic, or its headers do not
-    tell."""
+class DeadLetterEntry(NamedTuple):
+    """A dead letter as its headers describe it. *origin* None: the record never was in a topic, or its headers do not
+    say."""
 
-    place: Place
+    position: RecordPosition
     reason: str
     at: datetime | None
-    origin: Place | None
+    origin: RecordPosition | None
     source: str
     transaction_id: str | None
     redrives: int
@@ -77,22 +79,22 @@ class Letter(NamedTuple):
         """Why it cannot be redriven, or None."""
         if self.origin is None:
             return "never_in_a_topic"
-        if self.origin.topic + DLQ_SUFFIX != self.place.topic:
+        if self.origin.topic + DLQ_SUFFIX != self.position.topic:
             return "foreign_origin"
         return "cut_short" if self.cut else None
 
 
-class Closing(NamedTuple):
-    """What became of the letter at *letter*. *answered_by*: the letter whose redrive put the record back (often
-    itself)."""
+class Resolution(NamedTuple):
+    """What became of the dead letter at *dead_letter*. *redriven_with*: the dead letter whose redrive put the record
+    back (often the same)."""
 
-    letter: Place
+    dead_letter: RecordPosition
     kind: Kind
     by: str
     why: str
     at: str
-    origin: Place | None
-    answered_by: Place
+    origin: RecordPosition | None
+    redriven_with: RecordPosition
 
 
 class _Id(msgspec.Struct):
@@ -100,7 +102,7 @@ class _Id(msgspec.Struct):
 
 
 _id = msgspec.json.Decoder(_Id)
-_history = msgspec.json.Decoder(list[Death])
+_history = msgspec.json.Decoder(list[Failure])
 
 
 def transaction_id(value: bytes | None) -> str | None:
@@ -111,99 +113,106 @@ def transaction_id(value: bytes | None) -> str | None:
         return None
 
 
-def letter_of(record: Record) -> Letter:
+def read_entry(record: Record) -> DeadLetterEntry:
     """What *record*, a dead letter, says."""
-    said = _texts(record.headers)
-    return Letter(
-        Place.of(record),
-        said.get("dlq.reason", "unknown"),
-        _instant(said.get("dlq.at", "")),
-        _origin(said),
-        said.get("dlq.source") or said.get("ce_source", ""),
+    headers = _texts(record.headers)
+    return DeadLetterEntry(
+        RecordPosition.of(record),
+        headers.get("dlq.reason", "unknown"),
+        _instant(headers.get("dlq.at", "")),
+        _origin(headers),
+        headers.get("dlq.source") or headers.get("ce_source", ""),
         transaction_id(record.value),
         redrive_count(record.headers),
-        not CUT_HEADERS.isdisjoint(said) or len(record.value or b"") > MAX_RECORD_BYTES,
+        not CUT_HEADERS.isdisjoint(headers) or len(record.value or b"") > MAX_RECORD_BYTES,
     )
 
 
-def is_closing(record: Record) -> bool:
-    """Whether a record of a DLQ is no letter but says what became of one."""
-    return any(name == _CLOSED for name, _ in record.headers)
+def is_resolution(record: Record) -> bool:
+    """Whether a record of a DLQ is not a dead letter, but says what became of one."""
+    return any(name == _RESOLVED for name, _ in record.headers)
 
 
-def closing_of(record: Record) -> Closing | None:
-    """What *record* says about a letter; None where it is a letter itself, or unreadable."""
-    said = _texts(record.headers)
-    kind = said.get(_CLOSED)
+def read_resolution(record: Record) -> Resolution | None:
+    """What *record* says about a dead letter; None where it is a dead letter itself, or unreadable."""
+    headers = _texts(record.headers)
+    kind = headers.get(_RESOLVED)
     if kind not in ("redriven", "dropped"):
         return None
     try:
-        letter = Place.parse(said[_LETTER])
-        answered_by = Place.parse(said[_ANSWERED_BY]) if _ANSWERED_BY in said else letter
+        dead_letter = RecordPosition.parse(headers[_DEAD_LETTER])
+        redriven_with = RecordPosition.parse(headers[_REDRIVEN_WITH]) if _REDRIVEN_WITH in headers else dead_letter
     except (KeyError, ValueError):
         return None
-    return Closing(
-        letter,
+    return Resolution(
+        dead_letter,
         kind,  # type: ignore[arg-type]
-        said.get("dlq.by", ""),
-        said.get("dlq.why", ""),
-        said.get("dlq.at", ""),
-        _origin(said),
-        answered_by,
+        headers.get("dlq.by", ""),
+        headers.get("dlq.why", ""),
+        headers.get("dlq.at", ""),
+        _origin(headers),
+        redriven_with,
     )
 
 
-def closing_record(
-    letter: Letter, kind: Kind, *, by: str, why: str, at: datetime, answered_by: Place | None = None
+def resolution_record(
+    entry: DeadLetterEntry,
+    kind: Kind,
+    *,
+    by: str,
+    why: str,
+    at: datetime,
+    redriven_with: RecordPosition | None = None,
 ) -> Outgoing:
-    """The record that closes *letter*, for the letter's own partition."""
+    """The record that resolves *entry*, for its own topic and partition."""
+    position = str(entry.position).encode()
     headers = [
-        (_CLOSED, kind.encode()),
-        (_LETTER, str(letter.place).encode()),
+        (_RESOLVED, kind.encode()),
+        (_DEAD_LETTER, position),
         ("dlq.by", cut_text(by)),
         ("dlq.why", cut_text(why)),
         ("dlq.at", at.isoformat().encode()),
     ]
-    if answered_by is not None and answered_by != letter.place:
-        headers.append((_ANSWERED_BY, str(answered_by).encode()))
-    if letter.origin is not None:
-        headers += [(name, str(part).encode()) for name, part in zip(_ORIGIN, letter.origin, strict=True)]
-    return Outgoing(letter.place.topic, None, str(letter.place).encode(), tuple(headers), letter.place.partition)
+    if redriven_with is not None and redriven_with != entry.position:
+        headers.append((_REDRIVEN_WITH, str(redriven_with).encode()))
+    if entry.origin is not None:
+        headers += [(name, str(part).encode()) for name, part in zip(_ORIGIN, entry.origin, strict=True)]
+    return Outgoing(entry.position.topic, None, position, tuple(headers), entry.position.partition)
 
 
-def redriven_record(record: Record, letter: Letter, *, by: str, at: datetime) -> Outgoing:
-    """The record that *letter* was made of, for its topic again: key, value and headers as they were, and its history.
+def redriven_record(record: Record, entry: DeadLetterEntry, *, by: str, at: datetime) -> Outgoing:
+    """The record that *entry* was made of, for its topic again: key, value and headers as they were, and its history.
 
     It goes to the partition of its key as the topic is now; one without a key goes back to its own.
 
     Raises:
-        ValueError: The letter has an ``obstacle``.
+        ValueError: The entry has an ``obstacle``.
     """
-    if letter.obstacle is not None or letter.origin is None:
-        raise ValueError(f"{letter.place} cannot be redriven: {letter.obstacle}")
-    death = Death(
-        reason=letter.reason,
-        at=letter.at.isoformat() if letter.at else "",
-        place=str(letter.origin),
-        letter=str(letter.place),
+    if entry.obstacle is not None or entry.origin is None:
+        raise ValueError(f"{entry.position} cannot be redriven: {entry.obstacle}")
+    failure = Failure(
+        reason=entry.reason,
+        at=entry.at.isoformat() if entry.at else "",
+        position=str(entry.origin),
+        dead_letter=str(entry.position),
         redriven_at=at.isoformat(),
         by=cut_text(by).decode(),
     )
-    history = [*history_of(record.headers), death][-HISTORY:]
+    history = [*history_of(record.headers), failure][-HISTORY:]
     originals = tuple((name, value or b"") for name, value in record.headers if not name.startswith((PREFIX, REDRIVE)))
     headers = (
         *originals,
-        ("redrive.count", b"%d" % (letter.redrives + 1)),
-        ("redrive.letter", str(letter.place).encode()),
+        ("redrive.count", b"%d" % (entry.redrives + 1)),
+        ("redrive.letter", str(entry.position).encode()),
         ("redrive.history", msgspec.json.encode(history)),
     )
     return Outgoing(
-        letter.origin.topic, record.value, record.key, headers, letter.origin.partition if record.key is None else None
+        entry.origin.topic, record.value, record.key, headers, entry.origin.partition if record.key is None else None
     )
 
 
-def history_of(headers: Headers) -> list[Death]:
-    """The deaths that a record tells of, the oldest first; empty where it tells of none that can be read."""
+def history_of(headers: Headers) -> list[Failure]:
+    """A record's failures, the oldest first; empty where it has none that can be read."""
     for name, value in headers:
         if name == "redrive.history" and value:
             try:
@@ -225,12 +234,12 @@ def redrive_count(headers: Headers) -> int:
     )
 
 
-def redriven_from(headers: Headers) -> Place | None:
-    """The letter that a record of a data topic was redriven from; None where it came by itself."""
+def redriven_from(headers: Headers) -> RecordPosition | None:
+    """The dead letter that a record of a data topic was redriven from; None where it was not redriven."""
     for name, value in headers:
         if name == "redrive.letter" and value:
             try:
-                return Place.parse(value.decode())
+                return RecordPosition.parse(value.decode())
             except ValueError:
                 return None
     return None
@@ -240,16 +249,16 @@ def _texts(headers: Headers) -> dict[str, str]:
     return {name: (value or b"").decode(errors="replace") for name, value in headers}
 
 
-def _origin(said: dict[str, str]) -> Place | None:
+def _origin(headers: dict[str, str]) -> RecordPosition | None:
     try:
-        return Place(said["dlq.topic"], int(said["dlq.partition"]), int(said["dlq.offset"]))
+        return RecordPosition(headers["dlq.topic"], int(headers["dlq.partition"]), int(headers["dlq.offset"]))
     except (KeyError, ValueError):
         return None
 
 
 def _instant(text: str) -> datetime | None:
     try:
-        found = datetime.fromisoformat(text)
+        instant = datetime.fromisoformat(text)
     except ValueError:
         return None
-    return found if found.tzinfo else found.replace(tzinfo=UTC)
+    return instant if instant.tzinfo else instant.replace(tzinfo=UTC)

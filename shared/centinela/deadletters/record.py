@@ -14,19 +14,19 @@ from centinela.topics import DLQ_SUFFIX
 
 PREFIX = "dlq."
 REDRIVE = "redrive."
-"""Headers of a record that was dead before: they stay with it, whatever else has to be left out."""
+"""Headers of a record that failed before: they stay with it, whatever else has to be left out."""
 CUT_HEADERS = frozenset({"dlq.size", "dlq.key_size", "dlq.headers_dropped"})
-"""A letter with one of these is less than its record."""
+"""A dead letter with one of these is less than its record."""
 DETAIL_BYTES = 1_000
 KEY_BYTES = 10_000
 HEADER_BYTES = 20_000
-"""With ``MAX_RECORD_BYTES`` of the value and our own headers these stay below what a producer and a topic take."""
+"""Together with ``MAX_RECORD_BYTES`` of the value and the ``dlq.*`` headers, less than a producer and a topic accept."""
 
 _HEADER_FRAME = 10
 
 
 class DeadLetter(NamedTuple):
-    """A record and why it cannot be processed. ``reason`` is a constant in snake_case."""
+    """A record and why it cannot be processed, for a handler to return. ``reason`` is a constant in snake_case."""
 
     record: Record
     reason: str
@@ -39,17 +39,17 @@ class DeadLetter(NamedTuple):
 
 
 class DeadLetterFlood(CentinelaError):
-    """So many records of a topic are refused that the fault is likely ours: stop rather than drain the topic."""
+    """So many records of a topic are refused that this service is probably wrong: stop rather than drain the topic."""
 
 
 def dead_letter(record: Record, reason: str, detail: str, *, at: datetime) -> Outgoing:
     """The record to write to ``<topic>-dlq``: key and value bytes as they came, the original headers, and the origin.
 
-    However large the record was (compressed, it may be larger than a producer takes), its letter can be written: a
-    value is cut to ``MAX_RECORD_BYTES`` and a key to ``KEY_BYTES``, and ``dlq.size`` and ``dlq.key_size`` then have
+    However large the record was (compressed, it may be larger than a producer accepts), its dead letter can be written:
+    a value is cut to ``MAX_RECORD_BYTES`` and a key to ``KEY_BYTES``, and ``dlq.size`` and ``dlq.key_size`` then have
     their full sizes; of headers past ``HEADER_BYTES`` only the count is kept, in ``dlq.headers_dropped``. What the
-    record tells of earlier deaths (``redrive.*``) stands first. A record of neither key nor value gets an empty value,
-    and a header without a value an empty one: not every client writes them otherwise.
+    record says of earlier failures (``redrive.*``) comes first. A record with neither key nor value gets an empty value,
+    and a header without a value an empty one: not every client can write them otherwise.
     """
     key, value = record.key, record.value
     if key is None and value is None:
@@ -98,12 +98,14 @@ class DeadLetterCap:
 
     Args:
         max_share: Largest share of dead letters in the window, in [0, 1]; 1 never stops.
-        window: Records looked back at.
+        window: Number of the newest records.
         min_records: Records needed before the share means anything.
     """
 
     def __init__(self, max_share: float = 0.5, window: int = 1_000, min_records: int = 200) -> None:
-        self._max_share, self._window, self._min = max_share, window, min_records
+        self._max_share = max_share
+        self._window = window
+        self._min = min_records
         self._batches: deque[tuple[int, int]] = deque()
         self._records = self._dead = 0
 
@@ -123,6 +125,6 @@ class DeadLetterCap:
         if self._records >= self._min and self._dead > self._max_share * self._records:
             raise DeadLetterFlood(
                 f"{self._dead} of the last {self._records} records cannot be processed (at most {self._max_share:.0%}"
-                " may). Nothing of this batch was committed: look at the dead letters, then mend the producer or this"
+                " may). Nothing of this batch was committed: look at the dead letters, then fix the producer or this"
                 " service."
             )

@@ -1,7 +1,7 @@
 """Reconciles the log: every transaction has exactly one verdict, or its record exactly one dead letter.
 
-A redriven record counts by itself, at its new place: it has its verdict or a letter of its own; the letter that it was
-made of stays the outcome of its first place.
+A redriven record counts by itself, at its new position: it has its verdict or a dead letter of its own; the dead letter
+that it was made of remains the outcome of its first position.
 
 ``reconcile`` is pure and works on arrays of 64-bit hashes and positions; ``LogAudit`` feeds it from Kafka with
 read_committed, through kafka-python: a client that the predictor's stream does not use.
@@ -38,11 +38,11 @@ __all__ = [
 U64 = npt.NDArray[np.uint64]
 _OFFSET_MASK = (1 << OFFSET_BITS) - 1
 UNDECODABLE = 0
-"""Stands for a record without a readable transaction id."""
+"""The hash of a record without a readable transaction id."""
 
 
 class Position(NamedTuple):
-    """Where a record stands in its topic."""
+    """The position of a record in its topic."""
 
     partition: int
     offset: int
@@ -63,17 +63,16 @@ class Reconciliation:
         duplicates: Further records with an id already counted: they get no verdict of their own.
         undecodable: Records without a readable transaction id.
         verdicts: Records in ``predictions``.
-        dead_letters: Letters in ``transactions-dlq``; what closes one is none.
-        rejected_rows: Of these, rows of files that never were in ``transactions``: each has its outcome, and stands
-            nowhere else.
+        dead_letters: Dead letters in ``transactions-dlq``, without their resolutions.
+        rejected_rows: Of these, rows of files that never were in ``transactions``: the dead letter is their outcome.
         missing: Positions in ``transactions``: no verdict and no dead letter.
         repeated: Positions in ``predictions``: a further verdict on an id that has one.
         unexpected: Positions in ``predictions``: a verdict on what is not in the log, or was dead-lettered.
         repeated_letters: Positions in ``transactions`` with more than one dead letter.
         stray_letters: Dead letters of records that the log does not have (any more), or without an origin.
-        log_is_whole: Whether ``transactions`` still begins at its first record; where retention cut it, strays are no
-            fault.
-        redrives: What operators did with the letters; its positions must be empty too.
+        rejected_rows: Of these, rows of files that never were in ``transactions``: the dead letter is the outcome.
+            error.
+        redrives: What operators did with the dead letters; its positions must be empty too.
     """
 
     records: int
@@ -98,9 +97,9 @@ class Reconciliation:
 
     @property
     def reconciled(self) -> bool:
-        """Exactly one outcome for each transaction, and exactly one record for each redriven letter."""
+        """Exactly one outcome for each transaction, and exactly one record for each redriven dead letter."""
         strays = self.log_is_whole and (len(self.unexpected) > 0 or self.stray_letters > 0)
-        redrives = len(self.redrives.twice) or len(self.redrives.lost) or len(self.redrives.unclosed)
+        redrives = len(self.redrives.twice) or len(self.redrives.lost) or len(self.redrives.unresolved)
         return not (len(self.missing) or len(self.repeated) or len(self.repeated_letters) or redrives or strays)
 
 
@@ -167,7 +166,7 @@ def id_hash(value: bytes | None) -> int:
 
 
 def letter_origin(record: Record, topic: str) -> int | None:
-    """The packed origin of a dead letter of *topic*; None where its headers do not tell."""
+    """The packed origin of a dead letter of *topic*; None where its headers do not say."""
     headers = {name: value for name, value in record.headers if value is not None}
     try:
         if headers["dlq.topic"].decode() != topic:
@@ -178,7 +177,7 @@ def letter_origin(record: Record, topic: str) -> int | None:
 
 
 def is_rejected_row(record: Record) -> bool:
-    """Whether a dead letter is the row of a file (``centinela replay``), which has no place in the log."""
+    """Whether a dead letter is the row of a file (``centinela replay``), which never was in the log."""
     headers = dict(record.headers)
     return "dlq.row" in headers and "dlq.topic" not in headers
 
@@ -200,8 +199,8 @@ class LogAudit:
     """Follows ``transactions``, ``predictions`` and ``transactions-dlq`` and reconciles them.
 
     Args:
-        consumer: Without a group, for this audit alone.
-        names: The three topics, where they are called otherwise (tests).
+        consumer: Without a group, used by this audit only.
+        names: The three topics, where they have other names.
     """
 
     def __init__(
@@ -211,10 +210,13 @@ class LogAudit:
         *,
         batch: int = 10_000,
     ) -> None:
-        self._consumer, (self._log, self._verdicts, self._letters), self._batch = consumer, names, batch
+        self._consumer = consumer
+        self._log, self._verdicts, self._dlq = names
+        self._batch = batch
         self._columns = {name: (_Column(), _Column()) for name in names}
-        self._stray, self._rejected_rows = 0, 0
-        self._redrives = RedriveLedger(self._letters)
+        self._stray = 0
+        self._rejected_rows = 0
+        self._redrives = RedriveLedger(self._dlq)
         self._partitions: frozenset[TopicPartition] = frozenset()
         self._whole = True
 
@@ -222,7 +224,7 @@ class LogAudit:
         """Read on to the end as it is now, the log first, and reconcile all that was read so far.
 
         Raises:
-            DependencyUnavailable: The brokers are away, or a topic does not exist.
+            DependencyUnavailable: The brokers do not answer, or a topic does not exist.
         """
         self._assign()
         ends: Mapping[TopicPartition, int] = self._consumer.end_offsets(self._partitions)
@@ -238,7 +240,7 @@ class LogAudit:
             positions,
             verdicts,
             verdict_positions,
-            self._columns[self._letters][1].array(),
+            self._columns[self._dlq][1].array(),
             letters_without_origin=self._stray,
             rejected_rows=self._rejected_rows,
             log_is_whole=self._whole,
@@ -246,7 +248,7 @@ class LogAudit:
         )
 
     def read_until_reconciled(self, wait_s: float) -> Reconciliation:
-        """Read on until the log reconciles, at most *wait_s*; for a predictor that still works on it."""
+        """Read on until the log reconciles, at most *wait_s*; for a predictor that is still working on it."""
         deadline = time.monotonic() + wait_s
         while not (result := self.read()).reconciled and time.monotonic() < deadline:
             self._take(self._consumer.poll(min(0.5, max(0.0, deadline - time.monotonic())), self._batch))
@@ -255,29 +257,30 @@ class LogAudit:
     def ids_at(self, topic: str, positions: U64, limit: int = 20) -> list[str]:
         """Transaction ids (or the position, where there is none) of the first *limit* of *positions*. Ends the
         reading."""
-        found = []
-        for place in (unpack(int(packed)) for packed in positions[:limit]):
-            partition = TopicPartition(topic, place.partition)
+        ids = []
+        for position in (unpack(int(packed)) for packed in positions[:limit]):
+            partition = TopicPartition(topic, position.partition)
             self._consumer.assign([partition])
-            self._consumer.seek(partition, place.offset)
+            self._consumer.seek(partition, position.offset)
             records = self._consumer.poll(5.0, 1)
-            known = transaction_id(records[0].value) if records and records[0].offset == place.offset else None
-            found.append(known or f"{topic}[{place.partition}]@{place.offset}")
-        return found
+            found = transaction_id(records[0].value) if records and records[0].offset == position.offset else None
+            ids.append(found or f"{topic}[{position.partition}]@{position.offset}")
+        return ids
 
     def _assign(self) -> None:
         if self._partitions:
             return
-        found: set[TopicPartition] = set()
-        for name in (self._log, self._verdicts, self._letters):
+        all_partitions: set[TopicPartition] = set()
+        for name in (self._log, self._verdicts, self._dlq):
             if not (partitions := self._consumer.partitions_of(name)):
                 raise DependencyUnavailable(
                     f"topic {name} does not exist: run `centinela topics create`", dependency="kafka"
                 )
-            found |= partitions
-        self._whole = not any(self._consumer.beginning_offsets([p for p in found if p.topic == self._log]).values())
-        self._consumer.assign(found)
-        self._partitions = frozenset(found)
+            all_partitions |= partitions
+        of_log = [p for p in all_partitions if p.topic == self._log]
+        self._whole = not any(self._consumer.beginning_offsets(of_log).values())
+        self._consumer.assign(all_partitions)
+        self._partitions = frozenset(all_partitions)
 
     def _take(self, records: Sequence[Record]) -> None:
         for name, (ids, positions) in self._columns.items():
@@ -286,8 +289,8 @@ class LogAudit:
                 continue
             if name == self._log:
                 self._redrives.take_log(mine)
-            if name == self._letters:
-                letters = [r for r in mine if not self._redrives.take_closing(r)]
+            if name == self._dlq:
+                letters = [r for r in mine if not self._redrives.take_resolution(r)]
                 from_log = [r for r in letters if not is_rejected_row(r)]
                 self._rejected_rows += len(letters) - len(from_log)
                 origins = [letter_origin(r, self._log) for r in from_log]

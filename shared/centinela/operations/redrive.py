@@ -1,8 +1,8 @@
-"""Reads the dead letters, puts records back where they came from, and closes letters: each exactly once.
+"""Reads the dead letters, puts records back where they came from, and resolves dead letters: each exactly once.
 
-A redrive writes the record and the letter's closing in one transaction of the id ``TRANSACTIONAL_ID``, and reads what
-is closed only after it fenced every earlier holder of that id. So a crash leaves both or neither, and of two redrives
-at a time one ends with ``ProducerFenced``, having written nothing that the other does not see.
+A redrive writes the record and the resolution of its dead letter in one transaction of the id ``TRANSACTIONAL_ID``, and
+reads what is resolved only after it fenced every earlier holder of that id. So a crash leaves both or neither, and of
+two redrives at a time one ends with ``ProducerFenced``, having written nothing that the other does not see.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from typing import NamedTuple
 from centinela.clock import Clock
 from centinela.consuming.table_reader import TableReader
 from centinela.deadletters.entries import (
-    Closing,
-    Letter,
-    Place,
-    closing_of,
-    closing_record,
-    is_closing,
-    letter_of,
+    DeadLetterEntry,
+    RecordPosition,
+    Resolution,
+    is_resolution,
+    read_entry,
+    read_resolution,
     redriven_record,
+    resolution_record,
 )
 from centinela.kafka.connect import consumer
 from centinela.kafka.port import Consumer, Outgoing, Record, TopicPartition, TransactionalProducer
@@ -31,14 +31,14 @@ from centinela.settings import Settings
 
 TRANSACTIONAL_ID = "centinela-dlq"
 BATCH = 500
-"""Letters of one transaction."""
+"""Dead letters of one transaction."""
 
 _POLL_S = 0.2
 
 
 @dataclass(frozen=True)
 class Filter:
-    """Which letters are meant; None admits all. *partition* is the one that the record was in, *since* <= time of death
+    """Selects dead letters; None admits all. *partition* is the one that the record was in, *since* <= time of failure
     < *until*."""
 
     reason: str | None = None
@@ -47,173 +47,188 @@ class Filter:
     until: datetime | None = None
     source: str | None = None
     transaction_id: str | None = None
-    places: frozenset[Place] = frozenset()
+    positions: frozenset[RecordPosition] = frozenset()
 
     @property
     def admits_all(self) -> bool:
         return self == Filter()
 
-    def admits(self, letter: Letter) -> bool:
-        """Whether *letter* is meant."""
-        partition = letter.origin.partition if letter.origin is not None else letter.place.partition
+    def admits(self, entry: DeadLetterEntry) -> bool:
+        """Whether *entry* is selected."""
+        partition = entry.origin.partition if entry.origin is not None else entry.position.partition
         in_time = (
-            letter.at is not None
-            and (self.since is None or letter.at >= self.since)
-            and (self.until is None or letter.at < self.until)
+            entry.at is not None
+            and (self.since is None or entry.at >= self.since)
+            and (self.until is None or entry.at < self.until)
         )
         return (
-            self.reason in (None, letter.reason)
+            self.reason in (None, entry.reason)
             and self.partition in (None, partition)
-            and self.source in (None, letter.source)
-            and self.transaction_id in (None, letter.transaction_id)
-            and (not self.places or letter.place in self.places)
+            and self.source in (None, entry.source)
+            and self.transaction_id in (None, entry.transaction_id)
+            and (not self.positions or entry.position in self.positions)
             and (in_time or (self.since is None and self.until is None))
         )
 
 
 @dataclass
 class Survey:
-    """The letters that a filter admits, and what became of them. ``answered``: origins put back, and by which
-    letter."""
+    """The dead letters that a filter admits, and what became of them. ``put_back``: origins that were put back, and by
+    which dead letter's redrive."""
 
-    letters: dict[Place, Letter] = field(default_factory=dict)
-    closings: dict[Place, Closing] = field(default_factory=dict)
-    answered: dict[Place, Place] = field(default_factory=dict)
+    entries: dict[RecordPosition, DeadLetterEntry] = field(default_factory=dict)
+    resolutions: dict[RecordPosition, Resolution] = field(default_factory=dict)
+    put_back: dict[RecordPosition, RecordPosition] = field(default_factory=dict)
 
-    def open(self) -> list[Letter]:
-        """The letters that nobody has closed, the oldest first within each partition."""
-        return sorted(letter for place, letter in self.letters.items() if place not in self.closings)
+    def open(self) -> list[DeadLetterEntry]:
+        """The dead letters without a resolution, the oldest first within each partition."""
+        return sorted(entry for position, entry in self.entries.items() if position not in self.resolutions)
 
-    def state(self, letter: Letter) -> str:
+    def state(self, entry: DeadLetterEntry) -> str:
         """``open``, ``redriven`` or ``dropped``."""
-        closing = self.closings.get(letter.place)
-        return closing.kind if closing is not None else "open"
+        resolution = self.resolutions.get(entry.position)
+        return resolution.kind if resolution is not None else "open"
 
 
-class Plan(NamedTuple):
-    """Of the open letters: which to redrive, which to close because another letter's redrive answers them, and which
-    cannot be."""
+class RedrivePlan(NamedTuple):
+    """Of the open dead letters: which to redrive, which another one's redrive resolves, and which cannot be
+    redriven."""
 
-    redrive: list[Letter]
-    answered: dict[Place, Place]
+    redrive: list[DeadLetterEntry]
+    redriven_with: dict[RecordPosition, RecordPosition]
     obstacles: Counter[str]
 
     @classmethod
-    def of(cls, survey: Survey, limit: int | None = None) -> Plan:
-        """A record with several letters (several services refused it) is put back once, for all who read its topic."""
-        plan, answered_by = cls([], {}, Counter()), dict(survey.answered)
-        for letter in survey.open():
-            if letter.obstacle is not None or letter.origin is None:
-                plan.obstacles[letter.obstacle or ""] += 1
-            elif letter.origin in answered_by:
-                plan.answered[letter.place] = answered_by[letter.origin]
+    def of(cls, survey: Survey, limit: int | None = None) -> RedrivePlan:
+        """A record with several dead letters (several services refused it) is put back once, for all who read its
+        topic."""
+        plan = cls([], {}, Counter())
+        put_back = dict(survey.put_back)
+        for entry in survey.open():
+            if entry.obstacle is not None or entry.origin is None:
+                plan.obstacles[entry.obstacle or ""] += 1
+            elif entry.origin in put_back:
+                plan.redriven_with[entry.position] = put_back[entry.origin]
             elif limit is None or len(plan.redrive) < limit:
-                answered_by[letter.origin] = letter.place
-                plan.redrive.append(letter)
+                put_back[entry.origin] = entry.position
+                plan.redrive.append(entry)
         return plan
 
 
-class LetterBox:
+class DeadLetterStore:
     """The DLQs of *topics*.
 
     Args:
         reader: Makes a consumer without a group.
         topics: Names of DLQs.
-        batch: Letters in one transaction at most.
+        batch: Dead letters in one transaction at most.
     """
 
     def __init__(
         self, reader: Callable[[], Consumer], topics: Sequence[str], clock: Clock, *, batch: int = BATCH
     ) -> None:
-        self._reader, self._topics, self._clock, self._batch = reader, list(topics), clock, batch
+        self._reader = reader
+        self._topics = list(topics)
+        self._clock = clock
+        self._batch = batch
 
-    def survey(self, wanted: Filter) -> Survey:
+    def survey(self, selection: Filter) -> Survey:
         """Read all DLQs to their ends as they are now.
 
         Raises:
-            DependencyUnavailable: The brokers are away, or a topic does not exist.
+            DependencyUnavailable: The brokers do not answer, or a topic does not exist.
         """
-        survey, closings = Survey(), dict[Place, Closing]()
+        survey = Survey()
+        resolutions = dict[RecordPosition, Resolution]()
         for record in self._all():
-            if (closing := closing_of(record)) is not None:
-                closings[closing.letter] = closing
-                if closing.kind == "redriven" and closing.origin is not None:
-                    survey.answered[closing.origin] = closing.answered_by
-            elif not is_closing(record) and wanted.admits(letter := letter_of(record)):
-                survey.letters[letter.place] = letter
-        survey.closings = {place: closing for place, closing in closings.items() if place in survey.letters}
+            if (resolution := read_resolution(record)) is not None:
+                resolutions[resolution.dead_letter] = resolution
+                if resolution.kind == "redriven" and resolution.origin is not None:
+                    survey.put_back[resolution.origin] = resolution.redriven_with
+            elif not is_resolution(record) and selection.admits(entry := read_entry(record)):
+                survey.entries[entry.position] = entry
+        survey.resolutions = {p: resolution for p, resolution in resolutions.items() if p in survey.entries}
         return survey
 
-    def find(self, place: Place, timeout_s: float = 10.0) -> Record | None:
-        """The record at *place*; None where none is (any more)."""
+    def find(self, position: RecordPosition, timeout_s: float = 10.0) -> Record | None:
+        """The record at *position*; None where there is none (any more)."""
         reader = self._reader()
         try:
-            partition = TopicPartition(place.topic, place.partition)
+            partition = TopicPartition(position.topic, position.partition)
             if (
-                partition not in reader.partitions_of(place.topic)
-                or place.offset >= reader.end_offsets([partition])[partition]
+                partition not in reader.partitions_of(position.topic)
+                or position.offset >= reader.end_offsets([partition])[partition]
             ):
                 return None
             reader.assign([partition])
-            reader.seek(partition, place.offset)
+            reader.seek(partition, position.offset)
             records = reader.poll(timeout_s, 1)
-            return records[0] if records and records[0].offset == place.offset else None
+            return records[0] if records and records[0].offset == position.offset else None
         finally:
             reader.close()
 
-    def plan(self, wanted: Filter, limit: int | None = None) -> Plan:
+    def plan(self, selection: Filter, limit: int | None = None) -> RedrivePlan:
         """What ``redrive`` would do now. Writes nothing and fences nobody."""
-        return Plan.of(self.survey(wanted), limit)
+        return RedrivePlan.of(self.survey(selection), limit)
 
     def redrive(
-        self, producer: TransactionalProducer, wanted: Filter, *, by: str, why: str = "", limit: int | None = None
-    ) -> Plan:
-        """Put the records of the open letters that *wanted* admits back; what was done. At most *limit* records.
+        self, producer: TransactionalProducer, selection: Filter, *, by: str, why: str = "", limit: int | None = None
+    ) -> RedrivePlan:
+        """Put the records of the open dead letters that *selection* admits back, at most *limit*; what was done.
 
         Raises:
             ProducerFenced: Another ``redrive`` or ``drop`` took over.
-            DependencyUnavailable: The brokers are away; what was committed stands, and another call does the rest.
-            TransactionAborted: Likewise.
+            DependencyUnavailable: The brokers do not answer; what was committed is done, and another call does the
+                rest.
+            TransactionAborted: As for ``DependencyUnavailable``.
         """
         producer.init()
-        plan = self.plan(wanted, limit)
-        chosen = {letter.place: letter for letter in plan.redrive}
-        for records in self._batches(chosen.keys() | plan.answered.keys()):
+        plan = self.plan(selection, limit)
+        chosen = {entry.position for entry in plan.redrive}
+        for records in self._batches(chosen | plan.redriven_with.keys()):
             out: list[Outgoing] = []
             for record in records:
-                letter = letter_of(record)
-                leader = plan.answered.get(letter.place, letter.place)
-                if letter.place in chosen:
-                    out.append(redriven_record(record, letter, by=by, at=self._clock.now()))
-                out.append(closing_record(letter, "redriven", by=by, why=why, at=self._clock.now(), answered_by=leader))
+                entry = read_entry(record)
+                if entry.position in chosen:
+                    out.append(redriven_record(record, entry, by=by, at=self._clock.now()))
+                out.append(
+                    resolution_record(
+                        entry,
+                        "redriven",
+                        by=by,
+                        why=why,
+                        at=self._clock.now(),
+                        redriven_with=plan.redriven_with.get(entry.position, entry.position),
+                    )
+                )
             self._commit(producer, out)
         return plan
 
-    def drop(self, producer: TransactionalProducer, wanted: Filter, *, by: str, why: str) -> int:
-        """Close the open letters that *wanted* admits without putting anything back; how many. Raises as
+    def drop(self, producer: TransactionalProducer, selection: Filter, *, by: str, why: str) -> int:
+        """Resolve the open dead letters that *selection* admits without putting anything back; how many. Raises as
         ``redrive``."""
         producer.init()
-        letters = self.survey(wanted).open()
-        for start in range(0, len(letters), self._batch):
-            part = letters[start : start + self._batch]
+        entries = self.survey(selection).open()
+        for start in range(0, len(entries), self._batch):
+            part = entries[start : start + self._batch]
             self._commit(
-                producer, [closing_record(letter, "dropped", by=by, why=why, at=self._clock.now()) for letter in part]
+                producer, [resolution_record(entry, "dropped", by=by, why=why, at=self._clock.now()) for entry in part]
             )
-        return len(letters)
+        return len(entries)
 
     def _commit(self, producer: TransactionalProducer, out: Sequence[Outgoing]) -> None:
         producer.begin()
         producer.send_all(out)
         producer.commit({}, self._reader())
 
-    def _batches(self, places: Iterable[Place]) -> Iterator[list[Record]]:
-        """The records at *places*, read anew so that only a batch of values is in memory."""
-        wanted = set(places)
+    def _batches(self, positions: Iterable[RecordPosition]) -> Iterator[list[Record]]:
+        """The records at *positions*, read again so that only a batch of values is in memory."""
+        remaining = set(positions)
         batch: list[Record] = []
-        if not wanted:
+        if not remaining:
             return
-        for record in self._all(sorted({place.topic for place in wanted})):
-            if Place.of(record) in wanted:
+        for record in self._all(sorted({position.topic for position in remaining})):
+            if RecordPosition.of(record) in remaining:
                 batch.append(record)
             if len(batch) == self._batch:
                 yield batch
@@ -234,6 +249,6 @@ class LetterBox:
             table.close()
 
 
-def open_box(settings: Settings, topics: Sequence[str], clock: Clock) -> LetterBox:
+def open_store(settings: Settings, topics: Sequence[str], clock: Clock) -> DeadLetterStore:
     """The DLQs of *topics* on the configured brokers."""
-    return LetterBox(lambda: consumer(settings, group=None), topics, clock)
+    return DeadLetterStore(lambda: consumer(settings, group=None), topics, clock)

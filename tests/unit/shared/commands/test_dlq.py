@@ -9,10 +9,10 @@ import pytest
 from click.testing import Result
 from typer.testing import CliRunner
 
-from centinela.commands.dlq import build_app
-from centinela.deadletters.entries import closing_of, redrive_count
+from centinela.commands.dlq import Clients, app
+from centinela.deadletters.entries import read_resolution, redrive_count
 from centinela.deadletters.record import dead_letter
-from centinela.operations.redrive import LetterBox
+from centinela.operations.redrive import DeadLetterStore
 from centinela.testing.clock import FixedClock
 from centinela.testing.kafka import FakeBroker, FakeConsumer, FakeTransactionalProducer
 from centinela.topics import WITH_DLQ
@@ -26,8 +26,8 @@ class World:
         self.broker = FakeBroker()
         for topic in WITH_DLQ:
             self.broker.partitions(topic.dlq)
-        self._app = build_app(
-            lambda topics: LetterBox(lambda: FakeConsumer(self.broker), topics, FixedClock(AT)),
+        self._clients = Clients(
+            lambda topics: DeadLetterStore(lambda: FakeConsumer(self.broker), topics, FixedClock(AT)),
             lambda: FakeTransactionalProducer(self.broker),
         )
 
@@ -36,14 +36,16 @@ class World:
         self.broker.append(letter.topic, letter.value, letter.key, headers=letter.headers)
 
     def run(self, *arguments: str, answer: str = "") -> Result:
-        return CliRunner().invoke(self._app, list(arguments), input=answer, env={"COLUMNS": "200"})
+        return CliRunner().invoke(app, list(arguments), input=answer, env={"COLUMNS": "200"}, obj=self._clients)
 
     def put_back(self) -> int:
         return sum(redrive_count(record.headers) for record in self.broker.records("transactions"))
 
     def closed(self) -> list[str]:
         return [
-            closing.kind for closing in map(closing_of, self.broker.records("transactions-dlq")) if closing is not None
+            resolution.kind
+            for resolution in map(read_resolution, self.broker.records("transactions-dlq"))
+            if resolution is not None
         ]
 
 
@@ -97,7 +99,7 @@ def test_a_redrive_that_was_confirmed_by_an_option_says_what_it_did(world: World
     first, second = (world.run("redrive", "--reason", "invalid_field", "--yes") for _ in range(2))
 
     assert "redriven: 1 records" in first.output
-    assert "no open letter" in second.output
+    assert "no open dead letter" in second.output
     assert world.put_back() == 1
 
 

@@ -26,7 +26,7 @@ from centinela.operations.reconcile import (
     transaction_id,
     unpack,
 )
-from centinela.operations.redrive import Filter, LetterBox
+from centinela.operations.redrive import DeadLetterStore, Filter
 from centinela.testing.clock import FixedClock
 from centinela.testing.kafka import FakeBroker, FakeConsumer, FakeTransactionalProducer
 
@@ -111,14 +111,14 @@ class Platform:
 
     def redrive(self) -> Record:
         """Put the one open letter back; the record."""
-        box = LetterBox(lambda: FakeConsumer(self.broker), [LETTERS], FixedClock(AT))
-        [_] = box.redrive(FakeTransactionalProducer(self.broker, "dlq"), Filter(), by="ana").redrive
+        store = DeadLetterStore(lambda: FakeConsumer(self.broker), [LETTERS], FixedClock(AT))
+        [_] = store.redrive(FakeTransactionalProducer(self.broker, "dlq"), Filter(), by="ana").redrive
         return max(
             (r for r in self.broker.records(LOG) if redrive_count(r.headers)), key=lambda r: redrive_count(r.headers)
         )
 
     def drop(self) -> None:
-        LetterBox(lambda: FakeConsumer(self.broker), [LETTERS], FixedClock(AT)).drop(
+        DeadLetterStore(lambda: FakeConsumer(self.broker), [LETTERS], FixedClock(AT)).drop(
             FakeTransactionalProducer(self.broker, "dlq"), Filter(), by="ana", why="a test"
         )
 
@@ -284,8 +284,8 @@ def test_a_letter_closed_as_redriven_whose_record_is_not_in_the_log_is_named() -
     for one in (platform, other):
         one.letter(one.transaction("a"))
     other.redrive()
-    [closing] = [r for r in other.broker.records(LETTERS) if dict(r.headers).get("dlq.closed")]
-    platform.broker.append(LETTERS, None, headers=closing.headers, partition=closing.partition)
+    [resolution] = [r for r in other.broker.records(LETTERS) if dict(r.headers).get("dlq.closed")]
+    platform.broker.append(LETTERS, None, headers=resolution.headers, partition=resolution.partition)
 
     audit, result = platform.audit()
 
@@ -304,4 +304,4 @@ def test_a_record_made_of_a_letter_that_nothing_closes_is_named() -> None:
     audit, result = platform.audit()
 
     assert not result.reconciled
-    assert audit.ids_at(LETTERS, result.redrives.unclosed) == ["a"]
+    assert audit.ids_at(LETTERS, result.redrives.unresolved) == ["a"]

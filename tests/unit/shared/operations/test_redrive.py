@@ -9,12 +9,20 @@ from typing import Any
 import pytest
 import typer
 
-from centinela.commands.dlq import description, summarise, wanted_letters
-from centinela.deadletters.entries import Place, closing_of, history_of, letter_of, redrive_count, redriven_record
+from centinela.commands.dlq_options import FilterOptions, SelectionOptions
+from centinela.commands.dlq_output import description, summarise
+from centinela.deadletters.entries import (
+    RecordPosition,
+    history_of,
+    read_entry,
+    read_resolution,
+    redrive_count,
+    redriven_record,
+)
 from centinela.deadletters.record import HEADER_BYTES, dead_letter
 from centinela.errors import DependencyUnavailable, ProducerFenced
 from centinela.kafka.port import Headers, Record
-from centinela.operations.redrive import Filter, LetterBox
+from centinela.operations.redrive import DeadLetterStore, Filter
 from centinela.testing.clock import FixedClock
 from centinela.testing.kafka import FakeBroker, FakeConsumer, FakeTransactionalProducer
 
@@ -32,7 +40,7 @@ class World:
         for topic in ("transactions", "labels"):
             self.broker.partitions(topic)
             self.broker.partitions(f"{topic}-dlq")
-        self.box = LetterBox(lambda: FakeConsumer(self.broker), [DLQ, "labels-dlq"], FixedClock(NOW), batch=2)
+        self.store = DeadLetterStore(lambda: FakeConsumer(self.broker), [DLQ, "labels-dlq"], FixedClock(NOW), batch=2)
 
     def die(self, record: Record, reason: str = "malformed_json", at: datetime = AT) -> Record:
         """A service gives *record* up."""
@@ -53,18 +61,18 @@ class World:
         return FakeTransactionalProducer(self.broker, "centinela-dlq")
 
     def redrive(self, wanted: Filter | None = None, **options: Any) -> Any:
-        return self.box.redrive(self.producer(), wanted or Filter(), by="ana", **options)
+        return self.store.redrive(self.producer(), wanted or Filter(), by="ana", **options)
 
     def put_back(self, topic: str = "transactions") -> list[Record]:
         """The records of *topic* that were redriven."""
         return [r for r in self.broker.records(topic) if redrive_count(r.headers)]
 
-    def closings(self, topic: str = DLQ) -> list[tuple[Place, str]]:
-        return [(c.letter, c.kind) for c in map(closing_of, self.broker.records(topic)) if c is not None]
+    def resolutions(self, topic: str = DLQ) -> list[tuple[RecordPosition, str]]:
+        return [(c.dead_letter, c.kind) for c in map(read_resolution, self.broker.records(topic)) if c is not None]
 
 
-def place(record: Record) -> Place:
-    return Place(record.topic, record.partition, record.offset)
+def place(record: Record) -> RecordPosition:
+    return RecordPosition(record.topic, record.partition, record.offset)
 
 
 def test_a_redriven_record_is_the_original_with_its_history() -> None:
@@ -78,8 +86,8 @@ def test_a_redriven_record_is_the_original_with_its_history() -> None:
     assert (again.key, again.value, again.partition) == (b"u-1", b"{broken", original.partition)
     assert again.headers[:2] == EVENT
     assert not any(name.startswith("dlq.") for name, _ in again.headers)
-    [death] = history_of(again.headers)
-    assert (death.reason, death.at, death.place, death.letter, death.by) == (
+    [failure] = history_of(again.headers)
+    assert (failure.reason, failure.at, failure.position, failure.dead_letter, failure.by) == (
         "malformed_json",
         AT.isoformat(),
         str(place(original)),
@@ -96,7 +104,7 @@ def test_nothing_is_redriven_twice() -> None:
 
     assert (len(first.redrive), len(second.redrive)) == (5, 0)
     assert sorted(r.key or b"" for r in world.put_back()) == [b"t-%d" % n for n in range(5)]
-    assert sorted(world.closings()) == sorted((place(letter), "redriven") for letter in letters)
+    assert sorted(world.resolutions()) == sorted((place(letter), "redriven") for letter in letters)
 
 
 @pytest.mark.parametrize("commits", [0, 1, 2])
@@ -112,7 +120,7 @@ def test_after_a_crash_between_any_two_transactions_each_letter_is_redriven_once
             super().commit(offsets, consumer)
 
     with pytest.raises(DependencyUnavailable):
-        world.box.redrive(Crashing(world.broker, "centinela-dlq"), Filter(), by="ana")
+        world.store.redrive(Crashing(world.broker, "centinela-dlq"), Filter(), by="ana")
     assert len(world.put_back()) == 2 * commits
     world.redrive()
 
@@ -131,7 +139,7 @@ def test_of_two_redrives_at_a_time_the_first_writes_nothing_more() -> None:
             super().begin()
 
     with pytest.raises(ProducerFenced):
-        world.box.redrive(Overtaken(world.broker, "centinela-dlq"), Filter(), by="ben")
+        world.store.redrive(Overtaken(world.broker, "centinela-dlq"), Filter(), by="ben")
 
     assert sorted(r.key or b"" for r in world.put_back()) == [b"t-%d" % n for n in range(4)]
 
@@ -142,7 +150,7 @@ def test_a_record_that_dies_again_keeps_its_history_and_can_be_redriven_again() 
     world.redrive()
     second = world.die(world.put_back()[0], "second", NOW)
 
-    assert letter_of(second).redrives == 1
+    assert read_entry(second).redrives == 1
     world.redrive()
 
     newest = world.put_back()[-1]
@@ -163,9 +171,9 @@ def test_history_survives_headers_that_have_to_be_left_out() -> None:
 
     letter = world.die(crowded)
 
-    assert letter_of(letter).redrives == 1
+    assert read_entry(letter).redrives == 1
     assert len(history_of(letter.headers)) == 1
-    assert letter_of(letter).cut
+    assert read_entry(letter).cut
 
 
 def test_a_record_that_several_services_refused_is_put_back_once() -> None:
@@ -177,8 +185,8 @@ def test_a_record_that_several_services_refused_is_put_back_once() -> None:
     plan = world.redrive()
 
     assert len(world.put_back("labels")) == 1
-    assert (len(plan.redrive), list(plan.answered)) == (0, [place(late)])
-    assert [letter for letter, _ in world.closings("labels-dlq")] == [place(r) for r in (*early, late)]
+    assert (len(plan.redrive), list(plan.redriven_with)) == (0, [place(late)])
+    assert [letter for letter, _ in world.resolutions("labels-dlq")] == [place(r) for r in (*early, late)]
 
 
 def test_a_letter_that_is_less_than_its_record_and_one_of_a_file_stay_open() -> None:
@@ -192,25 +200,25 @@ def test_a_letter_that_is_less_than_its_record_and_one_of_a_file_stay_open() -> 
 
     assert dict(plan.obstacles) == {"cut_short": 1, "never_in_a_topic": 1}
     assert world.put_back() == []
-    assert len(world.box.survey(Filter()).open()) == 2
+    assert len(world.store.survey(Filter()).open()) == 2
 
 
 def test_a_letter_with_an_obstacle_is_no_record() -> None:
     world = World()
     row = world.broker.append(DLQ, b"a;b", headers=(("dlq.row", b"7"),))
     with pytest.raises(ValueError, match="never_in_a_topic"):
-        redriven_record(row, letter_of(row), by="ana", at=NOW)
+        redriven_record(row, read_entry(row), by="ana", at=NOW)
 
 
 def test_a_dropped_letter_stays_with_who_and_why_beside_it() -> None:
     world = World()
     letter = world.dead("t-1")
-    dropped = world.box.drop(world.producer(), Filter(), by="ana", why="a test of the till")
+    dropped = world.store.drop(world.producer(), Filter(), by="ana", why="a test of the till")
 
-    [kept] = [r for r in world.broker.records(DLQ) if closing_of(r) is None]
-    [closing] = [c for c in map(closing_of, world.broker.records(DLQ)) if c is not None]
+    [kept] = [r for r in world.broker.records(DLQ) if read_resolution(r) is None]
+    [resolution] = [c for c in map(read_resolution, world.broker.records(DLQ)) if c is not None]
     assert (dropped, kept) == (1, letter)
-    assert (closing.letter, closing.kind, closing.by, closing.why, closing.at) == (
+    assert (resolution.dead_letter, resolution.kind, resolution.by, resolution.why, resolution.at) == (
         place(letter),
         "dropped",
         "ana",
@@ -218,7 +226,7 @@ def test_a_dropped_letter_stays_with_who_and_why_beside_it() -> None:
         NOW.isoformat(),
     )
     assert world.redrive().redrive == []
-    assert world.box.drop(world.producer(), Filter(), by="ben", why="again") == 0
+    assert world.store.drop(world.producer(), Filter(), by="ben", why="again") == 0
 
 
 def test_a_plan_writes_nothing_and_fences_nobody() -> None:
@@ -228,7 +236,7 @@ def test_a_plan_writes_nothing_and_fences_nobody() -> None:
     running.init()
     before = [world.broker.records(topic) for topic in (DLQ, "transactions")]
 
-    plan = world.box.plan(Filter())
+    plan = world.store.plan(Filter())
 
     assert len(plan.redrive) == 1
     assert [world.broker.records(topic) for topic in (DLQ, "transactions")] == before
@@ -263,7 +271,7 @@ def test_only_what_a_filter_admits_is_meant(wanted: Filter, names: set[str]) -> 
     world.dead("b", "late")
     world.dead("c", at=AT + timedelta(hours=2))
 
-    assert {letter.transaction_id for letter in world.box.survey(wanted).open()} == names
+    assert {letter.transaction_id for letter in world.store.survey(wanted).open()} == names
 
 
 def test_a_partition_is_the_one_that_the_record_was_in() -> None:
@@ -271,9 +279,9 @@ def test_a_partition_is_the_one_that_the_record_was_in() -> None:
     world.die(Record("transactions", 0, 900, b"k", b"{"))
     world.die(Record("transactions", 1, 901, b"k", b"{"))
 
-    [letter] = world.box.survey(Filter(partition=1)).open()
+    [letter] = world.store.survey(Filter(partition=1)).open()
 
-    assert letter.origin == Place("transactions", 1, 901)
+    assert letter.origin == RecordPosition("transactions", 1, 901)
 
 
 def test_one_letter_can_be_named() -> None:
@@ -281,7 +289,7 @@ def test_one_letter_can_be_named() -> None:
     chosen = world.dead("a")
     world.dead("b")
 
-    world.redrive(Filter(places=frozenset({place(chosen)})))
+    world.redrive(Filter(positions=frozenset({place(chosen)})))
 
     assert [r.key for r in world.put_back()] == [b"a"]
 
@@ -292,9 +300,9 @@ def test_counts_stand_by_topic_and_reason_with_what_became_of_the_letters() -> N
         world.dead(f"t-{n}", at=AT + timedelta(seconds=n))
     world.dead("l-1", "late", topic="labels")
     world.redrive(Filter(reason="malformed_json"), limit=1)
-    world.box.drop(world.producer(), Filter(reason="late"), by="ana", why="x")
+    world.store.drop(world.producer(), Filter(reason="late"), by="ana", why="x")
 
-    summary = summarise(world.box.survey(Filter()), newest=1)
+    summary = summarise(world.store.survey(Filter()), newest=1)
 
     rows = {
         (row["topic"], row["reason"]): (row["open"], row["redriven"], row["dropped"], row["newest"])
@@ -313,7 +321,7 @@ def test_a_letter_is_described_without_the_user() -> None:
         "invalid_field",
     )
 
-    found = description(record, world.box.survey(Filter()), "salt")
+    found = description(record, world.store.survey(Filter()), "salt")
 
     assert "maria" not in str(found)
     assert (found["reason"], found["state"], found["value"]["transaction_id"], found["value"]["amount"]) == (
@@ -329,18 +337,18 @@ def test_a_place_that_holds_no_record_is_none() -> None:
     world = World()
     letter = world.dead("a")
 
-    assert world.box.find(place(letter)) == letter
-    assert world.box.find(Place(DLQ, letter.partition, 99)) is None
-    assert world.box.find(Place(DLQ, 7, 0)) is None
+    assert world.store.find(place(letter)) == letter
+    assert world.store.find(RecordPosition(DLQ, letter.partition, 99)) is None
+    assert world.store.find(RecordPosition(DLQ, 7, 0)) is None
 
 
 @pytest.mark.parametrize(
     "call",
     [
-        lambda: wanted_letters(None, None, None, None, None, None, None, everything=False),
-        lambda: wanted_letters(None, None, None, "yesterday", None, None, None),
-        lambda: wanted_letters(None, None, None, None, None, None, None, ["transactions-dlq:x:1"]),
-        lambda: wanted_letters(None, None, None, None, None, None, None, ["elsewhere:1:1"]),
+        lambda: SelectionOptions().filter(),
+        lambda: FilterOptions(since="yesterday").filter(),
+        lambda: SelectionOptions(letter=["transactions-dlq:x:1"]).filter(),
+        lambda: SelectionOptions(letter=["elsewhere:1:1"]).filter(),
     ],
 )
 def test_a_command_that_does_not_say_which_letters_is_refused(call: Callable[[], Filter]) -> None:
@@ -353,7 +361,7 @@ def test_a_foreign_closing_closes_nothing() -> None:
     world.dead("a")
     world.broker.append(DLQ, None, headers=(("dlq.closed", b"burnt"), ("dlq.letter", b"x")))
 
-    assert len(world.box.survey(Filter()).open()) == 1
+    assert len(world.store.survey(Filter()).open()) == 1
 
 
 def test_a_record_without_a_key_goes_back_to_its_own_partition() -> None:
@@ -370,7 +378,7 @@ def test_the_closing_stands_in_the_letters_partition() -> None:
     letters = [world.die(Record("transactions", n % 2, 100 + n, None, b"{")) for n in range(4)]
     world.redrive()
 
-    stands = {c.letter: r.partition for r in world.broker.records(DLQ) if (c := closing_of(r)) is not None}
+    stands = {c.dead_letter: r.partition for r in world.broker.records(DLQ) if (c := read_resolution(r)) is not None}
     assert stands == {place(letter): letter.partition for letter in letters}
 
 
