@@ -41,11 +41,12 @@ world = World(attack_from=4)
 run(settings, stop, topics=Topics(*sys.argv[1:]), download=lambda version, dest: world.write_bundle(dest))
 """
 
-DEAF = """
-from centinela_drift import agents, hearing
+UNRESPONSIVE = """
+from centinela_drift import broker_liveness, faust_log
 
-agents._Consumer.last_answer_s = lambda self: 1.0
-hearing.DEAF_S, hearing.ASK_EVERY_S = 2.0, 1.0
+faust_log._Consumer.last_answer_s = lambda self: 1.0
+broker_liveness.UNRESPONSIVE_S = 2.0
+broker_liveness.PROBE_EVERY_S = 1.0
 """
 
 
@@ -304,12 +305,12 @@ def test_the_group_commits_all_that_was_taken_however_many_transactions_it_came_
     assert service.stop() == 0
 
 
-def test_a_client_that_hears_nothing_from_brokers_that_answer_others_ends_the_process(
+def test_a_client_that_gets_no_answer_from_brokers_that_answer_others_ends_the_process(
     make_service: Callable[[str], Service],
 ) -> None:
-    service = make_service("deaf")
+    service = make_service("unresponsive")
 
-    service.start(DEAF)
+    service.start(UNRESPONSIVE)
 
     assert service.wait(60) == 1
-    assert re.search(r"the brokers have answered others for \d+ s", service.log.read_text())
+    assert re.search(r"the brokers have answered another client for \d+ s", service.log.read_text())

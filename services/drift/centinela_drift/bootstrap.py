@@ -6,6 +6,7 @@ import asyncio
 import os
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import structlog
@@ -14,10 +15,11 @@ from centinela.clock import Clock, SystemClock
 from centinela.errors import CentinelaError, DependencyUnavailable
 from centinela.kafka.connect import topic_admin
 from centinela.kafka.topic_admin import TopicSpec
+from centinela.liveness.dependency import DependencyState
 from centinela.liveness.health import Health
+from centinela.liveness.retry import Backoff
 from centinela.process.start import failed
 from centinela.settings import Settings
-from centinela.telemetry.metrics import DEPENDENCY_UP
 from centinela.topics import DLQ_SUFFIX
 from centinela.web.ops import OpsRoute, OpsServer
 from centinela.web.server import bind
@@ -30,7 +32,6 @@ from centinela_drift.settings import DriftSettings
 from centinela_drift.state_store import SnapshotStore
 
 log = structlog.get_logger()
-RETRY_S = (0.5, 1.0, 2.0, 5.0)
 
 
 def run(
@@ -51,7 +52,7 @@ def run(
         clock: The machine's where None.
 
     Raises:
-        CentinelaError: The process must end, and may start anew.
+        CentinelaError: The process must end, for its supervisor to start it again.
     """
     clock = clock or SystemClock()
     health = Health("kafka")
@@ -114,24 +115,25 @@ async def _run(
 
 async def _await_topics(settings: Settings, topics: Topics, health: Health, stop: asyncio.Event) -> None:
     """Wait until the brokers answer and have every topic that is read or written."""
-    attempt, said = 0, ""
+    kafka = DependencyState("kafka")
+    backoff = Backoff(first_s=0.5)
+    reported: list[str] = []
     while not stop.is_set():
         try:
             missing = await asyncio.to_thread(_missing, settings, topics)
-            detail = f"topics are missing: {', '.join(missing)} (centinela topics create)" if missing else ""
         except DependencyUnavailable as error:
-            detail = str(error)
-        DEPENDENCY_UP.labels("kafka").set(not detail)
-        if not detail:
-            return
-        health.wait_for("kafka", detail)
-        if detail != said:
-            log.warning("kafka.awaited", detail=detail)
-            said = detail
-        try:
-            await asyncio.wait_for(stop.wait(), RETRY_S[min(attempt, len(RETRY_S) - 1)])
-        except TimeoutError:
-            attempt += 1
+            kafka.down(str(error))
+            health.wait_for("kafka", str(error))
+        else:
+            kafka.up()
+            if not missing:
+                return
+            health.wait_for("kafka", f"topics are missing: {', '.join(missing)} (centinela topics create)")
+            if missing != reported:
+                log.warning("topics.awaited", missing=missing)
+                reported = missing
+        with suppress(TimeoutError):
+            await asyncio.wait_for(stop.wait(), backoff.next_s())
 
 
 def _missing(settings: Settings, topics: Topics) -> list[str]:

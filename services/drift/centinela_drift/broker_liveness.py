@@ -1,71 +1,58 @@
-"""Whether the Kafka client still hears the brokers, and what to do where only others are heard."""
+"""Whether the brokers still answer this Kafka client, and when to give the client up."""
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 
-import structlog
-
 from centinela.errors import DependencyUnavailable
-from centinela.liveness.health import Health
-from centinela.telemetry.metrics import DEPENDENCY_UP
+from centinela.liveness.dependency import DependencyState
 
-_log = structlog.get_logger(__name__)
 SILENCE_S = 6.0
-"""A fetch is answered within 1.5 s, records or not: after this long the brokers count as away."""
-ASK_EVERY_S = 5.0
-DEAF_S = 60.0
-"""Longer than a request waits for its answer (40 s). A client that hears nothing for so long from brokers that answer
-others will not hear again."""
+"""A fetch is answered within 1.5 s, with or without records: after this long the brokers count as unavailable."""
+PROBE_EVERY_S = 5.0
+UNRESPONSIVE_S = 60.0
+"""Longer than a request waits for its answer (40 s). A client that gets no answer for this long, from brokers that
+answer another client, will not recover."""
 
 
-class Hearing:
-    """Tells health and the log when the brokers stop answering fetches, and when they answer again.
+class BrokerLiveness:
+    """Tracks how long ago the brokers answered a fetch.
 
     Args:
-        health: Told under ``kafka``.
-        others_hear: Asks the brokers by a client of its own whether they are there.
+        kafka: Told when the brokers stop answering fetches, and when they answer again.
+        probe: Asks the brokers with another client; True where they answer it.
     """
 
-    def __init__(self, health: Health, others_hear: Callable[[], Awaitable[bool]]) -> None:
-        self._health, self._others_hear = health, others_hear
-        self._away = False
-        self._silent_s = self._deaf_s = 0.0
+    def __init__(self, kafka: DependencyState, probe: Callable[[], Awaitable[bool]]) -> None:
+        self._kafka = kafka
+        self._probe = probe
+        self._unprobed_s = 0.0
+        self._unresponsive_s = 0.0
 
-    async def look(self, answer_age_s: float | None, since_last_look_s: float) -> bool:
-        """Judge once; whether the brokers are heard.
+    async def check(self, answer_age_s: float | None, elapsed_s: float) -> bool:
+        """Check once; True while the brokers answer.
 
         Args:
             answer_age_s: How long ago a fetch was last answered; None where none was since partitions were assigned.
-            since_last_look_s: Seconds; of a process that was frozen meanwhile no more than a few count.
+            elapsed_s: Seconds since the last check; where the process was frozen in between, only a few of them count.
 
         Raises:
-            DependencyUnavailable: Others have heard the brokers for ``DEAF_S``, and this client has not.
+            DependencyUnavailable: The brokers have answered the probe for ``UNRESPONSIVE_S``, and no fetch.
         """
         if answer_age_s is not None and answer_age_s <= SILENCE_S:
-            self._silent_s = self._deaf_s = 0.0
-            self._turn(away=False, silent_s=answer_age_s)
+            self._unprobed_s = 0.0
+            self._unresponsive_s = 0.0
+            self._kafka.up()
             return True
-        if answer_age_s is not None:
-            self._turn(away=True, silent_s=answer_age_s)
-        self._silent_s += min(since_last_look_s, ASK_EVERY_S)
-        if self._silent_s >= ASK_EVERY_S:
-            self._deaf_s = self._deaf_s + self._silent_s if await self._others_hear() else 0.0
-            self._silent_s = 0.0
-        if self._deaf_s >= DEAF_S:
+        if answer_age_s is not None and self._kafka.reason is None:
+            self._kafka.down("the brokers do not answer")
+        self._unprobed_s += min(elapsed_s, PROBE_EVERY_S)
+        if self._unprobed_s >= PROBE_EVERY_S:
+            self._unresponsive_s = self._unresponsive_s + self._unprobed_s if await self._probe() else 0.0
+            self._unprobed_s = 0.0
+        if self._unresponsive_s >= UNRESPONSIVE_S:
             raise DependencyUnavailable(
-                f"the brokers have answered others for {self._deaf_s:.0f} s, and this client not", dependency="kafka"
+                f"the brokers have answered another client for {self._unresponsive_s:.0f} s, but not this one",
+                dependency="kafka",
             )
-        return not self._away
-
-    def _turn(self, *, away: bool, silent_s: float) -> None:
-        if away == self._away:
-            return
-        self._away = away
-        DEPENDENCY_UP.labels("kafka").set(not away)
-        if away:
-            self._health.wait_for("kafka", "the brokers do not answer")
-            _log.warning("kafka.awaited", silent_s=round(silent_s, 1))
-        else:
-            self._health.met("kafka")
-            _log.info("kafka.returned")
+        return self._kafka.reason is None

@@ -28,6 +28,7 @@ from centinela.kafka.headers import event_headers
 from centinela.kafka.port import Outgoing, Record, TopicPartition
 from centinela.model.panes import read_pane
 from centinela.times import days_to_ms, from_ms, to_ms
+from centinela_drift import metrics
 from centinela_drift.decision import detection
 from centinela_drift.decision.detection import Limits, Reference
 from centinela_drift.decision.performance import LABEL_ROW, Labels, Measured, measure
@@ -141,6 +142,8 @@ class DriftHandler:
             return False
         if record.topic == self.topics.panes:
             used = self.windows.merge(read_pane(self._panes.decode(record.value)))
+            if not used:
+                metrics.LATE_PANES.inc()
         elif record.topic == self.topics.labels:
             used = self._add_label(self._labels_in.decode(record.value))
         else:

@@ -24,11 +24,12 @@ from centinela.errors import DependencyUnavailable
 from centinela.kafka.access import Access, access
 from centinela.kafka.connect import topic_admin
 from centinela.kafka.port import Outgoing, Record, TopicPartition
+from centinela.liveness.dependency import DependencyState
 from centinela.liveness.health import Health
 from centinela.liveness.progress import PartitionProgress, Patience, Progress
 from centinela.liveness.watchdog import Watchdog
 from centinela.telemetry.metrics import CONSUMER_LAG
-from centinela_drift.broker_liveness import Hearing
+from centinela_drift.broker_liveness import BrokerLiveness
 from centinela_drift.evaluator import Topics
 from centinela_drift.service import DriftService
 from centinela_drift.settings import DriftSettings
@@ -252,22 +253,24 @@ class FaustLog:
             log.warning("kafka.left_unanswered")
 
     async def _watch(self, progress: Progress) -> None:
-        """See whether the brokers are heard; while they are, where the partitions stand."""
-        hearing, looked_at = (
-            Hearing(self._health, lambda: asyncio.to_thread(self._brokers_answer)),
-            self._clock.monotonic(),
+        """Check every second whether the brokers answer, and while they do, how far each partition is read."""
+        liveness = BrokerLiveness(
+            DependencyState("kafka", self._health, self._clock), lambda: asyncio.to_thread(self._brokers_answer)
         )
+        checked_at = self._clock.monotonic()
         while True:
             await asyncio.sleep(1.0)
-            before, looked_at = looked_at, self._clock.monotonic()
-            progress.beat(looked_at)
+            now = self._clock.monotonic()
+            elapsed_s = now - checked_at
+            checked_at = now
+            progress.beat(now)
             answered = cast(_Consumer, self._app.consumer).last_answer_s()
             age = None if answered is None else self._clock.now().timestamp() - answered
-            if await hearing.look(age, looked_at - before):
+            if await liveness.check(age, elapsed_s):
                 progress.observe(await self._partition_progress(), self._clock.monotonic())
 
     def _brokers_answer(self) -> bool:
-        """Ask by a client of its own."""
+        """Ask with a separate client."""
         admin = topic_admin(self._settings)
         try:
             admin.identify(self._topics.panes)

@@ -24,7 +24,9 @@ REPORTS = Counter(
     "centinela_drift_reports_total", "Reports by state and by what became of a retrain.", ["state", "retrain"]
 )
 REPORT_FAILURES = Counter("centinela_drift_evidently_failures_total", "Evidently reports that were not made.")
-LATE_PANES = Counter("centinela_drift_late_panes_total", "Panes whose event time had expired.")
+LATE_PANES = Counter(
+    "centinela_drift_late_panes_total", "Panes left out because no window reaches back to their event time."
+)
 UNSETTLED = Counter("centinela_drift_unsettled_total", "Reports made before all records in the log were read.")
 INTERNAL_ERRORS = Counter(
     "centinela_drift_internal_errors_total", "Records dead-lettered because of a fault of this service."

@@ -14,6 +14,7 @@ from centinela.deadletters.record import DeadLetterCap, dead_letter
 from centinela.errors import DependencyUnavailable, InvalidRecord, ModelRejected
 from centinela.kafka.port import Outgoing, Record, TopicPartition
 from centinela.liveness.health import Health
+from centinela.liveness.retry import Backoff
 from centinela.telemetry.metrics import CONSUMER_RECORDS
 from centinela_drift import metrics
 from centinela_drift.decision.detection import Reference
@@ -23,7 +24,6 @@ from centinela_drift.state_store import SnapshotStore
 
 log = structlog.get_logger()
 QUIET_S = 0.3
-RETRY_S = (0.5, 1.0, 2.0, 5.0, 10.0)
 
 
 class EventLog(Protocol):
@@ -200,7 +200,7 @@ class DriftService:
         return self._clock.monotonic() - self._taken_at.setdefault(partition, self._clock.monotonic()) >= QUIET_S
 
     async def _reference(self, version: str, out: EventLog, stop: asyncio.Event) -> Reference | None:
-        attempt = 0
+        backoff = _backoff()
         while not stop.is_set():
             try:
                 reference = await self._references.get(version)
@@ -214,8 +214,7 @@ class DriftService:
             else:
                 self._wait_for(None)
                 return reference
-            await _first(stop.wait(), timeout_s=RETRY_S[min(attempt, len(RETRY_S) - 1)])
-            attempt += 1
+            await _first(stop.wait(), timeout_s=backoff.next_s())
         return None
 
     def _wait_for(self, detail: str | None) -> None:
@@ -241,17 +240,17 @@ class DriftService:
     async def _publish(self, out: EventLog, stop: asyncio.Event) -> None:
         """Send what the outbox holds. It is part of the snapshot: after a crash the same events go out again, with the
         same ids."""
-        attempt = 0
+        backoff = _backoff()
         while self.handler.outbox and not stop.is_set():
             try:
                 await out.send(self.handler.outbox[0])
             except DependencyUnavailable as error:
                 log.warning("report.unsent", detail=str(error))
-                await _first(stop.wait(), timeout_s=RETRY_S[min(attempt, len(RETRY_S) - 1)])
-                attempt += 1
+                await _first(stop.wait(), timeout_s=backoff.next_s())
             else:
                 self.handler.published(1)
-                self._dirty, attempt = True, 0
+                self._dirty = True
+                backoff.reset()
 
     async def _save(self) -> None:
         values, arrays = self.handler.snapshot()
@@ -301,6 +300,10 @@ class DriftService:
         metrics.ROWS.set(self.handler.windows.row_count)
         if (watermark := self.handler.windows.watermark_ms) is not None:
             metrics.WATERMARK.set(watermark / 1000)
+
+
+def _backoff() -> Backoff:
+    return Backoff(first_s=0.5, max_s=10.0)
 
 
 async def _first(*conditions: Coroutine[Any, Any, object], timeout_s: float) -> None:

@@ -10,13 +10,13 @@ class Backoff:
     """Waits between attempts: exponential with jitter, cut short by the stop event.
 
     Args:
-        stop: Ends a wait at once.
+        stop: Ends a wait at once; None where the caller waits itself, by ``next_s``.
         first_s: Upper bound of the wait after the first failure, in seconds; it doubles up to *max_s*.
         max_s: Upper bound of every wait, in seconds.
     """
 
-    def __init__(self, stop: threading.Event, *, first_s: float = 0.1, max_s: float = 5.0) -> None:
-        self._stop = stop
+    def __init__(self, stop: threading.Event | None = None, *, first_s: float = 0.1, max_s: float = 5.0) -> None:
+        self._stop = stop or threading.Event()
         self._first_s = first_s
         self._max_s = max_s
         self._attempts = 0

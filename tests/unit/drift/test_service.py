@@ -10,6 +10,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from prometheus_client import REGISTRY
 
 from centinela.deadletters.record import DeadLetterFlood
 from centinela.errors import DependencyUnavailable, ModelRejected
@@ -117,6 +118,19 @@ async def test_a_record_read_again_is_not_counted_again(tmp_path: Path) -> None:
     rig, records = Rig(tmp_path), Feed().records(*World().day(0))
     await rig.take(records + records)
     assert rig.handler.windows.between("1", 0, 2**62).count == 600
+
+
+async def test_a_pane_that_no_window_reaches_is_counted_as_late(
+    tmp_path: Path, days: Callable[[Feed, range], list[Record]]
+) -> None:
+    def late() -> float:
+        return REGISTRY.get_sample_value("centinela_drift_late_panes_total") or 0.0
+
+    rig, feed, before = Rig(tmp_path), Feed(), late()
+    await rig.take(days(feed, range(20)))
+    await rig.run_until(lambda: len(rig.log.of("drift-reports")) == 19)
+    await rig.take(feed.records(*World().day(0)) + feed.records(*World().day(18)))
+    assert late() == before + len(World().day(0)[0])
 
 
 async def test_reports_are_saved_published_and_told_once(

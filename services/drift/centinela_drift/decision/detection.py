@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from statistics import NormalDist
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import chi2
+from scipy.special import rel_entr
+from scipy.stats import binomtest, chi2
 
 from centinela.events import Finding
 from centinela_drift.decision.windows import Bucket
@@ -82,12 +82,9 @@ def jensen_shannon(reference: Counts, recent: Counts) -> float:
         return 0.0
     p, q = reference / reference.sum(), recent / recent.sum()
     middle = (p + q) / 2
-
-    def divergence(a: NDArray[np.float64]) -> float:
-        used = a > 0
-        return float(np.sum(a[used] * np.log2(a[used] / middle[used])))
-
-    return float(np.sqrt(max(0.0, (divergence(p) + divergence(q)) / 2)))
+    divergence = float(rel_entr(p, middle).sum() + rel_entr(q, middle).sum()) / 2
+    # Rounding can make it negative for nearly equal histograms: scipy's jensenshannon then returns NaN.
+    return float(np.sqrt(max(0.0, divergence) / np.log(2)))
 
 
 def merge_sparse(reference: Counts, recent: Counts, min_share: float) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -115,11 +112,8 @@ def wilson_interval(hits: int, trials: int, confidence: float) -> tuple[float, f
     """Wilson score interval of a proportion; (0.0, 1.0) without trials."""
     if not trials:
         return 0.0, 1.0
-    z = NormalDist().inv_cdf(0.5 + confidence / 2)
-    share = hits / trials
-    centre = (share + z * z / (2 * trials)) / (1 + z * z / trials)
-    reach = z / (1 + z * z / trials) * float(np.sqrt(share * (1 - share) / trials + z * z / (4 * trials * trials)))
-    return max(0.0, centre - reach), min(1.0, centre + reach)
+    interval = binomtest(hits, trials).proportion_ci(confidence, method="wilson")
+    return float(interval.low), float(interval.high)
 
 
 def feature_drift(reference: Reference, recent: Bucket, limits: Limits) -> tuple[Finding, ...]:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from scipy.spatial.distance import jensenshannon
-from scipy.stats import binomtest, chi2_contingency, entropy
+from scipy.stats import binomtest, chi2_contingency, entropy, norm
 
 from centinela.model.reference import SCORE_BINS, histogram, reference_edges
 from centinela_drift.decision.detection import (
@@ -73,9 +73,19 @@ def test_jensen_shannon_is_scipys() -> None:
     assert jensen_shannon(p, q) == pytest.approx(jensenshannon(p, q, base=2))
 
 
-def test_the_wilson_interval_is_scipys() -> None:
-    expected = binomtest(17, 1_200).proportion_ci(0.95, method="wilson")
-    assert wilson_interval(17, 1_200, 0.95) == pytest.approx((expected.low, expected.high))
+def test_jensen_shannon_of_nearly_equal_histograms_is_a_number() -> None:
+    rng = np.random.default_rng(0)
+    for _ in range(2_000):
+        p = rng.integers(1, 10**9, 8)
+        assert 0.0 <= jensen_shannon(p, p + (np.arange(8) == 3)) < 1e-3
+
+
+@pytest.mark.parametrize(("hits", "trials"), [(17, 1_200), (0, 50), (50, 50), (1, 3)])
+def test_the_wilson_interval_ends_where_the_share_is_z_deviations_away(hits: int, trials: int) -> None:
+    z = norm.isf(0.025)
+    for bound in wilson_interval(hits, trials, 0.95):
+        deviation = np.sqrt(bound * (1 - bound) / trials)
+        assert abs(hits / trials - bound) == pytest.approx(z * deviation, abs=1e-9)
 
 
 def test_a_shift_in_a_skewed_column_is_found_that_equal_width_bins_miss() -> None:
