@@ -12,7 +12,7 @@ SOURCES := shared/centinela services/*/centinela_* deploy/local/centinela_local
 ARGS ?=
 MINUTES ?= 120
 
-.PHONY: help env demo soak up pipeline down status test test-faults fuzz check format types clean
+.PHONY: help env demo soak up pipeline down status test test-faults fuzz check format types package-check requirements clean
 
 help: ## what there is to run
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-19s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -59,6 +59,12 @@ format: env ## format all Python code
 
 types: env
 	@$(PY) -m mypy $(SOURCES)
+
+package-check: env ## build the wheels, install each into an empty environment, import every module (a few minutes)
+	@$(PY) -m tests.packages.check $(ARGS)
+
+requirements: env ## lock again what the packages declare (ARGS="--upgrade-package NAME" raises a pin)
+	@requirements/lock $(ARGS)
 
 benchmark-features: env ## what exact features cost, in batch and in the stream (HANDBOOK=its transactions, else simulated)
 	@OMP_NUM_THREADS=1 $(PY) benchmarks/features.py $(HANDBOOK) $(ARGS)

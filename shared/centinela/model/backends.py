@@ -12,6 +12,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Mapping
 from importlib import import_module
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -36,6 +37,9 @@ TRUSTED_TYPES = (
 LIBRARIES = ("treelite", "scipy.stats", "pandas", "sklearn.ensemble", "skops.io")
 """What some form needs and none of those loaded so far may have, in steps of a second or so, the likeliest first."""
 
+OPTIONAL = ("pandas",)
+"""What scikit-learn imports where it is installed."""
+
 LARGEST = float(np.finfo(np.float32).max)
 
 
@@ -59,7 +63,8 @@ def import_libraries(stop: threading.Event, rest_s: float = 0.0) -> None:
     for name in LIBRARIES:
         if stop.wait(rest_s if name == LIBRARIES[1] else 0.0):
             return
-        import_module(name)
+        if name not in OPTIONAL or find_spec(name) is not None:
+            import_module(name)
 
 
 def load_backend(backend: Backend, files: Mapping[str, bytes], *, features: int) -> Score:

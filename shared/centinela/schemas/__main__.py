@@ -1,4 +1,5 @@
 from centinela.schemas import write_all
 
-for path in write_all():
-    print(path.name)
+if __name__ == "__main__":
+    for path in write_all():
+        print(path.name)

@@ -20,7 +20,7 @@ PACKAGES = (
     "skl2onnx",
     "onnxruntime",
     "treelite",
-    "mlflow",
+    "mlflow-skinny",
 )
 MODEL_PACKAGES = ("scikit-learn", "numpy", "pandas", "skops")
 
