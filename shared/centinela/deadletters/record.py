@@ -20,7 +20,7 @@ CUT_HEADERS = frozenset({"dlq.size", "dlq.key_size", "dlq.headers_dropped"})
 DETAIL_BYTES = 1_000
 KEY_BYTES = 10_000
 HEADER_BYTES = 20_000
-"""Together with ``MAX_RECORD_BYTES`` of the value and the ``dlq.*`` headers, less than a producer and a topic accept."""
+"""Together with ``MAX_RECORD_BYTES`` of the value and the ``dlq.*`` headers less than producer and topic accept."""
 
 _HEADER_FRAME = 10
 
@@ -48,8 +48,8 @@ def dead_letter(record: Record, reason: str, detail: str, *, at: datetime) -> Ou
     However large the record was (compressed, it may be larger than a producer accepts), its dead letter can be written:
     a value is cut to ``MAX_RECORD_BYTES`` and a key to ``KEY_BYTES``, and ``dlq.size`` and ``dlq.key_size`` then have
     their full sizes; of headers past ``HEADER_BYTES`` only the count is kept, in ``dlq.headers_dropped``. What the
-    record says of earlier failures (``redrive.*``) comes first. A record with neither key nor value gets an empty value,
-    and a header without a value an empty one: not every client can write them otherwise.
+    record says of earlier failures (``redrive.*``) comes first. A record with neither key nor value gets an empty
+    value, and a header without a value an empty one: not every client can write them otherwise.
     """
     key, value = record.key, record.value
     if key is None and value is None:

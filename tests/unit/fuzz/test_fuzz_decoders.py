@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from centinela import events
 from centinela.codec import Decoder, ModelEventDecoder
-from centinela.deadletters import entries as letters
+from centinela.deadletters import entries as dead_letters
 from centinela.deadletters.record import dead_letter
 from centinela.errors import InvalidRecord
 from centinela.features.layout import FeatureLayout
@@ -282,20 +282,20 @@ contents = (
 @given(st.lists(st.tuples(names, contents), max_size=8), contents)
 def test_headers_of_a_dead_letter_never_stop_its_reader(headers: list[tuple[str, bytes]], value: bytes | None) -> None:
     record = Record("transactions-dlq", 0, 5, value, value, tuple(headers), 0)
-    letter = letters.letter_of(record)
+    entry = dead_letters.read_entry(record)
     letter_origin(record, "transactions")
     is_rejected_row(record)
     header(record.headers, "traceparent")
     dead_letter(record, "reason", "detail", at=START)
-    letters.closing_of(record)
-    letters.is_closing(record)
-    letters.history_of(record.headers)
-    letters.redriven_from(record.headers)
-    letters.closing_record(letter, "dropped", by="é" * 200, why="\x00", at=START)
+    dead_letters.read_resolution(record)
+    dead_letters.is_resolution(record)
+    dead_letters.history_of(record.headers)
+    dead_letters.redriven_from(record.headers)
+    dead_letters.resolution_record(entry, "dropped", by="é" * 200, why="\x00", at=START)
     try:
-        letters.redriven_record(record, letter, by="x", at=START)
+        dead_letters.redriven_record(record, entry, by="x", at=START)
     except ValueError:
-        assert letter.obstacle is not None
+        assert entry.obstacle is not None
 
 
 @QUICK
