@@ -24,7 +24,7 @@ from centinela.events import (
     TrainingCompleted,
     encode,
 )
-from centinela.kafka.headers import event_headers
+from centinela.kafka.headers import event_headers, event_source
 from centinela.kafka.port import Outgoing, Record, TopicPartition
 from centinela.model.panes import read_pane
 from centinela.times import days_to_ms, from_ms, to_ms
@@ -348,5 +348,7 @@ class DriftHandler:
         return Evaluation(report, request, recent, began)
 
     def _send(self, topic: str, event: DriftReported | RetrainRequested, event_id: str, time: datetime) -> None:
-        headers = event_headers(event_type=type(event).__name__, event_id=event_id, source="drift", time=time)
+        headers = event_headers(
+            event_type=type(event).__name__, event_id=event_id, source=event_source("drift"), time=time
+        )
         self.outbox.append(Outgoing(topic, encode(event), event.model_name.encode(), headers))

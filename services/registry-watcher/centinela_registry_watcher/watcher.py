@@ -13,7 +13,7 @@ from centinela.consuming.model_events import Promotions
 from centinela.consuming.outage import Outage
 from centinela.errors import DependencyUnavailable
 from centinela.events import ModelPromoted, encode
-from centinela.kafka.headers import event_headers
+from centinela.kafka.headers import event_headers, event_source
 from centinela.kafka.port import Outgoing, Producer, Record
 from centinela.liveness.health import Health
 from centinela.liveness.progress import PATIENCE, Patience, Progress
@@ -138,7 +138,7 @@ class Watcher:
         headers = event_headers(
             event_type="ModelPromoted",
             event_id=f"{event.model_name}:{event.sequence}",
-            source="centinela/registry-watcher",
+            source=event_source("registry-watcher"),
             time=event.observed_at,
             traceparent=new_traceparent(),
         )

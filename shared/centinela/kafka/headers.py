@@ -8,6 +8,11 @@ from centinela.kafka.port import Headers
 from centinela.telemetry.tracing import TRACEPARENT
 
 
+def event_source(service: str, role: str | None = None) -> str:
+    """The CloudEvents source of what *service* writes: ``centinela/<service>[/<role>]``."""
+    return f"centinela/{service}/{role}" if role else f"centinela/{service}"
+
+
 def event_headers(
     *, event_type: str, event_id: str, source: str, time: datetime, traceparent: str | None = None
 ) -> Headers:

@@ -9,6 +9,7 @@ from datetime import datetime
 from centinela.clock import SystemClock
 from centinela.datasets.simulator import Drift, Profile, Simulation
 from centinela.kafka.connect import producer
+from centinela.kafka.headers import event_source
 from centinela.settings import Settings
 from centinela_ingest.bulk.feed import Feed
 from centinela_local.demo.plan import Plan
@@ -45,7 +46,7 @@ class Feeder:
         self._simulation = Simulation(profile)
         self._stop = threading.Event()
         self._producer = producer(settings, client="confluent", linger_ms=10)
-        self._feed = Feed(self._producer, source="simulator", stop=self._stop)
+        self._feed = Feed(self._producer, source=event_source("ingest", "simulator"), stop=self._stop)
         self._thread = threading.Thread(target=self._live, name="feeder", daemon=True)
         self.error: BaseException | None = None
 

@@ -7,12 +7,13 @@ from typing import NamedTuple
 
 from centinela import topics
 from centinela.codec import MAX_RECORD_BYTES
+from centinela.kafka.headers import event_source
 from centinela.kafka.port import Outgoing
 from centinela.web.refusals import RequestRefused
 from centinela_ingest.api.requests import LabelIn, Parser, TransactionIn, ids
 from centinela_ingest.encoding import label_record, transaction_record
 
-SOURCE = "ingest/http"
+SOURCE = event_source("ingest", "http")
 
 
 class Accepted(NamedTuple):

@@ -41,7 +41,7 @@ class Feed:
 
     Args:
         producer: Where records go; the caller closes it.
-        source: CloudEvents source, also the origin of rejected rows (``replay/creditcard.csv``).
+        source: CloudEvents source, also the origin of rejected rows (``centinela/ingest/replay/creditcard.csv``).
         stop: Once set, ``send`` returns after the slice in hand.
         history: Mark transactions as loaded history: they need no model and get no score. May be changed between days.
         labels: Send labels at all.

@@ -12,6 +12,7 @@ from centinela.clock import SystemClock
 from centinela.datasets.files import TableFile, open_table
 from centinela.datasets.mapping import Mapping, detect, load_mapping
 from centinela.datasets.rows import LabelRule, to_transactions
+from centinela.kafka.headers import event_source
 from centinela_ingest.bulk.console import parse_number, send_run
 from centinela_ingest.bulk.feed import Feed
 
@@ -113,7 +114,7 @@ def replay(
         file.name,
         min(table.rows, limit or table.rows),
         lambda feed: replay_table(table, chosen, feed, labels=rule, now=now, limit=limit),
-        source=f"replay/{file.name}",
+        source=event_source("ingest", f"replay/{file.name}"),
         history=history,
         labels=labels,
         rate=pace,

@@ -10,6 +10,7 @@ import typer
 from centinela.clock import SystemClock
 from centinela.codec import FUTURE_TOLERANCE
 from centinela.datasets.simulator import Drift, Profile, Simulation, parse_drift
+from centinela.kafka.headers import event_source
 from centinela_ingest.bulk.console import parse_number, send_run
 from centinela_ingest.bulk.feed import Feed
 
@@ -66,7 +67,7 @@ def simulate(
         f"day {first_day} to {first_day + days - 1}",
         None,
         lambda feed: simulate_days(Simulation(profile), feed, days=days, first_day=first_day),
-        source="simulator",
+        source=event_source("ingest", "simulator"),
         history=history,
         labels=labels,
         rate=pace,

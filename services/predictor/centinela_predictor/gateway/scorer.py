@@ -21,7 +21,7 @@ from centinela.clock import Clock
 from centinela.errors import DependencyUnavailable
 from centinela.events import TransactionReceived, Verdict, encode
 from centinela.features.layout import FeatureLayout
-from centinela.kafka.headers import event_headers
+from centinela.kafka.headers import event_headers, event_source
 from centinela.kafka.port import Outgoing
 from centinela.topics import TRANSACTIONS
 from centinela.web.backpressure import Deadline, overloaded
@@ -36,7 +36,7 @@ from centinela_predictor.models import metrics
 from centinela_predictor.models.scoring import ScoringCore
 
 GROUP_ROWS = 1_000
-SOURCE = "centinela/gateway"
+SOURCE = event_source("predictor", "gateway")
 
 
 class Features(Protocol):

@@ -16,7 +16,7 @@ from centinela.consuming.model_events import Promotions
 from centinela.errors import DependencyUnavailable, ModelRejected
 from centinela.events import ModelLoaded, ModelPromoted, encode
 from centinela.events import ModelRejected as ModelRejectedEvent
-from centinela.kafka.headers import event_headers
+from centinela.kafka.headers import event_headers, event_source
 from centinela.kafka.port import Outgoing, Producer, Record
 from centinela.liveness.health import Health
 from centinela.topics import MODEL_EVENTS
@@ -218,7 +218,7 @@ class ModelFollower:
         headers = event_headers(
             event_type=type(event).__name__,
             event_id=f"{key}:{event.sequence}",
-            source=f"centinela/{self._replica}",
+            source=event_source("predictor", self._replica),
             time=self._clock.now(),
         )
         self._to_tell.append(Outgoing(MODEL_EVENTS.name, encode(event), key.encode(), headers))

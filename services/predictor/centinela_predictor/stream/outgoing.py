@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from centinela.events import AnyVerdict, TransactionReceived, TransactionScored, Variant, Verdict, encode
 from centinela.features.assemble import Columns
 from centinela.features.layout import FeatureLayout, pack_rows, unpack_rows
-from centinela.kafka.headers import event_headers
+from centinela.kafka.headers import event_headers, event_source
 from centinela.kafka.port import Headers, Outgoing, Record
 from centinela.model.panes import PaneModel, build_panes, pane_rows
 from centinela.telemetry.tracing import TRACEPARENT
@@ -27,7 +27,7 @@ from centinela_predictor.state.terminal_activity import Block, pack_block
 if TYPE_CHECKING:
     from centinela.model.bundle import Manifest
 
-SOURCE = "centinela/predictor"
+SOURCE = event_source("predictor", "stream")
 Matrix = NDArray[np.float64]
 _NO_MODEL = -1
 

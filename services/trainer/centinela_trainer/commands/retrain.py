@@ -17,7 +17,7 @@ from centinela.consuming.table_reader import open_table
 from centinela.errors import CentinelaError
 from centinela.events import RetrainRequested, TrainingCompleted, encode
 from centinela.kafka import connect
-from centinela.kafka.headers import event_headers
+from centinela.kafka.headers import event_headers, event_source
 from centinela.kafka.port import Outgoing
 from centinela.process.start import load_settings
 from centinela.telemetry.tracing import new_traceparent
@@ -57,7 +57,7 @@ def publish(settings: TrainerSettings, request: RetrainRequested) -> None:
                 event_headers(
                     event_type="RetrainRequested",
                     event_id=request.request_id,
-                    source="centinela/cli",
+                    source=event_source("trainer", "cli"),
                     time=SystemClock().now(),
                     traceparent=new_traceparent(),
                 ),

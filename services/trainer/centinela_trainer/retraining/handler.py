@@ -13,13 +13,13 @@ from centinela.consuming.handler import Outcome, StatefulHandler
 from centinela.deadletters.record import DeadLetter
 from centinela.errors import InvalidRecord
 from centinela.events import RetrainRequested, TrainingCompleted, encode
-from centinela.kafka.headers import event_headers, header
+from centinela.kafka.headers import event_headers, event_source, header
 from centinela.kafka.port import Outgoing, Record, TopicPartition
 from centinela.telemetry.tracing import TRACEPARENT
 from centinela_trainer import metrics
 
 log = structlog.get_logger()
-SOURCE = "centinela/trainer"
+SOURCE = event_source("trainer")
 
 
 class Runner(Protocol):

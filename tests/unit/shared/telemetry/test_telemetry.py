@@ -13,7 +13,7 @@ import httpx
 import pytest
 import structlog
 
-from centinela.kafka.headers import event_headers, header
+from centinela.kafka.headers import event_headers, event_source, header
 from centinela.liveness.health import Health
 from centinela.security.keys import ApiKeys, new_key, parse
 from centinela.telemetry.logging import configure_logging, hashed_user
@@ -166,3 +166,11 @@ def test_the_ops_server_answers_health_readiness_and_what_is_not_there() -> None
         assert _get(server.port, "/health")[0] == 503
     finally:
         server.close()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "source"),
+    [(("drift",), "centinela/drift"), (("predictor", "stream"), "centinela/predictor/stream")],
+)
+def test_the_source_of_an_event_names_service_and_role(arguments: tuple[str, ...], source: str) -> None:
+    assert event_source(*arguments) == source
