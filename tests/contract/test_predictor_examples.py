@@ -10,7 +10,7 @@ import pytest
 from centinela.codec import Decoder, ModelEventDecoder
 from centinela.events import ModelPromoted, TransactionReceived, TransactionScored
 from centinela_predictor.gateway.requests import PredictRequest
-from centinela_predictor.gateway.verdict_book import GivenVerdict
+from centinela_predictor.gateway.verdict_cache import GivenVerdict
 
 EXAMPLES = files("centinela.schemas") / "examples"
 

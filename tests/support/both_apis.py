@@ -21,12 +21,12 @@ from centinela.testing.kafka import FakeBroker, FakeConsumer, FakeProducer
 from centinela_ingest.bootstrap import Service
 from centinela_ingest.settings import IngestSettings
 from centinela_predictor.gateway.app import build_app
-from centinela_predictor.gateway.delivery import Dispatch
-from centinela_predictor.gateway.kafka_link import Link
+from centinela_predictor.gateway.delivery import VerdictDelivery
+from centinela_predictor.gateway.kafka_link import KafkaLink
 from centinela_predictor.gateway.outbox import Outbox
-from centinela_predictor.gateway.readiness import Standing
+from centinela_predictor.gateway.readiness import Readiness
 from centinela_predictor.gateway.scorer import Gateway
-from centinela_predictor.gateway.verdict_book import VerdictBook
+from centinela_predictor.gateway.verdict_cache import VerdictCache
 from centinela_predictor.models.routing import Router
 from centinela_predictor.models.scoring import ScoringCore
 from centinela_predictor.models.slot import ModelSlot
@@ -64,17 +64,19 @@ def ingest_app(broker: FakeBroker) -> FastAPI:
 def gateway_app(broker: FakeBroker) -> Iterator[FastAPI]:
     """The gateway with a model in service, writing to *broker*; its threads end with the context."""
     clock, slot = FixedClock(NOW), ModelSlot()
-    outbox = Outbox(Path(":memory:"), clock, most_records=1_000, most_bytes=10_000_000)
-    book, link = VerdictBook(10_000), Link(outbox, clock)
-    standing = Standing(Health(), link, outbox)
-    dispatch = Dispatch(FakeProducer(broker), outbox, link, book, clock, 5.0)
-    gateway = Gateway(ScoringCore(slot, Router("s", 0.0)), _AmountOnly(), dispatch, book, clock, 100, standing.lacks)
+    outbox = Outbox(Path(":memory:"), clock, max_records=1_000, max_bytes=10_000_000)
+    cache, link = VerdictCache(10_000), KafkaLink(outbox, clock)
+    readiness = Readiness(Health(), link, outbox)
+    delivery = VerdictDelivery(FakeProducer(broker), outbox, link, cache, clock, 5.0)
+    gateway = Gateway(
+        ScoringCore(slot, Router("s", 0.0)), _AmountOnly(), delivery, cache, clock, 100, readiness.missing
+    )
     slot.swap("champion", served("3"))
-    threads = [threading.Thread(target=work, daemon=True) for work in (gateway.work, dispatch.settle)]
+    threads = [threading.Thread(target=work, daemon=True) for work in (gateway.work, delivery.work)]
     for thread in threads:
         thread.start()
     try:
-        yield build_app(gateway, slot, standing, clock, deadline_s=10.0, in_flight=8, keys=ApiKeys(None))
+        yield build_app(gateway, slot, readiness, clock, deadline_s=10.0, in_flight=8, keys=ApiKeys(None))
     finally:
         gateway.stop()
         for thread in threads:

@@ -19,14 +19,14 @@ from centinela.features.layout import FeatureLayout
 from centinela.kafka.port import Delivery, Outgoing
 from centinela.testing.clock import FixedClock
 from centinela.web.backpressure import Deadline
-from centinela_predictor.gateway.delivery import Dispatch
-from centinela_predictor.gateway.kafka_link import Link
+from centinela_predictor.gateway.delivery import VerdictDelivery
+from centinela_predictor.gateway.kafka_link import KafkaLink
 from centinela_predictor.gateway.messages import Answer
 from centinela_predictor.gateway.outbox import Outbox
-from centinela_predictor.gateway.outbox_sender import OutboxDrain
+from centinela_predictor.gateway.outbox_sender import OutboxSender
 from centinela_predictor.gateway.requests import PredictRequest
 from centinela_predictor.gateway.scorer import Gateway
-from centinela_predictor.gateway.verdict_book import VerdictBook
+from centinela_predictor.gateway.verdict_cache import VerdictCache
 from centinela_predictor.models.routing import Router
 from centinela_predictor.models.scoring import ScoringCore
 from centinela_predictor.models.slot import ModelSlot
@@ -97,7 +97,7 @@ def drain(world: World) -> None:
     """Send what waits in the outbox, until nothing more can be done."""
     closing = threading.Event()
     closing.set()
-    OutboxDrain(world.outbox, world.broker, world.link, world.book, world.clock, closing).run()
+    OutboxSender(world.outbox, world.broker, world.link, world.cache, world.clock, closing).run()
 
 
 class World:
@@ -106,18 +106,18 @@ class World:
     def __init__(
         self, allowed_s: float = 20.0, queue_limit: int = 100, patience_s: float = 20.0, outbox_records: int = 100
     ) -> None:
-        self.slot, self.broker, self.book, self.clock = ModelSlot(), Broker(), VerdictBook(1_000), FixedClock(NOW)
+        self.slot, self.broker, self.cache, self.clock = ModelSlot(), Broker(), VerdictCache(1_000), FixedClock(NOW)
         self.slot.swap("champion", served("1"))
         core = ScoringCore(self.slot, Router("salt", 0.0))
-        self.outbox = Outbox(Path(":memory:"), self.clock, most_records=outbox_records, most_bytes=10_000_000)
-        self.link = Link(self.outbox, self.clock)
-        self.dispatch = Dispatch(self.broker, self.outbox, self.link, self.book, self.clock, patience_s)
-        self.lacks: dict[str, str] = {}
+        self.outbox = Outbox(Path(":memory:"), self.clock, max_records=outbox_records, max_bytes=10_000_000)
+        self.link = KafkaLink(self.outbox, self.clock)
+        self.delivery = VerdictDelivery(self.broker, self.outbox, self.link, self.cache, self.clock, patience_s)
+        self.missing: dict[str, str] = {}
         self.gateway = Gateway(
-            core, AmountOnly(), self.dispatch, self.book, self.clock, queue_limit, lambda: self.lacks
+            core, AmountOnly(), self.delivery, self.cache, self.clock, queue_limit, lambda: self.missing
         )
         self.allowed_s = allowed_s
-        self.threads = [threading.Thread(target=run, daemon=True) for run in (self.gateway.work, self.dispatch.settle)]
+        self.threads = [threading.Thread(target=run, daemon=True) for run in (self.gateway.work, self.delivery.work)]
 
     def start(self) -> World:
         for thread in self.threads:

@@ -23,7 +23,7 @@ from centinela.web.responses import json_response
 from centinela_predictor.gateway import metrics, openapi
 from centinela_predictor.gateway.messages import Answer, Answers
 from centinela_predictor.gateway.outbox import OutboxFull
-from centinela_predictor.gateway.readiness import Standing
+from centinela_predictor.gateway.readiness import Readiness
 from centinela_predictor.gateway.requests import BODY_LIMIT, PredictBatch, PredictRequest, parse_many, parse_one
 from centinela_predictor.gateway.scorer import Gateway, NotReady
 from centinela_predictor.models.slot import ModelSlot
@@ -72,7 +72,7 @@ class GatewayApi:
 def build_app(
     gateway: Gateway,
     slot: ModelSlot,
-    standing: Standing,
+    readiness: Readiness,
     clock: Clock,
     *,
     deadline_s: float,
@@ -103,8 +103,8 @@ def build_app(
     app.add_api_route("/model", api.model, summary="The models in service")
     app.include_router(
         ops_routes(
-            lambda: standing.health(slot.loaded),
-            standing.ready,
+            lambda: readiness.health(slot.loaded),
+            readiness.ready,
             ready_when="Whether a verified model serves on features that are up to date",
         )
     )

@@ -12,33 +12,35 @@ from centinela.kafka.connect import consumer
 from centinela.liveness.health import Health
 from centinela.liveness.threads import GuardedThread
 from centinela.topics import LABELS, PREDICTIONS, TERMINAL_ACTIVITY, TRANSACTIONS
-from centinela_predictor.gateway.replica import Place, PlacedReader, StateReplica, VerdictFollower, newest
-from centinela_predictor.gateway.verdict_book import VerdictBook
+from centinela_predictor.gateway.replica import PositionedReader, SeekStart, StateReplica, VerdictFollower, from_newest
+from centinela_predictor.gateway.verdict_cache import VerdictCache
 from centinela_predictor.settings import PredictorSettings
 from centinela_predictor.state_bootstrap import StateHomes, build_homes
 
 
 class Replica:
-    """The gateway's followers: each a thread that starts at the right place and waits out a broker that is away."""
+    """The gateway's followers: each a thread that starts at the right offsets and waits during an outage."""
 
     def __init__(self, state: StateReplica, threads: list[GuardedThread], homes: StateHomes) -> None:
-        self.state, self.threads, self._homes = state, threads, homes
+        self.state = state
+        self.threads = threads
+        self._homes = homes
 
     def close(self) -> None:
-        """Release what state is kept with; the threads have ended."""
+        """Release the stores of the state; the threads have ended."""
         self._homes.close()
 
 
 def build_replica(
-    settings: PredictorSettings, book: VerdictBook, clock: Clock, health: Health, stop: threading.Event
+    settings: PredictorSettings, cache: VerdictCache, clock: Clock, health: Health, stop: threading.Event
 ) -> Replica:
     """The replica on the configured brokers; *health* waits until everything followed was read to its end once."""
     homes = build_homes(settings, clock)
-    state = StateReplica(layout_of(settings), book, clock, homes.partitions)
-    verdicts = VerdictFollower(book, state.layout)
+    state = StateReplica(layout_of(settings), cache, clock, homes.partitions)
+    verdicts = VerdictFollower(cache, state.layout)
 
-    def reader(topic: str, place: Place) -> TableReader:
-        return PlacedReader(consumer(settings, group=None, client="confluent"), topic, place, clock)
+    def reader(topic: str, seek_start: SeekStart) -> TableReader:
+        return PositionedReader(consumer(settings, group=None, client="confluent"), topic, seek_start, clock)
 
     def terminals() -> TableReader:
         return open_table(settings, [TERMINAL_ACTIVITY.name, LABELS.name], client="confluent")
@@ -46,11 +48,13 @@ def build_replica(
     follow = partial(TableFollower, health=health, stop=stop, patience=settings.patience)
     followers = {
         "transactions": follow(
-            partial(reader, TRANSACTIONS.name, state.place), state.apply_transactions, condition="transactions"
+            partial(reader, TRANSACTIONS.name, state.seek_start), state.apply_transactions, condition="transactions"
         ),
         "terminals": follow(terminals, state.apply_terminals, condition="terminals"),
         "verdicts": follow(
-            partial(reader, PREDICTIONS.name, newest(settings.gateway_verdicts)), verdicts.apply, condition="verdicts"
+            partial(reader, PREDICTIONS.name, from_newest(settings.gateway_verdicts)),
+            verdicts.apply,
+            condition="verdicts",
         ),
     }
     return Replica(

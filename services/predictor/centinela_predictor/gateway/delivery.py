@@ -1,8 +1,8 @@
-"""From a verdict to its answer: the records go to Kafka, or to the outbox where Kafka does not acknowledge, and then
+"""From a verdict to its answer: its record goes to Kafka, or to the outbox where Kafka does not acknowledge, and then
 the answer goes out.
 
-A verdict is answered when the log has it or the disk has. One thread (``settle``) waits for both and writes to the
-outbox all that is late together, so that one flush of the disk serves many requests.
+A verdict is answered once the log or the disk has it. One thread (``work``) waits for both and writes all late records
+to the outbox together, so that one flush of the disk serves many requests.
 """
 
 from __future__ import annotations
@@ -15,152 +15,158 @@ from centinela.errors import DependencyUnavailable, InvalidRecord
 from centinela.kafka.port import Outgoing, Producer
 from centinela.web.refusals import RequestRefused
 from centinela_predictor.gateway import metrics
-from centinela_predictor.gateway.kafka_link import Link
-from centinela_predictor.gateway.messages import Plan
+from centinela_predictor.gateway.kafka_link import KAFKA, KafkaLink
+from centinela_predictor.gateway.messages import PreparedAnswer
 from centinela_predictor.gateway.outbox import Outbox
-from centinela_predictor.gateway.verdict_book import Entry, VerdictBook
+from centinela_predictor.gateway.verdict_cache import CachedVerdict, VerdictCache
 
-GROUP_PLANS = 1_000
+MAX_GROUP = 1_000
+"""Most answers that one flush of the outbox covers."""
 
 
-class Dispatch:
+class VerdictDelivery:
     """Sends what was decided, and answers.
 
     Args:
-        patience_s: Longest wait for Kafka's acknowledgement before a record goes to the outbox; at most half of what is
-            left of the request's time.
+        patience_s: Longest wait for Kafka's acknowledgement before a record goes to the outbox; at most half of the
+            time that the request has left.
     """
 
     def __init__(
-        self, producer: Producer, outbox: Outbox, link: Link, book: VerdictBook, clock: Clock, patience_s: float
+        self,
+        producer: Producer,
+        outbox: Outbox,
+        link: KafkaLink,
+        cache: VerdictCache,
+        clock: Clock,
+        patience_s: float,
     ) -> None:
-        self._producer, self._outbox, self._link, self._book, self._clock, self._patience_s = (
-            producer,
-            outbox,
-            link,
-            book,
-            clock,
-            patience_s,
-        )
-        self._sent: queue.SimpleQueue[Plan | None] = queue.SimpleQueue()
+        self._producer = producer
+        self._outbox = outbox
+        self._link = link
+        self._cache = cache
+        self._clock = clock
+        self._patience_s = patience_s
+        self._sent: queue.SimpleQueue[PreparedAnswer | None] = queue.SimpleQueue()
 
-    def takes(self, count: int) -> bool:
-        """Whether *count* new verdicts have a place to go."""
-        return self._link.away is None or self._outbox.takes(count)
+    def has_room(self, count: int) -> bool:
+        """Whether *count* new verdicts can be delivered."""
+        return self._link.outage is None or self._outbox.has_room(count)
 
-    def send(self, plan: Plan) -> None:
-        """Hand on the records of *plan* that nobody has yet; ``settle`` answers."""
-        waiting = [(entry, outgoing) for entry in plan.entries if (outgoing := entry.outgoing) is not None]
+    def send(self, prepared: PreparedAnswer) -> None:
+        """Send the records of *prepared* that neither log nor outbox has; ``work`` answers."""
+        unsaved = [(cached, outgoing) for cached in prepared.verdicts if (outgoing := cached.outgoing) is not None]
         try:
-            for _, outgoing in waiting:
+            for _, outgoing in unsaved:
                 _require_readable(outgoing)
-            plan.direct = not waiting or self._link.direct()
-            if plan.direct:
-                self._send_now(waiting)
+            prepared.direct = not unsaved or self._link.direct()
+            if prepared.direct:
+                self._send_directly(unsaved)
         except InvalidRecord as error:
-            self._refuse(plan, error)
+            self._refuse(prepared, error)
             return
-        plan.patience_ends = self._clock.monotonic() + (
-            min(self._patience_s, plan.call.deadline.left() / 2) if plan.direct else 0.0
+        prepared.patience_ends = self._clock.monotonic() + (
+            min(self._patience_s, prepared.call.deadline.left() / 2) if prepared.direct else 0.0
         )
-        self._sent.put(plan)
+        self._sent.put(prepared)
 
-    def _send_now(self, waiting: list[tuple[Entry, Outgoing]]) -> None:
-        try:
-            for entry, outgoing in waiting:
-                if entry.delivery is None:
-                    entry.delivery = self._producer.send(outgoing)
-        except DependencyUnavailable as error:
-            self._link.lost(str(error))
-
-    def settle(self) -> None:
-        """Wait for acknowledgements and answer, until ``stop`` and all is answered; one thread runs this."""
-        going_on = True
-        while going_on and (first := self._sent.get()) is not None:
-            plans = [first]
-            while going_on and len(plans) < GROUP_PLANS and not self._sent.empty():
-                if (plan := self._sent.get()) is None:
-                    going_on = False
+    def work(self) -> None:
+        """Wait for acknowledgements and answer, until ``stop`` and everything is answered; one thread runs this."""
+        running = True
+        while running and (first := self._sent.get()) is not None:
+            group = [first]
+            while running and len(group) < MAX_GROUP and not self._sent.empty():
+                if (prepared := self._sent.get()) is None:
+                    running = False
                 else:
-                    plans.append(plan)
-            late: list[Plan] = []
-            for plan in plans:
-                if not self._arrived(plan, wait=not late):
-                    late.append(plan)
+                    group.append(prepared)
+            late: list[PreparedAnswer] = []
+            for prepared in group:
+                if not self._acknowledged(prepared, wait=not late):
+                    late.append(prepared)
             if late:
-                self._keep(late)
-            self._link.arrived(sum(not plan.direct for plan in plans))
+                self._store(late)
+            self._link.settled(sum(not prepared.direct for prepared in group))
 
     def stop(self) -> None:
-        """End ``settle`` after what was sent so far."""
+        """End ``work`` after what was sent so far."""
         self._sent.put(None)
 
-    def _arrived(self, plan: Plan, wait: bool) -> bool:
-        """Answer *plan* where the log, or the outbox, has all of it, by now or (*wait*) within its patience."""
+    def _send_directly(self, unsaved: list[tuple[CachedVerdict, Outgoing]]) -> None:
         try:
-            for entry in plan.entries:
-                if entry.outgoing is None:
-                    continue
-                if entry.delivery is None:
-                    return False
-                entry.delivery.wait(max(0.0, plan.patience_ends - self._clock.monotonic()) if wait else 0.0)
-                self._book.settle(entry)
-                self._link.reached()
+            for cached, outgoing in unsaved:
+                if cached.delivery is None:
+                    cached.delivery = self._producer.send(outgoing)
         except DependencyUnavailable as error:
-            self._link.lost(str(error))
+            self._link.down(str(error))
+
+    def _acknowledged(self, prepared: PreparedAnswer, wait: bool) -> bool:
+        """Answer *prepared* where the log or the outbox has all of it, now or (*wait*) within its patience."""
+        try:
+            for cached in prepared.verdicts:
+                if cached.outgoing is None:
+                    continue
+                if cached.delivery is None:
+                    return False
+                cached.delivery.wait(max(0.0, prepared.patience_ends - self._clock.monotonic()) if wait else 0.0)
+                self._cache.confirm(cached)
+                self._link.up()
+        except DependencyUnavailable as error:
+            self._link.down(str(error))
             return False
         except InvalidRecord as error:
-            self._refuse(plan, error)
+            self._refuse(prepared, error)
             return True
-        self._answer(plan)
+        self._answer(prepared)
         return True
 
-    def _keep(self, plans: list[Plan]) -> None:
-        """Write what *plans* lack to the outbox, in one go where it all fits, and answer."""
+    def _store(self, group: list[PreparedAnswer]) -> None:
+        """Write what *group* lacks to the outbox, at once where all of it fits, and answer."""
         try:
-            self._append(plans)
+            self._append(group)
         except DependencyUnavailable as error:
-            if len(plans) > 1:
-                for plan in plans:
-                    self._keep([plan])
+            if len(group) > 1:
+                for prepared in group:
+                    self._store([prepared])
                 return
-            self._drop(plans[0])
-            plans[0].call.future.set_exception(error)
+            [prepared] = group
+            self._drop(prepared)
+            prepared.call.future.set_exception(error)
         else:
-            for plan in plans:
-                self._answer(plan)
+            for prepared in group:
+                self._answer(prepared)
 
-    def _append(self, plans: list[Plan]) -> None:
-        waiting = {
-            entry.verdict.transaction_id: (entry, outgoing)
-            for plan in plans
-            for entry in plan.entries
-            if (outgoing := entry.outgoing) is not None
+    def _append(self, group: list[PreparedAnswer]) -> None:
+        unsaved = {
+            cached.verdict.transaction_id: (cached, outgoing)
+            for prepared in group
+            for cached in prepared.verdicts
+            if (outgoing := cached.outgoing) is not None
         }
-        for transaction_id, (entry, _) in waiting.items():
-            if self._book.get(transaction_id) is not entry:
-                raise DependencyUnavailable("the first attempt found no room in the outbox", dependency="kafka")
-        self._outbox.append([(transaction_id, outgoing) for transaction_id, (_, outgoing) in waiting.items()])
-        for entry, _ in waiting.values():
-            self._book.stored(entry)
-        metrics.OUTBOX_WRITTEN.inc(len(waiting))
+        for transaction_id, (cached, _) in unsaved.items():
+            if self._cache.get(transaction_id) is not cached:
+                raise DependencyUnavailable("the first attempt found no room in the outbox", dependency=KAFKA)
+        self._outbox.append([(transaction_id, outgoing) for transaction_id, (_, outgoing) in unsaved.items()])
+        for cached, _ in unsaved.values():
+            self._cache.mark_stored(cached)
+        metrics.OUTBOX_WRITTEN.inc(len(unsaved))
 
-    def _drop(self, plan: Plan) -> None:
-        """Forget the verdicts of *plan* that are nowhere: the next attempt may decide anew."""
-        for entry in plan.entries:
-            if entry.outgoing is not None and entry.delivery is None:
-                self._book.forget(entry)
+    def _drop(self, prepared: PreparedAnswer) -> None:
+        """Evict the verdicts of *prepared* that are saved nowhere: the next attempt may decide again."""
+        for cached in prepared.verdicts:
+            if cached.outgoing is not None and cached.delivery is None:
+                self._cache.evict(cached)
 
-    def _answer(self, plan: Plan) -> None:
-        metrics.GATEWAY_REPEATED.inc(sum(plan.repeated))
-        plan.call.future.set_result(plan.answers())
+    def _answer(self, prepared: PreparedAnswer) -> None:
+        metrics.GATEWAY_REPEATED.inc(sum(prepared.repeated))
+        prepared.call.future.set_result(prepared.answers())
 
-    def _refuse(self, plan: Plan, invalid: InvalidRecord) -> None:
-        """The log will not take the records of *plan* that it does not have yet."""
-        for entry in plan.entries:
-            if entry.outgoing is not None:
-                self._book.forget(entry)
-        plan.call.future.set_exception(RequestRefused(413, invalid.reason, invalid.detail))
+    def _refuse(self, prepared: PreparedAnswer, invalid: InvalidRecord) -> None:
+        """The log will never take the records of *prepared* that it does not have yet."""
+        for cached in prepared.verdicts:
+            if cached.outgoing is not None:
+                self._cache.evict(cached)
+        prepared.call.future.set_exception(RequestRefused(413, invalid.reason, invalid.detail))
 
 
 def _require_readable(outgoing: Outgoing) -> None:

@@ -11,7 +11,7 @@ import msgspec
 from centinela.events import Decision, Variant
 from centinela.web.backpressure import Deadline
 from centinela_predictor.gateway.requests import PredictRequest
-from centinela_predictor.gateway.verdict_book import Entry, GivenVerdict
+from centinela_predictor.gateway.verdict_cache import CachedVerdict, GivenVerdict
 
 
 class Answer(msgspec.Struct, frozen=True, kw_only=True):
@@ -37,8 +37,8 @@ class Answers(msgspec.Struct, frozen=True):
 
 
 @dataclass(eq=False)
-class Call:
-    """One HTTP request on its way through."""
+class PredictCall:
+    """One HTTP request on its way through the gateway; ``future`` gets its answers."""
 
     requests: list[PredictRequest]
     traceparent: str
@@ -48,23 +48,25 @@ class Call:
 
 
 @dataclass(eq=False)
-class Plan:
-    """What a call's answer consists of: an entry for each of its requests, and whether it was there before.
+class PreparedAnswer:
+    """What a call is answered with: a verdict for each of its requests, and whether it was given before.
 
-    ``direct``: its records were sent to Kafka. ``patience_ends``: where they were not acknowledged by then (monotonic),
-    they go to the outbox.
+    ``direct``: its records were sent to Kafka. ``patience_ends``: those not acknowledged by then (monotonic) go to the
+    outbox.
     """
 
-    call: Call
+    call: PredictCall
     ids: list[str] = field(default_factory=list)
     repeated: list[bool] = field(default_factory=list)
-    entries: list[Entry] = field(default_factory=list)
+    verdicts: list[CachedVerdict] = field(default_factory=list)
     direct: bool = False
     patience_ends: float = 0.0
 
     def answers(self) -> list[Answer]:
-        """The verdicts in the order of the requests."""
-        return [_answer(entry.verdict, repeated) for entry, repeated in zip(self.entries, self.repeated, strict=True)]
+        """The answers in the order of the requests."""
+        return [
+            _answer(cached.verdict, repeated) for cached, repeated in zip(self.verdicts, self.repeated, strict=True)
+        ]
 
 
 def _answer(verdict: GivenVerdict, repeated: bool) -> Answer:

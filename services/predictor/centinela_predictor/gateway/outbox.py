@@ -1,5 +1,4 @@
-"""What the gateway keeps of verdicts that Kafka has not acknowledged yet: one SQLite file, written before the
-answer."""
+"""The verdicts that Kafka has not acknowledged yet: one SQLite file, written before the answer."""
 
 from __future__ import annotations
 
@@ -29,14 +28,14 @@ _decoder = msgspec.msgpack.Decoder(Outgoing)
 
 
 class OutboxFull(DependencyUnavailable):
-    """The outbox takes no more: Kafka has been away for too long, or the disk refuses."""
+    """The outbox accepts no more records: Kafka has been unavailable for too long, or the disk refuses writes."""
 
 
 class OutboxUnusable(CentinelaError):
     """The file cannot be opened, or is damaged. It holds verdicts that were answered: a person must look at it."""
 
 
-class Kept(NamedTuple):
+class StoredRecord(NamedTuple):
     """A record that waits for Kafka."""
 
     sequence: int
@@ -48,20 +47,24 @@ class Kept(NamedTuple):
 class Outbox:
     """Records in the order in which they were appended. Thread-safe; one process at a time.
 
-    What ``append`` returned from survives the loss of the process and of the machine's power.
+    Once ``append`` has returned, its records survive a killed process and a power failure.
 
     Args:
-        most_records: Bound on what is kept.
-        most_bytes: Likewise, on the records' sizes.
+        max_records: Most records kept.
+        max_bytes: Most bytes of records kept.
 
     Raises:
         OutboxUnusable: The file is damaged, or another process has it.
     """
 
-    def __init__(self, path: Path, clock: Clock, *, most_records: int, most_bytes: int) -> None:
-        self._path, self._clock, self._most_records, self._most_bytes = path, clock, most_records, most_bytes
+    def __init__(self, path: Path, clock: Clock, *, max_records: int, max_bytes: int) -> None:
+        self._path = path
+        self._clock = clock
+        self._max_records = max_records
+        self._max_bytes = max_bytes
         self._lock = threading.Lock()
-        self._count = self._bytes = 0
+        self._count = 0
+        self._bytes = 0
         self.changed = threading.Event()
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -94,25 +97,25 @@ class Outbox:
 
     @property
     def size_bytes(self) -> int:
-        """The records' sizes together."""
+        """Total size of the records."""
         return self._bytes
 
     @property
     def oldest_s(self) -> float:
-        """Age of the oldest record in seconds, 0.0 without any."""
+        """Age of the oldest record in seconds; 0.0 where there is none."""
         with self._lock:
             [[at]] = self._database.execute("SELECT min(written_at) FROM outbox") if self._count else [[None]]
         return 0.0 if at is None else max(0.0, self._clock.now().timestamp() - at)
 
-    def takes(self, count: int) -> bool:
-        """Whether *count* more records have room, as far as their number goes."""
-        return self._count + count <= self._most_records and self._bytes < self._most_bytes
+    def has_room(self, count: int) -> bool:
+        """Whether *count* more records fit, by their number and by the bytes so far."""
+        return self._count + count <= self._max_records and self._bytes < self._max_bytes
 
     def append(self, records: Sequence[tuple[str, Outgoing]]) -> None:
-        """Keep *records* (with their transaction ids), all or none, on the disk when this returns.
+        """Keep *records* (with their transaction ids), all or none; they are on disk when this returns.
 
         Raises:
-            OutboxFull: There is no room, or the disk refuses.
+            OutboxFull: There is no room, or the disk refuses the write.
         """
         now = self._clock.now().timestamp()
         rows = [
@@ -122,7 +125,7 @@ class Outbox:
         ]
         size = sum(len(row[1]) for row in rows)
         with self._lock:
-            if self._count + len(rows) > self._most_records or self._bytes + size > self._most_bytes:
+            if self._count + len(rows) > self._max_records or self._bytes + size > self._max_bytes:
                 raise OutboxFull(
                     f"the outbox is full: {self._count} verdicts in {self._bytes} bytes wait for Kafka",
                     dependency="kafka",
@@ -131,14 +134,15 @@ class Outbox:
                 self._database.executemany(
                     "INSERT INTO outbox (transaction_id, record, crc, written_at) VALUES (?, ?, ?, ?)", rows
                 )
-            self._count, self._bytes = self._count + len(rows), self._bytes + size
+            self._count += len(rows)
+            self._bytes += size
         self.changed.set()
 
-    def oldest(self, limit: int) -> list[Kept]:
+    def oldest(self, limit: int) -> list[StoredRecord]:
         """The first *limit* records, in order.
 
         Raises:
-            OutboxUnusable: A record is not as it was written.
+            OutboxUnusable: A record differs from what was written.
         """
         with self._lock:
             rows = self._database.execute(
@@ -148,44 +152,47 @@ class Outbox:
             if zlib.crc32(packed) != crc:
                 raise OutboxUnusable(f"record {sequence} ({transaction_id}) of the outbox {self._path} is damaged")
         return [
-            Kept(sequence, transaction_id, _decoder.decode(packed), len(packed))
+            StoredRecord(sequence, transaction_id, _decoder.decode(packed), len(packed))
             for sequence, transaction_id, packed, _ in rows
         ]
 
-    def remove(self, kept: Sequence[Kept]) -> None:
-        """Forget records that Kafka has.
+    def remove(self, stored: Sequence[StoredRecord]) -> None:
+        """Remove records that Kafka has.
 
         Raises:
-            OutboxFull: The disk refuses.
+            OutboxFull: The disk refuses the write.
         """
         with self._lock:
             with self._transaction():
-                self._delete(kept)
-            self._count, self._bytes = self._count - len(kept), self._bytes - sum(row.size for row in kept)
+                self._delete(stored)
+            self._count -= len(stored)
+            self._bytes -= sum(row.size for row in stored)
 
-    def set_aside(self, kept: Kept, reason: str) -> None:
+    def set_aside(self, stored: StoredRecord, reason: str) -> None:
         """Move a record that Kafka will never take out of the others' way, into the table ``refused``.
 
         Raises:
-            OutboxFull: The disk refuses.
+            OutboxFull: The disk refuses the write.
         """
         with self._lock:
             with self._transaction():
                 self._database.execute(
                     "INSERT INTO refused SELECT sequence, transaction_id, record, ? FROM outbox WHERE sequence = ?",
-                    (reason, kept.sequence),
+                    (reason, stored.sequence),
                 )
-                self._delete([kept])
-            self._count, self._bytes = self._count - 1, self._bytes - kept.size
+                self._delete([stored])
+            self._count -= 1
+            self._bytes -= stored.size
 
     def close(self) -> None:
         """Release the file."""
         with self._lock:
             self._database.close()
-            self._count = self._bytes = 0
+            self._count = 0
+            self._bytes = 0
 
-    def _delete(self, kept: Sequence[Kept]) -> None:
-        self._database.executemany("DELETE FROM outbox WHERE sequence = ?", [(row.sequence,) for row in kept])
+    def _delete(self, stored: Sequence[StoredRecord]) -> None:
+        self._database.executemany("DELETE FROM outbox WHERE sequence = ?", [(row.sequence,) for row in stored])
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:

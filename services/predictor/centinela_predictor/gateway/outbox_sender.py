@@ -1,4 +1,4 @@
-"""From the outbox to Kafka, in order, once Kafka is there."""
+"""From the outbox to Kafka, in order, as soon as Kafka is available."""
 
 from __future__ import annotations
 
@@ -14,55 +14,60 @@ from centinela.events import TransactionReceived
 from centinela.kafka.port import Delivery, Producer
 from centinela.liveness.retry import Backoff
 from centinela_predictor.gateway import metrics
-from centinela_predictor.gateway.kafka_link import Link
-from centinela_predictor.gateway.outbox import Kept, Outbox, OutboxFull
-from centinela_predictor.gateway.verdict_book import Entry, VerdictBook, adopted
+from centinela_predictor.gateway.kafka_link import KafkaLink
+from centinela_predictor.gateway.outbox import Outbox, OutboxFull, StoredRecord
+from centinela_predictor.gateway.verdict_cache import CachedVerdict, VerdictCache, gateway_verdict
 
-_log = structlog.get_logger()
+_log = structlog.get_logger(__name__)
 BATCH = 500
-LOOKS_EVERY_S = 0.5
-SLICE_S = 1.0
+CHECK_INTERVAL_S = 0.5
+WAIT_SLICE_S = 1.0
 
 
-def remember(outbox: Outbox, book: VerdictBook) -> int:
-    """Tell *book* of the verdicts in *outbox*: a retry gets them. How many there are.
+def restore(outbox: Outbox, cache: VerdictCache) -> int:
+    """Put the verdicts of *outbox* into *cache*, so that a retry gets them. How many records there are.
 
     Raises:
         OutboxUnusable: A record is damaged.
     """
     decode = Decoder(TransactionReceived).decode
-    kept = outbox.oldest(len(outbox))
-    for row in kept:
-        if (verdict := adopted(decode(row.outgoing.value))) is not None:
-            book.stored(book.add(Entry(verdict, row.outgoing)))
-    return len(kept)
+    stored = outbox.oldest(len(outbox))
+    for row in stored:
+        if (verdict := gateway_verdict(decode(row.outgoing.value))) is not None:
+            cache.mark_stored(cache.add(CachedVerdict(verdict, row.outgoing)))
+    return len(stored)
 
 
-class OutboxDrain:
-    """Sends what waits in *outbox*, oldest first, and forgets what Kafka acknowledged or the log is known to have.
+class OutboxSender:
+    """Sends what waits in *outbox*, oldest first, and removes what Kafka acknowledged or the log already has.
 
     After a failure one record is tried before the next batch, so that an outage does not fill the producer's queue with
     copies.
 
     Args:
-        closing: Set when nothing is appended any more: then what can be sent is, and ``run`` ends at the first failure.
+        closing: Set when nothing is appended any more: then what can be sent is sent, and ``run`` ends at the first
+            failure.
     """
 
     def __init__(
-        self, outbox: Outbox, producer: Producer, link: Link, book: VerdictBook, clock: Clock, closing: threading.Event
+        self,
+        outbox: Outbox,
+        producer: Producer,
+        link: KafkaLink,
+        cache: VerdictCache,
+        clock: Clock,
+        closing: threading.Event,
     ) -> None:
-        self._outbox, self._producer, self._link, self._book, self._clock, self._closing = (
-            outbox,
-            producer,
-            link,
-            book,
-            clock,
-            closing,
-        )
+        self._outbox = outbox
+        self._producer = producer
+        self._link = link
+        self._cache = cache
+        self._clock = clock
+        self._closing = closing
         self._backoff = Backoff(closing, max_s=2.0)
 
     def run(self) -> None:
-        """Drain until *closing* and nothing more can be done; one thread runs this.
+        """Send until *closing* and nothing more can be sent; one thread runs this.
 
         Raises:
             OutboxUnusable: A record is damaged.
@@ -70,73 +75,74 @@ class OutboxDrain:
         limit = 1
         while True:
             self._outbox.changed.clear()
-            if not (kept := self._outbox.oldest(limit)):
+            if not (stored := self._outbox.oldest(limit)):
                 if self._closing.is_set():
                     return
-                self._outbox.changed.wait(LOOKS_EVERY_S)
-            elif self._deliver(kept):
+                self._outbox.changed.wait(CHECK_INTERVAL_S)
+            elif self._deliver(stored):
                 limit = BATCH
                 self._backoff.reset()
-                self._link.reached()
+                self._link.up()
             elif self._closing.is_set():
                 return
             else:
                 limit = 1
                 self._backoff.wait()
 
-    def _deliver(self, kept: Sequence[Kept]) -> bool:
-        """Whether all of *kept* is out of the way."""
+    def _deliver(self, stored: Sequence[StoredRecord]) -> bool:
+        """Whether all of *stored* has left the outbox."""
+        delivered: list[StoredRecord] = []
+        refused = 0
         try:
-            ways = [self._send(row) for row in kept]
-            gone, refused = [], 0
-            for row, delivery in zip(kept, ways, strict=True):
+            deliveries = [self._send(row) for row in stored]
+            for row, delivery in zip(stored, deliveries, strict=True):
                 try:
                     if not self._acknowledged(row, delivery):
                         break
-                    gone.append(row)
+                    delivered.append(row)
                 except InvalidRecord as error:
                     refused += 1
                     self._set_aside(row, error)
-            self._outbox.remove(gone)
+            self._outbox.remove(delivered)
         except DependencyUnavailable as error:
             if not isinstance(error, OutboxFull):
-                self._link.lost(str(error))
+                self._link.down(str(error))
             return False
-        for row in gone:
-            if (entry := self._book.get(row.transaction_id)) is not None:
-                self._book.settle(entry)
-        metrics.OUTBOX_DELIVERED.inc(len(gone))
-        return len(gone) + refused == len(kept)
+        for row in delivered:
+            if (cached := self._cache.get(row.transaction_id)) is not None:
+                self._cache.confirm(cached)
+        metrics.OUTBOX_DELIVERED.inc(len(delivered))
+        return len(delivered) + refused == len(stored)
 
-    def _send(self, row: Kept) -> Delivery | None:
-        """The way of *row* to Kafka: the one that it is on already, or a new one; None where the log has it."""
-        entry = self._book.get(row.transaction_id)
-        if entry is None:
+    def _send(self, row: StoredRecord) -> Delivery | None:
+        """The delivery of *row* to Kafka: the one already under way, or a new one; None where the log has it."""
+        cached = self._cache.get(row.transaction_id)
+        if cached is None:
             return self._producer.send(row.outgoing)
-        if not entry.pending:
+        if not cached.pending:
             return None
-        if entry.delivery is None:
-            entry.delivery = self._producer.send(row.outgoing)
-        return entry.delivery
+        if cached.delivery is None:
+            cached.delivery = self._producer.send(row.outgoing)
+        return cached.delivery
 
-    def _set_aside(self, row: Kept, error: InvalidRecord) -> None:
+    def _set_aside(self, row: StoredRecord, error: InvalidRecord) -> None:
         self._outbox.set_aside(row, str(error))
         metrics.OUTBOX_SET_ASIDE.inc()
         _log.error("record.set_aside", transaction_id=row.transaction_id, reason=error.reason, detail=error.detail)
 
-    def _acknowledged(self, row: Kept, delivery: Delivery | None) -> bool:
+    def _acknowledged(self, row: StoredRecord, delivery: Delivery | None) -> bool:
         if delivery is None:
             return True
         while True:
-            began = self._clock.monotonic()
+            started = self._clock.monotonic()
             try:
-                delivery.wait(SLICE_S)
+                delivery.wait(WAIT_SLICE_S)
                 return True
             except DependencyUnavailable as error:
-                self._link.lost(str(error))
-                under_way = self._clock.monotonic() - began >= 0.9 * SLICE_S
+                self._link.down(str(error))
+                under_way = self._clock.monotonic() - started >= 0.9 * WAIT_SLICE_S
                 if under_way and not self._closing.is_set():
                     continue
-                if not under_way and (entry := self._book.get(row.transaction_id)) is not None:
-                    entry.delivery = None
+                if not under_way and (cached := self._cache.get(row.transaction_id)) is not None:
+                    cached.delivery = None
                 return False

@@ -19,21 +19,21 @@ from centinela.web.server import HttpServer, bind
 from centinela_predictor.bootstrap import build_models
 from centinela_predictor.gateway.app import build_app
 from centinela_predictor.gateway.bootstrap import build_replica
-from centinela_predictor.gateway.delivery import Dispatch
-from centinela_predictor.gateway.kafka_link import Link
+from centinela_predictor.gateway.delivery import VerdictDelivery
+from centinela_predictor.gateway.kafka_link import KafkaLink
 from centinela_predictor.gateway.metrics import OUTBOX_BYTES, OUTBOX_OLDEST, OUTBOX_RECORDS
 from centinela_predictor.gateway.outbox import Outbox
-from centinela_predictor.gateway.outbox_sender import OutboxDrain, remember
-from centinela_predictor.gateway.readiness import Standing
+from centinela_predictor.gateway.outbox_sender import OutboxSender, restore
+from centinela_predictor.gateway.readiness import Readiness
 from centinela_predictor.gateway.scorer import Gateway
-from centinela_predictor.gateway.verdict_book import VerdictBook
+from centinela_predictor.gateway.verdict_cache import VerdictCache
 from centinela_predictor.models.bundle_store import Downloads
 from centinela_predictor.settings import PredictorSettings
 
 _log = structlog.get_logger()
 SWITCH_INTERVAL_S = 0.001
-"""A follower busy in Python hands over after this long, so that a request does not wait out Python's usual 5 ms a
-hop."""
+"""A busy follower releases the interpreter after this long, so that a request does not wait for Python's usual 5 ms at
+each hand-over."""
 
 
 class GatewayProcess:
@@ -48,29 +48,30 @@ class GatewayProcess:
     ) -> None:
         clock = SystemClock()
         listening = bind(settings.ops_host, settings.gateway_port, "CENTINELA_GATEWAY_PORT")
-        self._settings, self._stop = settings, stop
+        self._settings = settings
+        self._stop = stop
         self.health = Health("model")
-        self._book = book = VerdictBook(settings.gateway_verdicts)
+        self._cache = cache = VerdictCache(settings.gateway_verdicts)
         self._models = build_models(settings, "gateway", self.health, clock, stop, registry=registry)
-        self._replica = replica = build_replica(settings, book, clock, self.health, stop)
+        self._replica = replica = build_replica(settings, cache, clock, self.health, stop)
         self.state = replica.state
         self._producer = producer(settings, client="confluent", linger_ms=1)
         self._outbox = outbox = Outbox(
             settings.outbox_file,
             clock,
-            most_records=settings.gateway_outbox_records,
-            most_bytes=settings.gateway_outbox_bytes,
+            max_records=settings.gateway_outbox_records,
+            max_bytes=settings.gateway_outbox_bytes,
         )
-        if waiting := remember(outbox, book):
+        if waiting := restore(outbox, cache):
             _log.warning("outbox.not_empty", records=waiting)
-        link = Link(outbox, clock)
-        standing = Standing(self.health, link, outbox)
-        dispatch = Dispatch(self._producer, outbox, link, book, clock, settings.gateway_outbox_after_s)
+        link = KafkaLink(outbox, clock)
+        readiness = Readiness(self.health, link, outbox)
+        delivery = VerdictDelivery(self._producer, outbox, link, cache, clock, settings.gateway_outbox_after_s)
         self._gateway = Gateway(
-            self._models.core, self.state, dispatch, book, clock, settings.gateway_in_flight, standing.lacks
+            self._models.core, self.state, delivery, cache, clock, settings.gateway_in_flight, readiness.missing
         )
         self._sent_all = threading.Event()
-        drain = OutboxDrain(outbox, self._producer, link, book, clock, self._sent_all)
+        sender = OutboxSender(outbox, self._producer, link, cache, clock, self._sent_all)
         for gauge, value in (
             (OUTBOX_RECORDS, lambda: len(outbox)),
             (OUTBOX_BYTES, lambda: outbox.size_bytes),
@@ -80,7 +81,7 @@ class GatewayProcess:
         app = build_app(
             self._gateway,
             self._models.slot,
-            standing,
+            readiness,
             clock,
             deadline_s=settings.gateway_deadline_s,
             in_flight=settings.gateway_in_flight,
@@ -90,9 +91,9 @@ class GatewayProcess:
         self.port = self._server.port
         self._core_threads = [
             GuardedThread(name, target, self.health, stop.set)
-            for name, target in (("decide", self._gateway.work), ("settle", dispatch.settle))
+            for name, target in (("decide", self._gateway.work), ("deliver", delivery.work))
         ]
-        self._outbox_thread = GuardedThread("outbox", drain.run, self.health, stop.set)
+        self._outbox_thread = GuardedThread("outbox", sender.run, self.health, stop.set)
         self._followers = [self._models.thread, *replica.threads]
 
     def run(self) -> int:
@@ -117,7 +118,7 @@ class GatewayProcess:
 
     def knows(self, transaction_id: str) -> bool:
         """Whether a verdict on *transaction_id* is remembered."""
-        return self._book.get(transaction_id) is not None
+        return self._cache.get(transaction_id) is not None
 
     def close(self) -> None:
         """Take no more requests, answer those in flight, send what can be sent, release."""

@@ -1,55 +1,53 @@
-"""How the gateway stands: ready without Kafka as long as the outbox takes what Kafka does not."""
+"""Whether the gateway is ready: without Kafka too, as long as the outbox has room."""
 
 from __future__ import annotations
 
 from centinela.liveness.health import Health
-from centinela.web.ops import health_payload
-from centinela_predictor.gateway.kafka_link import Link
+from centinela.web.ops import Payload, health_payload
+from centinela_predictor.gateway.kafka_link import KAFKA, KafkaLink
 from centinela_predictor.gateway.outbox import Outbox
 
-DOES_WITHOUT = "kafka"
 
-
-class Standing:
-    """What ``/health`` and ``/ready`` tell of the gateway.
+class Readiness:
+    """What ``/health`` and ``/ready`` say of the gateway.
 
     Args:
-        health: Conditions; an unmet ``kafka`` degrades the gateway and no more.
+        health: Conditions; an unmet ``kafka`` degrades the gateway, no more.
     """
 
-    def __init__(self, health: Health, link: Link, outbox: Outbox) -> None:
-        self._health, self._link, self._outbox = health, link, outbox
+    def __init__(self, health: Health, link: KafkaLink, outbox: Outbox) -> None:
+        self._health = health
+        self._link = link
+        self._outbox = outbox
 
-    def lacks(self) -> dict[str, str]:
+    def missing(self) -> dict[str, str]:
         """What a new verdict has to wait for."""
-        return {name: detail for name, detail in self._health.unmet().items() if name != DOES_WITHOUT}
+        return {name: detail for name, detail in self._health.unmet().items() if name != KAFKA}
 
     def degraded(self) -> dict[str, str]:
-        """What is away while the gateway answers all the same."""
-        away = self._link.away or self._health.unmet().get(DOES_WITHOUT)
-        found = {DOES_WITHOUT: away} if away is not None else {}
+        """What is unavailable while the gateway answers all the same."""
+        outage = self._link.outage or self._health.unmet().get(KAFKA)
+        degraded = {KAFKA: outage} if outage is not None else {}
         if waiting := len(self._outbox):
-            found["outbox"] = f"{waiting} verdicts wait for Kafka, the oldest for {self._outbox.oldest_s:.0f} s"
-        return found
+            degraded["outbox"] = f"{waiting} verdicts wait for Kafka, the oldest for {self._outbox.oldest_s:.0f} s"
+        return degraded
 
-    def health(self, model_loaded: bool) -> tuple[int, dict[str, object]]:
+    def health(self, model_loaded: bool) -> Payload:
         """Status and body of ``/health``."""
-        return self._shown(*health_payload(self._health, model_loaded), waiting=self.lacks())
-
-    def ready(self) -> tuple[int, dict[str, object]]:
-        """Status and body of ``/ready``: 503 while new transactions are refused."""
-        waiting = self.lacks()
-        if self._link.away is not None and not self._outbox.takes(1):
-            waiting["outbox"] = "full"
-        ready = self._health.live and not waiting
-        return self._shown(200 if ready else 503, {"ready": ready}, waiting=waiting, always=True)
-
-    def _shown(
-        self, status: int, body: dict[str, object], *, waiting: dict[str, str], always: bool = False
-    ) -> tuple[int, dict[str, object]]:
+        status, body = health_payload(self._health, model_loaded)
         body.pop("waiting_for", None)
-        if waiting or always:
-            body["waiting_for"] = waiting
-        if degraded := self.degraded():
-            body["degraded"] = degraded
-        return status, body
+        if missing := self.missing():
+            body["waiting_for"] = missing
+        return status, self._with_degraded(body)
+
+    def ready(self) -> Payload:
+        """Status and body of ``/ready``: 503 while new transactions are refused."""
+        missing = self.missing()
+        if self._link.outage is not None and not self._outbox.has_room(1):
+            missing["outbox"] = "full"
+        ready = self._health.live and not missing
+        return (200 if ready else 503), self._with_degraded({"ready": ready, "waiting_for": missing})
+
+    def _with_degraded(self, body: dict[str, object]) -> dict[str, object]:
+        degraded = self.degraded()
+        return body | {"degraded": degraded} if degraded else body

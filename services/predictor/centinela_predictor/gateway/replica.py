@@ -1,8 +1,7 @@
-"""The gateway's view of the log: feature state of all partitions and the verdicts given, followed from Kafka, never
-written.
+"""The gateway's view of the log: feature state of all partitions and the verdicts given, read and never written.
 
-Followers apply what they read under one lock; the thread that decides reads features under the same lock. What is
-decoded is decoded outside it, so that it is held for milliseconds at most.
+Followers apply what they read under one lock, under which the deciding thread reads features. They decode outside it,
+so that it is held for milliseconds at most.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ from centinela.kafka.partitioner import partition_of
 from centinela.kafka.port import Consumer, Record, TopicPartition
 from centinela.topics import PREDICTIONS, TRANSACTIONS
 from centinela_predictor.gateway import metrics
-from centinela_predictor.gateway.verdict_book import GivenVerdict, VerdictBook, adopted
+from centinela_predictor.gateway.verdict_cache import GivenVerdict, VerdictCache, gateway_verdict
 from centinela_predictor.state.admission import admit
 from centinela_predictor.state.partition_state import PartitionState
 from centinela_predictor.state.partition_store import LogChanged, PartitionHome
@@ -34,9 +33,9 @@ from centinela_predictor.state.terminal_feed import TerminalTable
 
 _log = structlog.get_logger()
 Matrix = NDArray[np.float64]
-LOOKS_EVERY_S = 5.0
-Place = Callable[[Consumer, TableReader, frozenset[TopicPartition]], None]
-"""Puts a table's reader, given the consumer below it and the topic's partitions, at its starting offsets."""
+GROWTH_CHECK_S = 5.0
+SeekStart = Callable[[Consumer, TableReader, frozenset[TopicPartition]], None]
+"""Moves a table's reader, given its consumer and the topic's partitions, to its starting offsets."""
 
 
 class StateReplica:
@@ -44,22 +43,24 @@ class StateReplica:
 
     Args:
         layout: The columns of the features.
-        book: Learns the verdicts that gateways gave.
+        cache: Gets the verdicts that gateways gave.
         home: Where the stream keeps the state of partitions; it is only read.
     """
 
-    def __init__(self, layout: FeatureLayout, book: VerdictBook, clock: Clock, home: PartitionHome) -> None:
+    def __init__(self, layout: FeatureLayout, cache: VerdictCache, clock: Clock, home: PartitionHome) -> None:
         self.layout = layout
-        self._book, self._clock, self._home = book, clock, home
+        self._cache = cache
+        self._clock = clock
+        self._home = home
         self._lock = threading.Lock()
         self._partitions: list[PartitionState] = []
         self._terminals = TerminalTable(layout=layout)
 
-    def place(self, reader: Consumer, table: TableReader, partitions: frozenset[TopicPartition]) -> None:
-        """Begin anew with *partitions* (all of the topic's): each from the stream's newest snapshot, else from its
+    def seek_start(self, reader: Consumer, table: TableReader, partitions: frozenset[TopicPartition]) -> None:
+        """Start again with *partitions* (all of the topic's): each from the stream's newest snapshot, else from its
         beginning.
 
-        Where the topic has grown and the stream has not kept all of its new states yet, they are made here from the
+        Where the topic has grown and the stream has not saved all of its new states yet, they are built here from the
         whole log.
         """
         self._home.open()
@@ -90,14 +91,14 @@ class StateReplica:
     def seen(self, transactions: list[TransactionReceived]) -> list[bool]:
         """Whether each is in the log already, as far as it was read and ids are remembered."""
         ids = Columns.of(transactions).ids
-        known = np.zeros(len(ids), dtype=np.bool_)
+        seen = np.zeros(len(ids), dtype=np.bool_)
         with self._lock:
             for partition, rows in self._by_partition(transactions):
-                known[rows] = ~partition.seen.unseen(ids[rows])
-        return [bool(k) for k in known]
+                seen[rows] = ~partition.seen.unseen(ids[rows])
+        return [bool(s) for s in seen]
 
     def apply_transactions(self, records: Sequence[Record]) -> None:
-        """Take records of ``transactions``, in log order within a partition; what the stream refuses is passed over."""
+        """Apply records of ``transactions``, in log order within a partition; what the stream refuses is skipped."""
         now = self._clock.now()
         for number in sorted({record.partition for record in records}):
             state = self._partitions[number]
@@ -106,13 +107,13 @@ class StateReplica:
             with self._lock:
                 state.apply(admitted.columns)
             for event in admitted.events:
-                if verdict := adopted(event):
-                    self._book.learn(verdict, final=False)
+                if verdict := gateway_verdict(event):
+                    self._cache.add_from_log(verdict, final=False)
             metrics.REPLICA_RECORDS.labels(TRANSACTIONS.name, "applied").inc(len(admitted.events))
             metrics.REPLICA_RECORDS.labels(TRANSACTIONS.name, "refused").inc(len(admitted.refused))
 
     def apply_terminals(self, records: Sequence[Record]) -> None:
-        """Take records of ``terminal-activity`` and ``labels``, in any order."""
+        """Apply records of ``terminal-activity`` and ``labels``, in any order."""
         with self._lock:
             self._terminals.apply(records, self._clock.now())
 
@@ -127,70 +128,76 @@ class StateReplica:
 
 
 class VerdictFollower:
-    """Tells *book* what ``predictions`` say: the final word on each transaction.
+    """Adds to *cache* what ``predictions`` say: the final verdict on each transaction.
 
     Args:
-        layout: The columns of the features here: they tell a later payload under the same id from the first.
+        layout: The columns of the features here, which tell another payload under the same id from the first.
     """
 
-    def __init__(self, book: VerdictBook, layout: FeatureLayout) -> None:
-        self._book, self._layout = book, layout
+    def __init__(self, cache: VerdictCache, layout: FeatureLayout) -> None:
+        self._cache = cache
+        self._layout = layout
         self._decoder = msgspec.json.Decoder(GivenVerdict)
 
     def apply(self, records: Sequence[Record]) -> None:
-        """Take records of ``predictions``."""
+        """Apply records of ``predictions``."""
         refused = 0
         for record in records:
             try:
-                self._book.learn(self._decoder.decode(record.value or b"").without_vector(self._layout), final=True)
+                self._cache.add_from_log(
+                    self._decoder.decode(record.value or b"").without_vector(self._layout), final=True
+                )
             except (msgspec.DecodeError, UnicodeDecodeError):
                 refused += 1
         metrics.REPLICA_RECORDS.labels(PREDICTIONS.name, "applied").inc(len(records) - refused)
         metrics.REPLICA_RECORDS.labels(PREDICTIONS.name, "refused").inc(refused)
 
 
-class PlacedReader(TableReader):
-    """A reader of one topic that *place* puts at its starting offsets before the first read, again until that succeeds.
+class PositionedReader(TableReader):
+    """A reader of one topic that *seek_start* moves to its starting offsets before the first read, until that succeeds.
 
-    A topic that has grown since is not read on: ``poll`` raises ``LogChanged`` within ``LOOKS_EVERY_S``.
+    A topic that has grown since is not read further: ``poll`` raises ``LogChanged`` within ``GROWTH_CHECK_S``.
     """
 
-    def __init__(self, reader: Consumer, topic: str, place: Place, clock: Clock) -> None:
+    def __init__(self, reader: Consumer, topic: str, seek_start: SeekStart, clock: Clock) -> None:
         super().__init__(reader, [topic])
-        self._reader, self._topic, self._place, self._clock = reader, topic, place, clock
-        self._placed = 0
-        self._looked_at = 0.0
+        self._reader = reader
+        self._topic = topic
+        self._seek_start = seek_start
+        self._clock = clock
+        self._partition_count = 0
+        self._checked_at = 0.0
 
     def poll(self, timeout_s: float) -> list[Record]:
         """See ``TableReader``."""
         now = self._clock.monotonic()
-        if not self._placed or now - self._looked_at > LOOKS_EVERY_S:
-            self._looked_at = now
-            self._look()
+        if not self._partition_count or now - self._checked_at > GROWTH_CHECK_S:
+            self._checked_at = now
+            self._check_partitions()
         return super().poll(timeout_s)
 
-    def _look(self) -> None:
+    def _check_partitions(self) -> None:
         partitions = self._reader.partitions_of(self._topic)
         if not partitions:
             raise DependencyUnavailable(
                 f"topic {self._topic} does not exist: run `centinela topics create`", dependency="kafka"
             )
-        if not self._placed:
-            self._place(self._reader, self, partitions)
-            self._placed = len(partitions)
-        elif len(partitions) != self._placed:
+        if not self._partition_count:
+            self._seek_start(self._reader, self, partitions)
+            self._partition_count = len(partitions)
+        elif len(partitions) != self._partition_count:
             raise LogChanged(
-                f"topic {self._topic} has {len(partitions)} partitions, not {self._placed} as at the start: this"
-                " process ends, to begin anew"
+                f"topic {self._topic} has {len(partitions)} partitions, not {self._partition_count} as at the start:"
+                " this process ends, to start again"
             )
 
 
-def newest(records: int) -> Place:
-    """Places a reader about *records* before the end, spread evenly over the partitions."""
+def from_newest(records: int) -> SeekStart:
+    """Moves a reader to about *records* before the end, spread evenly over the partitions."""
 
-    def place(reader: Consumer, table: TableReader, partitions: frozenset[TopicPartition]) -> None:
+    def seek_start(reader: Consumer, table: TableReader, partitions: frozenset[TopicPartition]) -> None:
         first, end = reader.beginning_offsets(partitions), reader.end_offsets(partitions)
         for partition in partitions:
             table.seek(partition, max(first[partition], end[partition] - records // len(partitions)))
 
-    return place
+    return seek_start

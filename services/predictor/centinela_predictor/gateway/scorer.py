@@ -1,7 +1,7 @@
 """The gateway's core: requests in, verdicts out once the log has them.
 
-One worker thread takes what waits, decides on it in one go and hands the records on (``Dispatch``). Because a single
-thread decides, two requests with one transaction id can never get two verdicts.
+One worker thread takes the waiting requests, decides on them together and hands the records on (``VerdictDelivery``).
+Because a single thread decides, two requests with one transaction id can never get two verdicts.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ from centinela.topics import TRANSACTIONS
 from centinela.web.backpressure import Deadline, overloaded
 from centinela.web.middleware import REQUEST_ID
 from centinela.web.refusals import RequestRefused
-from centinela_predictor.gateway.delivery import Dispatch
-from centinela_predictor.gateway.messages import Answer, Call, Plan
+from centinela_predictor.gateway.delivery import VerdictDelivery
+from centinela_predictor.gateway.messages import Answer, PredictCall, PreparedAnswer
 from centinela_predictor.gateway.outbox import OutboxFull
 from centinela_predictor.gateway.requests import PredictRequest
-from centinela_predictor.gateway.verdict_book import Entry, GivenVerdict, VerdictBook, check_same
+from centinela_predictor.gateway.verdict_cache import CachedVerdict, GivenVerdict, VerdictCache, require_same
 from centinela_predictor.models import metrics
 from centinela_predictor.models.scoring import ScoringCore
 
@@ -59,24 +59,29 @@ class Gateway:
     """Decides on transactions, and hands them on with their verdict.
 
     Args:
-        queue_limit: Calls that may wait; past it ``submit`` refuses.
-        lacks: What stands between the gateway and a new verdict, by condition; one that was given can be given again
-            all the same.
+        queue_limit: Calls that may wait; beyond it ``submit`` refuses.
+        missing: The conditions that a new verdict still needs, each with its reason; a verdict that was given before is
+            given in any case.
     """
 
     def __init__(
         self,
         core: ScoringCore,
         features: Features,
-        dispatch: Dispatch,
-        book: VerdictBook,
+        delivery: VerdictDelivery,
+        cache: VerdictCache,
         clock: Clock,
         queue_limit: int,
-        lacks: Callable[[], Mapping[str, str]],
+        missing: Callable[[], Mapping[str, str]],
     ) -> None:
-        self._core, self._features, self._dispatch, self._book, self._clock = core, features, dispatch, book, clock
-        self._queue_limit, self._lacks = queue_limit, lacks
-        self._waiting: queue.SimpleQueue[Call | None] = queue.SimpleQueue()
+        self._core = core
+        self._features = features
+        self._delivery = delivery
+        self._cache = cache
+        self._clock = clock
+        self._queue_limit = queue_limit
+        self._missing = missing
+        self._waiting: queue.SimpleQueue[PredictCall | None] = queue.SimpleQueue()
 
     def submit(
         self, requests: list[PredictRequest], traceparent: str, request_id: str, deadline: Deadline
@@ -90,7 +95,7 @@ class Gateway:
         """
         if self._waiting.qsize() >= self._queue_limit:
             raise overloaded(f"{self._queue_limit} requests wait, and no more are taken")
-        call = Call(requests, traceparent, request_id, deadline)
+        call = PredictCall(requests, traceparent, request_id, deadline)
         self._waiting.put(call)
         return call.future
 
@@ -98,14 +103,14 @@ class Gateway:
         """Decide and send until ``stop``; one thread runs this."""
         while calls := self._take():
             self.serve(calls)
-        self._dispatch.stop()
+        self._delivery.stop()
 
     def stop(self) -> None:
-        """Finish what waits, then end ``work`` and the dispatch."""
+        """Finish what waits, then end ``work`` and the delivery."""
         self._waiting.put(None)
 
-    def _take(self) -> list[Call]:
-        calls: list[Call] = []
+    def _take(self) -> list[PredictCall]:
+        calls: list[PredictCall] = []
         rows = 0
         while rows < GROUP_ROWS:
             try:
@@ -125,64 +130,70 @@ class Gateway:
                 rows += len(call.requests)
         return calls
 
-    def serve(self, calls: list[Call]) -> None:
-        """Decide on *calls* together and send; a call that makes the deciding fail fails alone."""
+    def serve(self, calls: list[PredictCall]) -> None:
+        """Decide on *calls* together and send; a call for which deciding fails does not affect the others."""
         now = self._clock.now()
-        fresh: dict[str, tuple[TransactionReceived, Call]] = {}
-        entries: dict[str, Entry] = {}
-        plans = [plan for call in calls if (plan := self._plan(call, now, fresh, entries))]
+        new: dict[str, tuple[TransactionReceived, PredictCall]] = {}
+        verdicts: dict[str, CachedVerdict] = {}
+        answers = [prepared for call in calls if (prepared := self._prepare(call, now, new, verdicts))]
         try:
-            decided = self._decide(list(fresh.values()), now)
+            decided = self._decide(list(new.values()), now)
         except Exception as error:
-            for plan in plans:
-                if len(plans) == 1:
-                    plan.call.future.set_exception(error)
+            for prepared in answers:
+                if len(answers) == 1:
+                    prepared.call.future.set_exception(error)
                 else:
-                    self.serve([plan.call])
+                    self.serve([prepared.call])
             return
-        entries |= {transaction_id: self._book.add(entry) for transaction_id, entry in decided.items()}
-        for plan in plans:
-            plan.entries = [entries[transaction_id] for transaction_id in plan.ids]
-            self._dispatch.send(plan)
+        verdicts |= {transaction_id: self._cache.add(cached) for transaction_id, cached in decided.items()}
+        for prepared in answers:
+            prepared.verdicts = [verdicts[transaction_id] for transaction_id in prepared.ids]
+            self._delivery.send(prepared)
 
-    def _plan(
-        self, call: Call, now: datetime, fresh: dict[str, tuple[TransactionReceived, Call]], entries: dict[str, Entry]
-    ) -> Plan | None:
-        """What *call* needs: entries of the book, and transactions new to it (added to *fresh* only if none
-        conflicts)."""
-        new: dict[str, tuple[TransactionReceived, Call]] = {}
-        plan = Plan(call)
+    def _prepare(
+        self,
+        call: PredictCall,
+        now: datetime,
+        new: dict[str, tuple[TransactionReceived, PredictCall]],
+        verdicts: dict[str, CachedVerdict],
+    ) -> PreparedAnswer | None:
+        """The answer to *call*, still without verdicts; None where *call* is refused.
+
+        Adds cached verdicts to *verdicts*, and transactions without one to *new* (only if none conflicts).
+        """
+        own: dict[str, tuple[TransactionReceived, PredictCall]] = {}
+        prepared = PreparedAnswer(call)
         try:
             for request in call.requests:
                 transaction_id = request.transaction_id or uuid.uuid4().hex
-                known = self._book.get(transaction_id)
-                seen = new.get(transaction_id) or fresh.get(transaction_id)
-                if known:
-                    check_same(known.verdict, request, self._features.layout)
-                    entries[transaction_id] = known
-                elif seen:
-                    check_same(seen[0], request, self._features.layout)
+                cached = self._cache.get(transaction_id)
+                earlier = own.get(transaction_id) or new.get(transaction_id)
+                if cached:
+                    require_same(cached.verdict, request, self._features.layout)
+                    verdicts[transaction_id] = cached
+                elif earlier:
+                    require_same(earlier[0], request, self._features.layout)
                 else:
-                    new[transaction_id] = (_transaction(request, transaction_id, now), call)
-                plan.ids.append(transaction_id)
-                plan.repeated.append(bool(known or seen))
-            if new:
-                self._require_able(len(new))
-                self._require_new([transaction for transaction, _ in new.values()])
+                    own[transaction_id] = (_transaction(request, transaction_id, now), call)
+                prepared.ids.append(transaction_id)
+                prepared.repeated.append(bool(cached or earlier))
+            if own:
+                self._require_able(len(own))
+                self._require_new([transaction for transaction, _ in own.values()])
         except (RequestRefused, DependencyUnavailable) as refused:
             call.future.set_exception(refused)
             return None
-        fresh |= new
-        return plan
+        new |= own
+        return prepared
 
     def _require_able(self, count: int) -> None:
-        if lacks := self._lacks():
-            raise NotReady("; ".join(f"{name}: {detail}" for name, detail in lacks.items()))
-        if not self._dispatch.takes(count):
-            raise OutboxFull("Kafka is away, and the outbox is full", dependency="kafka")
+        if missing := self._missing():
+            raise NotReady("; ".join(f"{name}: {detail}" for name, detail in missing.items()))
+        if not self._delivery.has_room(count):
+            raise OutboxFull("Kafka is unavailable, and the outbox is full", dependency="kafka")
 
     def _require_new(self, transactions: list[TransactionReceived]) -> None:
-        """Refuse what is in the log without a verdict known here: the stream's verdict stands, and another must not be
+        """Refuse what is in the log without a verdict known here: the stream's verdict is valid, and no other must be
         given."""
         for transaction, seen in zip(transactions, self._features.seen(transactions), strict=True):
             if seen:
@@ -192,19 +203,19 @@ class Gateway:
                 )
                 raise RequestRefused(409, "already_in_log", detail, field="transaction_id")
 
-    def _decide(self, fresh: list[tuple[TransactionReceived, Call]], now: datetime) -> dict[str, Entry]:
-        if not fresh:
+    def _decide(self, new: list[tuple[TransactionReceived, PredictCall]], now: datetime) -> dict[str, CachedVerdict]:
+        if not new:
             return {}
-        transactions = [transaction for transaction, _ in fresh]
+        transactions = [transaction for transaction, _ in new]
         layout = self._features.layout
         matrix = self._features.features(transactions)
         with metrics.SCORING_DURATION.time():
             batch = self._core.score(matrix, layout, [t.user_id or t.transaction_id for t in transactions])
-        decided: dict[str, Entry] = {}
-        for (transaction, call), verdict in zip(fresh, batch.verdicts(Verdict, "gateway", now), strict=True):
+        decided: dict[str, CachedVerdict] = {}
+        for (transaction, call), verdict in zip(new, batch.verdicts(Verdict, "gateway", now), strict=True):
             with_verdict = msgspec.structs.replace(transaction, verdict=verdict)
             record = _record(with_verdict, call, now)
-            decided[transaction.transaction_id] = Entry(GivenVerdict.of(transaction, verdict), record)
+            decided[transaction.transaction_id] = CachedVerdict(GivenVerdict.of(transaction, verdict), record)
         metrics.count_decisions(batch)
         return decided
 
@@ -221,7 +232,7 @@ def _transaction(request: PredictRequest, transaction_id: str, now: datetime) ->
     )
 
 
-def _record(transaction: TransactionReceived, call: Call, now: datetime) -> Outgoing:
+def _record(transaction: TransactionReceived, call: PredictCall, now: datetime) -> Outgoing:
     headers = event_headers(
         event_type="TransactionReceived",
         event_id=transaction.transaction_id,

@@ -23,12 +23,12 @@ from centinela.security.keys import ApiKeys, new_key, parse
 from centinela.testing.clock import FixedClock
 from centinela.testing.kafka import FakeBroker, FakeProducer
 from centinela_predictor.gateway.app import build_app
-from centinela_predictor.gateway.delivery import Dispatch
-from centinela_predictor.gateway.kafka_link import Link
+from centinela_predictor.gateway.delivery import VerdictDelivery
+from centinela_predictor.gateway.kafka_link import KafkaLink
 from centinela_predictor.gateway.outbox import Outbox
-from centinela_predictor.gateway.readiness import Standing
+from centinela_predictor.gateway.readiness import Readiness
 from centinela_predictor.gateway.scorer import Gateway
-from centinela_predictor.gateway.verdict_book import VerdictBook
+from centinela_predictor.gateway.verdict_cache import VerdictCache
 from centinela_predictor.models.routing import Router
 from centinela_predictor.models.scoring import ScoringCore
 from centinela_predictor.models.slot import ModelSlot
@@ -58,20 +58,20 @@ class World:
     def __init__(self, keys: ApiKeys | None = None, clock: Clock | None = None) -> None:
         self.broker, self.slot, self.health = FakeBroker(), ModelSlot(), Health("model", "state")
         clock = clock or FixedClock(NOW)
-        outbox = Outbox(Path(":memory:"), clock, most_records=2, most_bytes=1_000_000)
-        book, self.link = VerdictBook(100), Link(outbox, clock)
-        standing = Standing(self.health, self.link, outbox)
-        dispatch = Dispatch(FakeProducer(self.broker), outbox, self.link, book, clock, 5.0)
+        outbox = Outbox(Path(":memory:"), clock, max_records=2, max_bytes=1_000_000)
+        cache, self.link = VerdictCache(100), KafkaLink(outbox, clock)
+        readiness = Readiness(self.health, self.link, outbox)
+        delivery = VerdictDelivery(FakeProducer(self.broker), outbox, self.link, cache, clock, 5.0)
         gateway = Gateway(
-            ScoringCore(self.slot, Router("s", 0.0)), AmountOnly(), dispatch, book, clock, 100, standing.lacks
+            ScoringCore(self.slot, Router("s", 0.0)), AmountOnly(), delivery, cache, clock, 100, readiness.missing
         )
         self.threads = [
             threading.Thread(target=gateway.work, daemon=True),
-            threading.Thread(target=dispatch.settle, daemon=True),
+            threading.Thread(target=delivery.work, daemon=True),
         ]
         self.gateway = gateway
         self.client = TestClient(
-            build_app(gateway, self.slot, standing, clock, deadline_s=10.0, in_flight=4, keys=keys or ApiKeys(None)),
+            build_app(gateway, self.slot, readiness, clock, deadline_s=10.0, in_flight=4, keys=keys or ApiKeys(None)),
             raise_server_exceptions=False,
         )
 

@@ -16,8 +16,8 @@ from centinela.events import TransactionReceived, Verdict, encode
 from centinela.kafka.port import Outgoing
 from centinela.testing.clock import FixedClock
 from centinela_predictor.gateway.outbox import Outbox, OutboxFull, OutboxUnusable
-from centinela_predictor.gateway.outbox_sender import remember
-from centinela_predictor.gateway.verdict_book import VerdictBook
+from centinela_predictor.gateway.outbox_sender import restore
+from centinela_predictor.gateway.verdict_cache import VerdictCache
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 Open = Callable[..., Outbox]
@@ -27,9 +27,9 @@ Open = Callable[..., Outbox]
 def opened(tmp_path: Path) -> Open:
     """Opens the test's outbox, anew each time."""
 
-    def open_(*, clock: FixedClock | None = None, most_records: int = 100, most_bytes: int = 1_000_000) -> Outbox:
+    def open_(*, clock: FixedClock | None = None, max_records: int = 100, max_bytes: int = 1_000_000) -> Outbox:
         return Outbox(
-            tmp_path / "outbox" / "o.sqlite", clock or FixedClock(NOW), most_records=most_records, most_bytes=most_bytes
+            tmp_path / "outbox" / "o.sqlite", clock or FixedClock(NOW), max_records=max_records, max_bytes=max_bytes
         )
 
     return open_
@@ -50,13 +50,13 @@ def test_what_was_appended_is_there_in_its_order_after_a_new_start(opened: Open)
 
 
 def test_what_was_removed_is_gone_and_gives_its_room_back(opened: Open) -> None:
-    outbox = opened(most_records=2)
+    outbox = opened(max_records=2)
     outbox.append([record(0), record(1)])
-    assert not outbox.takes(1)
+    assert not outbox.has_room(1)
     with pytest.raises(OutboxFull):
         outbox.append([record(2)])
     outbox.remove(outbox.oldest(1))
-    assert outbox.takes(1)
+    assert outbox.has_room(1)
     outbox.append([record(2)])
     outbox.close()
     again = opened()
@@ -66,7 +66,7 @@ def test_what_was_removed_is_gone_and_gives_its_room_back(opened: Open) -> None:
 
 
 def test_bytes_are_bounded_too_and_what_does_not_fit_is_refused_whole(opened: Open) -> None:
-    outbox = opened(most_bytes=1_000)
+    outbox = opened(max_bytes=1_000)
     outbox.append([record(0, b"x" * 500)])
     with pytest.raises(OutboxFull):
         outbox.append([record(1), record(2, b"x" * 500)])
@@ -125,7 +125,7 @@ def test_a_second_process_does_not_get_it(opened: Open, tmp_path: Path) -> None:
     second = (
         "import sys; from pathlib import Path; from centinela.clock import SystemClock\n"
         "from centinela_predictor.gateway.outbox import Outbox\n"
-        "Outbox(Path(sys.argv[1]), SystemClock(), most_records=1, most_bytes=1000000)"
+        "Outbox(Path(sys.argv[1]), SystemClock(), max_records=1, max_bytes=1000000)"
     )
     done = subprocess.run(
         [sys.executable, "-c", second, str(tmp_path / "outbox" / "o.sqlite")],
@@ -141,7 +141,7 @@ def test_what_append_returned_from_is_there_after_a_kill(opened: Open, tmp_path:
     program = (
         "import sys; from pathlib import Path; from centinela.clock import SystemClock; from centinela.kafka.port"
         " import Outgoing\nfrom centinela_predictor.gateway.outbox import Outbox\noutbox = Outbox(Path(sys.argv[1]),"
-        " SystemClock(), most_records=10**6, most_bytes=10**9)\nfor n in range(10**6):\n    outbox.append([(f'tx-{n}',"
+        " SystemClock(), max_records=10**6, max_bytes=10**9)\nfor n in range(10**6):\n    outbox.append([(f'tx-{n}',"
         " Outgoing('transactions', b'v'))])\n    print(n, flush=True)\n"
     )
     with subprocess.Popen(
@@ -152,7 +152,7 @@ def test_what_append_returned_from_is_there_after_a_kill(opened: Open, tmp_path:
             process.stdout.readline()
         process.send_signal(signal.SIGKILL)
         told = [int(line) for line in process.stdout.read().splitlines() if line]
-    kept = [row.transaction_id for row in opened(most_records=10**6, most_bytes=10**9).oldest(10**6)]
+    kept = [row.transaction_id for row in opened(max_records=10**6, max_bytes=10**9).oldest(10**6)]
     assert kept[: max([29, *told]) + 1] == [f"tx-{n}" for n in range(max([29, *told]) + 1)]
 
 
@@ -179,9 +179,9 @@ def test_the_book_knows_after_a_start_what_the_outbox_has(opened: Open) -> None:
     )
     outbox = opened()
     outbox.append([("tx", Outgoing("transactions", encode(transaction), b"u"))])
-    book = VerdictBook(10)
-    assert remember(outbox, book) == 1
-    entry = book.get("tx")
+    cache = VerdictCache(10)
+    assert restore(outbox, cache) == 1
+    entry = cache.get("tx")
     assert entry is not None
     assert (entry.pending, entry.outgoing, entry.verdict.decision, entry.verdict.attributes) == (
         True,

@@ -25,9 +25,9 @@ from centinela.testing.kafka import FakeBroker, FakeConsumer
 from centinela.times import DAY_MS, to_ms_array
 from centinela.topics import LABELS, PREDICTIONS, TERMINAL_ACTIVITY, TRANSACTIONS
 from centinela.web.refusals import RequestRefused
-from centinela_predictor.gateway.replica import PlacedReader, StateReplica, VerdictFollower, newest
+from centinela_predictor.gateway.replica import PositionedReader, StateReplica, VerdictFollower, from_newest
 from centinela_predictor.gateway.requests import PredictRequest
-from centinela_predictor.gateway.verdict_book import VerdictBook, check_same
+from centinela_predictor.gateway.verdict_cache import VerdictCache, require_same
 from centinela_predictor.state.admission import admit
 from centinela_predictor.state.partition_state import PartitionState
 from centinela_predictor.state.partition_store import LogChanged, PartitionHome
@@ -42,7 +42,7 @@ USERS_AT = slice(LAYOUT.names.index(USER_FEATURES[0]), LAYOUT.names.index(USER_F
 
 
 def unplaced(
-    broker: FakeBroker, book: VerdictBook | None = None, state_dir: Path = NOWHERE, layout: FeatureLayout = LAYOUT
+    broker: FakeBroker, cache: VerdictCache | None = None, state_dir: Path = NOWHERE, layout: FeatureLayout = LAYOUT
 ) -> StateReplica:
     clock = FixedClock(NOW)
     home = PartitionHome(
@@ -53,13 +53,13 @@ def unplaced(
         dedupe_ids=1_000,
         layout=layout,
     )
-    return StateReplica(layout, VerdictBook(10_000) if book is None else book, clock, home)
+    return StateReplica(layout, VerdictCache(10_000) if cache is None else cache, clock, home)
 
 
-def replica(book: VerdictBook | None = None, layout: FeatureLayout = LAYOUT) -> StateReplica:
+def replica(cache: VerdictCache | None = None, layout: FeatureLayout = LAYOUT) -> StateReplica:
     broker = FakeBroker(PARTITIONS)
-    made, reader = unplaced(broker, book, layout=layout), FakeConsumer(broker)
-    made.place(reader, TableReader(reader, [TRANSACTIONS.name]), reader.partitions_of(TRANSACTIONS.name))
+    made, reader = unplaced(broker, cache, layout=layout), FakeConsumer(broker)
+    made.seek_start(reader, TableReader(reader, [TRANSACTIONS.name]), reader.partitions_of(TRANSACTIONS.name))
     return made
 
 
@@ -190,8 +190,8 @@ def test_terminal_windows_come_from_activity_and_labels() -> None:
 
 def test_a_gateways_verdict_in_the_log_is_remembered() -> None:
     """So a second gateway, and this one after a restart, answers as the first did."""
-    book = VerdictBook(100)
-    ours = replica(book)
+    cache = VerdictCache(100)
+    ours = replica(cache)
     verdict = Verdict(
         origin="gateway",
         decision="decline",
@@ -213,7 +213,7 @@ def test_a_gateways_verdict_in_the_log_is_remembered() -> None:
         verdict=Verdict(origin="history", decision="approve", variant="none"),
     )
     ours.apply_transactions(records([event, history]))
-    entry = book.get("g")
+    entry = cache.get("g")
     assert entry is not None
     assert (entry.verdict.decision, entry.verdict.is_fraud, entry.verdict.model_version, entry.verdict.attributes) == (
         "decline",
@@ -221,11 +221,11 @@ def test_a_gateways_verdict_in_the_log_is_remembered() -> None:
         "4",
         {"v1": 1.0},
     )
-    assert book.get("h") is None
+    assert cache.get("h") is None
 
 
 def test_predictions_are_remembered_and_nonsense_is_passed_over() -> None:
-    book = VerdictBook(100)
+    cache = VerdictCache(100)
     scored = TransactionScored(
         transaction_id="p",
         occurred_at=NOW,
@@ -240,18 +240,18 @@ def test_predictions_are_remembered_and_nonsense_is_passed_over() -> None:
         threshold=0.8,
         model_version="5",
     )
-    VerdictFollower(book, LAYOUT).apply(
+    VerdictFollower(cache, LAYOUT).apply(
         [Record(PREDICTIONS.name, 0, n, b"p", value) for n, value in enumerate([b"{", None, encode(scored), b"[]"])]
     )
-    entry = book.get("p")
+    entry = cache.get("p")
     assert entry is not None
     assert (entry.verdict.decision, entry.verdict.variant, entry.outgoing) == ("review", "challenger", None)
 
 
 def test_another_payload_is_told_from_the_first_where_only_predictions_are_known() -> None:
     """As after a restart, with the stream's snapshot behind the transaction."""
-    book, first = (
-        VerdictBook(100),
+    cache, first = (
+        VerdictCache(100),
         TransactionReceived(transaction_id="p", occurred_at=NOW, amount=2.0, attributes={"v1": 1.5}),
     )
     served = replica().features([first])
@@ -269,11 +269,11 @@ def test_another_payload_is_told_from_the_first_where_only_predictions_are_known
         threshold=0.8,
         model_version="5",
     )
-    VerdictFollower(book, LAYOUT).apply([Record(PREDICTIONS.name, 0, 0, b"p", encode(scored))])
-    entry = book.get("p")
+    VerdictFollower(cache, LAYOUT).apply([Record(PREDICTIONS.name, 0, 0, b"p", encode(scored))])
+    entry = cache.get("p")
     assert entry is not None
-    check_same(entry.verdict, PredictRequest(transaction_id="p", amount=2.0, attributes={"v1": 1.5}), LAYOUT)
-    check_same(
+    require_same(entry.verdict, PredictRequest(transaction_id="p", amount=2.0, attributes={"v1": 1.5}), LAYOUT)
+    require_same(
         entry.verdict, PredictRequest(transaction_id="p", amount=2.0, attributes={"v1": 1.5}, occurred_at=NOW), LAYOUT
     )
     hour_later = NOW + timedelta(hours=1)
@@ -286,7 +286,7 @@ def test_another_payload_is_told_from_the_first_where_only_predictions_are_known
     ):
         request = PredictRequest(**({"transaction_id": "p", "amount": 2.0, "attributes": {"v1": 1.5}} | other))
         with pytest.raises(RequestRefused) as refused:
-            check_same(entry.verdict, request, LAYOUT)
+            require_same(entry.verdict, request, LAYOUT)
         assert (refused.value.status, refused.value.field) == (409, next(iter(other)))
 
 
@@ -327,7 +327,7 @@ def test_the_newest_verdicts_are_read_and_the_rest_is_not() -> None:
     broker = FakeBroker(2)
     for n in range(40):
         broker.append(PREDICTIONS.name, b"%d" % n, partition=n % 2)
-    reader = PlacedReader(FakeConsumer(broker), PREDICTIONS.name, newest(10), FixedClock(NOW))
+    reader = PositionedReader(FakeConsumer(broker), PREDICTIONS.name, from_newest(10), FixedClock(NOW))
     read = reader.poll(0.0) + reader.poll(0.0)
     assert sorted(int(record.value or b"-1") for record in read) == list(range(30, 40))
     assert reader.at_end()
@@ -359,7 +359,7 @@ def test_a_start_from_the_streams_snapshots_ends_where_a_start_from_the_beginnin
     rows = []
     for state_dir in (NOWHERE, tmp_path):
         ours = unplaced(broker, state_dir=state_dir)
-        reader = PlacedReader(FakeConsumer(broker), TRANSACTIONS.name, ours.place, FixedClock(NOW))
+        reader = PositionedReader(FakeConsumer(broker), TRANSACTIONS.name, ours.seek_start, FixedClock(NOW))
         read[state_dir] = reader.poll(0.0)
         ours.apply_transactions(read[state_dir])
         rows.append(
@@ -386,7 +386,7 @@ def test_a_user_who_moved_when_the_topic_grew_has_all_of_its_windows(
     for event in events[:150]:
         broker.append(TRANSACTIONS.name, encode(event), (event.user_id or event.transaction_id).encode())
     once = unplaced(broker, state_dir=tmp_path)
-    PlacedReader(FakeConsumer(broker), TRANSACTIONS.name, once.place, FixedClock(NOW)).poll(0.0)
+    PositionedReader(FakeConsumer(broker), TRANSACTIONS.name, once.seek_start, FixedClock(NOW)).poll(0.0)
     once._home.save(0, PartitionState(1_000, LAYOUT), 0)
     broker.grow(TRANSACTIONS.name, PARTITIONS)
     for event in events[150:]:
@@ -398,7 +398,7 @@ def test_a_user_who_moved_when_the_topic_grew_has_all_of_its_windows(
             stream.save(number, state, [150, 0, 0][number])
 
     ours = unplaced(broker, state_dir=tmp_path)
-    reader = PlacedReader(FakeConsumer(broker), TRANSACTIONS.name, ours.place, FixedClock(NOW))
+    reader = PositionedReader(FakeConsumer(broker), TRANSACTIONS.name, ours.seek_start, FixedClock(NOW))
     while read := reader.poll(0.0):
         ours.apply_transactions(read)
 
@@ -414,7 +414,7 @@ def test_a_user_who_moved_when_the_topic_grew_has_all_of_its_windows(
 def test_a_topic_that_grows_while_it_is_followed_ends_the_follower() -> None:
     broker, clock = FakeBroker(2), FixedClock(NOW)
     ours = unplaced(broker)
-    reader = PlacedReader(FakeConsumer(broker), TRANSACTIONS.name, ours.place, clock)
+    reader = PositionedReader(FakeConsumer(broker), TRANSACTIONS.name, ours.seek_start, clock)
     reader.poll(0.0)
     broker.grow(TRANSACTIONS.name, 4)
 

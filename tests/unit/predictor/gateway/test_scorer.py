@@ -14,9 +14,9 @@ from centinela.features.layout import unpack_rows
 from centinela.kafka.headers import header
 from centinela.web.backpressure import Deadline
 from centinela.web.refusals import RequestRefused
-from centinela_predictor.gateway.messages import Call
+from centinela_predictor.gateway.messages import PredictCall
 from centinela_predictor.gateway.requests import PredictRequest
-from centinela_predictor.gateway.verdict_book import GivenVerdict, VerdictBook
+from centinela_predictor.gateway.verdict_cache import GivenVerdict, VerdictCache
 from tests.support.gateway_world import DECODE, LAYOUT, NOW, TRACE, World, running_world, tx
 from tests.support.served_models import FakeScorer, served
 
@@ -127,7 +127,7 @@ def test_the_same_id_with_other_values_is_a_conflict_and_nothing_is_written(
         world.ask(*([tx()] if together else []), tx("new", 1.0), other)
     assert (refused.value.status, refused.value.field) == (409, field)
     assert len(world.broker.sent) == before
-    assert world.book.get("new") is None
+    assert world.cache.get("new") is None
 
 
 def test_a_record_that_the_log_will_not_take_is_too_large_and_forgotten(world: World) -> None:
@@ -135,7 +135,7 @@ def test_a_record_that_the_log_will_not_take_is_too_large_and_forgotten(world: W
     with pytest.raises(RequestRefused) as refused:
         world.ask(tx())
     assert (refused.value.status, refused.value.error) == (413, "too_large")
-    assert world.book.get("tx-1") is None
+    assert world.cache.get("tx-1") is None
 
 
 def test_a_record_that_the_stream_would_not_read_is_not_written(world: World) -> None:
@@ -159,7 +159,7 @@ def test_the_verdict_of_the_stream_is_the_first_verdict_where_it_came_first(worl
         threshold=0.7,
         model_version="9",
     )
-    world.book.learn(streamed, final=True)
+    world.cache.add_from_log(streamed, final=True)
     [answer] = world.ask(tx(attributes={"v1": 4.0}))
     assert (answer.decision, answer.model_version, answer.variant, answer.repeated) == (
         "approve",
@@ -177,7 +177,7 @@ def test_a_transaction_that_came_by_another_way_and_has_no_verdict_yet_is_left_t
         world.ask(tx("new"), tx("from-ingest"))
     assert (refused.value.status, refused.value.error, refused.value.field) == (409, "already_in_log", "transaction_id")
     assert world.broker.sent == []
-    assert world.book.get("new") is None
+    assert world.cache.get("new") is None
 
 
 def test_what_predictions_say_stands_over_what_a_gateway_said(world: World) -> None:
@@ -192,8 +192,8 @@ def test_what_predictions_say_stands_over_what_a_gateway_said(world: World) -> N
         scored_at=NOW,
         score=0.6,
     )
-    world.book.learn(final, final=True)
-    world.book.learn(msgspec.structs.replace(final, decision="approve"), final=False)
+    world.cache.add_from_log(final, final=True)
+    world.cache.add_from_log(msgspec.structs.replace(final, decision="approve"), final=False)
     [answer] = world.ask(tx(attributes={"v1": 4.0}))
     assert answer.decision == "review"
     with pytest.raises(RequestRefused):
@@ -201,9 +201,9 @@ def test_what_predictions_say_stands_over_what_a_gateway_said(world: World) -> N
 
 
 def test_the_book_forgets_the_oldest_first() -> None:
-    book = VerdictBook(2)
+    cache = VerdictCache(2)
     for n in range(3):
-        book.learn(
+        cache.add_from_log(
             GivenVerdict(
                 origin="stream",
                 transaction_id=str(n),
@@ -215,14 +215,15 @@ def test_the_book_forgets_the_oldest_first() -> None:
             ),
             final=True,
         )
-    assert [book.get(str(n)) is not None for n in range(3)] == [False, True, True]
-    assert len(book) == 2
+    assert [cache.get(str(n)) is not None for n in range(3)] == [False, True, True]
+    assert len(cache) == 2
 
 
 def test_a_call_that_makes_the_deciding_fail_fails_alone() -> None:
     world = World()
     good, bad = (
-        Call([request], TRACE, "r", Deadline(world.clock, None, 10.0)) for request in (tx("good", 1.0), tx("bad", 13.0))
+        PredictCall([request], TRACE, "r", Deadline(world.clock, None, 10.0))
+        for request in (tx("good", 1.0), tx("bad", 13.0))
     )
     world.gateway.serve([good, bad])
     with pytest.raises(ZeroDivisionError):

@@ -10,7 +10,7 @@ import pytest
 from centinela.web.refusals import RequestRefused
 from centinela_predictor.gateway.outbox import OutboxFull
 from centinela_predictor.gateway.scorer import NotReady
-from centinela_predictor.gateway.verdict_book import GivenVerdict
+from centinela_predictor.gateway.verdict_cache import GivenVerdict
 from tests.support.gateway_world import DECODE, NOW, World, drain, running_world, tx
 from tests.support.served_models import served
 
@@ -63,7 +63,7 @@ def test_a_full_outbox_takes_no_new_transaction_and_a_refused_one_is_decided_ane
     with pytest.raises(OutboxFull):
         world.ask(tx("kept"), tx("other"))
     assert world.ask(tx("kept")) == [msgspec.structs.replace(kept, repeated=True)]
-    assert len(world.book) == 1
+    assert len(world.cache) == 1
 
     world.broker.away = False
     drain(world)
@@ -76,13 +76,13 @@ def test_a_full_outbox_takes_no_new_transaction_and_a_refused_one_is_decided_ane
 
 def test_a_batch_that_does_not_fit_is_refused_whole_and_a_smaller_one_beside_it_is_taken() -> None:
     world = World(outbox_records=2)
-    world.link.lost("away")
+    world.link.down("away")
     big, small = world.submit(*[tx(f"b{n}") for n in range(2)]), world.submit(tx("s"))
     world.start().stop()
     assert [answer.transaction_id for answer in big.result(0)] == ["b0", "b1"]
     with pytest.raises(OutboxFull):
         small.result(0)
-    assert world.book.get("s") is None
+    assert world.cache.get("s") is None
 
 
 def test_what_the_outbox_has_is_sent_in_order_and_then_records_go_straight_again(world: World) -> None:
@@ -98,20 +98,20 @@ def test_what_the_outbox_has_is_sent_in_order_and_then_records_go_straight_again
         "behind",
         "straight",
     ]
-    assert (len(world.outbox), world.link.away) == (0, None)
+    assert (len(world.outbox), world.link.outage) == (0, None)
 
 
 def test_nothing_overtakes_what_waits_in_the_outbox_or_is_on_its_way_there_though_kafka_is_back(world: World) -> None:
     world.broker.away = True
     world.ask(tx("kept"))
     world.broker.away = False
-    world.link.reached()
+    world.link.up()
     assert not world.link.direct()
 
     drain(world)
     assert len(world.outbox) == 0
     assert not world.link.direct()
-    world.link.arrived(2)
+    world.link.settled(2)
     assert world.link.direct()
 
 
@@ -119,9 +119,9 @@ def test_what_the_log_is_known_to_have_leaves_the_outbox_unsent(world: World) ->
     world.broker.away = True
     world.ask(tx("came-by-itself"), tx("did-not"))
     world.broker.away = False
-    entry = world.book.get("came-by-itself")
+    entry = world.cache.get("came-by-itself")
     assert entry is not None
-    world.book.learn(entry.verdict, final=False)
+    world.cache.add_from_log(entry.verdict, final=False)
     drain(world)
     assert [DECODE(record.value).transaction_id for record in world.broker.sent] == ["did-not"]
     assert len(world.outbox) == 0
@@ -140,7 +140,7 @@ def test_a_record_that_kafka_will_never_take_holds_up_no_other(world: World) -> 
 
 def test_before_it_is_ready_a_gateway_gives_the_verdicts_it_knows_and_no_new_one(world: World) -> None:
     [first] = world.ask(tx())
-    world.lacks = {"transactions": "being read"}
+    world.missing = {"transactions": "being read"}
     assert world.ask(tx()) == [msgspec.structs.replace(first, repeated=True)]
     with pytest.raises(NotReady, match="transactions: being read"):
         world.ask(tx("new"))
@@ -151,7 +151,7 @@ def test_a_verdict_that_the_log_may_not_have_is_not_forgotten_however_many_follo
     world.broker.away = True
     world.ask(tx("kept"))
     for n in range(1_500):
-        world.book.learn(
+        world.cache.add_from_log(
             GivenVerdict(
                 origin="stream",
                 transaction_id=str(n),
@@ -164,5 +164,5 @@ def test_a_verdict_that_the_log_may_not_have_is_not_forgotten_however_many_follo
             final=True,
         )
     world.stop()
-    assert world.book.get("kept") is not None
-    assert world.book.get("0") is None
+    assert world.cache.get("kept") is not None
+    assert world.cache.get("0") is None
