@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import IO
+from uuid import uuid4
 
 PART_SUFFIX = ".part"
 """What a writer that was killed leaves behind ends like this."""
@@ -17,6 +18,8 @@ Write = Callable[[IO[bytes]], object]
 def write_atomically(path: Path, write: Write, *, mode: int | None = None) -> None:
     """Put what *write* writes at *path*: to a temporary file next to it, flushed to the disk, then renamed.
 
+    Several writers may do so at once, also threads and containers with equal process ids; the last one wins.
+
     Args:
         path: In an existing folder. What is there already is replaced.
         write: Called with the open temporary file.
@@ -25,7 +28,7 @@ def write_atomically(path: Path, write: Write, *, mode: int | None = None) -> No
     Raises:
         OSError: The disk refuses; *path* is as it was before.
     """
-    part = path.with_name(f"{path.name}.{os.getpid()}{PART_SUFFIX}")
+    part = path.with_name(f"{path.name}.{uuid4().hex[:8]}.{os.getpid()}{PART_SUFFIX}")
     try:
         write_synced(part, write)
         if mode is not None:

@@ -14,6 +14,7 @@ import numpy as np
 import structlog
 
 from centinela.errors import ModelRejected
+from centinela.files import write_atomically
 from centinela.model.bundle import MANIFEST, Manifest, verify
 from centinela_drift.decision.detection import Reference
 
@@ -67,8 +68,8 @@ class BundleReferences:
         try:
             bundle = self._download(version, aside / "bundle")
             verify(bundle)
-            shutil.copyfile(bundle / MANIFEST, aside / path.name)
-            (aside / path.name).replace(path)
+            manifest = (bundle / MANIFEST).read_bytes()
+            write_atomically(path, lambda file: file.write(manifest))
         finally:
             shutil.rmtree(aside, ignore_errors=True)
         log.info("reference.fetched", model_version=version)

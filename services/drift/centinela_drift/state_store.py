@@ -38,6 +38,8 @@ class SnapshotStore:
                 f"another drift process works on {folder}: stop it, or set another CENTINELA_DATA_DIR"
             ) from error
         remove_parts(folder)
+        for part in folder.glob("*.tmp"):  # the temporary name of earlier releases
+            part.unlink()
 
     def save(self, values: msgspec.Struct, arrays: Arrays) -> Path:
         """Write one snapshot; older ones past ``KEPT`` go. Raises OSError where the disk refuses."""

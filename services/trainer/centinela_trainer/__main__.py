@@ -18,6 +18,7 @@ from centinela.codec import Decoder
 from centinela.consuming.outage import Outage
 from centinela.errors import CentinelaError, DependencyUnavailable
 from centinela.events import RetrainRequested, encode
+from centinela.files import write_atomically
 from centinela.liveness.health import Health
 from centinela.process.start import load_settings, start
 from centinela.telemetry.logging import configure_logging
@@ -117,9 +118,7 @@ def _train(request_path: Path, answer_path: Path, guarded: bool) -> int:
         log.exception("training.crashed")
         print(f"{type(error).__name__}: {error}")
         return 1
-    aside = answer_path.with_suffix(".tmp")
-    aside.write_bytes(encode(completed))
-    aside.replace(answer_path)
+    write_atomically(answer_path, lambda file: file.write(encode(completed)))
     return 0
 
 

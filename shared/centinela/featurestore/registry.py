@@ -3,11 +3,12 @@ half."""
 
 from __future__ import annotations
 
-import os
 import uuid
 from typing import Any
 
 from feast.infra.registry.file import FileRegistryStore
+
+from centinela.files import write_atomically
 
 
 class ReplacedFileRegistryStore(FileRegistryStore):
@@ -17,9 +18,5 @@ class ReplacedFileRegistryStore(FileRegistryStore):
         registry_proto.version_id = str(uuid.uuid4())
         registry_proto.last_updated.GetCurrentTime()
         self._filepath.parent.mkdir(parents=True, exist_ok=True)
-        aside = self._filepath.with_name(f"{self._filepath.name}.{uuid.uuid4().hex}")
-        with aside.open("wb") as file:
-            file.write(registry_proto.SerializeToString())
-            file.flush()
-            os.fsync(file.fileno())
-        aside.replace(self._filepath)
+        content = registry_proto.SerializeToString()
+        write_atomically(self._filepath, lambda file: file.write(content))

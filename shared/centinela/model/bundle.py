@@ -13,7 +13,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import shutil
 from collections.abc import Mapping
 from datetime import datetime
@@ -27,6 +26,7 @@ from msgspec import Meta
 from numpy.typing import NDArray
 
 from centinela.errors import ModelRejected
+from centinela.files import write_atomically, write_synced
 from centinela.model.signing import MAX_SIGNATURE_BYTES, SigningKey, TrustedKeys
 
 Backend = Literal["onnx", "treelite", "sklearn"]
@@ -145,7 +145,7 @@ def write(dest: Path, manifest: Manifest, files: Mapping[str, bytes]) -> Manifes
     aside.mkdir(parents=True)
     try:
         for name, data in {**files, MANIFEST: _pretty(manifest)}.items():
-            _write_synced(aside / name, data)
+            _write_file(aside / name, data)
         aside.rename(dest)
     except BaseException:
         shutil.rmtree(aside, ignore_errors=True)
@@ -154,8 +154,9 @@ def write(dest: Path, manifest: Manifest, files: Mapping[str, bytes]) -> Manifes
 
 
 def sign(directory: Path, key: SigningKey) -> None:
-    """Put *key*'s signature beside the manifest in *directory*."""
-    _write_synced(directory / SIGNATURE, key.sign(_read(directory / MANIFEST)))
+    """Put *key*'s signature next to the manifest in *directory*."""
+    signature = key.sign(_read(directory / MANIFEST))
+    _write_file(directory / SIGNATURE, signature)
 
 
 def verify(directory: Path, trusted: TrustedKeys | None = None) -> Manifest:
@@ -210,9 +211,7 @@ def write_metadata(directory: Path, manifest: Manifest, version: str) -> None:
         "dataset_digest": manifest.dataset_digest,
         "code_commit": manifest.code_commit,
     }
-    aside = directory / f".{METADATA}.{uuid4().hex[:8]}"
-    _write_synced(aside, _pretty(body))
-    aside.replace(directory / METADATA)
+    write_atomically(directory / METADATA, lambda file: file.write(_pretty(body)))
 
 
 def _inconsistency(manifest: Manifest) -> str | None:
@@ -256,8 +255,5 @@ def _read(path: Path) -> bytes:
         raise ModelRejected(f"missing_file: {path.name}") from error
 
 
-def _write_synced(path: Path, data: bytes) -> None:
-    with path.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
+def _write_file(path: Path, data: bytes) -> None:
+    write_synced(path, lambda file: file.write(data))

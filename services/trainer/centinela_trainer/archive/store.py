@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import fcntl
 import json
-import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import date
@@ -20,7 +19,7 @@ import pyarrow.parquet as pq
 import structlog
 
 from centinela.errors import DependencyUnavailable
-from centinela.files import sync_folder
+from centinela.files import PART_SUFFIX, remove_parts, sync_folder, write_atomically, write_synced
 from centinela.kafka.port import TopicPartition
 
 log = structlog.get_logger()
@@ -55,8 +54,7 @@ class ArchiveStore:
             self.root.mkdir(parents=True, exist_ok=True)
             self._lock = (self.root / ".lock").open("w")
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            for left in self.root.glob("*/day=*/*.tmp"):
-                left.unlink()
+            self._remove_parts()
         except BlockingIOError as error:
             raise DependencyUnavailable(
                 f"another process writes to {self.root}; only one may", dependency="archive lock"
@@ -93,22 +91,21 @@ class ArchiveStore:
     def write(
         self, stream: str, partition: TopicPartition, first: int, last: int, tables: Mapping[date, Sequence[pa.Table]]
     ) -> int:
-        """Make the events of offsets *first* to *last* stand on the disk: aside, fsync, rename. Returns bytes written.
+        """Put the events of offsets *first* to *last* on the disk, all files flushed before any is renamed.
+
+        Returns:
+            Bytes written.
 
         Raises:
             DependencyUnavailable: The disk refuses; nothing may be committed.
         """
         try:
-            pairs = [
-                (self._aside(target, parts), target)
-                for target, parts in (
-                    (self._path(stream, day, partition, first, last), parts) for day, parts in tables.items()
-                )
-            ]
-            size = sum(aside.stat().st_size for aside, _ in pairs)
-            for aside, target in pairs:
-                aside.replace(target)
-            written = {target for _, target in pairs}
+            targets = {self._path(stream, day, partition, first, last): pieces for day, pieces in tables.items()}
+            parts = {target: self._write_part(target, pieces) for target, pieces in targets.items()}
+            size = sum(part.stat().st_size for part in parts.values())
+            for target, part in parts.items():
+                part.replace(target)
+            written = set(parts)
             leftovers = self._leftovers.get((stream, partition), [])
             stale = [extent for extent in leftovers if first <= extent.first <= last]
             for extent in stale:
@@ -123,19 +120,13 @@ class ArchiveStore:
 
     def save_offsets(self, offsets: Mapping[TopicPartition, int]) -> None:
         """Add to ``offsets.json``: up to which offset (next to read) each partition stands in the archive."""
-        aside = self.root / "offsets.json.tmp"
         try:
             self.root.mkdir(parents=True, exist_ok=True)
-            known = self.offsets() | dict(offsets)
+            merged = self.offsets() | dict(offsets)
             text = json.dumps(
-                {f"{topic}-{number}": offset for (topic, number), offset in sorted(known.items())}, indent=1
+                {f"{topic}-{number}": offset for (topic, number), offset in sorted(merged.items())}, indent=1
             )
-            with aside.open("w") as file:
-                file.write(text)
-                file.flush()
-                os.fsync(file.fileno())
-            aside.replace(self.root / "offsets.json")
-            sync_folder(self.root)
+            write_atomically(self.root / "offsets.json", lambda file: file.write(text.encode()))
         except OSError as error:
             raise DependencyUnavailable(f"cannot write to {self.root}: {error.strerror}", dependency="disk") from error
 
@@ -166,14 +157,22 @@ class ArchiveStore:
         )
 
     @staticmethod
-    def _aside(target: Path, parts: Sequence[pa.Table]) -> Path:
+    def _write_part(target: Path, tables: Sequence[pa.Table]) -> Path:
+        """Write *tables* next to *target*, flushed to the disk; the temporary file."""
         target.parent.mkdir(parents=True, exist_ok=True)
-        aside = target.with_suffix(".tmp")
-        with aside.open("wb") as file:
-            pq.write_table(pa.concat_tables(parts, promote_options="default"), file, compression="zstd")
-            file.flush()
-            os.fsync(file.fileno())
-        return aside
+        part = target.with_suffix(PART_SUFFIX)
+        table = pa.concat_tables(tables, promote_options="default")
+        write_synced(part, lambda file: pq.write_table(table, file, compression="zstd"))
+        return part
+
+    def _remove_parts(self) -> None:
+        """Remove what killed writers left; earlier releases named it ``*.tmp``."""
+        remove_parts(self.root)
+        for folder in self.root.glob("*/day=*"):
+            remove_parts(folder)
+        for pattern in ("*.tmp", "*/day=*/*.tmp"):
+            for part in self.root.glob(pattern):
+                part.unlink()
 
     def _extents(self, stream: str, partition: TopicPartition) -> Iterable[Extent]:
         for path in self.files(stream):

@@ -17,6 +17,7 @@ from pydantic import SecretStr
 
 from centinela.clock import Clock
 from centinela.events import RetrainRequested, TrainingCompleted, encode
+from centinela.files import remove_parts
 from centinela.liveness.health import Health
 from centinela.settings import Settings
 from centinela_trainer import metrics
@@ -135,6 +136,7 @@ class ChildRunner:
 
     def _launch(self, request: RetrainRequested) -> None:
         self._folder.mkdir(parents=True, exist_ok=True)
+        remove_parts(self._folder)
         self._answer_path.unlink(missing_ok=True)
         request_path = self._folder / "request.json"
         request_path.write_bytes(encode(request))

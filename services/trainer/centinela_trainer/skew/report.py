@@ -8,6 +8,7 @@ from pathlib import Path
 import msgspec
 
 from centinela.errors import CentinelaError, DependencyUnavailable
+from centinela.files import write_atomically
 
 
 class FeatureSkew(msgspec.Struct, frozen=True, kw_only=True):
@@ -86,16 +87,15 @@ def excess(report: SkewReport | None, limit: float) -> str | None:
 
 
 def save(report: SkewReport, path: Path) -> None:
-    """Write *report* as JSON, aside first.
+    """Write *report* as JSON, whole or not at all.
 
     Raises:
         DependencyUnavailable: The disk refuses.
     """
+    content = msgspec.json.format(msgspec.json.encode(report), indent=1) + b"\n"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        aside = path.with_suffix(".tmp")
-        aside.write_bytes(msgspec.json.format(msgspec.json.encode(report), indent=1) + b"\n")
-        aside.replace(path)
+        write_atomically(path, lambda file: file.write(content))
     except OSError as error:
         raise DependencyUnavailable(f"cannot write {path}: {error.strerror}", dependency="disk") from error
 

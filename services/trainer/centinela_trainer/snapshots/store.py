@@ -12,7 +12,6 @@ file with the digest are all that ``dvc pull`` needs.
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,7 +20,7 @@ from pathlib import Path
 from uuid import uuid4
 
 from centinela.errors import DependencyUnavailable
-from centinela.files import sync_folder
+from centinela.files import sync_folder, write_atomically
 from centinela_trainer.snapshots.format import (
     PREFIX,
     Entry,
@@ -115,14 +114,7 @@ class SnapshotStore:
         if target.exists():
             return
         target.parent.mkdir(parents=True, exist_ok=True)
-        aside = target.with_name(f".{target.name}.{uuid4().hex[:8]}")
-        with aside.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        aside.chmod(_READ_ONLY)
-        aside.replace(target)
-        sync_folder(target.parent)
+        write_atomically(target, lambda file: file.write(data), mode=_READ_ONLY)
 
     def _expose(self, name: str, entries: list[Entry]) -> Path:
         folder = self._folder(name)

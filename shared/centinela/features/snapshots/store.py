@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
 from centinela.errors import DependencyUnavailable
 from centinela.features.snapshots.format import name_of, position_of
 from centinela.features.snapshots.shared_store import SharedFolder
-from centinela.files import sync_folder
+from centinela.files import remove_parts, write_atomically
 
 
 class SnapshotStore:
@@ -33,23 +31,14 @@ class SnapshotStore:
         """Keep *data* under *position*; older ones past the newest few go, and what a process left that was killed
         while it wrote."""
         final = self._folder / name_of(position)
-        aside = final.with_suffix(f".{os.getpid()}.part")
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
-            for left in self._folder.glob("*.part"):
-                left.unlink(missing_ok=True)
-            with aside.open("wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            aside.replace(final)
-            sync_folder(self._folder)
+            remove_parts(self._folder)
+            write_atomically(final, lambda file: file.write(data))
             for position_, path in sorted(self._here().items(), reverse=True)[self._keep :]:
                 if position_ != position:
                     path.unlink(missing_ok=True)
         except OSError as error:
-            with contextlib.suppress(OSError):
-                aside.unlink(missing_ok=True)
             raise DependencyUnavailable(
                 f"cannot write a snapshot to {self._folder}: {error}", dependency="disk"
             ) from error
