@@ -31,7 +31,7 @@ from centinela_drift.service import DriftService
 from centinela_drift.settings import DriftSettings
 from centinela_drift.state_store import SnapshotStore
 
-log = structlog.get_logger()
+_log = structlog.get_logger(__name__)
 
 
 def run(
@@ -130,7 +130,7 @@ async def _await_topics(settings: Settings, topics: Topics, health: Health, stop
                 return
             health.wait_for("kafka", f"topics are missing: {', '.join(missing)} (centinela topics create)")
             if missing != reported:
-                log.warning("topics.awaited", missing=missing)
+                _log.warning("topics.awaited", missing=missing)
                 reported = missing
         with suppress(TimeoutError):
             await asyncio.wait_for(stop.wait(), backoff.next_s())

@@ -34,7 +34,7 @@ from centinela_drift.evaluator import Topics
 from centinela_drift.service import DriftService
 from centinela_drift.settings import DriftSettings
 
-log = structlog.get_logger()
+_log = structlog.get_logger(__name__)
 REQUEST_TIMEOUT_S = 40.0
 SESSION_TIMEOUT_S = 30.0
 SEND_TIMEOUT_S = 30.0
@@ -139,12 +139,12 @@ class Transport(driver.Transport):
         for tp, (begin, end) in bounds.items():
             known = TopicPartition(tp.topic, tp.partition)
             if offsets.get(known, 0) > end:
-                log.error(
+                _log.error(
                     "partition.begins_anew", topic=tp.topic, partition=tp.partition, offset=offsets.pop(known), end=end
                 )
             starts[tp] = max(begin, offsets.get(known, 0))
         self.health.met("kafka")
-        log.info("partitions.assigned", starts={f"{tp.topic}-{tp.partition}": offset for tp, offset in starts.items()})
+        _log.info("partitions.assigned", starts={f"{tp.topic}-{tp.partition}": offset for tp, offset in starts.items()})
         return starts
 
 
@@ -250,7 +250,7 @@ class FaustLog:
             stopping.result()
         else:
             self.abandoned = True
-            log.warning("kafka.left_unanswered")
+            _log.warning("kafka.left_unanswered")
 
     async def _watch(self, progress: Progress) -> None:
         """Check every second whether the brokers answer, and while they do, how far each partition is read."""

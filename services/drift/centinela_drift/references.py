@@ -18,7 +18,7 @@ from centinela.files import write_atomically
 from centinela.model.bundle import MANIFEST, Manifest, verify
 from centinela_drift.decision.detection import Reference
 
-log = structlog.get_logger()
+_log = structlog.get_logger(__name__)
 _VERSION = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,63}")
 
 
@@ -72,7 +72,7 @@ class BundleReferences:
             write_atomically(path, lambda file: file.write(manifest))
         finally:
             shutil.rmtree(aside, ignore_errors=True)
-        log.info("reference.fetched", model_version=version)
+        _log.info("reference.fetched", model_version=version)
 
 
 def reference_of(manifest: Manifest, version: str) -> Reference:

@@ -22,7 +22,7 @@ from centinela_drift.evaluator import DriftHandler, DriftSnapshot, Evaluation
 from centinela_drift.settings import DriftSettings
 from centinela_drift.state_store import SnapshotStore
 
-log = structlog.get_logger()
+_log = structlog.get_logger(__name__)
 QUIET_S = 0.3
 
 
@@ -94,12 +94,12 @@ class DriftService:
         """Start from the newest snapshot, if there is one."""
         snapshot = self._store.load(DriftSnapshot)
         if snapshot is None:
-            log.info("state.started_empty")
+            _log.info("state.started_empty")
             return
         self.handler.restore(*snapshot)
         if self.handler.last_report is not None:
             metrics.show(self.handler.last_report)
-        log.info("state.restored", transactions=self.handler.windows.row_count, labels=len(self.handler.labels))
+        _log.info("state.restored", transactions=self.handler.windows.row_count, labels=len(self.handler.labels))
 
     async def take(self, record: Record, out: EventLog) -> None:
         """Deal with one record: into the state, or to the dead letters. An error of ours dead-letters the record as
@@ -119,7 +119,7 @@ class DriftService:
         except Exception as error:
             outcome, dead = "dead_lettered", 1
             metrics.INTERNAL_ERRORS.inc()
-            log.exception("record.failed", topic=record.topic, partition=record.partition, offset=record.offset)
+            _log.exception("record.failed", topic=record.topic, partition=record.partition, offset=record.offset)
             await self._dead_letter(record, "internal_error", f"{type(error).__name__}: {error}", out)
         self._cap.check(1, dead)
         CONSUMER_RECORDS.labels(record.topic, outcome).inc()
@@ -186,7 +186,7 @@ class DriftService:
                 return
             if self._clock.monotonic() >= deadline:
                 metrics.UNSETTLED.inc()
-                log.warning("report.unsettled", partitions=[f"{tp.topic}-{tp.partition}" for tp in open_])
+                _log.warning("report.unsettled", partitions=[f"{tp.topic}-{tp.partition}" for tp in open_])
                 return
             await asyncio.sleep(0.05)
 
@@ -208,7 +208,7 @@ class DriftService:
                 self._wait_for(f"the reference of version {version}: {error}")
                 self._flow(out, blocked=True)
             except ModelRejected as error:
-                log.error("reference.missing", model_version=version, error=str(error))
+                _log.error("reference.missing", model_version=version, error=str(error))
                 self._wait_for(None)
                 return None
             else:
@@ -223,14 +223,14 @@ class DriftService:
         else:
             self._health.wait_for("registry", detail)
             if self._waiting_for is None:
-                log.warning("reference.awaited", detail=detail)
+                _log.warning("reference.awaited", detail=detail)
         self._waiting_for = detail
 
     def _flow(self, out: EventLog, *, blocked: bool) -> None:
         """Stop reading panes while no report can be made and memory is full; go on afterwards."""
         full = self.handler.windows.row_count > self._settings.drift_max_rows
         if blocked and full and not self._paused:
-            log.warning("panes.paused", transactions=self.handler.windows.row_count)
+            _log.warning("panes.paused", transactions=self.handler.windows.row_count)
             out.pause([self.handler.topics.panes])
             self._paused = True
         elif self._paused and not blocked:
@@ -245,7 +245,7 @@ class DriftService:
             try:
                 await out.send(self.handler.outbox[0])
             except DependencyUnavailable as error:
-                log.warning("report.unsent", detail=str(error))
+                _log.warning("report.unsent", detail=str(error))
                 await _first(stop.wait(), timeout_s=backoff.next_s())
             else:
                 self.handler.published(1)
@@ -260,13 +260,13 @@ class DriftService:
         except OSError as error:
             self._dirty = True
             self._health.wait_for("disk", str(error))
-            log.error("snapshot.failed", error=str(error))
+            _log.error("snapshot.failed", error=str(error))
         else:
             self._health.met("disk")
         self._saved_at = self._clock.monotonic()
 
     async def _dead_letter(self, record: Record, reason: str, detail: str, out: EventLog) -> None:
-        log.warning(
+        _log.warning(
             "record.dead_lettered",
             topic=record.topic,
             partition=record.partition,
@@ -281,7 +281,7 @@ class DriftService:
         report, performance = evaluation.report, evaluation.report.performance
         metrics.show(report)
         metrics.REPORTS.labels(report.state, report.retrain).inc()
-        log.info(
+        _log.info(
             "drift.reported",
             report_id=report.report_id,
             model_version=report.model_version,
@@ -294,7 +294,7 @@ class DriftService:
             average_precision=performance.average_precision if performance else None,
         )
         if evaluation.request is not None:
-            log.info("retrain.requested", request_id=evaluation.request.request_id, reason=evaluation.request.reason)
+            _log.info("retrain.requested", request_id=evaluation.request.request_id, reason=evaluation.request.reason)
 
     def _measure_state(self) -> None:
         metrics.ROWS.set(self.handler.windows.row_count)

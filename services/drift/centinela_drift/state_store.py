@@ -14,7 +14,7 @@ from centinela.errors import CentinelaError
 from centinela.files import remove_parts, write_atomically
 from centinela_drift.decision.windows import Arrays
 
-log = structlog.get_logger()
+_log = structlog.get_logger(__name__)
 KEPT = 3
 _VALUES = "values"
 S = TypeVar("S", bound=msgspec.Struct)
@@ -66,7 +66,7 @@ class SnapshotStore:
             except msgspec.ValidationError as error:
                 raise CentinelaError(f"{path} was written by another release: {error}") from error
             except Exception as error:  # numpy and zipfile raise a dozen kinds for damaged bytes
-                log.warning("snapshot.unreadable", path=path.name, error=str(error))
+                _log.warning("snapshot.unreadable", path=path.name, error=str(error))
         return None
 
     def close(self) -> None:

@@ -23,7 +23,7 @@ from centinela.topics import MODEL_EVENTS
 from centinela_registry_watcher import metrics
 from centinela_registry_watcher.diff import Announced, diff, key_of, with_event
 
-log = structlog.get_logger()
+_log = structlog.get_logger(__name__)
 READ_TIMEOUT_S = 30.0
 DELIVERY_TIMEOUT_S = 10.0
 LEAST_GAP_S, STOP_CHECK_S = 0.05, 0.2
@@ -144,7 +144,7 @@ class Watcher:
         )
         self._producer.send(Outgoing(self._topic, encode(event), key_of(event), headers)).wait(DELIVERY_TIMEOUT_S)
         metrics.ANNOUNCED.labels(event.alias).inc()
-        log.info(
+        _log.info(
             "model.promoted",
             alias=event.alias,
             model_version=event.model_version,

@@ -30,7 +30,7 @@ from centinela_trainer.retraining.child_process import EX_TEMPFAIL
 from centinela_trainer.settings import TrainerSettings
 from centinela_trainer.skew.metrics import SkewCollector
 
-log = structlog.get_logger()
+_log = structlog.get_logger(__name__)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -111,11 +111,11 @@ def _train(request_path: Path, answer_path: Path, guarded: bool) -> int:
         print(away)
         return EX_TEMPFAIL
     except CentinelaError as error:
-        log.exception("training.failed")
+        _log.exception("training.failed")
         print(error)
         return 1
     except Exception as error:
-        log.exception("training.crashed")
+        _log.exception("training.crashed")
         print(f"{type(error).__name__}: {error}")
         return 1
     write_atomically(answer_path, lambda file: file.write(encode(completed)))
@@ -126,7 +126,7 @@ def _end_with_parent() -> None:
     """The parent holds the other end of standard input: when it reads empty, the parent is gone."""
     while os.read(sys.stdin.fileno(), 1024):
         continue
-    log.warning("training.orphaned")
+    _log.warning("training.orphaned")
     os._exit(1)
 
 

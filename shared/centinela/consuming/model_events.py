@@ -11,7 +11,7 @@ from centinela.errors import InvalidRecord
 from centinela.events import ModelPromoted
 from centinela.kafka.port import Record
 
-_log = structlog.get_logger()
+_log = structlog.get_logger(__name__)
 
 
 class Promotions:

@@ -10,7 +10,7 @@ import structlog
 from centinela.errors import CentinelaError
 from centinela.liveness.health import Health
 
-_log = structlog.get_logger()
+_log = structlog.get_logger(__name__)
 
 
 class GuardedThread(threading.Thread):

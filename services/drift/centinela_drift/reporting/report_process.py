@@ -16,7 +16,7 @@ from centinela_drift.decision.detection import Reference
 from centinela_drift.evaluator import Evaluation
 from centinela_drift.reporting.report_rows import ReportSpec
 
-log = structlog.get_logger()
+_log = structlog.get_logger(__name__)
 
 
 class SubprocessReporter:
@@ -53,7 +53,7 @@ class SubprocessReporter:
     def begin(self, evaluation: Evaluation, reference: Reference) -> None:
         """Start a report, unless one is being made. Never raises, never waits."""
         if self.running:
-            log.info("evidently.skipped", report_id=evaluation.report.report_id, reason="another report is being made")
+            _log.info("evidently.skipped", report_id=evaluation.report.report_id, reason="another report is being made")
             return
         self._task = asyncio.create_task(self._run(evaluation, reference), name="evidently")
 
@@ -82,10 +82,10 @@ class SubprocessReporter:
             code, errors = -1, f"{type(error).__name__}: {error}"
         if code == 0:
             self._finished = str((self._folder / f"{report.report_id}.html").absolute())
-            log.info("evidently.made", report_id=report.report_id, path=self._finished)
+            _log.info("evidently.made", report_id=report.report_id, path=self._finished)
         else:
             metrics.REPORT_FAILURES.inc()
-            log.warning("evidently.failed", report_id=report.report_id, code=code, detail=errors[-500:])
+            _log.warning("evidently.failed", report_id=report.report_id, code=code, detail=errors[-500:])
 
     def _spec(self, evaluation: Evaluation, reference: Reference) -> Path:
         report = evaluation.report

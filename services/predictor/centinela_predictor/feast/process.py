@@ -21,7 +21,7 @@ from centinela_predictor.feast.settings import FeastSettings
 from centinela_predictor.feast.sink import FeastSink, Pusher
 
 GROUP = "feast"
-_log = structlog.get_logger()
+_log = structlog.get_logger(__name__)
 
 
 def build_loop(

@@ -30,7 +30,7 @@ from centinela_predictor.gateway.verdict_cache import VerdictCache
 from centinela_predictor.models.bundle_store import Downloads
 from centinela_predictor.settings import PredictorSettings
 
-_log = structlog.get_logger()
+_log = structlog.get_logger(__name__)
 SWITCH_INTERVAL_S = 0.001
 """A busy follower releases the interpreter after this long, so that a request does not wait for Python's usual 5 ms at
 each hand-over."""

@@ -31,7 +31,7 @@ from centinela_predictor.state.partition_store import LogChanged, PartitionHome
 from centinela_predictor.state.repartition import without_strays
 from centinela_predictor.state.terminal_feed import TerminalTable
 
-_log = structlog.get_logger()
+_log = structlog.get_logger(__name__)
 Matrix = NDArray[np.float64]
 GROWTH_CHECK_S = 5.0
 SeekStart = Callable[[Consumer, TableReader, frozenset[TopicPartition]], None]

@@ -25,7 +25,7 @@ from centinela_predictor.models.bundle_store import BundleStore, Downloads
 from centinela_predictor.models.explanations import explainer_of
 from centinela_predictor.models.slot import Alias, ModelSlot, Scores, ServedModel
 
-_log = structlog.get_logger()
+_log = structlog.get_logger(__name__)
 CONDITION = "model"
 ALIASES: tuple[Alias, Alias] = ("champion", "challenger")
 LONGEST_PAUSE_S = 30.0

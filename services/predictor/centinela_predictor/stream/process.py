@@ -20,7 +20,7 @@ from centinela_predictor.models.slot import describe
 from centinela_predictor.settings import PredictorSettings
 from centinela_predictor.stream.bootstrap import build_stream
 
-_log = structlog.get_logger()
+_log = structlog.get_logger(__name__)
 _COLLECT_EVERY = 100_000
 """Objects more than at the last look for garbage in cycles, until the next: above the 50,000 or so of a batch in hand,
 of which none is in a cycle."""

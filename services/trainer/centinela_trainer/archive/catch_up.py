@@ -12,7 +12,7 @@ from centinela.errors import DependencyUnavailable
 from centinela.kafka.port import Consumer, TopicPartition
 from centinela_trainer.archive.store import ArchiveStore
 
-log = structlog.get_logger()
+_log = structlog.get_logger(__name__)
 _PAUSE_S, _POLL_S = 0.2, 0.3
 
 
@@ -50,7 +50,7 @@ def wait_for_archive(consumer: Consumer, store: ArchiveStore, topics: Collection
             )
         if not said:
             said = True
-            log.info("training.waits_for_archive", behind=behind)
+            _log.info("training.waits_for_archive", behind=behind)
         pause.wait(_PAUSE_S)
 
 

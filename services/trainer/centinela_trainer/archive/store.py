@@ -22,7 +22,7 @@ from centinela.errors import DependencyUnavailable
 from centinela.files import PART_SUFFIX, remove_parts, sync_folder, write_atomically, write_synced
 from centinela.kafka.port import TopicPartition
 
-log = structlog.get_logger()
+_log = structlog.get_logger(__name__)
 PREDICTIONS = "predictions"
 LABELS = "labels"
 _NAME = re.compile(r"^(?P<topic>.+)-(?P<partition>\d+)-(?P<first>\d{15})-(?P<last>\d{15})\.parquet$")
@@ -73,7 +73,7 @@ class ArchiveStore:
         extents = list(self._extents(stream, partition))
         if committed is None:
             if extents:
-                log.warning(
+                _log.warning(
                     "archive.offsets_lost",
                     topic=partition.topic,
                     partition=partition.partition,

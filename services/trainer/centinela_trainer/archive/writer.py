@@ -25,7 +25,7 @@ from centinela_trainer.archive.arrow_tables import Layouts, Row, label_tables, v
 from centinela_trainer.archive.store import LABELS, PREDICTIONS, ArchiveStore
 
 Tables = Callable[[Sequence[Row]], Mapping[date, Sequence[pa.Table]]]
-log = structlog.get_logger()
+_log = structlog.get_logger(__name__)
 
 
 class Archive(StatefulHandler):
@@ -138,4 +138,4 @@ class Archive(StatefulHandler):
         metrics.ARCHIVE_BUFFERED.set(0)
         duration = self._clock.monotonic() - started
         metrics.ARCHIVE_FLUSH_DURATION.observe(duration)
-        log.info("archive.flushed", records=count, partitions=partitions, duration_s=round(duration, 3))
+        _log.info("archive.flushed", records=count, partitions=partitions, duration_s=round(duration, 3))

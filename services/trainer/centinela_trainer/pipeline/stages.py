@@ -27,7 +27,7 @@ from centinela_trainer.training.candidate_bundle import Origin, Scored, loads, m
 from centinela_trainer.training.fit import train as train_candidate
 from centinela_trainer.training.gate import Evidence, GateVerdict, decide
 
-log = structlog.get_logger()
+_log = structlog.get_logger(__name__)
 REQUEST = "pipeline"
 UNREGISTERED = "unregistered"
 """The code commit of a bundle that is not registered: ``dvc.lock`` says what made it."""
@@ -60,7 +60,7 @@ def preprocess(params: Params, clock: Clock) -> None:
         pq.write_table(
             pa.Table.from_pandas(table, preserve_index=False).replace_schema_metadata(), path, compression="zstd"
         )
-    log.info(
+    _log.info(
         "pipeline.preprocessed",
         transactions=len(history.transactions),
         labels=len(history.labels),
@@ -75,7 +75,7 @@ def features(params: Params, features_file: Path | None = None) -> None:
     shutil.rmtree(PATHS.training_set, ignore_errors=True)
     digest = write_folder(dataset, PATHS.training_set)
     PATHS.feature_set.write_text(f"{layout.id}\n")
-    log.info(
+    _log.info(
         "pipeline.features_built",
         rows=len(dataset),
         frauds=int(dataset.is_fraud.sum()),
@@ -130,7 +130,7 @@ def train(params: Params, model_name: str) -> None:
             "test_rows": len(rows.scores),
         },
     )
-    log.info("pipeline.trained", model_kind=candidate.kind, rows=len(dataset), dataset_digest=digest)
+    _log.info("pipeline.trained", model_kind=candidate.kind, rows=len(dataset), dataset_digest=digest)
 
 
 def evaluate(params: Params) -> GateVerdict:
@@ -165,7 +165,7 @@ def evaluate(params: Params) -> GateVerdict:
     PATHS.curve_plot.parent.mkdir(exist_ok=True)
     _write(PATHS.curve_plot, report.precision_recall(rows.is_fraud, rows.scores))
     _write(PATHS.confusion_plot, report.confusion_cells(rows.is_fraud, rows.scores, rows.threshold))
-    log.info("pipeline.evaluated", passed=verdict.passed, reason=verdict.reason)
+    _log.info("pipeline.evaluated", passed=verdict.passed, reason=verdict.reason)
     return verdict
 
 

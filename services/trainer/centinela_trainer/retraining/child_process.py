@@ -23,7 +23,7 @@ from centinela.settings import Settings
 from centinela_trainer import metrics
 from centinela_trainer.settings import TrainerSettings
 
-log = structlog.get_logger()
+_log = structlog.get_logger(__name__)
 EX_TEMPFAIL = 75
 """Exit code of a child for which a dependency is away; its last line of standard output names it."""
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S, _END_S = 1.0, 30.0, 5.0
@@ -123,7 +123,7 @@ class ChildRunner:
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait(_END_S)
-            log.info("training.cancelled", request_id=self._running.request.request_id)
+            _log.info("training.cancelled", request_id=self._running.request.request_id)
         self._finished()
 
     @property
@@ -143,7 +143,7 @@ class ChildRunner:
         process = self._start(request_path, self._answer_path, self._output_path)
         self._running = _Running(request, process, self._clock.monotonic())
         metrics.TRAINING_RUNNING.set(1)
-        log.info(
+        _log.info(
             "training.started", request_id=request.request_id, as_of=request.as_of.isoformat(), reason=request.reason
         )
 
@@ -151,7 +151,7 @@ class ChildRunner:
         self._not_before = self._clock.monotonic() + self._pause_s
         self._pause_s = min(2 * self._pause_s, _LONGEST_PAUSE_S)
         self._health.wait_for(_CONDITION, reason)
-        log.warning("training.postponed", request_id=request.request_id, waiting_for=reason)
+        _log.warning("training.postponed", request_id=request.request_id, waiting_for=reason)
 
     def _finished(self) -> None:
         self._running = None

@@ -18,7 +18,7 @@ from centinela.kafka.port import Outgoing, Record, TopicPartition
 from centinela.telemetry.tracing import TRACEPARENT
 from centinela_trainer import metrics
 
-log = structlog.get_logger()
+_log = structlog.get_logger(__name__)
 SOURCE = event_source("trainer")
 
 
@@ -78,7 +78,7 @@ class RetrainHandler(StatefulHandler):
 
     def _event(self, completed: TrainingCompleted, traceparent: str | None) -> Outgoing:
         metrics.TRAININGS.labels(completed.outcome).inc()
-        log.info(
+        _log.info(
             "training.completed",
             request_id=completed.request_id,
             outcome=completed.outcome,

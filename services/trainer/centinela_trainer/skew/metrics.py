@@ -12,7 +12,7 @@ from prometheus_client.registry import Collector
 from centinela.errors import CentinelaError
 from centinela_trainer.skew.report import load
 
-log = structlog.get_logger()
+_log = structlog.get_logger(__name__)
 
 
 class SkewCollector(Collector):
@@ -25,7 +25,7 @@ class SkewCollector(Collector):
         try:
             report = load(self._path)
         except CentinelaError as error:
-            log.warning("skew_report.unreadable", detail=str(error))
+            _log.warning("skew_report.unreadable", detail=str(error))
             return
         if report is None:
             return

@@ -16,7 +16,7 @@ from centinela_trainer import metrics
 from centinela_trainer.snapshots.format import PREFIX
 from centinela_trainer.snapshots.store import DIRECTORY, SnapshotStore, object_key
 
-log = structlog.get_logger()
+_log = structlog.get_logger(__name__)
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S, _END_S = 2.0, 300.0, 2.0
 _WHOLE_OR_NOT_AT_ALL = frozenset({"s3", "s3a", "gs", "gcs", "abfs", "az", "memory"})
 """Stores in which a file that is being written is not seen before it is whole."""
@@ -123,7 +123,7 @@ class SnapshotPusher:
             except Exception as error:  # of any driver, of any kind: a remote that is away must not end the trainer
                 left += 1
                 metrics.SNAPSHOT_PUSH_FAILURES.inc()
-                log.warning(
+                _log.warning(
                     "snapshot.push_failed",
                     dataset_digest=name,
                     remote=self._remote.url,
@@ -134,7 +134,7 @@ class SnapshotPusher:
             (self._noted / name.removeprefix(PREFIX)).write_text(self._remote.url)
             metrics.SNAPSHOTS_PUSHED.inc()
             metrics.SNAPSHOT_PUSHED_BYTES.inc(pushed.bytes)
-            log.info(
+            _log.info(
                 "snapshot.pushed",
                 dataset_digest=name,
                 remote=self._remote.url,
