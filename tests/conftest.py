@@ -19,11 +19,29 @@ from centinela_local.broker.embedded import answers
 from centinela_local.broker.jars import can_run_broker
 from centinela_local.paths import CHECKOUT
 from centinela_local.processes.ports import free_port
+from centinela_local.processes.startup import StartupWait
 from centinela_local.testing.temporary_kafka import TemporaryBroker
 from centinela_local.testing.temporary_mlflow import TemporaryMlflow
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
-"""Before scikit-learn is imported: its threads spin, and beside other processes a small fit then takes minutes."""
+"""Before scikit-learn is imported: its threads spin, and on a busy machine a small fit then takes minutes."""
+
+_FOLDERS = ("e2e", "faults", "integration", "contract", "unit")
+"""In the order in which they run: what takes longest starts first, and small tests fill the gaps at the end."""
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Order the tests for parallel workers, and keep the tests of a file in one worker.
+
+    Files that share a costly server name a group of their own: ``stack`` (one whole stack at a time, whose processes
+    need the machine), ``mlflow`` (one MLflow server).
+    """
+    folder = Path(__file__).parent
+    items.sort(key=lambda item: _FOLDERS.index(item.path.relative_to(folder).parts[0]))
+    for item in items:
+        if item.get_closest_marker("xdist_group") is None:
+            item.add_marker(pytest.mark.xdist_group(item.path.relative_to(folder).as_posix()))
 
 
 @pytest.fixture(scope="session")
@@ -65,12 +83,12 @@ def _broker_in_docker() -> Iterator[str]:
             .replace("${CENTINELA_KAFKA_PORT:-9092}", str(port)),
         )
     with Network() as network, container.with_network(network):
-        servers, deadline = f"127.0.0.1:{port}", time.monotonic() + 60
+        servers = f"127.0.0.1:{port}"
+        wait = StartupWait(container.get_logs)
         while not answers(servers):
-            if time.monotonic() > deadline:
-                raise TimeoutError(
-                    f"Kafka in Docker did not answer:\n{container.get_logs()[0].decode(errors='replace')[-2000:]}"
-                )
+            if (problem := wait.problem()) is not None:
+                log = container.get_logs()[0].decode(errors="replace")
+                raise TimeoutError(f"Kafka in Docker {problem}:\n{log[-2000:]}")
             time.sleep(0.2)
         yield servers
 

@@ -22,7 +22,9 @@ from centinela.settings import Settings
 from centinela_local.paths import CHECKOUT
 from centinela_local.processes.ports import free_port
 from tests.support.served_models import small_bundle
-from tests.support.waiting import until
+from tests.support.waiting import until, until_started
+
+pytestmark = pytest.mark.xdist_group("mlflow")
 
 WITHIN_S = 10.0
 PROCESSES = {
@@ -77,6 +79,15 @@ class Stack:
         except httpx.TransportError:
             return False
 
+    def await_ready(self, name: str) -> None:
+        """Wait until *name* is ready; it shares the machine with the others' starts."""
+        until_started(
+            lambda: self.ready(name),
+            f"{name} is ready",
+            pids=[self.running[name].pid],
+            logs=[self.folder / f"{name}.log"],
+        )
+
     def end(self, name: str) -> int:
         """The exit code after SIGTERM; fails where there is none in time."""
         process = self.running[name]
@@ -110,13 +121,13 @@ def stack(broker: str, mlflow_server: str, tmp_path_factory: pytest.TempPathFact
 
 @pytest.mark.parametrize("name", [name for name in PROCESSES if name != "trainer"])
 def test_a_process_that_is_ready_ends_with_zero(stack: Stack, name: str) -> None:
-    until(lambda: stack.ready(name), f"{name} is ready")
+    stack.await_ready(name)
     assert stack.end(name) == 0, stack.log(name)[-5_000:]
     assert "Traceback" not in stack.log(name)
 
 
 def test_a_trainer_in_the_middle_of_a_training_ends_with_zero_and_takes_the_request_up_again(stack: Stack) -> None:
-    until(lambda: stack.ready("trainer"), "the trainer is ready")
+    stack.await_ready("trainer")
     request = RetrainRequested(
         request_id=f"ask-{stack.model_name}",
         model_name=stack.model_name,

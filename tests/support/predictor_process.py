@@ -7,10 +7,11 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from pathlib import Path
 
 import httpx
+
+from centinela_local.processes.startup import StartupWait, activity
 
 DEADLINE_S = 90.0
 
@@ -38,7 +39,7 @@ class PredictorProcess:
 
     def answers(self, path: str, status: int) -> httpx.Response:
         """The answer, once *path* gives *status*."""
-        deadline = time.monotonic() + DEADLINE_S
+        wait = StartupWait(lambda: activity([self.popen.pid], [Path(self.log.name)]))
         while True:
             try:
                 response = self.client.get(path)
@@ -46,7 +47,8 @@ class PredictorProcess:
                     return response
             except httpx.TransportError:
                 assert self.popen.poll() is None, self.output()
-            assert time.monotonic() < deadline, self.output()
+            problem = wait.problem()
+            assert problem is None, f"{path}: {problem}\n{self.output()}"
             threading.Event().wait(0.05)
 
     def listens(self) -> bool:

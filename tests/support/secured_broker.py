@@ -92,9 +92,7 @@ class SecuredBroker:
             "kafka.Kafka",
             str(properties),
         ]
-        self._process = BackgroundProcess(
-            "Kafka", command, log=folder / "kafka.log", answers=self._listens, start_timeout_s=150
-        )
+        self._process = BackgroundProcess("Kafka", command, log=folder / "kafka.log", answers=self._listens)
         self._process.start()
 
     def stop(self) -> None:

@@ -15,6 +15,7 @@ from centinela.errors import DependencyUnavailable
 from centinela.process.start import load_settings
 from centinela.settings import Settings
 from centinela_local.processes.interrupts import interruptible
+from centinela_local.processes.startup import LIMIT_S
 from centinela_local.settings import LocalSettings
 from centinela_local.stack import Stack
 
@@ -30,7 +31,7 @@ def make_stack(settings: LocalSettings, console: Console, environment: Mapping[s
 
         admin = topic_admin(connection)
         try:
-            _patiently(admin.create)
+            _retry(admin.create)
         finally:
             admin.close()
 
@@ -42,7 +43,7 @@ def make_stack(settings: LocalSettings, console: Console, environment: Mapping[s
     return Stack(settings, console, create_topics=create_topics, model_exists=model_exists, environment=environment)
 
 
-def up(timeout: Annotated[float, typer.Option(help="Seconds until all must be ready.")] = 300.0) -> None:
+def up(timeout: Annotated[float, typer.Option(help="Longest wait until all is ready, in seconds.")] = LIMIT_S) -> None:
     """Start Kafka, MLflow and the services, and wait until they are ready."""
     console = Console()
     stack = make_stack(load_settings(LocalSettings), console)
@@ -91,8 +92,8 @@ def status() -> None:
         raise typer.Exit(1)
 
 
-def _patiently(call: Callable[[], object], patience_s: float = 30.0) -> None:
-    deadline = time.monotonic() + patience_s
+def _retry(call: Callable[[], object], limit_s: float = 120.0) -> None:
+    deadline = time.monotonic() + limit_s
     while True:
         try:
             call()

@@ -22,6 +22,7 @@ from centinela_local.process_list import kafka_process, mlflow_process, service_
 from centinela_local.processes.interrupts import uninterrupted
 from centinela_local.processes.ports import LOOPBACK, is_taken
 from centinela_local.processes.spec import Process
+from centinela_local.processes.startup import StartupWait, activity
 from centinela_local.processes.supervisor import ProcessState, Supervisor
 from centinela_local.processes.supervisor_config import INFRASTRUCTURE, SERVICES, render_config, render_listing
 from centinela_local.readiness.checks import ask, waits_for
@@ -53,8 +54,11 @@ class Stack:
         services: Sequence[Process] | None = None,
         environment: Mapping[str, str] | None = None,
     ) -> None:
-        self._settings, self._console, self._environment = settings, console, environment or {}
-        self._create_topics, self._model_exists = create_topics, model_exists
+        self._settings = settings
+        self._console = console
+        self._create_topics = create_topics
+        self._model_exists = model_exists
+        self._environment = environment or {}
         self.paths = Paths.of(settings.local_dir)
         self._supervisor = Supervisor(self.paths.supervisor_config, self.paths.socket())
         self._services = service_processes(settings) if services is None else list(services)
@@ -93,19 +97,22 @@ class Stack:
         """Whether the supervisor runs."""
         return self._supervisor.running()
 
-    def up(self, timeout_s: float) -> None:
+    def up(self, limit_s: float) -> None:
         """Start what does not run yet and wait until all of it is ready. A failed or interrupted start leaves nothing
         running.
+
+        Args:
+            limit_s: Longest wait; a start that makes no progress fails earlier.
 
         Raises:
             ToolMissing: There is no broker to run on.
             PortTaken: Something else listens on one of the ports.
-            StartFailed: A process did not become ready in time, or keeps ending.
+            StartFailed: A process makes no progress, is not ready within *limit_s*, or keeps ending.
         """
         with self._locked():
             was_running = self._supervisor.running()
             try:
-                self._up(timeout_s, was_running)
+                self._up(limit_s, was_running)
             except BaseException:
                 if not was_running and (self._supervisor.running() or self._docker_runs.exists()):
                     self._console.print("The start failed or was interrupted; stopping what came up.", style="yellow")
@@ -141,8 +148,7 @@ class Stack:
             if name in processes
         }
 
-    def _up(self, timeout_s: float, was_running: bool) -> None:
-        deadline = time.monotonic() + timeout_s
+    def _up(self, limit_s: float, was_running: bool) -> None:
         kind = choose_broker(
             external=self._settings.external_kafka,
             can_embed=can_run_broker(),
@@ -173,18 +179,19 @@ class Stack:
                 self._docker_keeps.touch()
                 self._docker().start()
             self._supervisor.launch(os.environ)
+        wait = StartupWait(self._activity, limit_s=limit_s)
         names = [process.name for process in everything]
         with ReadinessDisplay(self._console, [*names, "topics"]) as display:
             for process in infrastructure:
                 self._supervisor.start(process.name)
-            self._wait([process for process in infrastructure if process.name == "kafka"], display, deadline)
+            self._wait([process for process in infrastructure if process.name == "kafka"], display, wait)
             display.update({"topics": "being created"})
             self._create_topics(self.connection)
             display.update({"topics": None})
             for process in self._services:
                 self._supervisor.start(process.name)
-            self._wait([self._mlflow], display, deadline)
-            self._wait(everything, display, deadline, model_expected=self._model_exists(self.connection))
+            self._wait([self._mlflow], display, wait)
+            self._wait(everything, display, wait, model_expected=self._model_exists(self.connection))
 
     def _infrastructure(self, kind: BrokerKind) -> list[Process]:
         if kind != "embedded":
@@ -198,7 +205,7 @@ class Stack:
         return [kafka_process(self._settings, broker.broker_command(node)), self._mlflow]
 
     def _wait(
-        self, processes: list[Process], display: ReadinessDisplay, deadline: float, *, model_expected: bool = False
+        self, processes: list[Process], display: ReadinessDisplay, wait: StartupWait, *, model_expected: bool = False
     ) -> None:
         starts: dict[str, set[int]] = {process.name: set() for process in processes}
         waiting: dict[str, str | None] = {process.name: "not started" for process in processes}
@@ -211,10 +218,14 @@ class Stack:
                 if state.state == "FATAL" or len(starts[process.name] - {0}) > _RESTARTS_TOLERATED + 1:
                     raise StartFailed(f"{process.name} keeps ending at its start:\n{self._log_tail(process.name)}")
             display.update(waiting)
-            if time.monotonic() > deadline:
-                late = "; ".join(f"{name} {what}" for name, what in waiting.items() if what)
-                raise StartFailed(f"not ready in time: {late}. The logs are in {self.paths.log}")
+            if (problem := wait.problem()) is not None:
+                unready = "; ".join(f"{name} {reason}" for name, reason in waiting.items() if reason)
+                raise StartFailed(f"the stack {problem}: {unready}. The logs are in {self.paths.log}")
             time.sleep(0.2)
+
+    def _activity(self) -> tuple[float, int]:
+        pids = [state.pid for state in self._supervisor.states().values() if state.pid]
+        return activity(pids, self.paths.log.glob("*.log"))
 
     def _waiting(self, process: Process, state: ProcessState, *, model_expected: bool) -> str | None:
         if process.ready_path is None:

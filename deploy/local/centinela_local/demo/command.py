@@ -19,6 +19,7 @@ from centinela_local.demo.view import summary_view
 from centinela_local.errors import StartFailed
 from centinela_local.paths import Paths
 from centinela_local.processes.interrupts import interruptible, uninterrupted
+from centinela_local.processes.startup import LIMIT_S
 from centinela_local.settings import LocalSettings
 from centinela_local.stack import Stack
 
@@ -38,7 +39,7 @@ def demo(
     day_seconds: Annotated[
         float, typer.Option(min=0.1, help="Seconds that a streamed day takes at least.")
     ] = Plan.day_seconds,
-    timeout: Annotated[float, typer.Option(help="Seconds until all processes must be ready.")] = 300.0,
+    timeout: Annotated[float, typer.Option(help="Longest wait until all is ready, in seconds.")] = LIMIT_S,
 ) -> None:
     """Show the loop: history, a first champion, a new fraud pattern, drift, retraining, a hot swap. Exit code 1 where
     it did not close."""
@@ -67,10 +68,10 @@ def demo(
     raise typer.Exit(0 if closed else 1)
 
 
-def _play(stack: Stack, plan: Plan, console: Console, places: Paths, timeout_s: float) -> bool:
+def _play(stack: Stack, plan: Plan, console: Console, places: Paths, limit_s: float) -> bool:
     if stack.external_kafka:
         _require_empty(stack.connection)
-    stack.up(timeout_s)
+    stack.up(limit_s)
     urls = {name: process.url for name, (process, _, _) in stack.states().items()}
     summary = Demo(stack.connection, plan, console, urls=urls, paths=places).run()
     reports = sorted((stack.connection.data_dir / "reports").glob("**/*.html"))

@@ -3,24 +3,20 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import os
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from centinela_local.errors import StartFailed
-
-_PR_SET_PDEATHSIG = 1
-_libc = ctypes.CDLL(None) if sys.platform == "linux" else None
+from centinela_local.processes.parent_death import set_parent_death_signal
+from centinela_local.processes.startup import LIMIT_S, STALL_S, StartupWait, activity
 
 
 def _die_with_parent() -> None:
-    if _libc is not None:
-        _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    set_parent_death_signal(signal.SIGKILL)
 
 
 class BackgroundProcess:
@@ -28,7 +24,9 @@ class BackgroundProcess:
 
     Args:
         name: What messages call it.
-        answers: Whether it is ready; asked again and again by ``start``.
+        answers: Whether it is ready; asked repeatedly by ``start``.
+        stall_s: Longest wait for its answer while its log and CPU time stand still.
+        limit_s: Longest wait for its answer in all.
     """
 
     def __init__(
@@ -39,17 +37,23 @@ class BackgroundProcess:
         log: Path,
         answers: Callable[[], bool],
         env: Mapping[str, str] | None = None,
-        start_timeout_s: float = 60.0,
+        stall_s: float = STALL_S,
+        limit_s: float = LIMIT_S,
     ) -> None:
-        self._name, self._command, self._log, self._answers = name, list(command), log, answers
-        self._env, self._start_timeout_s = {**os.environ, **(env or {})}, start_timeout_s
+        self._name = name
+        self._command = list(command)
+        self._log = log
+        self._answers = answers
+        self._env = {**os.environ, **(env or {})}
+        self._stall_s = stall_s
+        self._limit_s = limit_s
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
         """Start and wait until it answers.
 
         Raises:
-            StartFailed: It ended, or did not answer in time; it is stopped then.
+            StartFailed: It ended, or makes no progress; it is stopped then.
         """
         self.launch()
         self.await_answer()
@@ -71,26 +75,25 @@ class BackgroundProcess:
         """Wait until what was launched answers.
 
         Raises:
-            StartFailed: It ended, or did not answer in time; it is stopped then.
+            StartFailed: It ended, or makes no progress; it is stopped then.
         """
         process = self._process
         assert process is not None, f"{self._name} was not launched"
-        deadline = time.monotonic() + self._start_timeout_s
+        pid = process.pid
+        wait = StartupWait(lambda: activity([pid], [self._log]), stall_s=self._stall_s, limit_s=self._limit_s)
         try:
             while not self._answers():
                 if process.poll() is not None:
                     raise StartFailed(f"{self._name} ended with code {process.returncode}:\n{self._tail()}")
-                if time.monotonic() > deadline:
-                    raise StartFailed(
-                        f"{self._name} did not answer within {self._start_timeout_s:.0f} s:\n{self._tail()}"
-                    )
+                if (problem := wait.problem()) is not None:
+                    raise StartFailed(f"{self._name} {problem}:\n{self._tail()}")
                 time.sleep(0.05)
         except BaseException:
             self.stop(grace_s=0)
             raise
 
     def signal(self, number: signal.Signals) -> None:
-        """Send *number* to the whole process group; nothing where it does not run."""
+        """Send *number* to the whole process group; does nothing where it does not run."""
         if self._process is not None:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self._process.pid, number)

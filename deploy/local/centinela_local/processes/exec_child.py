@@ -7,22 +7,20 @@ The process gets SIGTERM when supervisor dies, so that nothing outlives it (on L
 
 from __future__ import annotations
 
-import ctypes
 import json
 import os
 import signal
 import sys
 from pathlib import Path
 
-_PR_SET_PDEATHSIG = 1
+from centinela_local.processes.parent_death import set_parent_death_signal
 
 
 def main() -> None:
     """Read the process list, take the environment and priority of the named process, and execute its command."""
     listing, name = sys.argv[1:]
     process = json.loads(Path(listing).read_text())[name]
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+    set_parent_death_signal(signal.SIGTERM)
     if process["nice"]:
         os.nice(process["nice"])
     command: list[str] = process["command"]

@@ -18,6 +18,7 @@ from typing import Any
 from supervisor.xmlrpc import Faults, SupervisorTransport
 
 from centinela_local.errors import StartFailed
+from centinela_local.processes.startup import StartupWait, activity
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,8 @@ class Supervisor:
     """
 
     def __init__(self, config: Path, socket: Path) -> None:
-        self._config, self._socket = config, socket
+        self._config = config
+        self._socket = socket
 
     def running(self) -> bool:
         """Whether it answers."""
@@ -53,7 +55,7 @@ class Supervisor:
         """Start the daemon with *environment*; no process of its list starts by itself.
 
         Raises:
-            StartFailed: It ended at once, or did not answer in time.
+            StartFailed: It ended at once, or makes no progress.
         """
         command = [sys.executable, "-m", "supervisor.supervisord", "-c", str(self._config)]
         done = subprocess.run(
@@ -61,8 +63,11 @@ class Supervisor:
         )
         if done.returncode != 0:
             raise StartFailed(f"supervisord did not start:\n{(done.stdout + done.stderr).strip()[-2000:]}")
-        if not _within(20.0, self.running):
-            raise StartFailed(f"supervisord did not answer on {self._socket}")
+        wait = StartupWait(self._daemon_activity)
+        while not self.running():
+            if (problem := wait.problem()) is not None:
+                raise StartFailed(f"supervisord {problem}: no answer on {self._socket}")
+            time.sleep(0.05)
 
     def start(self, name: str) -> None:
         """Start a process of the list, without waiting; one that runs is left alone."""
@@ -106,6 +111,14 @@ class Supervisor:
         for pid in (daemon, *children):
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(pid, signal.SIGKILL)
+
+    def _daemon_activity(self) -> tuple[float, int]:
+        pid_file = self._config.with_name("supervisord.pid")
+        try:
+            pids = [int(pid_file.read_text())]
+        except (OSError, ValueError):
+            pids = []
+        return activity(pids, [pid_file])
 
     def _ended(self, daemon: int) -> bool:
         with contextlib.suppress(OSError, http.client.HTTPException, xmlrpc.client.Error):

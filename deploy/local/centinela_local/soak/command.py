@@ -16,6 +16,7 @@ from centinela_local.commands import make_stack
 from centinela_local.demo.command import FAST_TIME
 from centinela_local.demo.plan import Plan
 from centinela_local.processes.interrupts import interruptible, uninterrupted
+from centinela_local.processes.startup import LIMIT_S
 from centinela_local.settings import LocalSettings
 from centinela_local.soak.report import SAMPLES, TABLE, write_report
 from centinela_local.soak.run import Soak
@@ -33,7 +34,7 @@ def soak(
     warm_up: Annotated[float, typer.Option(help="Minutes before growth is judged.")] = 20.0,
     day_seconds: Annotated[float, typer.Option(min=0.1, help="Seconds that a streamed day takes at least.")] = 4.0,
     seed: Annotated[int, typer.Option(min=0, help="Another seed, another stream.")] = Plan.seed,
-    timeout: Annotated[float, typer.Option(help="Seconds until all processes must be ready.")] = 300.0,
+    timeout: Annotated[float, typer.Option(help="Longest wait until all is ready, in seconds.")] = LIMIT_S,
 ) -> None:
     """Run the demo's load for hours, sampling memory, files, threads, lag and disk. Exit code 1 where something grows
     that must not."""
@@ -59,9 +60,9 @@ def soak(
 
 
 def _endure(
-    stack: Stack, plan: Plan, console: Console, folder: Path, minutes: float, warm_up_s: float, timeout_s: float
+    stack: Stack, plan: Plan, console: Console, folder: Path, minutes: float, warm_up_s: float, limit_s: float
 ) -> list[str]:
-    stack.up(timeout_s)
+    stack.up(limit_s)
     run = Soak(stack, stack.connection, plan, console, paths=stack.paths, samples=folder / SAMPLES)
     lags = run.endure(minutes)
     wrong = write_report(folder, warm_up_s)

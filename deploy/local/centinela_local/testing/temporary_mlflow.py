@@ -25,7 +25,6 @@ class TemporaryMlflow:
             log=folder / "mlflow.log",
             answers=lambda: answers(f"{self.uri}/health"),
             env=MLFLOW_ENVIRONMENT,
-            start_timeout_s=120,
         )
 
     def start(self) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 from centinela_local.errors import StartFailed
 from centinela_local.paths import CHECKOUT, Paths
 from centinela_local.processes.ports import LOOPBACK, is_taken, steady_ports
+from centinela_local.processes.startup import LIMIT_S, StartupWait, activity
 from centinela_local.processes.supervisor import Supervisor
 from centinela_local.readiness.checks import ask
 from centinela_local.settings import LocalSettings
@@ -74,7 +75,7 @@ class TemporaryStack:
         )
         return self._begun[-1]
 
-    def run(self, *command: str, timeout_s: float = 300.0) -> str:
+    def run(self, *command: str, timeout_s: float = LIMIT_S + 60) -> str:
         """Run ``centinela`` with *command* to its end and give what it printed.
 
         Raises:
@@ -90,26 +91,27 @@ class TemporaryStack:
             raise StartFailed(f"centinela {' '.join(command)} ended with code {process.returncode}:\n{output}")
         return output
 
-    def kill(self, process: str, timeout_s: float = 60.0) -> None:
+    def kill(self, process: str) -> None:
         """Kill *process* at once (SIGKILL) and wait until the supervisor has started it again.
 
         Raises:
-            StartFailed: It did not in time.
+            StartFailed: It did not.
         """
         killed = self.supervisor.states()[process].pid
         os.kill(killed, signal.SIGKILL)
-        if not within(timeout_s, lambda: self.supervisor.states()[process].pid not in (0, killed)):
-            raise StartFailed(f"{process} was not started again")
+        self._wait(
+            lambda: [f"{process} was not started again"] if self.supervisor.states()[process].pid in (0, killed) else []
+        )
 
     def log(self, process: str) -> str:
         """What *process* has logged."""
         return (self.paths.log / f"{process}.log").read_text(errors="replace")
 
-    def await_ready(self, *processes: str, timeout_s: float = 120.0) -> None:
+    def await_ready(self, *processes: str) -> None:
         """Wait until ``/ready`` of each answers 200.
 
         Raises:
-            StartFailed: One did not in time.
+            StartFailed: The stack makes no progress, or takes too long.
         """
 
         def unready() -> list[str]:
@@ -118,8 +120,7 @@ class TemporaryStack:
                 f"{process}: {answer}" for process, answer in answers.items() if answer is None or answer.status != 200
             ]
 
-        if not within(timeout_s, lambda: not unready()):
-            raise StartFailed(f"not ready in time: {'; '.join(unready())}")
+        self._wait(unready)
 
     def down(self) -> list[str]:
         """Stop everything by ``centinela down``; what still runs or listens after that, in words."""
@@ -132,6 +133,18 @@ class TemporaryStack:
         self.run("down")
         alive = [f"{name} ({pid})" for name, pid in groups.items() if pid and _group_lives(pid)]
         return alive + [f"port {port} ({name})" for name, port in self._ports.items() if is_taken(port)]
+
+    def _wait(self, unmet: Callable[[], list[str]]) -> None:
+        """Wait until nothing is *unmet* any more."""
+        wait = StartupWait(self._activity)
+        while remaining := unmet():
+            if (problem := wait.problem()) is not None:
+                raise StartFailed(f"the stack {problem}: {'; '.join(remaining)}")
+            time.sleep(0.1)
+
+    def _activity(self) -> tuple[float, int]:
+        pids = [state.pid for state in self.supervisor.states().values() if state.pid]
+        return activity(pids, self.paths.log.glob("*.log"))
 
 
 def _free_ports() -> dict[str, int]:
