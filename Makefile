@@ -11,8 +11,10 @@ PACKAGES := shared services/ingest services/predictor services/drift services/tr
 SOURCES := shared/centinela services/*/centinela_* deploy/local/centinela_local
 ARGS ?=
 MINUTES ?= 120
+WORKERS ?= auto
+PARALLEL := -n $(WORKERS) --maxprocesses 4 --dist loadgroup --no-loadscope-reorder
 
-.PHONY: help env demo soak up pipeline down status test test-faults fuzz check format types package-check requirements clean
+.PHONY: help env demo soak up pipeline down status test unit test-faults fuzz check format types package-check requirements clean
 
 help: ## what there is to run
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-19s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -47,8 +49,11 @@ down: env ## stop everything that `up` or `demo` started
 status: env ## what runs, and what it waits for
 	@$(PY) -m centinela status $(ARGS)
 
-test: env ## all tests, on a real Kafka and a real MLflow
-	@$(PY) -m pytest $(ARGS)
+test: env ## all tests, on a real Kafka and a real MLflow (WORKERS=0: one after another, with their output)
+	@$(PY) -m pytest $(PARALLEL) $(ARGS)
+
+unit: env ## the tests without a broker or a server, in under two minutes
+	@$(PY) -m pytest $(PARALLEL) tests/unit $(ARGS)
 
 check: env types ## format, lint and types
 	@$(PY) -m ruff format --check .

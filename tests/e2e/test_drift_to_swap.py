@@ -21,7 +21,7 @@ from centinela_local.demo.figures import metrics_page
 from centinela_local.readiness.checks import ask
 from centinela_local.testing.temporary_stack import TemporaryStack, within
 
-pytestmark = pytest.mark.timeout(1_800)
+pytestmark = [pytest.mark.timeout(1_800), pytest.mark.xdist_group("stack")]
 
 MODEL, ALIAS = "FraudDetector", "champion"
 PREDICTORS = ("gateway", "stream")
