@@ -25,7 +25,7 @@ from skops.io import dumps, get_untrusted_types
 from centinela.errors import DependencyUnavailable
 from centinela.events import TrainingCompleted, encode
 from centinela.settings import Settings
-from centinela_trainer.retraining.judgement import Judgement
+from centinela_trainer.judgement import Judgement
 from centinela_trainer.training.dataset import Bools, Floats
 from centinela_trainer.training.estimators import Classifier
 

@@ -14,6 +14,7 @@ from centinela.model import bundle
 from centinela.model.backends import load_estimator
 from centinela.model.registry import Registry
 from centinela.model.signing import SigningKey
+from centinela_trainer.judgement import Judgement, TrainingRun
 from centinela_trainer.mlflow_tracking import (
     BUNDLE,
     CODE_COMMIT,
@@ -26,7 +27,6 @@ from centinela_trainer.mlflow_tracking import (
 )
 from centinela_trainer.params import MODEL_KINDS, Params, flatten
 from centinela_trainer.pipeline.stages import PATHS, require_passed, scored
-from centinela_trainer.retraining.judgement import Judgement, TrainingRun
 from centinela_trainer.retraining.publication import Publication
 from centinela_trainer.settings import TrainerSettings
 from centinela_trainer.snapshots.format import read_folder

@@ -16,6 +16,7 @@ from centinela.model.registry import CHAMPION, NOBODY, Registry
 from centinela.model.scorer import Scorer
 from centinela.model.signing import SigningKey
 from centinela_trainer.archive.reader import ArchiveReader
+from centinela_trainer.judgement import Judgement, TrainingRun
 from centinela_trainer.mlflow_tracking import (
     BUNDLE,
     CHAMPION_VERSION,
@@ -28,7 +29,6 @@ from centinela_trainer.mlflow_tracking import (
     Tracking,
 )
 from centinela_trainer.params import MODEL_KINDS, ModelKind, Params, flatten
-from centinela_trainer.retraining.judgement import Judgement, TrainingRun
 from centinela_trainer.retraining.measurement import Champion, Measurements, Trained, comparison, skew_metrics
 from centinela_trainer.retraining.publication import Publication
 from centinela_trainer.retraining.training_data import read_training_data

@@ -10,8 +10,8 @@ from centinela.clock import Clock
 from centinela.errors import PromotionConflict
 from centinela.events import TrainingCompleted
 from centinela.model.registry import CHALLENGER, CHAMPION, Registry
+from centinela_trainer.judgement import Judgement, TrainingRun
 from centinela_trainer.mlflow_tracking import CHAMPION_VERSION, CODE_COMMIT, MODEL_KIND, MODEL_URI, REQUEST, Tracking
-from centinela_trainer.retraining.judgement import Judgement, TrainingRun
 
 
 @dataclass(frozen=True)

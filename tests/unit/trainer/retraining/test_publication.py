@@ -13,7 +13,7 @@ from centinela.model.registry import CHALLENGER, CHAMPION, Registry
 from centinela.settings import Settings
 from centinela.testing.clock import FixedClock
 from centinela.testing.registry_store import FakeStore
-from centinela_trainer.retraining.judgement import Judgement, TrainingRun
+from centinela_trainer.judgement import Judgement, TrainingRun
 from centinela_trainer.retraining.publication import Publication
 
 NOW, NAME = datetime(2026, 3, 1, tzinfo=UTC), "FraudDetector"
