@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 
 import structlog
-from fastapi import FastAPI
 
 from centinela import topics
 from centinela.clock import Clock, SystemClock
@@ -63,7 +62,7 @@ class Service:
         handler = IngestHandler(
             settings.ingest_max_batch, transactions_topic=transactions_topic, labels_topic=labels_topic
         )
-        self.app: FastAPI = build_app(handler, self.publisher, self.health, clock, settings)
+        self.app = build_app(handler, self.publisher, self.health, clock, settings)
 
     def _fail(self, error: Exception) -> None:
         _log.error("process.failed", exc_info=error)

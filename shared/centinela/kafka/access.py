@@ -10,6 +10,9 @@ from typing import Any
 from centinela.errors import CentinelaError
 from centinela.settings import Settings
 
+READERS = "centinela-reader"
+"""The group that consumers without one name: librdkafka demands it, nothing is ever committed."""
+
 
 class InvalidAccess(CentinelaError):
     """Settings of the access to Kafka that do not go together: the message says which to set."""

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal
 
 from centinela.kafka.access import access
+from centinela.kafka.acl_rules import Rule
 from centinela.kafka.port import Consumer, Producer, TransactionalProducer
 from centinela.settings import Settings
 
@@ -68,3 +70,15 @@ def topic_admin(settings: Settings) -> TopicAdmin:
     from centinela.kafka.topic_admin import TopicAdmin
 
     return TopicAdmin(settings)
+
+
+def create_acls(settings: Settings, grants: Sequence[tuple[str, Sequence[Rule]]]) -> int:
+    """Allow each principal (``User:...``) what its rules say; the number of entries created.
+
+    Raises:
+        AccessRefused: The user of *settings* may not change the brokers' rights.
+        CentinelaError: The brokers refuse an entry.
+    """
+    from centinela.kafka.kafka_python.acls import create_acls as create
+
+    return create(access(settings), grants)

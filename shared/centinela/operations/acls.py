@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Final
 
-from centinela.kafka.confluent.common import READERS
-from centinela.kafka.kafka_python.acls import Operation, Rule, create_acls
+from centinela.kafka.access import READERS
+from centinela.kafka.acl_rules import Operation, Rule
+from centinela.kafka.connect import create_acls
 from centinela.operations.redrive import TRANSACTIONAL_ID as OPERATORS
 from centinela.settings import Settings
 from centinela.topics import (

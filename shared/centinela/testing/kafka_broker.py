@@ -7,15 +7,31 @@ import uuid
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from typing import Literal, Protocol
 
 from centinela.errors import DependencyUnavailable, InvalidRecord
 from centinela.kafka.partitioner import partition_of
 from centinela.kafka.port import Outgoing, Record, TopicIdentity, TopicPartition
 from centinela.kafka.timeouts import MAX_REQUEST_BYTES
 
-if TYPE_CHECKING:
-    from centinela.testing.kafka import FakeConsumer, FakeTransactionalProducer
+
+class Member(Protocol):
+    """A consumer of a group, as the broker sees it."""
+
+    group: str | None
+    topics: frozenset[str]
+
+    def reassign(self, owned: frozenset[TopicPartition], *, lost: bool) -> None:
+        """From now on the member has the partitions *owned*; with *lost* it had no time to commit."""
+
+
+class Transactional(Protocol):
+    """A producer with a transactional id, as the broker sees it."""
+
+    transactional_id: str
+
+    def fence(self) -> None:
+        """Another producer took over the id."""
 
 
 @dataclass
@@ -29,8 +45,8 @@ class Entry:
 @dataclass
 class Group:
     committed: dict[TopicPartition, int] = field(default_factory=dict)
-    members: list[FakeConsumer] = field(default_factory=list)
-    owner: dict[TopicPartition, FakeConsumer] = field(default_factory=dict)
+    members: list[Member] = field(default_factory=list)
+    owner: dict[TopicPartition, Member] = field(default_factory=dict)
 
 
 class FakeBroker:
@@ -43,7 +59,7 @@ class FakeBroker:
         self._counts: dict[str, int] = {}
         self._ids: dict[str, str] = {}
         self._groups: dict[str, Group] = defaultdict(Group)
-        self._owners: dict[str, FakeTransactionalProducer] = {}
+        self._owners: dict[str, Transactional] = {}
         self._round_robin = itertools.count()
 
     def create(self, topic: str, partitions: int) -> None:
@@ -105,7 +121,7 @@ class FakeBroker:
             state.owner = {}
             return
         share = -(-len(wanted) // len(state.members))
-        keep: dict[TopicPartition, FakeConsumer] = {}
+        keep: dict[TopicPartition, Member] = {}
         load: dict[int, int] = defaultdict(int)
         for partition in wanted:
             owner = state.owner.get(partition)
@@ -121,7 +137,7 @@ class FakeBroker:
             member.reassign(frozenset(p for p, owner in keep.items() if owner is member), lost=False)
         state.owner = keep
 
-    def evict(self, consumer: FakeConsumer) -> None:
+    def evict(self, consumer: Member) -> None:
         """*consumer* is thrown out of its group, as after missed heartbeats; it joins again with its next poll."""
         assert consumer.group is not None
         state = self._groups[consumer.group]
@@ -165,7 +181,7 @@ class FakeBroker:
         """The state of a group."""
         return self._groups[name]
 
-    def take_over(self, producer: FakeTransactionalProducer) -> None:
+    def take_over(self, producer: Transactional) -> None:
         """*producer* becomes the owner of its transactional id; an earlier one is fenced, its transaction aborted."""
         earlier = self._owners.get(producer.transactional_id)
         if earlier is not None and earlier is not producer:

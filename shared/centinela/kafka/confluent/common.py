@@ -15,8 +15,6 @@ from centinela.kafka.access import Access
 from centinela.kafka.refusals import REFUSALS, forbidden, no_answer, unknown
 from centinela.kafka.timeouts import TIMEOUTS, KafkaTimeouts
 
-READERS = "centinela-reader"
-"""The group that consumers without one name: librdkafka demands it, nothing is ever committed."""
 LOG = logging.getLogger("centinela.librdkafka")
 LOG.addHandler(logging.NullHandler())  # a command that configures no logs shall not print them raw
 _FENCED = {

@@ -11,8 +11,8 @@ from confluent_kafka import Consumer as RdConsumer
 from confluent_kafka import TopicPartition as RdPartition
 
 from centinela.errors import AccessRefused, DependencyUnavailable, TransactionAborted
-from centinela.kafka.access import Access
-from centinela.kafka.confluent.common import LOG, MISSING, READERS, common_config, mapped_errors, port_error, silence
+from centinela.kafka.access import READERS, Access
+from centinela.kafka.confluent.common import LOG, MISSING, common_config, mapped_errors, port_error, silence
 from centinela.kafka.port import Rebalance, Record, TopicPartition
 from centinela.kafka.refusals import REFUSALS, no_answer
 from centinela.kafka.timeouts import TIMEOUTS, KafkaTimeouts
