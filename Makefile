@@ -55,9 +55,10 @@ test: env ## all tests, on a real Kafka and a real MLflow (WORKERS=0: one after 
 unit: env ## the tests without a broker or a server, in under two minutes
 	@$(PY) -m pytest $(PARALLEL) tests/unit $(ARGS)
 
-check: env types ## format, lint and types
+check: env types ## format, lint, layers and types
 	@$(PY) -m ruff format --check .
 	@$(PY) -m ruff check .
+	@$(VENV)/bin/lint-imports --no-logo --no-cache
 
 format: env ## format all Python code
 	@$(PY) -m ruff format .
