@@ -6,6 +6,7 @@ from prometheus_client import Counter, Gauge
 
 from centinela.events import DriftReported
 
+EXPORTED_BY = ("drift",)
 FEATURE_PSI = Gauge(
     "centinela_feature_psi", "Population stability index of a feature in the newest report.", ["feature"]
 )
@@ -19,9 +20,9 @@ CARD_PRECISION = Gauge(
 ALERT_RATE = Gauge("centinela_alert_rate", "Share of transactions declined in the newest report's window.")
 DRIFT_STATE = Gauge("centinela_drift_state", "1 for the state of the newest report.", ["state"])
 WATERMARK = Gauge("centinela_drift_watermark_timestamp_seconds", "Event time up to which panes are complete.")
-ROWS = Gauge("centinela_drift_rows", "Transactions held for performance on late labels.")
+ROWS = Gauge("centinela_drift_rows", "Transactions kept in memory for performance on late labels.")
 REPORTS = Counter(
-    "centinela_drift_reports_total", "Reports by state and by what became of a retrain.", ["state", "retrain"]
+    "centinela_drift_reports_total", "Reports, by state and by what was done about a retrain.", ["state", "retrain"]
 )
 REPORT_FAILURES = Counter("centinela_drift_evidently_failures_total", "Evidently reports that were not made.")
 LATE_PANES = Counter(

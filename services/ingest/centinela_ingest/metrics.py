@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from prometheus_client import Counter, Histogram
 
+EXPORTED_BY = ("ingest",)
 ACCEPTED = Counter("centinela_ingest_accepted_total", "Transactions and labels that Kafka acknowledged.", ["kind"])
 REFUSED = Counter("centinela_ingest_refused_total", "Requests not accepted, by reason.", ["kind", "error"])
 DURATION = Histogram(

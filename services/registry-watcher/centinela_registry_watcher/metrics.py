@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from prometheus_client import Counter, Gauge, Histogram
 
+EXPORTED_BY = ("registry-watcher",)
 ANNOUNCED = Counter("centinela_promotions_announced_total", "ModelPromoted events written.", ["alias"])
 SEQUENCE = Gauge("centinela_promotion_sequence", "Highest sequence on model-events.")
 POLL_DURATION = Histogram(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from prometheus_client import Counter, Gauge
 
+EXPORTED_BY = ("feast",)
 ROWS = Counter(
     "centinela_feature_store_rows_total",
     "Feature rows offered to the online store: written, superseded (a newer row of the same entity stood in the batch),"

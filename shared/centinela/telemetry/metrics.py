@@ -1,12 +1,29 @@
-"""Metrics that more than one process exports. A service's own metrics stand in its ``metrics.py``."""
+"""Metrics that every process exports. A service's own metrics are in its ``metrics.py``; ``docs/metrics.md`` is
+generated from them all."""
 
 from __future__ import annotations
 
-from prometheus_client import Counter, Gauge, Histogram
+from typing import NamedTuple
 
-CONSUMER_RECORDS = Counter(
-    "centinela_consumer_records_total", "Records consumed, by what became of them.", ["topic", "outcome"]
-)
+from prometheus_client import Counter, Gauge, Histogram
+from prometheus_client.core import GaugeMetricFamily
+
+EXPORTED_BY = ("every process",)
+
+
+class GaugeFamily(NamedTuple):
+    """A gauge whose samples a collector makes each time metrics are scraped."""
+
+    name: str
+    documentation: str
+    labels: tuple[str, ...] = ()
+
+    def empty(self) -> GaugeMetricFamily:
+        """The family without samples."""
+        return GaugeMetricFamily(self.name, self.documentation, labels=self.labels)
+
+
+CONSUMER_RECORDS = Counter("centinela_consumer_records_total", "Records consumed, by outcome.", ["topic", "outcome"])
 CONSUMER_LAG = Gauge(
     "centinela_consumer_lag_records",
     "Records between the position and the end of the partition.",

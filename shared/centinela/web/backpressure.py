@@ -18,6 +18,7 @@ from centinela.web.refusals import RequestRefused, retry_after
 T = TypeVar("T")
 TIMEOUT_HEADER = "X-Request-Timeout-Ms"
 RETRY_AFTER_S = 1
+EXPORTED_BY = ("gateway", "ingest")
 REQUESTS_IN_FLIGHT = Gauge(
     "centinela_requests_in_flight", "Requests that are being served, as the limit counts them.", ["service"]
 )

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from prometheus_client import Counter, Gauge, Histogram
 
+EXPORTED_BY = ("gateway",)
+
 PREDICTION_LATENCY = Histogram(
     "prediction_latency_seconds",
     "From a request's arrival to its answer.",
@@ -22,10 +24,10 @@ OUTBOX_RECORDS = Gauge(
 )
 
 
-OUTBOX_BYTES = Gauge("centinela_gateway_outbox_bytes", "Their size.")
+OUTBOX_BYTES = Gauge("centinela_gateway_outbox_bytes", "Size of the verdicts in the outbox.")
 
 
-OUTBOX_OLDEST = Gauge("centinela_gateway_outbox_oldest_seconds", "Age of the oldest of them.")
+OUTBOX_OLDEST = Gauge("centinela_gateway_outbox_oldest_seconds", "Age of the oldest verdict in the outbox.")
 
 
 OUTBOX_WRITTEN = Counter(

@@ -12,6 +12,7 @@ from prometheus_client import Counter, Gauge, Histogram
 from centinela_predictor.models.scoring import DECISIONS, ScoredBatch
 from centinela_predictor.models.slot import Alias
 
+EXPORTED_BY = ("gateway", "stream")
 PREDICTIONS = Counter("predictions_total", "Transactions decided on.", ["decision", "variant"])
 FRAUD_RATE = Gauge("fraud_rate", "Share of fraud among the last thousand decisions.")
 SCORING_DURATION = Histogram(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from prometheus_client import Counter, Gauge, Histogram
 
+EXPORTED_BY = ("gateway", "stream")
 TERMINAL_RECORDS = Counter(
     "centinela_terminal_records_total",
     "Blocks and labels read for terminal state, by what became of them.",

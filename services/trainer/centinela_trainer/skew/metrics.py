@@ -6,13 +6,29 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import structlog
-from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.core import Metric
 from prometheus_client.registry import Collector
 
 from centinela.errors import CentinelaError
+from centinela.telemetry.metrics import GaugeFamily
 from centinela_trainer.skew.report import load
 
 _log = structlog.get_logger(__name__)
+EXPORTED_BY = ("trainer",)
+SKEW_RATIO = GaugeFamily(
+    "centinela_feature_skew_ratio",
+    "Share of sampled served vectors whose feature differs from the batch form.",
+    ("feature", "origin"),
+)
+JUDGED_ROWS = GaugeFamily(
+    "centinela_feature_skew_judged_rows", "Served vectors that the newest skew check judged.", ("origin",)
+)
+NOT_JUDGED_ROWS = GaugeFamily(
+    "centinela_feature_skew_not_judged_rows", "Served vectors that the newest skew check could not judge."
+)
+AS_OF = GaugeFamily(
+    "centinela_feature_skew_as_of_timestamp_seconds", "Event time of the newest vector that the check looked at."
+)
 
 
 class SkewCollector(Collector):
@@ -29,27 +45,17 @@ class SkewCollector(Collector):
             return
         if report is None:
             return
-        rate = GaugeMetricFamily(
-            "centinela_feature_skew_ratio",
-            "Share of sampled served vectors whose feature differs from the batch form.",
-            labels=["feature", "origin"],
-        )
+        ratio = SKEW_RATIO.empty()
         for one in report.features:
-            rate.add_metric([one.feature, one.origin], one.rate)
-        yield rate
-        rows = GaugeMetricFamily(
-            "centinela_feature_skew_judged_rows", "Served vectors that the newest skew check judged.", labels=["origin"]
-        )
+            ratio.add_metric([one.feature, one.origin], one.rate)
+        yield ratio
+        judged = JUDGED_ROWS.empty()
         for origin, count in report.judged.items():
-            rows.add_metric([origin], count)
-        yield rows
-        yield GaugeMetricFamily(
-            "centinela_feature_skew_not_judged_rows",
-            "Served vectors that the newest skew check could not judge.",
-            value=sum(report.not_judged.values()),
-        )
-        yield GaugeMetricFamily(
-            "centinela_feature_skew_as_of_timestamp_seconds",
-            "Event time of the newest vector that the check looked at.",
-            value=report.as_of.timestamp(),
-        )
+            judged.add_metric([origin], count)
+        yield judged
+        not_judged = NOT_JUDGED_ROWS.empty()
+        not_judged.add_metric([], sum(report.not_judged.values()))
+        yield not_judged
+        as_of = AS_OF.empty()
+        as_of.add_metric([], report.as_of.timestamp())
+        yield as_of

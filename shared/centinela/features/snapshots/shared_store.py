@@ -16,6 +16,7 @@ from centinela.errors import CentinelaError
 from centinela.features.snapshots.format import name_of, position_of
 from centinela.liveness.deadline import DeadlineExceeded, DeadlineRunner
 
+EXPORTED_BY = ("gateway", "stream")
 SHARED_SNAPSHOTS = Counter(
     "centinela_shared_snapshots_total", "Snapshots sent to and fetched from shared storage.", ["operation", "outcome"]
 )
