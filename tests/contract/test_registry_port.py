@@ -16,7 +16,7 @@ from sklearn.ensemble import HistGradientBoostingClassifier
 from centinela.errors import CentinelaError, DependencyUnavailable, ModelRejected, PromotionConflict
 from centinela.model.bundle import MANIFEST, METADATA, verify
 from centinela.model.export import ModelFacts, build_bundle
-from centinela.model.registry import CHALLENGER, CHAMPION, NOBODY, Registry
+from centinela.model.registry import CHALLENGER, CHAMPION, NO_CHAMPION, Registry
 from centinela.model.registry_store import UnknownVersion
 from centinela.settings import Settings
 from centinela.testing.clock import FixedClock
@@ -176,7 +176,7 @@ def test_an_alias_moves_and_others_stay(world: World) -> None:
 def test_a_promotion_names_the_champion_before_and_is_remembered(world: World) -> None:
     one, two = world.add_version(), world.add_version()
 
-    assert world.registry.promote(one, NOBODY, reason="first") is None
+    assert world.registry.promote(one, NO_CHAMPION, reason="first") is None
     assert world.registry.promote(two, one, reason="better on late labels") == one
 
     assert world.registry.version_of(CHAMPION) == two
@@ -190,7 +190,7 @@ def test_a_promotion_that_expected_another_champion_changes_nothing(world: World
     one, two = world.add_version(), world.add_version()
     world.registry.promote(one)
 
-    for expected in (two, NOBODY):
+    for expected in (two, NO_CHAMPION):
         with pytest.raises(PromotionConflict, match=f"is {one}, not {expected}"):
             world.registry.promote(two, expected)
 

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import sys
+
 from centinela.process.start import serve
 from centinela_drift.bootstrap import run
 from centinela_drift.settings import DriftSettings
 
 
-def main() -> None:
-    """Run the drift service until SIGTERM or SIGINT."""
-    serve(DriftSettings, "drift", run)
+def main() -> int:
+    """Run the drift service until SIGTERM or SIGINT; the exit code."""
+    return serve(DriftSettings, "drift", run)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

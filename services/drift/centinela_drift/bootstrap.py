@@ -41,8 +41,8 @@ def run(
     topics: Topics = Topics(),  # noqa: B008
     download: Callable[[str, Path], Path] | None = None,
     clock: Clock | None = None,
-) -> None:
-    """Run until *stop*.
+) -> int:
+    """Run until *stop*; the exit code.
 
     Args:
         settings: See ``DriftSettings``.
@@ -60,6 +60,7 @@ def run(
     store = SnapshotStore(root / "state")
     try:
         asyncio.run(_run(settings, topics, download or _registry(settings), store, health, clock, stop))
+        return 0
     finally:
         store.close()
 

@@ -70,8 +70,8 @@ class Service:
         self._stop.set()
 
 
-def serve(settings: IngestSettings, stop: threading.Event) -> None:
-    """Serve until *stop*; then finish the requests in flight and leave nothing unsent."""
+def run(settings: IngestSettings, stop: threading.Event) -> int:
+    """Serve until *stop*; then finish the requests in flight and leave nothing unsent. The exit code."""
     listening = bind(settings.ops_host, settings.ingest_port, "CENTINELA_INGEST_PORT")
     service = Service(settings, stop)
     watch = GuardedThread("kafka-watch", service.watch.run, service.health, stop.set)
@@ -84,5 +84,4 @@ def serve(settings: IngestSettings, stop: threading.Event) -> None:
     drain.join(watch)
     drain.close("producer", service.publisher.close)
     _log.info("process.stopped")
-    if not service.health.live:
-        raise SystemExit(1)
+    return 0 if service.health.live else 1

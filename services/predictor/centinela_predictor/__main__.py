@@ -4,6 +4,11 @@ from __future__ import annotations
 
 import os
 import sys
+import threading
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from centinela_predictor.settings import PredictorSettings
 
 for _variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ.setdefault(_variable, "1")
@@ -14,35 +19,44 @@ def main(arguments: list[str]) -> int:
     if arguments not in (["gateway"], ["stream"], ["feast"]):
         print("usage: python -m centinela_predictor gateway|stream|feast", file=sys.stderr)
         return 2
+    from centinela.process.start import serve
+
     if arguments == ["feast"]:
-        return _feast()
-    from centinela.features.configured import FeaturesError, layout_of
-    from centinela.process.start import start
+        from centinela_predictor.feast.process import run_feast
+        from centinela_predictor.feast.settings import FeastSettings
+
+        return serve(FeastSettings, "feast", run_feast)
     from centinela_predictor.settings import PredictorSettings
 
     role = arguments[0]
-    settings, stop = start(PredictorSettings, f"predictor-{role}")
-    try:
-        layout_of(settings)
-    except FeaturesError as error:
-        print(f"centinela: {error}", file=sys.stderr)
+    return serve(PredictorSettings, f"predictor-{role}", _run_gateway if role == "gateway" else _run_stream)
+
+
+def _run_gateway(settings: PredictorSettings, stop: threading.Event) -> int:
+    if not _features_are_valid(settings):
         return 2
-    if role == "gateway":
-        from centinela_predictor.gateway.process import run_gateway
+    from centinela_predictor.gateway.process import run_gateway
 
-        return run_gateway(settings, stop)
+    return run_gateway(settings, stop)
 
+
+def _run_stream(settings: PredictorSettings, stop: threading.Event) -> int:
+    if not _features_are_valid(settings):
+        return 2
     from centinela_predictor.stream.process import run_stream
 
     return run_stream(settings, stop)
 
 
-def _feast() -> int:
-    from centinela.process.start import start
-    from centinela_predictor.feast.process import run_feast
-    from centinela_predictor.feast.settings import FeastSettings
+def _features_are_valid(settings: PredictorSettings) -> bool:
+    from centinela.features.configured import FeaturesError, layout_of
 
-    return run_feast(*start(FeastSettings, "feast"))
+    try:
+        layout_of(settings)
+    except FeaturesError as error:
+        print(f"centinela: {error}", file=sys.stderr)
+        return False
+    return True
 
 
 if __name__ == "__main__":

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import sys
+
 from centinela.process.start import serve
 from centinela_registry_watcher.bootstrap import run
 from centinela_registry_watcher.settings import WatcherSettings
 
 
-def main() -> None:
-    """Watch until SIGTERM or SIGINT."""
-    serve(WatcherSettings, "registry-watcher", run)
+def main() -> int:
+    """Watch until SIGTERM or SIGINT; the exit code."""
+    return serve(WatcherSettings, "registry-watcher", run)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -17,11 +17,11 @@ from centinela_registry_watcher.settings import WatcherSettings
 from centinela_registry_watcher.watcher import Watcher
 
 
-def run(settings: WatcherSettings, stop: threading.Event, *, topic: str = MODEL_EVENTS.name) -> None:
-    """Watch until *stop*.
+def run(settings: WatcherSettings, stop: threading.Event, *, topic: str = MODEL_EVENTS.name) -> int:
+    """Watch until *stop*; the exit code.
 
     Raises:
-        CentinelaError: The process must end: MLflow's address is none, or it refuses what is asked.
+        CentinelaError: The process must end: MLflow's address is invalid, or MLflow refuses a request.
     """
     health = Health()
     table, out = open_table(settings, [topic]), producer(settings)
@@ -50,6 +50,7 @@ def run(settings: WatcherSettings, stop: threading.Event, *, topic: str = MODEL_
     )
     try:
         watcher.run()
+        return 0
     finally:
         ops.close()
         out.close()

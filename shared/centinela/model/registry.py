@@ -17,7 +17,7 @@ from centinela.model.signing import trusted_keys
 from centinela.settings import Settings
 
 CHAMPION, CHALLENGER = "champion", "challenger"
-NOBODY = "none"
+NO_CHAMPION = "none"
 """Expected champion of a promotion that must be the first."""
 
 BUNDLE_FOLDER = "bundle"
@@ -103,8 +103,8 @@ class Registry:
         """
         state = self._store.state(self.model_name)
         current = state.aliases.get(CHAMPION)
-        if expect is not None and (current or NOBODY) != expect:
-            raise PromotionConflict(f"the champion of {self.model_name} is {current or NOBODY}, not {expect}")
+        if expect is not None and (current or NO_CHAMPION) != expect:
+            raise PromotionConflict(f"the champion of {self.model_name} is {current or NO_CHAMPION}, not {expect}")
         self._move(state, "promote", version, reason)
         return current
 
@@ -117,8 +117,8 @@ class Registry:
         """
         state = self._store.state(self.model_name)
         current = state.aliases.get(CHAMPION)
-        if expect is not None and (current or NOBODY) != expect:
-            raise PromotionConflict(f"the champion of {self.model_name} is {current or NOBODY}, not {expect}")
+        if expect is not None and (current or NO_CHAMPION) != expect:
+            raise PromotionConflict(f"the champion of {self.model_name} is {current or NO_CHAMPION}, not {expect}")
         target = before(decode_history(state.tags.get(HISTORY_TAG)), current) if current else None
         if target is None:
             raise PromotionConflict(f"{self.model_name} has no earlier champion to return to")

@@ -78,14 +78,14 @@ def start(settings_class: type[S], service: str) -> tuple[S, threading.Event]:
     return settings, stop
 
 
-def serve(settings_class: type[S], service: str, run: Callable[[S, threading.Event], None]) -> None:
-    """Start, and *run* until SIGTERM or SIGINT; exit 1 where *run* raises an error of ours: the process must be started
-    anew."""
+def serve(settings_class: type[S], service: str, run: Callable[[S, threading.Event], int]) -> int:
+    """Start, and *run* until SIGTERM or SIGINT. The exit code of *run*, or 1 where it raises a ``CentinelaError``: the
+    supervisor must start the process again."""
     settings, stop = start(settings_class, service)
     try:
-        run(settings, stop)
+        return run(settings, stop)
     except CentinelaError as error:
-        raise SystemExit(failed(error)) from error
+        return failed(error)
 
 
 def failed(error: CentinelaError | str) -> int:

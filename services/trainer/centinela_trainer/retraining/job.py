@@ -12,7 +12,7 @@ from centinela.clock import Clock
 from centinela.errors import CentinelaError, ModelRejected
 from centinela.events import RetrainRequested, TrainingCompleted
 from centinela.model.bundle import sign
-from centinela.model.registry import CHAMPION, NOBODY, Registry
+from centinela.model.registry import CHAMPION, NO_CHAMPION, Registry
 from centinela.model.scorer import Scorer
 from centinela.model.signing import SigningKey
 from centinela_trainer.archive.reader import ArchiveReader
@@ -212,7 +212,7 @@ class TrainingJob:
                 "dataset_snapshot": str(snapshot.path),
                 "gate": "passed" if verdict.passed else "refused",
                 "gate_reason": verdict.reason,
-                CHAMPION_VERSION: champion.version if champion else NOBODY,
+                CHAMPION_VERSION: champion.version if champion else NO_CHAMPION,
             },
         )
 

@@ -11,7 +11,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from centinela.errors import PromotionConflict
-from centinela.model.registry import CHAMPION, NOBODY, Registry
+from centinela.model.registry import CHAMPION, NO_CHAMPION, Registry
 from centinela.model.registry_store import UnknownVersion
 from centinela.process.start import load_settings
 from centinela.settings import Settings
@@ -20,7 +20,7 @@ Expect = typer.Option(
     None,
     "--expect",
     metavar="CURRENT",
-    help=f"Only where this version is champion now ({NOBODY}: where there is none).",
+    help=f"Only where this version is champion now ({NO_CHAMPION}: where there is none).",
 )
 Reason = typer.Option("", "--reason", help="Kept in the history.")
 SHOWN_METRICS = {"average_precision": "AP", "card_precision_at_100": "CP@100"}
@@ -54,7 +54,7 @@ def build_app(registry: Callable[[], Registry]) -> typer.Typer:
         models = registry()
         with _conflicts_end_with_1():
             previous = models.promote(version, expect, reason=reason)
-        typer.echo(f"champion of {models.model_name}: {previous or NOBODY} -> {version}")
+        typer.echo(f"champion of {models.model_name}: {previous or NO_CHAMPION} -> {version}")
 
     @app.command()
     def rollback(expect: str | None = Expect, reason: str = Reason) -> None:
@@ -64,7 +64,7 @@ def build_app(registry: Callable[[], Registry]) -> typer.Typer:
         previous = models.version_of(CHAMPION)
         with _conflicts_end_with_1():
             version = models.rollback(expect, reason=reason)
-        typer.echo(f"champion of {models.model_name}: {previous or NOBODY} -> {version}")
+        typer.echo(f"champion of {models.model_name}: {previous or NO_CHAMPION} -> {version}")
 
     @app.command()
     def history() -> None:
@@ -75,7 +75,7 @@ def build_app(registry: Callable[[], Registry]) -> typer.Typer:
             table.add_row(
                 f"{entry.at:%Y-%m-%d %H:%M:%S}Z",
                 entry.kind,
-                entry.previous or NOBODY,
+                entry.previous or NO_CHAMPION,
                 entry.version,
                 escape(entry.reason),
             )

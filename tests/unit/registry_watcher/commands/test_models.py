@@ -11,7 +11,7 @@ from centinela.model.registry import CHALLENGER, CHAMPION, Registry
 from centinela.settings import Settings
 from centinela.testing.clock import FixedClock
 from centinela.testing.registry_store import FakeStore
-from centinela_registry_watcher.cli import build_app
+from centinela_registry_watcher.commands.models import build_app
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 
