@@ -9,6 +9,7 @@ import sys
 import pytest
 
 CHILD = """
+import sys
 import threading
 import centinela.process.start as service
 from centinela.errors import ProducerFenced
@@ -21,7 +22,7 @@ def run(settings, stop):
 
 {how}
 """
-SERVED = "service.serve(Settings, 'test', run)"
+SERVED = "sys.exit(service.serve(Settings, 'test', run))"
 BARE = "run(*service.start(Settings, 'test'))"
 
 
