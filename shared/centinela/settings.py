@@ -15,7 +15,7 @@ from centinela.liveness.progress import Patience
 
 
 class Settings(BaseSettings):
-    """Where the dependencies are and how the process speaks."""
+    """Where the dependencies are, and how the process logs and answers."""
 
     model_config = SettingsConfigDict(
         env_prefix="CENTINELA_", extra="ignore", frozen=True, populate_by_name=True, hide_input_in_errors=True
@@ -28,38 +28,32 @@ class Settings(BaseSettings):
     )
     kafka_security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = Field(
         "PLAINTEXT",
-        description="How brokers are spoken to: `SSL` encrypts, `SASL_` says who asks (`docs/security.md`).",
+        description="How to connect to the brokers: `SSL` encrypts, `SASL_` authenticates (`docs/security.md`).",
     )
     kafka_sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] = Field(
-        "SCRAM-SHA-512", description="How the password is proven, with a `SASL_` protocol."
+        "SCRAM-SHA-512", description="How the password is checked, with a `SASL_` protocol."
     )
-    kafka_sasl_username: str | None = Field(None, description="Who asks, with a `SASL_` protocol.")
-    kafka_sasl_password: SecretStr | None = Field(None, description="Its password.")
-    kafka_sasl_password_file: Path | None = Field(None, description="File of that password, in place of the value.")
+    kafka_sasl_username: str | None = Field(None, description="User name, with a `SASL_` protocol.")
+    kafka_sasl_password: SecretStr | None = Field(None, description="Password of that user.")
+    kafka_sasl_password_file: Path | None = Field(None, description="File with that password, instead of the value.")
     kafka_ssl_cafile: Path | None = Field(
         None,
-        description="Certificates (PEM) of who signs the brokers', with `SSL` or `SASL_SSL`. The system's by default.",
+        description="Certificate authorities (PEM) to trust, with `SSL` or `SASL_SSL`. The system's by default.",
     )
     kafka_ssl_certfile: Path | None = Field(
-        None, description="This client's own certificate (PEM), where brokers ask for one."
+        None, description="This client's certificate (PEM), where brokers require one."
     )
-    kafka_ssl_keyfile: Path | None = Field(None, description="The key (PEM) of that certificate.")
-    kafka_ssl_key_password: SecretStr | None = Field(None, description="The password of that key, where it has one.")
-    kafka_ssl_check_hostname: bool = Field(
-        True, description="Whether a broker's certificate must name the host that was asked for."
-    )
-    partitions: int = Field(
-        4, ge=1, description="Partitions of the data topics, when `centinela topics create` makes them."
-    )
-    replication_factor: int = Field(
-        1, ge=1, description="Replicas of each topic, when `centinela topics create` makes them."
-    )
+    kafka_ssl_keyfile: Path | None = Field(None, description="The private key (PEM) of that certificate.")
+    kafka_ssl_key_password: SecretStr | None = Field(None, description="The password of that key, if it has one.")
+    kafka_ssl_check_hostname: bool = Field(True, description="Whether a broker's certificate must match its host name.")
+    partitions: int = Field(4, ge=1, description="Partitions of the data topics that `centinela topics create` makes.")
+    replication_factor: int = Field(1, ge=1, description="Replicas of each topic that `centinela topics create` makes.")
     mlflow_tracking_uri: str = Field(
         "http://127.0.0.1:5000",
         validation_alias=AliasChoices("CENTINELA_MLFLOW_TRACKING_URI", "MLFLOW_TRACKING_URI"),
         description="MLflow tracking server and registry.",
     )
-    model_name: str = Field("FraudDetector", description="Registered model.")
+    model_name: str = Field("FraudDetector", description="Name of the registered model.")
     model_public_keys_file: Path | None = Field(
         None,
         description=(
@@ -68,14 +62,14 @@ class Settings(BaseSettings):
         ),
     )
     model_public_keys: str | None = Field(
-        None, description="The same as a value, separated by blanks, where there is no file."
+        None, description="The same keys as a value, separated by spaces, instead of a file."
     )
-    experiment: str = Field("credit-card-fraud", description="MLflow experiment.")
+    experiment: str = Field("credit-card-fraud", description="Name of the MLflow experiment.")
     data_dir: Path = Field(Path(".local/data"), description="Folder for state, archive, served bundles and reports.")
     ops_host: str = Field(
         "127.0.0.1",
         description=(
-            "Address that HTTP endpoints listen on. Beyond loopback only with API keys, or `CENTINELA_INSECURE`."
+            "Address that HTTP endpoints listen on. Beyond loopback it needs API keys, or `CENTINELA_INSECURE`."
         ),
     )
     api_keys_file: Path | None = Field(
@@ -85,12 +79,13 @@ class Settings(BaseSettings):
         ),
     )
     api_keys: SecretStr | None = Field(
-        None, description="The same as a value, separated by blanks, where there is no file."
+        None, description="The same keys as a value, separated by spaces, instead of a file."
     )
     insecure: bool = Field(
-        False, description="Listen beyond loopback without API keys: where something else keeps others out."
+        False,
+        description="Listen beyond loopback without API keys: only where something else controls access.",
     )
-    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="Least level logged.")
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="Lowest level that is logged.")
     log_format: Literal["auto", "json", "console"] = Field(
         "auto", description="`auto` is console on a terminal, JSON elsewhere."
     )
@@ -108,8 +103,8 @@ class Settings(BaseSettings):
         ge=0,
         le=1,
         description=(
-            "A consumer stops, uncommitted, where more than this share of its last 1,000 records (200 at least) "
-            "cannot be processed: the fault is then likely its own. 1 never stops."
+            "A consumer stops, uncommitted, when more than this share of its last 1,000 records (at least 200) "
+            "cannot be processed: the fault is then probably its own. With 1 it never stops."
         ),
     )
     label_maturity_days: float = Field(
@@ -119,18 +114,18 @@ class Settings(BaseSettings):
         120.0,
         gt=0,
         description=(
-            "A consumer that does not get on for so long, though records wait, is stuck: `/health` answers 503, and the"
-            " stacks of all threads are logged. A producer whose commits fail for so long, on brokers that answer, ends"
-            " its process."
+            "A consumer that makes no progress for this long, while records wait, is stuck: `/health` answers 503, and"
+            " the stacks of all threads are logged. A producer whose commits fail for this long, although the brokers"
+            " answer, ends its process."
         ),
     )
     watchdog_exit_s: float = Field(
         30.0,
         ge=0,
-        description="A process that is stuck for so long ends (exit code 1), for its supervisor to start it anew.",
+        description="A process that is stuck for this long ends (exit code 1), so that its supervisor restarts it.",
     )
 
     @property
     def patience(self) -> Patience:
-        """How long a consumer may stand still."""
+        """How long a consumer may make no progress."""
         return Patience(self.watchdog_s, self.watchdog_exit_s)

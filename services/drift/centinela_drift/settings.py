@@ -10,7 +10,7 @@ from centinela.times import DAY_MS, days_to_ms
 
 
 class DriftSettings(Settings):
-    """How windows are cut, what counts as drift and when a retrain is asked for. All days are days of event time."""
+    """How windows are cut, what counts as drift and when a retrain is requested. All days are days of event time."""
 
     drift_port: int = Field(8003, ge=0, le=65535, description="Port of /health, /ready, /metrics and /drift.")
     drift_group: str = Field("centinela-drift", description="Consumer group; one process only.")
@@ -29,14 +29,16 @@ class DriftSettings(Settings):
     drift_idle_partition_days: float = Field(
         2.0,
         gt=0,
-        description="A partition so far behind the newest counts as idle and is not waited for.",
+        description="A partition this far behind the newest counts as idle and is not waited for.",
     )
 
-    drift_min_sample: int = Field(500, ge=1, description="Transactions a window needs before anything is concluded.")
+    drift_min_sample: int = Field(
+        500, ge=1, description="Transactions that a window needs before anything is concluded."
+    )
     drift_min_frauds: int = Field(
         20, ge=1, description="Frauds a window of mature labels needs before performance is measured."
     )
-    drift_psi_limit: float = Field(0.1, gt=0, description="Population stability index from which a shift counts.")
+    drift_psi_limit: float = Field(0.1, gt=0, description="Population stability index at which a shift counts.")
     drift_significance: float = Field(
         0.001, gt=0, lt=1, description="Chance of a false alarm per statistic (shared by all features)."
     )
@@ -56,7 +58,7 @@ class DriftSettings(Settings):
     drift_confirm_alert_rate: int = Field(
         3, ge=1, description="Reports that must show a shift of the alert rate before a retrain."
     )
-    drift_cooldown_days: float = Field(7.0, ge=0, description="Least event time between two retrain requests.")
+    drift_cooldown_days: float = Field(7.0, ge=0, description="Minimum event time between two retrain requests.")
     drift_request_timeout_days: float = Field(
         7.0, gt=0, description="Event time after which an unanswered request is given up."
     )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from centinela.process.start import load_settings
@@ -42,3 +44,14 @@ def test_a_wrong_value_ends_the_process_with_a_line_that_names_the_variable(
 def test_the_settings_page_is_the_one_that_the_code_generates() -> None:
     page = CHECKOUT / "docs" / "settings.md"
     assert page.read_text() == render(), "run: python -m centinela.settings_table > docs/settings.md"
+
+
+def test_every_variable_that_any_module_reads_from_the_environment_is_on_the_page() -> None:
+    page = render()
+    sources = [path for folder in ("shared", "services", "deploy/local") for path in (CHECKOUT / folder).rglob("*.py")]
+    read = {name for path in sources for name in _READ.findall(path.read_text())}
+    assert {"CENTINELA_CACHE", "MLFLOW_TRACKING_TOKEN"} <= read
+    assert [name for name in sorted(read) if f"`{name}`" not in page] == []
+
+
+_READ = re.compile(r"""(?:environ(?:\.get|\.setdefault|\.pop)?|getenv)[(\[]\s*["'](\w+)["']""")
