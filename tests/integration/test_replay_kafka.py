@@ -24,7 +24,7 @@ from centinela.kafka.headers import header
 from centinela.kafka.port import Record
 from centinela.kafka.topic_admin import TopicSpec
 from centinela.settings import Settings
-from centinela_ingest.bulk.feed import Feed
+from centinela_ingest.bulk.bulk_producer import BulkOptions, BulkProducer
 from centinela_ingest.commands.replay import replay_table
 from centinela_ingest.commands.simulate import simulate_days
 
@@ -41,23 +41,24 @@ def read_all(settings: Settings, topic: str) -> list[Record]:
 
 
 class Topics:
-    """Three topics of one test, and a feed that writes to them."""
+    """Three topics of one test, and a bulk that writes to them."""
 
     def __init__(self, settings: Settings, name: Callable[[str], str]) -> None:
         self.settings, self.transactions, self.labels = settings, name("transactions"), name("labels")
         specs = [TopicSpec(topic, 3, 1, {}) for topic in (self.transactions, self.transactions + "-dlq", self.labels)]
         connect.topic_admin(settings).create(specs)
 
-    def run(self, action: Callable[[Feed], bool], **options: object) -> Feed:
+    def run(self, action: Callable[[BulkProducer], bool], *, history: bool = False) -> BulkProducer:
         producer = connect.producer(self.settings, client="confluent", linger_ms=5)
-        feed = Feed(
-            producer, source="replay/test", transactions_topic=self.transactions, labels_topic=self.labels, **options
-        )  # type: ignore[arg-type]
+        options = BulkOptions(
+            source="replay/test", history=history, transactions_topic=self.transactions, labels_topic=self.labels
+        )
+        bulk = BulkProducer(producer, options)
         try:
-            assert action(feed)
+            assert action(bulk)
         finally:
             producer.close()
-        return feed
+        return bulk
 
     def read(self) -> tuple[list[Record], list[Record], list[Record]]:
         """Transactions, dead letters, labels."""
@@ -84,7 +85,7 @@ def ulb(path: Path, rows: int) -> Path:
 def test_every_row_of_a_file_is_in_the_log_once_or_in_the_dead_letters(topics: Topics, tmp_path: Path) -> None:
     table = open_table(ulb(tmp_path / "creditcard.csv.gz", 3_000))
     _, mapping = detect(table.columns, "test")
-    feed = topics.run(lambda f: replay_table(table, mapping, f, labels=LabelRule(), now=NOW, echo_rejects=False))
+    bulk = topics.run(lambda f: replay_table(table, mapping, f, labels=LabelRule(), now=NOW, echo_rejects=False))
 
     transactions, dead, labels = topics.read()
     assert (len(transactions), len(dead)) == (2_970, 30)
@@ -93,7 +94,7 @@ def test_every_row_of_a_file_is_in_the_log_once_or_in_the_dead_letters(topics: T
     numbers = {int(e.transaction_id.removeprefix("ulb-")) for e in events if isinstance(e, TransactionReceived)}
     assert numbers == {n for n in range(1, 3_001) if n % 100}
     assert {len(e.attributes) for e in events if isinstance(e, TransactionReceived)} == {28}
-    assert len(labels) == feed.counters.labels == 60
+    assert len(labels) == bulk.counters.labels == 60
     for record in labels:
         label = Decoder(LabelReported).decode(record.value)
         assert label.reported_at - label.occurred_at == timedelta(days=7)
@@ -135,11 +136,11 @@ def test_a_users_transactions_and_labels_keep_their_order_and_partition(topics: 
 def test_the_record_time_is_now_and_the_event_time_is_in_the_value(topics: Topics) -> None:
     before = time.time() * 1_000
     profile = Profile(seed=11, customers=100, terminals=200)
-    feed = topics.run(lambda f: simulate_days(Simulation(profile), f, days=9))
+    bulk = topics.run(lambda f: simulate_days(Simulation(profile), f, days=9))
 
     transactions, _, labels = topics.read()
-    assert len(transactions) == feed.counters.transactions > 1_000
-    assert len(labels) == feed.counters.labels > 0
+    assert len(transactions) == bulk.counters.transactions > 1_000
+    assert len(labels) == bulk.counters.labels > 0
     assert min(record.timestamp_ms for record in transactions) >= before - 1_000
     assert Decoder(TransactionReceived).decode(transactions[0].value).occurred_at < datetime(2026, 1, 10, tzinfo=UTC)
 

@@ -11,7 +11,7 @@ from centinela.datasets.simulator import Drift, Profile, Simulation
 from centinela.kafka.connect import producer
 from centinela.kafka.headers import event_source
 from centinela.settings import Settings
-from centinela_ingest.bulk.feed import Feed
+from centinela_ingest.bulk.bulk_producer import BulkOptions, BulkProducer
 from centinela_local.demo.plan import Plan
 
 SLICES_PER_DAY = 20
@@ -46,18 +46,19 @@ class Feeder:
         self._simulation = Simulation(profile)
         self._stop = threading.Event()
         self._producer = producer(settings, client="confluent", linger_ms=10)
-        self._feed = Feed(self._producer, source=event_source("ingest", "simulator"), stop=self._stop)
+        options = BulkOptions(source=event_source("ingest", "simulator"))
+        self._bulk = BulkProducer(self._producer, options, stop=self._stop)
         self._thread = threading.Thread(target=self._live, name="feeder", daemon=True)
         self.error: BaseException | None = None
 
     def load_history(self, on_progress: Callable[[int, int], None]) -> None:
         """Send the days before the live ones as labelled history; *on_progress* gets days sent and days in all."""
-        self._feed.history = True
+        self._bulk.history = True
         for number in range(self._plan.history_days):
-            self._feed.send_day(self._simulation.day(number))
+            self._bulk.send_day(self._simulation.day(number))
             on_progress(number + 1, self._plan.history_days)
-        self._feed.history = False
-        self._feed.finish(remaining_labels=False)
+        self._bulk.history = False
+        self._bulk.finish(remaining_labels=False)
 
     def start(self) -> None:
         """Begin the live days."""
@@ -71,19 +72,19 @@ class Feeder:
     @property
     def transactions(self) -> int:
         """Sent so far, history included."""
-        return self._feed.counters.transactions
+        return self._bulk.counters.transactions
 
     @property
     def event_time(self) -> datetime | None:
         """Of the latest transaction sent."""
-        return self._feed.counters.event_time
+        return self._bulk.counters.event_time
 
     def stop(self) -> None:
         """End the live days where they stand, and wait until Kafka has everything."""
         self._stop.set()
         if self._thread.ident is not None:
             self._thread.join(timeout=60)
-        self._feed.finish(remaining_labels=False)
+        self._bulk.finish(remaining_labels=False)
         self._producer.close()
 
     def _live(self) -> None:
@@ -99,7 +100,7 @@ class Feeder:
                         if self._stop.wait(max(late, 0.05)):
                             return
                     due = max(due, clock.monotonic() - day_seconds)
-                    if not self._feed.send_day(
+                    if not self._bulk.send_day(
                         frame.iloc[len(frame) * piece // SLICES_PER_DAY : len(frame) * (piece + 1) // SLICES_PER_DAY]
                     ):
                         return

@@ -9,7 +9,7 @@ from rich.console import Console
 
 from centinela.datasets.simulator import Drift
 from centinela.settings import Settings
-from centinela_ingest.bulk.feed import DeliveryIncomplete
+from centinela_ingest.bulk.delivery_window import DeliveryIncomplete
 from centinela_local.demo.feeder import Feeder
 from centinela_local.demo.plan import Plan
 from centinela_local.demo.probe import Probe

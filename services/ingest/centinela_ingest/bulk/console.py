@@ -1,4 +1,4 @@
-"""What ``replay`` and ``simulate`` share on the command line: progress, signals, the closing line."""
+"""What ``replay`` and ``simulate`` share on the command line: progress, signals, the summary at the end."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from types import FrameType
-from typing import Any
 
 import typer
 from rich.console import Console
@@ -20,7 +19,7 @@ from centinela.errors import CentinelaError, DependencyUnavailable
 from centinela.kafka import connect
 from centinela.kafka.port import Consumer
 from centinela.process.start import load_settings
-from centinela_ingest.bulk.feed import Counters, Feed
+from centinela_ingest.bulk.bulk_producer import BulkOptions, BulkProducer, Counters
 from centinela_ingest.settings import IngestSettings
 
 INTERRUPTED = 130
@@ -35,7 +34,7 @@ def await_topics(
     wait: Callable[[float], bool],
     patience_s: float,
 ) -> None:
-    """Return once Kafka answers and has the topics *names*; says once what is waited for. Closes *consumer*.
+    """Return once Kafka answers and has the topics *names*; says once what it waits for. Closes *consumer*.
 
     Args:
         wait: Waits so many seconds; returns True where the run is to stop.
@@ -44,7 +43,8 @@ def await_topics(
         DependencyUnavailable: Kafka did not answer for *patience_s*.
         CentinelaError: A topic does not exist.
     """
-    deadline, told = clock.monotonic() + patience_s, False
+    deadline = clock.monotonic() + patience_s
+    announced = False
     try:
         while True:
             try:
@@ -55,9 +55,9 @@ def await_topics(
                     raise DependencyUnavailable(
                         f"nothing was sent: Kafka at {servers} does not answer", dependency="kafka"
                     ) from error
-                if not told:
+                if not announced:
                     typer.echo(f"waiting for Kafka at {servers}", err=True)
-                    told = True
+                    announced = True
         if missing:
             raise CentinelaError(f"Kafka at {servers} has no topic {', '.join(missing)}: run `centinela topics create`")
     finally:
@@ -82,7 +82,7 @@ def stopping() -> Iterator[threading.Event]:
 
 
 class Display:
-    """A progress bar with the rate and the event time; silent where standard error is no terminal."""
+    """A progress bar with the rate and the event time; silent where standard error is not a terminal."""
 
     def __init__(self, title: str, total: int | None) -> None:
         self._progress = Progress(
@@ -105,8 +105,9 @@ class Display:
         self._progress.stop()
 
     def show(self, counters: Counters) -> None:
-        """Draw the state of a feed."""
-        done, seconds = counters.transactions + counters.rejected, self.elapsed
+        """Draw the state of a run."""
+        done = counters.transactions + counters.rejected
+        seconds = self.elapsed
         event_time = f"{counters.event_time:%Y-%m-%d %H:%M}" if counters.event_time else ""
         self._progress.update(
             self._task, completed=done, rate=done / seconds if seconds else 0.0, event_time=event_time
@@ -118,20 +119,17 @@ class Display:
         return self._progress.tasks[0].elapsed or 0.0
 
 
-def send_run(
-    title: str, total: int | None, send: Callable[[Feed], object], *, patience_s: float, **options: Any
-) -> None:
-    """Let *send* feed Kafka as soon as it answers, with progress; say what was sent. Exit 130 where the run was
+def send_run(title: str, total: int | None, send: Callable[[BulkProducer], object], options: BulkOptions) -> None:
+    """Let *send* write to Kafka as soon as it answers, with progress; print what was sent. Exit 130 where the run was
     interrupted.
 
     Args:
-        title: Stands before the progress bar.
+        title: Shown before the progress bar.
         total: Transactions to come, where that is known.
-        options: More of ``Feed``.
 
     Raises:
-        DependencyUnavailable: Kafka took nothing for *patience_s*.
-        CentinelaError: A topic does not exist, or Kafka did not take everything.
+        DependencyUnavailable: Kafka did not answer for as long as the patience of *options*.
+        CentinelaError: A topic does not exist, or Kafka did not acknowledge everything.
     """
     settings, clock = load_settings(IngestSettings), SystemClock()
     needed = (topics.TRANSACTIONS.name, topics.LABELS.name, topics.TRANSACTIONS.dlq)
@@ -142,32 +140,30 @@ def send_run(
             settings.kafka_bootstrap_servers,
             clock,
             stop.wait,
-            patience_s,
+            options.patience_s,
         )
         producer = connect.producer(settings, client="confluent", linger_ms=20)
         try:
             with Display(title, total) as display:
-                feed = Feed(
-                    producer, stop=stop, clock=clock, on_progress=display.show, patience_s=patience_s, **options
-                )
-                send(feed)
+                bulk = BulkProducer(producer, options, stop=stop, clock=clock, on_progress=display.show)
+                send(bulk)
                 seconds = display.elapsed
-            close_run(feed, seconds, topics.TRANSACTIONS.dlq)
+            close_run(bulk, seconds, topics.TRANSACTIONS.dlq)
         finally:
             producer.close()
 
 
-def close_run(feed: Feed, seconds: float, rejected_topic: str) -> None:
+def close_run(bulk: BulkProducer, seconds: float, rejected_topic: str) -> None:
     """Print what was sent; exit 130 where the run was interrupted."""
-    counters = feed.counters
+    counters = bulk.counters
     parts = [f"{counters.transactions:,} transactions ({counters.frauds:,} frauds)", f"{counters.labels:,} labels"]
     if counters.rejected:
         parts.append(f"{counters.rejected:,} rejected rows in {rejected_topic}")
-    if feed.pending_labels:
-        parts.append(f"{feed.pending_labels:,} labels not yet due")
+    if bulk.pending_labels:
+        parts.append(f"{bulk.pending_labels:,} labels not yet due")
     rate = f" ({counters.transactions / seconds:,.0f}/s)" if seconds else ""
     typer.echo(f"sent and acknowledged: {', '.join(parts)} in {seconds:.1f} s{rate}")
-    if feed.stop.is_set():
+    if bulk.stop.is_set():
         typer.echo("interrupted before the end", err=True)
         raise typer.Exit(INTERRUPTED)
 
@@ -176,7 +172,7 @@ def parse_number(text: str | None, suffix: str, option: str) -> float | None:
     """A number above 0 with an optional *suffix* (``500/s``, ``3600x``).
 
     Raises:
-        typer.BadParameter: It is none.
+        typer.BadParameter: It is not.
     """
     if text is None:
         return None
@@ -185,5 +181,5 @@ def parse_number(text: str | None, suffix: str, option: str) -> float | None:
     except ValueError:
         value = 0.0
     if not 0 < value < float("inf"):
-        raise typer.BadParameter(f"{text!r} is no number above 0", param_hint=option)
+        raise typer.BadParameter(f"{text!r} is not a number above 0", param_hint=option)
     return value

@@ -1,4 +1,4 @@
-"""Bulk sending that loses nothing silently: what the broker did not acknowledge is counted."""
+"""Bulk sending without silent loss: what the broker did not acknowledge is counted."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ _RETRY_S = 0.25
 
 
 class DeliveryIncomplete(CentinelaError):
-    """Kafka did not take everything: says how many records are missing."""
+    """Kafka did not acknowledge everything: says how many records are missing."""
 
 
-class Outbox:
-    """Sends through *producer* and settles each delivery.
+class DeliveryWindow:
+    """Sends through *producer*, with a limited number of deliveries in flight, and waits for each.
 
     Args:
         wait: Waits so many seconds; returns True where the run is to stop (``threading.Event.wait``).
-        patience_s: How long Kafka may take nothing before the run is given up.
-        window: Deliveries in flight at most.
+        patience_s: How long Kafka may accept nothing before the run is abandoned.
+        window: Most deliveries in flight.
     """
 
     def __init__(
@@ -34,25 +34,23 @@ class Outbox:
         patience_s: float = 60.0,
         window: int = 20_000,
     ) -> None:
-        self._producer, self._clock, self._wait, self._patience, self._window = (
-            producer,
-            clock,
-            wait,
-            patience_s,
-            window,
-        )
+        self._producer = producer
+        self._clock = clock
+        self._wait = wait
+        self._patience_s = patience_s
+        self._window = window
         self._in_flight: deque[Delivery] = deque()
         self.acknowledged = 0
         self.undelivered = 0
 
     def send(self, record: Outgoing) -> None:
-        """Queue *record*; waits where the client's queue is full or Kafka is away.
+        """Queue *record*; waits where the client's queue is full or Kafka is unavailable.
 
         Raises:
-            DeliveryIncomplete: Kafka took nothing for longer than the patience, or the run was stopped meanwhile.
+            DeliveryIncomplete: Kafka accepted nothing for longer than the patience, or the run was stopped.
             InvalidRecord: The record is too large for the topic.
         """
-        deadline = self._clock.monotonic() + self._patience
+        deadline = self._clock.monotonic() + self._patience_s
         while True:
             try:
                 self._in_flight.append(self._producer.send(record))
@@ -60,10 +58,10 @@ class Outbox:
             except DependencyUnavailable as error:
                 if self._clock.monotonic() >= deadline or self._wait(_RETRY_S):
                     self.undelivered += 1
-                    self._settle(0)
+                    self._await_oldest(0)
                     raise self._incomplete(str(error)) from error
         if len(self._in_flight) >= self._window:
-            self._settle(self._window // 2)
+            self._await_oldest(self._window // 2)
 
     def flush(self) -> None:
         """Wait for every delivery.
@@ -71,13 +69,13 @@ class Outbox:
         Raises:
             DeliveryIncomplete: Some were not acknowledged, now or before.
         """
-        self._settle(0)
+        self._await_oldest(0)
         if self.undelivered:
             raise self._incomplete("not acknowledged")
 
-    def _settle(self, left: int) -> None:
-        """Wait for the oldest deliveries until *left* are in flight, with one deadline for all of them."""
-        deadline = self._clock.monotonic() + self._patience
+    def _await_oldest(self, left: int) -> None:
+        """Wait for the oldest deliveries until *left* are in flight, with one deadline for all."""
+        deadline = self._clock.monotonic() + self._patience_s
         while len(self._in_flight) > left:
             try:
                 self._in_flight.popleft().wait(max(0.0, deadline - self._clock.monotonic()))
@@ -85,5 +83,5 @@ class Outbox:
             except (DependencyUnavailable, InvalidRecord):
                 self.undelivered += 1
 
-    def _incomplete(self, why: str) -> DeliveryIncomplete:
-        return DeliveryIncomplete(f"{self.undelivered} records were not delivered ({self.acknowledged} were): {why}")
+    def _incomplete(self, reason: str) -> DeliveryIncomplete:
+        return DeliveryIncomplete(f"{self.undelivered} records were not delivered ({self.acknowledged} were): {reason}")

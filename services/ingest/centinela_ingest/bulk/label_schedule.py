@@ -1,4 +1,4 @@
-"""Labels that wait for their time."""
+"""Labels that wait until they are due."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class LabelSchedule:
         return len(self._heap)
 
     def add(self, transactions: Transactions, start: int, end: int) -> None:
-        """Take up the labels of rows ``start .. end - 1``."""
+        """Add the labels of rows ``start .. end - 1``."""
         for row in np.flatnonzero(transactions.reported_ms[start:end] != NEVER) + start:
             label = DueLabel(
                 int(transactions.reported_ms[row]),
@@ -34,8 +34,8 @@ class LabelSchedule:
             self._count += 1
 
     def due(self, until_ms: int | None) -> list[DueLabel]:
-        """The labels reported by *until_ms* (None: all that are left), in the order of their report."""
-        found = []
+        """The labels reported by *until_ms* (None: all the rest), in the order of their report."""
+        due = []
         while self._heap and (until_ms is None or self._heap[0][0] <= until_ms):
-            found.append(heapq.heappop(self._heap)[2])
-        return found
+            due.append(heapq.heappop(self._heap)[2])
+        return due

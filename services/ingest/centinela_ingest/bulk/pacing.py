@@ -1,4 +1,4 @@
-"""How fast records go out: a rate, a speed of event time, both, or as fast as they can."""
+"""How fast records are sent: at a rate, at a speed of event time, both, or as fast as possible."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ _UNPACED_ROWS = 2_000
 
 
 class Pacer:
-    """Cuts a stream into slices and waits before each until it is due. A stall is made up for afterwards.
+    """Cuts a stream into slices and waits until each is due. Catches up after a stall.
 
     Args:
         wait: Waits so many seconds; returns True where the run is to stop (``threading.Event.wait``).
-        rate: Records a second at most; None for no limit.
-        speedup: Seconds of event time that pass in a second; None for no tie to event time.
+        rate: Most records a second; None for no limit.
+        speedup: Seconds of event time in a second; None to ignore event time.
     """
 
     def __init__(
@@ -27,28 +27,32 @@ class Pacer:
     ) -> None:
         if (rate is not None and rate <= 0) or (speedup is not None and speedup <= 0):
             raise ValueError("rate and speedup must be above 0")
-        self._clock, self._wait, self._rate, self._speedup = clock, wait, rate, speedup
-        self._began: float | None = None
+        self._clock = clock
+        self._wait = wait
+        self._rate = rate
+        self._speedup = speedup
+        self._started_at: float | None = None
         self._first_ms = 0
         self._sent = 0
 
     def slice_end(self, times_ms: NDArray[np.int64], at: int) -> int:
-        """The end of the slice that starts at *at*: what falls due within a twentieth of a second, one row at least."""
+        """The end of the slice that starts at *at*: what is due within a twentieth of a second, at least one row."""
         end = at + (_UNPACED_ROWS if self._rate is None else max(1, min(_UNPACED_ROWS, int(self._rate * _TICK_S))))
         if self._speedup is not None:
             later = np.flatnonzero(times_ms[at:end] > times_ms[at] + self._speedup * _TICK_S * 1_000)
             end = min(end, at + int(later[0])) if len(later) else end
         return min(end, len(times_ms))
 
-    def hold(self, first_ms: int, rows: int) -> bool:
+    def wait_until_due(self, first_ms: int, rows: int) -> bool:
         """Wait until a slice of *rows* that starts at event time *first_ms* is due; True where the run is to stop."""
         now = self._clock.monotonic()
-        if self._began is None:
-            self._began, self._first_ms = now, first_ms
-        due = self._began
+        if self._started_at is None:
+            self._started_at = now
+            self._first_ms = first_ms
+        due = self._started_at
         if self._rate is not None:
-            due = max(due, self._began + self._sent / self._rate)
+            due = max(due, self._started_at + self._sent / self._rate)
         if self._speedup is not None:
-            due = max(due, self._began + (first_ms - self._first_ms) / 1_000 / self._speedup)
+            due = max(due, self._started_at + (first_ms - self._first_ms) / 1_000 / self._speedup)
         self._sent += rows
         return self._wait(max(0.0, due - now))

@@ -13,8 +13,8 @@ from centinela.datasets.files import TableFile, open_table
 from centinela.datasets.mapping import Mapping, detect, load_mapping
 from centinela.datasets.rows import LabelRule, to_transactions
 from centinela.kafka.headers import event_source
+from centinela_ingest.bulk.bulk_producer import BulkOptions, BulkProducer
 from centinela_ingest.bulk.console import parse_number, send_run
-from centinela_ingest.bulk.feed import Feed
 
 _SHOWN_REJECTS = 5
 
@@ -22,41 +22,41 @@ _SHOWN_REJECTS = 5
 def replay_table(
     table: TableFile,
     mapping: Mapping,
-    feed: Feed,
+    bulk: BulkProducer,
     *,
     labels: LabelRule,
     now: datetime,
     limit: int | None = None,
     echo_rejects: bool = True,
 ) -> bool:
-    """Send the rows of *table*, and at its end the labels that are left.
+    """Send the rows of *table*, and at the end the remaining labels.
 
     Args:
         now: Times more than a day later are refused.
-        limit: Rows read at most.
+        limit: Most rows read.
 
     Returns:
-        False where the feed was stopped before the end.
+        False where the run was stopped before the end.
 
     Raises:
-        UnreadableFile: The file breaks off.
-        DeliveryIncomplete: Kafka did not take everything.
+        UnreadableFile: The file ends early.
+        DeliveryIncomplete: Kafka did not acknowledge everything.
     """
-    left = limit
-    going = True
+    rows_left = limit
+    running = True
     for batch in table.batches(mapping.wanted):
-        if not going or left == 0:
+        if not running or rows_left == 0:
             break
-        if left is not None:
-            batch = batch.head(left)
-            left -= len(batch.numbers) + len(batch.malformed)
+        if rows_left is not None:
+            batch = batch.head(rows_left)
+            rows_left -= len(batch.numbers) + len(batch.malformed)
         transactions, rejects = to_transactions(batch, mapping, labels, now)
-        for reject in rejects[: max(0, _SHOWN_REJECTS - feed.counters.rejected)] if echo_rejects else ():
+        for reject in rejects[: max(0, _SHOWN_REJECTS - bulk.counters.rejected)] if echo_rejects else ():
             typer.echo(f"row {reject.row} rejected: {reject.reason}: {reject.detail}", err=True)
-        feed.reject(rejects)
-        going = feed.send(transactions)
-    feed.finish()
-    return going
+        bulk.reject(rejects)
+        running = bulk.send(transactions)
+    bulk.finish()
+    return running
 
 
 def replay(
@@ -95,7 +95,7 @@ def replay(
 ) -> None:
     """Send a file of transactions through Kafka, in its order, with its labels once their time has come.
 
-    Rows that are no transactions go to the dead letters with the row's number and the reason. Sent twice, a file gives
+    Rows that are not transactions go to the dead letters with the row's number and the reason. Sent twice, a file has
     the same transaction ids, and the stream answers each once.
     """
     pace, speed = parse_number(rate, "/s", "--rate"), parse_number(speedup, "x", "--speedup")
@@ -113,11 +113,13 @@ def replay(
     send_run(
         file.name,
         min(table.rows, limit or table.rows),
-        lambda feed: replay_table(table, chosen, feed, labels=rule, now=now, limit=limit),
-        source=event_source("ingest", f"replay/{file.name}"),
-        history=history,
-        labels=labels,
-        rate=pace,
-        speedup=speed,
-        patience_s=patience,
+        lambda bulk: replay_table(table, chosen, bulk, labels=rule, now=now, limit=limit),
+        BulkOptions(
+            source=event_source("ingest", f"replay/{file.name}"),
+            history=history,
+            labels=labels,
+            rate=pace,
+            speedup=speed,
+            patience_s=patience,
+        ),
     )

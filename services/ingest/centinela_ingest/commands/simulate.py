@@ -11,20 +11,20 @@ from centinela.clock import SystemClock
 from centinela.codec import FUTURE_TOLERANCE
 from centinela.datasets.simulator import Drift, Profile, Simulation, parse_drift
 from centinela.kafka.headers import event_source
+from centinela_ingest.bulk.bulk_producer import BulkOptions, BulkProducer
 from centinela_ingest.bulk.console import parse_number, send_run
-from centinela_ingest.bulk.feed import Feed
 
 
-def simulate_days(simulation: Simulation, feed: Feed, *, days: int, first_day: int = 0) -> bool:
-    """Send *days* days from *first_day* on, and at the end the labels that are left. False where the feed was stopped
+def simulate_days(simulation: Simulation, bulk: BulkProducer, *, days: int, first_day: int = 0) -> bool:
+    """Send *days* days from *first_day* on, and at the end the remaining labels. False where the run was stopped
     before.
 
     Raises:
-        DeliveryIncomplete: Kafka did not take everything.
+        DeliveryIncomplete: Kafka did not acknowledge everything.
     """
-    going = all(feed.send_day(frame) for frame in simulation.days(days, first_day))
-    feed.finish()
-    return going
+    running = all(bulk.send_day(frame) for frame in simulation.days(days, first_day))
+    bulk.finish()
+    return running
 
 
 def simulate(
@@ -66,13 +66,15 @@ def simulate(
     send_run(
         f"day {first_day} to {first_day + days - 1}",
         None,
-        lambda feed: simulate_days(Simulation(profile), feed, days=days, first_day=first_day),
-        source=event_source("ingest", "simulator"),
-        history=history,
-        labels=labels,
-        rate=pace,
-        speedup=speed,
-        patience_s=patience,
+        lambda bulk: simulate_days(Simulation(profile), bulk, days=days, first_day=first_day),
+        BulkOptions(
+            source=event_source("ingest", "simulator"),
+            history=history,
+            labels=labels,
+            rate=pace,
+            speedup=speed,
+            patience_s=patience,
+        ),
     )
 
 

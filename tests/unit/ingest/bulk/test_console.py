@@ -13,8 +13,8 @@ import typer
 from centinela.errors import CentinelaError, DependencyUnavailable
 from centinela.testing.clock import FixedClock
 from centinela.testing.kafka import FakeBroker, FakeConsumer, FakeProducer
+from centinela_ingest.bulk.bulk_producer import BulkOptions, BulkProducer
 from centinela_ingest.bulk.console import INTERRUPTED, await_topics, close_run, parse_number, stopping
-from centinela_ingest.bulk.feed import Feed
 from centinela_ingest.commands.simulate import require_past
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
@@ -87,10 +87,10 @@ def test_the_first_signal_asks_the_run_to_stop_and_handlers_are_put_back() -> No
 
 
 def test_an_interrupted_run_says_so_and_exits_130(capsys: pytest.CaptureFixture[str]) -> None:
-    feed = Feed(FakeProducer(FakeBroker()), source="test")
-    feed.stop.set()
+    bulk = BulkProducer(FakeProducer(FakeBroker()), BulkOptions(source="test"))
+    bulk.stop.set()
     with pytest.raises(typer.Exit) as ended:
-        close_run(feed, 1.0, "transactions-dlq")
+        close_run(bulk, 1.0, "transactions-dlq")
     assert ended.value.exit_code == INTERRUPTED
     captured = capsys.readouterr()
     assert "0 transactions" in captured.out

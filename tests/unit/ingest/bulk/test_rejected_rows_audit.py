@@ -16,7 +16,7 @@ from centinela.kafka.port import Record
 from centinela.operations.reconcile import LogAudit, Reconciliation
 from centinela.testing.clock import FixedClock
 from centinela.testing.kafka import FakeBroker, FakeConsumer, FakeProducer
-from centinela_ingest.bulk.feed import Feed
+from centinela_ingest.bulk.bulk_producer import BulkOptions, BulkProducer
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
 LOG, VERDICTS, LETTERS = topics.TRANSACTIONS.name, topics.PREDICTIONS.name, topics.TRANSACTIONS.dlq
@@ -31,11 +31,14 @@ class Replayed:
             self.broker.partitions(topic)
         self.first, self.second = (self.broker.append(LOG, b'{"transaction_id":"%s"}' % name) for name in (b"a", b"b"))
         self.broken = self.broker.append(LOG, b"{broken")
-        self.feed = Feed(
-            FakeProducer(self.broker), source="replay/mine.csv", stop=threading.Event(), clock=FixedClock(NOW)
+        self.bulk = BulkProducer(
+            FakeProducer(self.broker),
+            BulkOptions(source="replay/mine.csv"),
+            stop=threading.Event(),
+            clock=FixedClock(NOW),
         )
-        self.feed.reject([Reject(row, "invalid_field", "amount: not a number", {"amount": "ten"}) for row in (1, 2)])
-        self.feed.flush()
+        self.bulk.reject([Reject(row, "invalid_field", "amount: not a number", {"amount": "ten"}) for row in (1, 2)])
+        self.bulk.flush()
 
     def verdict(self, record: Record) -> None:
         self.broker.append(VERDICTS, record.value)

@@ -1,4 +1,4 @@
-"""The feed: order, pace, labels in event time, and nothing lost silently."""
+"""The bulk producer: order, pace, labels in event time, and nothing lost silently."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from centinela.errors import DependencyUnavailable
 from centinela.events import LabelReported, TransactionReceived
 from centinela.kafka.port import Delivery, Outgoing
 from centinela.testing.kafka import FakeBroker, FakeProducer
+from centinela_ingest.bulk.bulk_producer import BulkOptions, BulkProducer, Counters
 from centinela_ingest.bulk.delivery_window import DeliveryIncomplete
-from centinela_ingest.bulk.feed import Counters, Feed
 from centinela_ingest.bulk.pacing import Pacer
 
 HOUR_MS = 3_600_000
@@ -44,7 +44,7 @@ class FakeTime:
 
 
 class Recorder:
-    """Stands between feed and broker: notes the order, and can refuse or leave unacknowledged."""
+    """Stands between bulk and broker: notes the order, and can refuse or leave unacknowledged."""
 
     def __init__(self) -> None:
         self.sent: list[Outgoing] = []
@@ -62,7 +62,7 @@ class Recorder:
         return _Delivery(len(self.sent) - 1 not in self.lost)
 
     def flush(self, timeout_s: float) -> None:
-        """Not used by the feed."""
+        """Not used by the bulk."""
 
     def close(self) -> None:
         """Nothing to release."""
@@ -101,16 +101,16 @@ def order(producer: Recorder) -> list[str]:
     return [("L:" if r.topic == "labels" else "") + dict(r.headers)["ce_id"].decode() for r in producer.sent]
 
 
-def make(producer: Recorder, time: FakeTime | None = None, **options: object) -> Feed:
+def make(producer: Recorder, time: FakeTime | None = None, **options: object) -> BulkProducer:
     time = time or FakeTime()
-    return Feed(producer, source="test", clock=time, wait=time.wait, **options)  # type: ignore[arg-type]
+    return BulkProducer(producer, BulkOptions(source="test", **options), clock=time, wait=time.wait)  # type: ignore[arg-type]
 
 
 def test_transactions_arrive_as_events_keyed_by_user_with_missing_values_as_null() -> None:
     broker = FakeBroker()
-    feed = Feed(FakeProducer(broker), source="test")
-    feed.send(columns([0, 1]))
-    feed.finish()
+    bulk = BulkProducer(FakeProducer(broker), BulkOptions(source="test"))
+    bulk.send(columns([0, 1]))
+    bulk.finish()
     records = broker.records("transactions")
     events = [Decoder(TransactionReceived).decode(record.value) for record in records]
     assert [record.key for record in records] == [b"u0", b"u1"]
@@ -121,10 +121,10 @@ def test_transactions_arrive_as_events_keyed_by_user_with_missing_values_as_null
 
 def test_history_carries_a_verdict_that_needs_no_model_and_may_end_between_days() -> None:
     producer = Recorder()
-    feed = make(producer, history=True)
-    feed.send(columns([0]))
-    feed.history = False
-    feed.send(columns([1]))
+    bulk = make(producer, history=True)
+    bulk.send(columns([0]))
+    bulk.history = False
+    bulk.send(columns([1]))
     first, second = [Decoder(TransactionReceived).decode(record.value).verdict for record in producer.sent]
     assert first is not None
     assert (first.origin, first.variant, first.score) == ("history", "none", None)
@@ -133,11 +133,11 @@ def test_history_carries_a_verdict_that_needs_no_model_and_may_end_between_days(
 
 def test_a_label_follows_once_event_time_has_reached_it_and_the_rest_come_last_in_order() -> None:
     producer = Recorder()
-    feed = make(producer, speedup=3_600)
-    feed.send(columns([0, 1, 2, 3], frauds={0: 1.5, 1: 90, 2: 60}))
+    bulk = make(producer, speedup=3_600)
+    bulk.send(columns([0, 1, 2, 3], frauds={0: 1.5, 1: 90, 2: 60}))
     assert order(producer) == ["t0", "t1", "L:t0", "t2", "t3"]
-    assert feed.pending_labels == 2
-    feed.finish()
+    assert bulk.pending_labels == 2
+    bulk.finish()
     assert order(producer)[-2:] == ["L:t2", "L:t1"]
     labels = [Decoder(LabelReported).decode(r.value) for r in producer.sent if r.topic == "labels"]
     assert [label.reported_at - label.occurred_at for label in labels] == [timedelta(hours=h) for h in (1.5, 60, 90)]
@@ -147,9 +147,9 @@ def test_a_label_follows_once_event_time_has_reached_it_and_the_rest_come_last_i
 def test_labels_of_one_day_go_out_while_later_days_are_sent() -> None:
     simulation = Simulation(Profile(seed=1, customers=200, terminals=400))
     producer = Recorder()
-    feed = make(producer)
+    bulk = make(producer)
     for frame in simulation.days(12):
-        feed.send_day(frame)
+        bulk.send_day(frame)
     decoder, decode_label = Decoder(TransactionReceived), Decoder(LabelReported)
     latest = datetime.min.replace(tzinfo=UTC)
     slack = timedelta(days=1)
@@ -160,14 +160,14 @@ def test_labels_of_one_day_go_out_while_later_days_are_sent() -> None:
         else:
             labels += 1
             assert decode_label.decode(record.value).reported_at <= latest + slack
-    assert labels == feed.counters.labels > 0
+    assert labels == bulk.counters.labels > 0
 
 
 def test_no_labels_are_sent_where_none_are_wanted() -> None:
     producer = Recorder()
-    feed = make(producer, labels=False)
-    feed.send(columns([0, 300], frauds={0: 1}))
-    feed.finish()
+    bulk = make(producer, labels=False)
+    bulk.send(columns([0, 300], frauds={0: 1}))
+    bulk.finish()
     assert order(producer) == ["t0", "t1"]
 
 
@@ -192,17 +192,17 @@ def test_rate_and_speed_hold_both() -> None:
     times = np.array([START_MS, START_MS + 10, START_MS + 5 * HOUR_MS])
     assert pacer.slice_end(times, 0) == 1
     for row in range(3):
-        pacer.hold(int(times[row]), 1)
+        pacer.wait_until_due(int(times[row]), 1)
     assert time.seconds == pytest.approx(5)
 
 
 def test_a_stall_is_made_up_for() -> None:
     time = FakeTime()
     pacer = Pacer(time, time.wait, rate=10)
-    pacer.hold(0, 10)
+    pacer.wait_until_due(0, 10)
     time.seconds = 30
-    pacer.hold(0, 10)
-    pacer.hold(0, 10)
+    pacer.wait_until_due(0, 10)
+    pacer.wait_until_due(0, 10)
     assert time.seconds == 30
 
 
@@ -220,32 +220,31 @@ def test_a_stop_ends_the_run_after_the_slice_in_hand() -> None:
         if counters.transactions >= 3:
             stop.set()
 
-    feed = Feed(
+    bulk = BulkProducer(
         producer,
-        source="test",
+        BulkOptions(source="test", rate=20),
         stop=stop,
-        rate=20,
         on_progress=stop_early,
         clock=FakeTime(),
         wait=lambda _s: stop.is_set(),
     )
-    assert not feed.send(columns([0, 1, 2, 3, 4], frauds={0: 1000}))
-    feed.finish()
+    assert not bulk.send(columns([0, 1, 2, 3, 4], frauds={0: 1000}))
+    bulk.finish()
     assert order(producer) == ["t0", "t1", "t2"], "labels that are left are not sent after a stop"
 
 
 def test_counters_tell_what_went_out() -> None:
-    feed = make(Recorder())
-    feed.send(columns([0, 1, 2], frauds={1: 0.5}))
-    feed.finish()
-    assert (feed.counters.transactions, feed.counters.frauds, feed.counters.labels) == (3, 1, 1)
-    assert feed.counters.event_time == datetime(2026, 1, 1, 2, tzinfo=UTC)
+    bulk = make(Recorder())
+    bulk.send(columns([0, 1, 2], frauds={1: 0.5}))
+    bulk.finish()
+    assert (bulk.counters.transactions, bulk.counters.frauds, bulk.counters.labels) == (3, 1, 1)
+    assert bulk.counters.event_time == datetime(2026, 1, 1, 2, tzinfo=UTC)
 
 
 def test_a_rejected_row_goes_to_the_dead_letters_with_its_origin() -> None:
     producer = Recorder()
-    feed = make(producer)
-    feed.reject(
+    bulk = make(producer)
+    bulk.reject(
         [Reject(17, "invalid_field", "amount: not a number", {"Amount": "ten", "at": datetime(2026, 1, 1, tzinfo=UTC)})]
     )
     [dead] = producer.sent
@@ -259,17 +258,17 @@ def test_a_rejected_row_goes_to_the_dead_letters_with_its_origin() -> None:
     )
     assert dead.value is not None
     assert b'"Amount":"ten"' in dead.value
-    assert feed.counters.rejected == 1
+    assert bulk.counters.rejected == 1
 
 
 def test_records_without_an_acknowledgement_are_counted_and_end_the_run_with_an_error() -> None:
     producer = Recorder()
     producer.lost = {1, 3}
-    feed = make(producer)
-    feed.send(columns([0, 1, 2, 3, 4]))
+    bulk = make(producer)
+    bulk.send(columns([0, 1, 2, 3, 4]))
     with pytest.raises(DeliveryIncomplete, match="2 records were not delivered"):
-        feed.finish()
-    assert feed.undelivered == 2
+        bulk.finish()
+    assert bulk.undelivered == 2
 
 
 def test_a_kafka_that_comes_back_in_time_gets_everything() -> None:
@@ -281,9 +280,9 @@ def test_a_kafka_that_comes_back_in_time_gets_everything() -> None:
         producer.away = time.seconds < 20
         return False
 
-    feed = Feed(producer, source="test", clock=time, wait=wait)
-    feed.send(columns([0, 1, 2]))
-    feed.finish()
+    bulk = BulkProducer(producer, BulkOptions(source="test"), clock=time, wait=wait)
+    bulk.send(columns([0, 1, 2]))
+    bulk.finish()
     assert order(producer) == ["t0", "t1", "t2"]
 
 
