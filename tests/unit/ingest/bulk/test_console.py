@@ -66,7 +66,7 @@ def test_paces_are_numbers_with_or_without_their_unit(text: str | None, suffix: 
 
 @pytest.mark.parametrize("text", ["0", "-5", "fast", "inf", "nan", ""])
 def test_a_pace_that_is_none_is_refused(text: str) -> None:
-    with pytest.raises(typer.BadParameter, match="no number above 0"):
+    with pytest.raises(typer.BadParameter, match="not a number above 0"):
         parse_number(text, "/s", "--rate")
 
 
