@@ -55,6 +55,21 @@ def test_what_is_kept_of_a_key_does_not_give_it_away_and_differs_each_time() -> 
         bearer("ck_nobody_"),
         bearer("x" * 10_000),
     ],
+    ids=[
+        "empty",
+        "scheme",
+        "scheme-and-space",
+        "basic",
+        "shortened",
+        "lengthened",
+        "other-name",
+        "without-prefix",
+        "other-secret",
+        "unknown-name",
+        "stored-entry",
+        "without-secret",
+        "very-long",
+    ],
 )
 def test_a_key_that_is_none_of_ours_is_401(header: str) -> None:
     with pytest.raises(Denied) as denied:
