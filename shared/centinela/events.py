@@ -241,7 +241,7 @@ class ModelLoaded(Event, frozen=True, tag_field="type", tag="ModelLoaded"):
     duration_s: float
 
 
-class ModelRejected(Event, frozen=True, tag_field="type", tag="ModelRejected"):
+class ModelLoadRejected(Event, frozen=True, tag_field="type", tag="ModelRejected"):
     """A replica refused a bundle and serves on with the old one. Key ``<model>:rejected:<alias>:<replica>``."""
 
     model_name: str
@@ -270,10 +270,16 @@ class TrainingCompleted(Event, frozen=True, tag_field="type", tag="TrainingCompl
     duration_s: float | None = None
 
 
-ModelEvent = ModelPromoted | ModelLoaded | ModelRejected | TrainingCompleted
+ModelEvent = ModelPromoted | ModelLoaded | ModelLoadRejected | TrainingCompleted
 
 SUPPORTED_VERSION = 1
 _encoder = msgspec.json.Encoder()
+
+
+def type_name(event_type: type[msgspec.Struct]) -> str:
+    """What *event_type* is called on the wire and in the schemas: its tag, where it has one."""
+    tag = event_type.__struct_config__.tag
+    return tag if isinstance(tag, str) else event_type.__name__
 
 
 def encode(event: Event) -> bytes:

@@ -75,7 +75,7 @@ RETRAIN_REQUESTS = Topic(
 MODEL_EVENTS = Topic(
     "model-events",
     "model_name and kind",
-    (events.ModelPromoted, events.ModelLoaded, events.ModelRejected, events.TrainingCompleted),
+    (events.ModelPromoted, events.ModelLoaded, events.ModelLoadRejected, events.TrainingCompleted),
     ("registry-watcher", "predictor", "trainer"),
     ("predictor", "drift", "console"),
     partitions=1,

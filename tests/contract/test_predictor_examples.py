@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from centinela.codec import Decoder, ModelEventDecoder
-from centinela.events import ModelPromoted, TransactionReceived, TransactionScored
+from centinela.events import ModelPromoted, TransactionReceived, TransactionScored, type_name
 from centinela_predictor.gateway.requests import PredictRequest
 from centinela_predictor.gateway.verdict_cache import GivenVerdict
 
@@ -37,5 +37,5 @@ def test_a_verdict_of_predictions_is_one_that_the_gateway_remembers() -> None:
 @pytest.mark.parametrize("name", ["ModelPromoted", "ModelLoaded", "ModelRejected", "TrainingCompleted"])
 def test_every_model_event_decodes_to_its_own_type(name: str) -> None:
     event = ModelEventDecoder().decode(example(name))
-    assert type(event).__name__ == name
+    assert type_name(type(event)) == name
     assert isinstance(event, ModelPromoted) == (name == "ModelPromoted")

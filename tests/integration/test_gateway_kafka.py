@@ -16,8 +16,14 @@ import pytest
 
 from centinela.codec import Decoder, ModelEventDecoder
 from centinela.consuming.table_reader import open_table
-from centinela.events import ModelLoaded, ModelPromoted, TransactionReceived, TransactionScored, encode
-from centinela.events import ModelRejected as ModelRejectedEvent
+from centinela.events import (
+    ModelLoaded,
+    ModelLoadRejected,
+    ModelPromoted,
+    TransactionReceived,
+    TransactionScored,
+    encode,
+)
 from centinela.features.layout import FeatureLayout, pack_rows, unpack_rows
 from centinela.kafka.connect import producer
 from centinela.kafka.headers import header
@@ -235,7 +241,7 @@ def test_swaps_and_a_refused_bundle_under_concurrent_requests_lose_none(gateway:
             gateway.promote("3")
             eventually(
                 lambda: any(
-                    isinstance(event := ModelEventDecoder().decode(record.value), ModelRejectedEvent)
+                    isinstance(event := ModelEventDecoder().decode(record.value), ModelLoadRejected)
                     and event.model_name == gateway.settings.model_name
                     for record in gateway.log("model-events")
                 )

@@ -33,7 +33,7 @@ _THURSDAY, _SATURDAY = 3, 5
 
 @dataclass(frozen=True, slots=True)
 class Columns:
-    """Transactions by column, each of shape (n,); identifiers hashed (``NOBODY`` where missing).
+    """Transactions by column, each of shape (n,); identifiers hashed (``MISSING_ID`` where missing).
 
     ``times``: ms since 1970. ``amounts``: major units. ``minor``: hundredths. ``stored``: the bits of what
     ``layout.stored`` names, shape (len(layout.stored), n). ``payloads``: see ``centinela.features.payload``.

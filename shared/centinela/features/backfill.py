@@ -9,7 +9,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from centinela.features.assemble import Columns, Matrix, assemble, stored_bits
-from centinela.features.keys import NOBODY, Hashes, Int64s, hash_ids, minor_units
+from centinela.features.keys import MISSING_ID, Hashes, Int64s, hash_ids, minor_units
 from centinela.features.layout import FeatureLayout
 from centinela.features.payload import UNKNOWN
 from centinela.features.spec import TERMINAL
@@ -145,12 +145,12 @@ class _Labels:
 
 def _hashes(table: pd.DataFrame, column: str) -> Hashes:
     if column not in table:
-        return np.full(len(table), NOBODY, np.uint64)
+        return np.full(len(table), MISSING_ID, np.uint64)
     series = table[column]
     if column == "transaction_id":
         return hash_ids(_texts(series.to_list()))
     codes, values = pd.factorize(series)
-    return np.append(hash_ids(_texts(values.tolist())), np.uint64(NOBODY))[codes]
+    return np.append(hash_ids(_texts(values.tolist())), np.uint64(MISSING_ID))[codes]
 
 
 def _texts(values: list[Any]) -> list[str]:

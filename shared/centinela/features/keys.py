@@ -11,14 +11,14 @@ from numpy.typing import NDArray
 Hashes = NDArray[np.uint64]
 Int64s = NDArray[np.int64]
 
-NOBODY = 0
+MISSING_ID = 0
 """Hash of a missing identifier."""
 _hash = xxhash.xxh3_64_intdigest
 
 
 def hash_id(identifier: str | None) -> int:
-    """xxh3-64 of *identifier* in UTF-8; ``NOBODY`` for None, and never for anything else."""
-    return NOBODY if identifier is None else _hash(identifier.encode()) or 1
+    """xxh3-64 of *identifier* in UTF-8; ``MISSING_ID`` for None, and never for anything else."""
+    return MISSING_ID if identifier is None else _hash(identifier.encode()) or 1
 
 
 def hash_ids(identifiers: Sequence[str | None]) -> Hashes:
@@ -26,7 +26,7 @@ def hash_ids(identifiers: Sequence[str | None]) -> Hashes:
     if None in identifiers:
         return np.fromiter(map(hash_id, identifiers), np.uint64, len(identifiers))
     hashes = np.fromiter(map(_hash, map(str.encode, identifiers)), np.uint64, len(identifiers))  # type: ignore[arg-type]
-    hashes[hashes == NOBODY] = 1
+    hashes[hashes == MISSING_ID] = 1
     return hashes
 
 

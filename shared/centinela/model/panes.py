@@ -66,7 +66,7 @@ def pane_rows(
 ) -> PaneRows:
     """Rows of ``PANE_ROW`` from columns of shape (n,).
 
-    *ids* and *users* are ``hash_ids`` of ``centinela.features.keys``; a missing user is ``NOBODY``.
+    *ids* and *users* are ``hash_ids`` of ``centinela.features.keys``; a missing user is ``MISSING_ID``.
     """
     rows = np.empty(len(ids), dtype=PANE_ROW)
     for name, column in zip(PANE_ROW.names or (), (ids, users, times_ms, scores, alerts), strict=True):

@@ -11,6 +11,7 @@ from typing import Any
 
 import msgspec
 
+from centinela.events import type_name
 from centinela.topics import CATALOGUE
 
 FOLDER = Path(__file__).parent
@@ -23,12 +24,18 @@ def event_types() -> tuple[type, ...]:
 
 def file_name(event_type: type) -> str:
     """``TransactionReceived.v1.json``; the same under ``examples/``."""
-    return f"{event_type.__name__}.v1.json"
+    return f"{type_name(event_type)}.v1.json"
 
 
 def schema(event_type: type) -> dict[str, Any]:
     """The JSON Schema (draft 2020-12) of one event; how the code wraps a docstring does not show in it."""
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **_unwrapped(msgspec.json.schema(event_type))}
+    generated, name = _unwrapped(msgspec.json.schema(event_type)), type_name(event_type)
+    definition = generated["$defs"].pop(event_type.__name__) | {"title": name}
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "$ref": f"#/$defs/{name}",
+        "$defs": generated["$defs"] | {name: definition},
+    }
 
 
 def render(event_type: type) -> str:

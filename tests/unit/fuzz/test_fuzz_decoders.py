@@ -49,7 +49,7 @@ KINDS = (
     events.DriftReported,
     events.RetrainRequested,
 )
-MODEL_KINDS = (events.ModelPromoted, events.ModelLoaded, events.ModelRejected, events.TrainingCompleted)
+MODEL_KINDS = (events.ModelPromoted, events.ModelLoaded, events.ModelLoadRejected, events.TrainingCompleted)
 
 json_values = st.recursive(
     st.none()

@@ -10,8 +10,8 @@ from centinela.events import (
     DriftReported,
     Event,
     ModelLoaded,
+    ModelLoadRejected,
     ModelPromoted,
-    ModelRejected,
     RetrainRequested,
     TrainingCompleted,
 )
@@ -116,7 +116,7 @@ class Story:
                     "model loaded",
                     f"version {event.model_version} by {event.replica} in {event.duration_s:.2f} s",
                 )
-            case ModelRejected():
+            case ModelLoadRejected():
                 self.tell(
                     wall,
                     event_time,

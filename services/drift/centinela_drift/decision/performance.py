@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from centinela.events import LabelReported
-from centinela.features.keys import NOBODY, hash_id
+from centinela.features.keys import MISSING_ID, hash_id
 from centinela.model.metrics import average_precision, average_precision_interval, card_precision
 from centinela.model.panes import PaneRows
 from centinela.times import DAY_MS, to_ms
@@ -88,6 +88,6 @@ def measure(rows: PaneRows, is_fraud: Bools, *, start_ms: int, cards_per_day: in
     low, high = average_precision_interval(value, frauds)
     days = (rows["time"] - start_ms) // DAY_MS
     cards = rows["user"]
-    known = cards != NOBODY
+    known = cards != MISSING_ID
     caught = card_precision(is_fraud, scores, cards, known, days, cards_per_day) if known.any() else None
     return Measured(len(rows), frauds, value, low, high, caught)

@@ -14,8 +14,7 @@ import structlog
 from centinela.clock import Clock
 from centinela.consuming.model_events import Promotions
 from centinela.errors import DependencyUnavailable, ModelRejected
-from centinela.events import ModelLoaded, ModelPromoted, encode
-from centinela.events import ModelRejected as ModelRejectedEvent
+from centinela.events import ModelLoaded, ModelLoadRejected, ModelPromoted, encode, type_name
 from centinela.kafka.headers import event_headers, event_source
 from centinela.kafka.port import Outgoing, Producer, Record
 from centinela.liveness.health import Health
@@ -50,7 +49,7 @@ class ModelFollower:
 
     Args:
         load: Opens a bundle: verifies, loads, warms, checks the golden set. Raises ``ModelRejected``.
-        replica: Names this process in ``ModelLoaded`` and ``ModelRejected``.
+        replica: Names this process in ``ModelLoaded`` and ``ModelLoadRejected``.
         retry_s: First pause after a dependency was away; doubles up to ``LONGEST_PAUSE_S``.
     """
 
@@ -197,7 +196,7 @@ class ModelFollower:
             self._health.wait_for(CONDITION, f"version {version} was refused: {reason}")
         self._queue(
             f"rejected:{promoted.alias}:{self._replica}",
-            ModelRejectedEvent(
+            ModelLoadRejected(
                 model_name=self._model_name,
                 alias=promoted.alias,
                 model_version=version,
@@ -213,10 +212,10 @@ class ModelFollower:
         model = getattr(self._slot.pair, alias)
         return model.version if model else None
 
-    def _queue(self, kind: str, event: ModelLoaded | ModelRejectedEvent) -> None:
+    def _queue(self, kind: str, event: ModelLoaded | ModelLoadRejected) -> None:
         key = f"{self._model_name}:{kind}"
         headers = event_headers(
-            event_type=type(event).__name__,
+            event_type=type_name(type(event)),
             event_id=f"{key}:{event.sequence}",
             source=event_source("predictor", self._replica),
             time=self._clock.now(),

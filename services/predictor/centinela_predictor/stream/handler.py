@@ -15,7 +15,7 @@ from centinela.consuming.handler import Outcome, StatefulHandler
 from centinela.deadletters.record import DeadLetter
 from centinela.events import AnyVerdict
 from centinela.features.assemble import assemble, attribute_matrix
-from centinela.features.keys import NOBODY, Int64s
+from centinela.features.keys import MISSING_ID, Int64s
 from centinela.features.layout import FeatureLayout
 from centinela.kafka.port import Consumer, Record, TopicPartition
 from centinela.liveness.health import Health
@@ -213,7 +213,7 @@ class StreamHandler(StatefulHandler):
     def _hold(self, number: int, owned: _Owned, admitted: Admitted, outcome: Outcome) -> int | None:
         """Hold the first transaction that cannot be scored yet, and all that follows; its event time, ms."""
         columns = admitted.columns
-        at_terminal = columns.terminals != NOBODY
+        at_terminal = columns.terminals != MISSING_ID
         self._question_idle(columns.times[at_terminal])
         limit = self._feed.table.gate.limit
         far = at_terminal if limit is None else at_terminal & (columns.times > limit)
@@ -281,7 +281,7 @@ class StreamHandler(StatefulHandler):
             outcome.events += self._emitter.predictions(batch, verdicts, now)
             outcome.events += self._emitter.panes(batch, verdicts, scored, first, pair)
             first += len(batch.to_score)
-            some = np.flatnonzero(batch.columns.terminals != NOBODY)
+            some = np.flatnonzero(batch.columns.terminals != MISSING_ID)
             part = batch.columns.take(some)
             self._announce(batch.partition, self._block(batch.watermark, part.terminals, part.times, part.ids), outcome)
             WATERMARK.labels(str(batch.partition)).set(batch.watermark / 1000)

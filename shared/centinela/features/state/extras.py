@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from centinela.features.keys import NOBODY, Int64s
+from centinela.features.keys import MISSING_ID, Int64s
 from centinela.features.spec import AMOUNT, TERMINAL, Feature
 from centinela.features.state.ragged_pool import flat_ranges, search_after
 
@@ -160,7 +160,7 @@ class _Held:
         if kind == "amounts":
             return _Values(raw.astype(np.float64), self._counts)
         values = raw if kind == "terminals" else raw.view(np.float64) + 0.0
-        there = raw != NOBODY if kind == "terminals" else ~np.isnan(values)
+        there = raw != MISSING_ID if kind == "terminals" else ~np.isnan(values)
         if there.all():
             return _Values(values, self._counts)
         owner = np.repeat(np.arange(len(self._counts)), self._counts)

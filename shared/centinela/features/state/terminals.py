@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from centinela.features.keys import NOBODY, Hashes, Int64s
+from centinela.features.keys import MISSING_ID, Hashes, Int64s
 from centinela.features.layout import BASE_LAYOUT, FeatureLayout
 from centinela.features.spec import BASE_TERMINAL, LONGEST_MS, TERMINAL_DELAY_MS
 from centinela.features.state.id_table import IdGenerations, IdTable, first_of_each
@@ -77,7 +77,11 @@ class TerminalState:
     def apply_activity(self, terminals: Hashes, times: Int64s, ids: Hashes) -> None:
         """Take transactions: hash of the terminal, event time in ms, hash of the transaction id; each of shape (n,)."""
         places = self._transactions.find(ids)
-        news = first_of_each(ids) & (self._transactions.get(_ROW, places, _UNHEARD) == _UNHEARD) & (terminals != NOBODY)
+        news = (
+            first_of_each(ids)
+            & (self._transactions.get(_ROW, places, _UNHEARD) == _UNHEARD)
+            & (terminals != MISSING_ID)
+        )
         if not news.all():
             terminals, times, ids, places = terminals[news], times[news], ids[news], places[news]
         if len(ids):
@@ -87,7 +91,7 @@ class TerminalState:
     def apply_history(self, terminals: Hashes, times: Int64s, ids: Hashes, labelled: NDArray[np.bool_]) -> None:
         """As ``apply_activity``, where no transaction comes twice and only *labelled* ones, shape (n,), are ever
         reported on."""
-        there = terminals != NOBODY
+        there = terminals != MISSING_ID
         if there.any():
             rows, some = self._insert(terminals[there], times[there]), labelled[there]
             ids = ids[there][some]
@@ -108,14 +112,14 @@ class TerminalState:
         nothing."""
         features = np.zeros((len(terminals), len(self._features)))
         rows = self._index.find(terminals)
-        at = np.flatnonzero((rows >= 0) & (terminals != NOBODY))
+        at = np.flatnonzero((rows >= 0) & (terminals != MISSING_ID))
         if len(at):
             counts = self._count(rows[at], times[at])
             shares = self._count_frauds(rows[at], times[at]) / np.maximum(counts, 1)
             for number, feature in enumerate(self._features):
                 window = self._windows.index((feature.delay_ms, feature.window_ms))
                 features[at, number] = (counts if feature.aggregation == "count" else shares)[window]
-        features[terminals == NOBODY] = np.nan
+        features[terminals == MISSING_ID] = np.nan
         return features
 
     def arrays(self) -> Arrays:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from centinela.features.keys import NOBODY, Hashes, Int64s
+from centinela.features.keys import MISSING_ID, Hashes, Int64s
 from centinela.features.layout import BASE_LAYOUT, USER_FEATURES, FeatureLayout
 from centinela.features.spec import LONGEST_MS
 from centinela.features.state.extras import ExtraFeatures
@@ -66,14 +66,14 @@ class UserState:
         """Take transactions in log order; their features, shape (n, k).
 
         Args:
-            users: Hash of each user, ``NOBODY`` where there is none (features NaN, nothing kept), shape (n,).
+            users: Hash of each user, ``MISSING_ID`` where there is none (features NaN, nothing kept), shape (n,).
             times: Event time, ms, shape (n,).
             amounts: Minor units, shape (n,).
             stored: The bits of the columns that the layout stores beside, shape (len(layout.stored), n).
         """
         own = self._own(times, amounts, stored)
         features = np.full((len(users), self.width), np.nan)
-        known = np.flatnonzero(users != NOBODY)
+        known = np.flatnonzero(users != MISSING_ID)
         if not len(known):
             return features
         rows = self._rows_of(users[known])
@@ -88,7 +88,7 @@ class UserState:
         (n, k)."""
         everything = self._own(times, amounts, stored)
         features = np.full((len(users), self.width), np.nan)
-        known = np.flatnonzero(users != NOBODY)
+        known = np.flatnonzero(users != MISSING_ID)
         if not len(known):
             return features
         rows = self._index.find(users[known])

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score
 
 from centinela.events import LabelReported
-from centinela.features.keys import NOBODY, hash_id, hash_ids
+from centinela.features.keys import MISSING_ID, hash_id, hash_ids
 from centinela.model.metrics import average_precision, average_precision_interval, card_precision
 from centinela.model.panes import PaneRows, pane_rows
 from centinela_drift.decision.performance import Labels, measure
@@ -125,14 +125,14 @@ def test_card_precision_takes_the_most_suspicious_cards_of_each_day_once() -> No
     rows = rows_of(names, [0.9, 0.8, 0.1, 0.95, 0.7, 0.6, 0.99], users, [0.1, 0.2, 0.3, 1.1, 1.2, 1.3, 1.4])
     is_fraud = np.array([True, False, True, True, True, False, True])
     days = (rows["time"] - ms(0)) // DAY_MS
-    cards, known = rows["user"], rows["user"] != NOBODY
+    cards, known = rows["user"], rows["user"] != MISSING_ID
     assert card_precision(is_fraud, rows["score"], cards, known, days, 2) == pytest.approx((1 / 2 + 1 / 2) / 2)
     assert card_precision(is_fraud, rows["score"], cards, known, days, 100) == pytest.approx((2 / 100 + 0 / 100) / 2)
 
 
 def test_card_precision_needs_cards() -> None:
     rows = rows_of(["a"], [0.9], [None])
-    assert rows["user"][0] == NOBODY
+    assert rows["user"][0] == MISSING_ID
     assert np.isnan(
         card_precision(np.array([True]), rows["score"], rows["user"], np.array([False]), np.array([0]), 100)
     )

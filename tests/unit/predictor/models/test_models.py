@@ -13,8 +13,7 @@ import pytest
 
 from centinela.codec import ModelEventDecoder
 from centinela.errors import DependencyUnavailable, ModelRejected
-from centinela.events import ModelLoaded, ModelPromoted, encode
-from centinela.events import ModelRejected as ModelRejectedEvent
+from centinela.events import ModelLoaded, ModelLoadRejected, ModelPromoted, encode
 from centinela.kafka.port import Record
 from centinela.liveness.health import Health
 from centinela.testing.clock import FixedClock
@@ -126,7 +125,7 @@ class World:
         model = getattr(self.slot.pair, alias)
         return model.version if model else None
 
-    def told(self) -> list[ModelLoaded | ModelRejectedEvent]:
+    def told(self) -> list[ModelLoaded | ModelLoadRejected]:
         return [ModelEventDecoder().decode(record.value) for record in self.broker.records("model-events")]  # type: ignore[misc]
 
 
@@ -203,7 +202,7 @@ def test_a_refused_bundle_leaves_the_old_model_in_service_and_says_so(world: Wor
     assert (world.folder / "current").readlink() == Path("1")
     refused = world.told()[1:]
     assert len(refused) == 1
-    assert isinstance(refused[0], ModelRejectedEvent)
+    assert isinstance(refused[0], ModelLoadRejected)
     assert (refused[0].sequence, refused[0].serving_version) == (2, "1")
     assert refused[0].reason
     assert not [path for path in world.folder.iterdir() if path.name.startswith(".")]

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from centinela.errors import DependencyUnavailable
-from centinela.features.keys import NOBODY, hash_id, hash_ids, minor_units
+from centinela.features.keys import MISSING_ID, hash_id, hash_ids, minor_units
 from centinela.features.payload import UNKNOWN
 from centinela.features.snapshots.format import SnapshotDamaged, pack, unpack
 from centinela.features.snapshots.store import SnapshotStore
@@ -93,7 +93,7 @@ def test_a_table_finds_all_it_holds_after_growing_and_under_collisions() -> None
 
 def test_identifiers_hash_alike_everywhere_and_never_to_nobody() -> None:
     assert hash_id("user-1") == 8968379626967066057
-    assert hash_ids(["user-1", None, ""]).tolist() == [hash_id("user-1"), NOBODY, hash_id("")]
+    assert hash_ids(["user-1", None, ""]).tolist() == [hash_id("user-1"), MISSING_ID, hash_id("")]
     assert hash_id("ñ") == hash_ids(["ñ"])[0]
 
 

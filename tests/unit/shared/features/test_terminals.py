@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from centinela.features.keys import NOBODY
+from centinela.features.keys import MISSING_ID
 from centinela.features.state.terminals import HORIZON_MS, LABEL_MARGIN_MS, TerminalState
 from centinela.times import DAY_MS, HOUR_MS
 
@@ -19,7 +19,7 @@ Label = tuple[int, bool, int, int]
 
 
 def brute_force(activity: list[Activity], labels: list[Label], terminal: int, time: int) -> list[float]:
-    if terminal == NOBODY:
+    if terminal == MISSING_ID:
         return [float("nan")] * 6
     row: list[float] = []
     latest: dict[int, tuple[int, bool]] = {}
@@ -80,7 +80,9 @@ def apply_all(state: TerminalState, activity: list[Activity], labels: list[Label
         state.apply_labels(np.array(ids, np.uint64), np.array(is_fraud), np.array(times), np.array(reported))
 
 
-QUESTIONS = [(terminal, START + day * DAY_MS) for terminal in (NOBODY, 1, 2, 3, 99) for day in (0, 7, 8, 20, 37, 44)]
+QUESTIONS = [
+    (terminal, START + day * DAY_MS) for terminal in (MISSING_ID, 1, 2, 3, 99) for day in (0, 7, 8, 20, 37, 44)
+]
 
 
 def answers(state: TerminalState) -> np.ndarray:

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from centinela.features.keys import NOBODY
+from centinela.features.keys import MISSING_ID
 from centinela.features.state.users import HORIZON_MS, LATENESS_MS, UserState
 from centinela.times import DAY_MS, HOUR_MS
 
@@ -24,7 +24,7 @@ def brute_force(log: list[Transaction], last: int | None = None) -> np.ndarray:
     rows = []
     first = 0 if last is None else len(log) - last
     for at, (user, time, amount) in enumerate(log[first:], start=first):
-        if user == NOBODY:
+        if user == MISSING_ID:
             rows.append([np.nan] * 8)
             continue
         row: list[float] = []
@@ -63,7 +63,7 @@ def logs(draw: st.DrawFn) -> list[Transaction]:
     """Few users, coarse times: many ties, late events by hours to months, long gaps."""
     size = draw(st.integers(1, 60))
     step = draw(st.sampled_from([HOUR_MS, 8 * HOUR_MS, DAY_MS, 5 * DAY_MS]))
-    users = draw(st.lists(st.integers(NOBODY, 3), min_size=size, max_size=size))
+    users = draw(st.lists(st.integers(MISSING_ID, 3), min_size=size, max_size=size))
     times = draw(st.lists(st.integers(0, 30), min_size=size, max_size=size))
     if draw(st.booleans()):
         times = sorted(times)
