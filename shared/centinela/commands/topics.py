@@ -6,6 +6,7 @@ import typer
 from rich.console import Console
 from rich.table import Column, Table
 
+from centinela.events import type_name
 from centinela.kafka.connect import topic_admin
 from centinela.kafka.topic_admin import specifications
 from centinela.process.start import load_settings
@@ -54,7 +55,7 @@ def list_topics() -> None:
             topic.name,
             f"{', '.join(topic.producers)} -> {', '.join(topic.consumers)}",
             topic.key,
-            "\n".join(value.__name__ for value in topic.values) or "packed block",
+            "\n".join(type_name(value) for value in topic.values) or "packed block",
             str(partitions[topic.name]),
         )
     Console().print(table)
