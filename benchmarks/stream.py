@@ -31,6 +31,7 @@ import psutil
 from centinela.datasets.simulator import Profile, Simulation
 from centinela.features.backfill import build_features
 from centinela.features.layout import FeatureLayout
+from centinela.groups import STREAM
 from centinela.kafka.connect import consumer
 from centinela.kafka.port import TopicPartition
 from centinela.kafka.topic_admin import TopicAdmin, TopicSpec, specifications
@@ -38,7 +39,7 @@ from centinela.model.backends import as_served
 from centinela.model.bundle import verify
 from centinela.model.export import ModelFacts, build_bundle
 from centinela.settings import Settings
-from centinela.topics import STREAM_GROUP, TERMINAL_ACTIVITY, TRANSACTIONS
+from centinela.topics import TERMINAL_ACTIVITY, TRANSACTIONS
 from centinela_local.testing.temporary_kafka import TemporaryBroker
 from centinela_trainer.params import load_params
 from centinela_trainer.training.estimators import build_estimator
@@ -164,7 +165,7 @@ def predictor(rig: Rig) -> Figure:
         }
     )
     with (
-        rig.progress(STREAM_GROUP) as done,
+        rig.progress(STREAM.name) as done,
         running([sys.executable, "-m", "centinela_predictor", "stream"], environment) as process,
     ):
         settle(process)

@@ -8,8 +8,6 @@ from centinela import events
 from centinela.times import DAY_MS
 
 DLQ_SUFFIX = "-dlq"
-STREAM_GROUP = "predictor"
-"""Consumer group of the stream: what it has committed of ``transactions`` has its outcome."""
 
 
 @dataclass(frozen=True)

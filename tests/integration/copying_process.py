@@ -12,7 +12,7 @@ import threading
 import time
 
 from centinela.consuming.handler import Outcome
-from centinela.consuming.loop import ConsumerLoop
+from centinela.consuming.loop import ConsumerLoop, LoopOptions
 from centinela.kafka import connect
 from centinela.kafka.port import Outgoing
 from centinela.liveness.health import Health
@@ -32,7 +32,9 @@ def main(servers: str, client: str, source: str, sink: str, group: str) -> None:
         time.sleep(PACE_S)
         return Outcome([Outgoing(sink, r.value, r.key, partition=r.partition) for r in records])  # type: ignore[attr-defined]
 
-    ConsumerLoop(consumer, producer, copy, topics=[source], health=Health("kafka"), stop=stop, batch=50).run()
+    ConsumerLoop(
+        consumer, producer, copy, topics=[source], health=Health("kafka"), stop=stop, options=LoopOptions(batch=50)
+    ).run()
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ from centinela.consuming.loop import SinkLoop
 from centinela.errors import DependencyUnavailable
 from centinela.events import LabelReported, TransactionScored, encode
 from centinela.features.layout import FeatureLayout, pack_rows
+from centinela.groups import ConsumerGroup
 from centinela.kafka.connect import consumer, topic_admin, transactional_producer
 from centinela.kafka.port import Outgoing
 from centinela.kafka.topic_admin import TopicSpec
@@ -98,7 +99,13 @@ def test_what_was_committed_stands_once_after_a_kill_and_what_was_aborted_does_n
 
     def build(stop: threading.Event, health: Health) -> SinkLoop:
         return bootstrap.archive_loop(
-            settings, store, health, stop, predictions=predictions, labels=labels, name=f"archive-{unique}"
+            settings,
+            store,
+            health,
+            stop,
+            predictions=predictions,
+            labels=labels,
+            group=ConsumerGroup(f"archive-{unique}"),
         )
 
     write(verdicts(predictions, range(1_000)))

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 import pytest
 
 from centinela.consuming.handler import Outcome
-from centinela.consuming.loop import ConsumerLoop
+from centinela.consuming.loop import ConsumerLoop, LoopOptions
 from centinela.deadletters.record import DeadLetter
 from centinela.errors import InvalidRecord
 from centinela.kafka import connect
@@ -79,7 +79,9 @@ def judge(settings: Settings, names: Names, group: str, skip: str = "") -> None:
     stop, deadline = threading.Event(), time.monotonic() + DEADLINE_S
     consumer = connect.consumer(settings, group=group, client="confluent")
     producer = connect.transactional_producer(settings, transactional_id=group, client="confluent")
-    loop = ConsumerLoop(consumer, producer, handle, topics=[log], health=Health("kafka"), stop=stop, batch=100)
+    loop = ConsumerLoop(
+        consumer, producer, handle, topics=[log], health=Health("kafka"), stop=stop, options=LoopOptions(batch=100)
+    )
     partitions = [TopicPartition(log, n) for n in range(3)]
     while loop.run_once() or any(
         (consumer.committed(partitions)[p] or 0) != end for p, end in consumer.end_offsets(partitions).items()

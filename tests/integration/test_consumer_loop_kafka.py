@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from centinela.consuming.handler import Outcome, StatefulHandler
-from centinela.consuming.loop import ConsumerLoop
+from centinela.consuming.loop import ConsumerLoop, LoopOptions
 from centinela.errors import DependencyUnavailable
 from centinela.kafka import connect
 from centinela.kafka.confluent.consumer import ConfluentConsumer
@@ -101,7 +101,13 @@ class Member:
     def __init__(self, topics: Topics, consumer: Consumer, producer: TransactionalProducer, batch: int = 50) -> None:
         self.stop, self.health, self.handler = threading.Event(), Health("kafka"), Copying(topics[1])
         loop = ConsumerLoop(
-            consumer, producer, self.handler, topics=[topics[0]], health=self.health, stop=self.stop, batch=batch
+            consumer,
+            producer,
+            self.handler,
+            topics=[topics[0]],
+            health=self.health,
+            stop=self.stop,
+            options=LoopOptions(batch=batch),
         )
         self._thread = threading.Thread(target=loop.run, daemon=True)
         self._thread.start()

@@ -11,7 +11,7 @@ import pytest
 
 from centinela.codec import MAX_RECORD_BYTES
 from centinela.consuming.handler import Outcome
-from centinela.consuming.loop import ConsumerLoop
+from centinela.consuming.loop import ConsumerLoop, LoopOptions
 from centinela.consuming.table_reader import TableReader
 from centinela.deadletters.record import DeadLetter, DeadLetterCap
 from centinela.kafka import connect
@@ -62,7 +62,7 @@ def test_records_at_the_size_limit_get_letters_that_can_be_written(
         topics=[topic],
         health=Health("kafka"),
         stop=stop,
-        cap=DeadLetterCap(max_share=1.0),  # type: ignore[arg-type]
+        options=LoopOptions(cap=DeadLetterCap(max_share=1.0)),
     )
     reader = TableReader(connect.consumer(settings, group=None), [f"{topic}-dlq"])
     letters: list[Record] = []

@@ -20,6 +20,7 @@ from centinela.events import TransactionScored, encode
 from centinela.features.layout import FeatureLayout, pack_rows
 from centinela.featurestore.push import FeaturePusher
 from centinela.featurestore.repository import apply, open_store
+from centinela.groups import ConsumerGroup
 from centinela.kafka.connect import consumer, topic_admin, transactional_producer
 from centinela.kafka.port import Outgoing, TopicPartition
 from centinela.kafka.topic_admin import TopicSpec
@@ -105,10 +106,10 @@ def test_after_a_kill_before_the_commit_the_store_holds_each_users_newest_commit
                 raise Killed
 
     with pytest.raises(Killed):
-        build_loop(settings, Deadly(), Health(), threading.Event(), topic=topic, group=group).run()
+        build_loop(settings, Deadly(), Health(), threading.Event(), topic=topic, group=ConsumerGroup(group)).run()
 
     stop = threading.Event()
-    loop = build_loop(settings, pusher, Health(), stop, topic=topic, group=group)
+    loop = build_loop(settings, pusher, Health(), stop, topic=topic, group=ConsumerGroup(group))
     thread = threading.Thread(target=loop.run)
     thread.start()
     partition = TopicPartition(topic, 0)

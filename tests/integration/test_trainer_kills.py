@@ -37,6 +37,7 @@ sys.exit(main(["train", "--request", sys.argv[2], "--answer", sys.argv[3]]))
 """
 DYING_TRAINER = """
 import os, signal, subprocess, sys, threading
+from centinela.groups import ConsumerGroup
 from centinela.consuming.committer import TransactionalCommitter
 from centinela.liveness.health import Health
 from centinela.telemetry.logging import configure_logging
@@ -64,7 +65,10 @@ def commit(self, records, offsets):
 bootstrap.start_child = lambda settings: start
 TransactionalCommitter.commit = commit
 settings, health, stop = TrainerSettings(), Health(), threading.Event()
-bootstrap.trainer_loop(settings, health, stop, requests=requests, events=events, name=name).run()
+group = ConsumerGroup(name)
+bootstrap.trainer_loop(
+    settings, health, stop, requests=requests, events=events, group=group, transactional_id=name
+).run()
 """
 
 

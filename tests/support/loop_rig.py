@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 
 from centinela.consuming.handler import Outcome, StatefulHandler
-from centinela.consuming.loop import ConsumerLoop
+from centinela.consuming.loop import ConsumerLoop, LoopOptions
 from centinela.deadletters.record import DeadLetter
 from centinela.errors import InvalidRecord
 from centinela.kafka.port import Outgoing, Record, TopicPartition
@@ -95,9 +95,7 @@ class Rig:
             topics=[SOURCE],
             health=self.health,
             stop=self.stop,
-            clock=self.clock,
-            poll_timeout_s=0,
-            **options,
+            options=LoopOptions(clock=self.clock, poll_timeout_s=0, **options),
         )  # type: ignore[arg-type]
 
     def fill(self, *values: bytes, partition: int = 0) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 import pandas as pd
 
-from centinela.consuming.loop import ConsumerLoop
+from centinela.consuming.loop import ConsumerLoop, LoopOptions
 from centinela.deadletters.record import DeadLetterCap
 from centinela.events import FeaturePane, LabelReported, TransactionReceived, TransactionScored, encode
 from centinela.features.backfill import build_features
@@ -164,12 +164,14 @@ class Process:
             topics=["transactions"],
             health=self.health,
             stop=self.stop,
-            batch=batch,
-            poll_timeout_s=0.0,
-            idle_s=0.0,
-            defer_s=0.1,
-            clock=world.clock,
-            cap=DeadLetterCap(max_share=1.0),
+            options=LoopOptions(
+                batch=batch,
+                poll_timeout_s=0.0,
+                idle_s=0.0,
+                defer_s=0.1,
+                clock=world.clock,
+                cap=DeadLetterCap(max_share=1.0),
+            ),
         )
 
     def run_until(self, done: Callable[[], bool], *, steps: int = 2_000, pace_s: float = 0.01) -> None:

@@ -17,6 +17,7 @@ from centinela.codec import ModelEventDecoder
 from centinela.consuming.table_reader import open_table
 from centinela.events import LabelReported, RetrainRequested, TrainingCompleted, TransactionScored, encode
 from centinela.features.layout import FeatureLayout, pack_rows
+from centinela.groups import ConsumerGroup
 from centinela.kafka.connect import consumer, producer, topic_admin
 from centinela.kafka.port import Outgoing, TopicPartition
 from centinela.kafka.topic_admin import TopicSpec, specifications
@@ -131,7 +132,13 @@ class World:
         """The service at work."""
         health, stop = Health("kafka"), threading.Event()
         loop = bootstrap.trainer_loop(
-            self.settings, health, stop, requests=self.requests, events=self.events, name=self.name
+            self.settings,
+            health,
+            stop,
+            requests=self.requests,
+            events=self.events,
+            group=ConsumerGroup(self.name),
+            transactional_id=self.name,
         )
         thread = threading.Thread(target=loop.run)
         thread.start()

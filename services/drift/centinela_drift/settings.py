@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field, model_validator
 
+from centinela.groups import DRIFT
 from centinela.model.panes import PANE_WIDTH_MS
 from centinela.settings import Settings
 from centinela.times import DAY_MS, days_to_ms
@@ -13,7 +14,7 @@ class DriftSettings(Settings):
     """How windows are cut, what counts as drift and when a retrain is requested. All days are days of event time."""
 
     drift_port: int = Field(8003, ge=0, le=65535, description="Port of /health, /ready, /metrics and /drift.")
-    drift_group: str = Field("centinela-drift", description="Consumer group; one process only.")
+    drift_group: str = Field(DRIFT.name, description="Consumer group; one process only.")
 
     drift_report_every_days: float = Field(
         1.0, gt=0, description="Event time between reports; a multiple of six hours."

@@ -12,10 +12,12 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from centinela import topics
+from centinela import groups, topics
 from centinela.clock import SystemClock
-from centinela.consuming.loop import ConsumerLoop, SinkLoop
+from centinela.consuming.carry_over import carry_over
+from centinela.consuming.loop import ConsumerLoop, LoopOptions, SinkLoop
 from centinela.deadletters.record import DeadLetterCap
+from centinela.groups import ConsumerGroup
 from centinela.kafka import connect
 from centinela.liveness.health import Health
 from centinela_trainer.archive.catch_up import wait_for_archive
@@ -42,14 +44,15 @@ def trainer_loop(
     *,
     requests: str = topics.RETRAIN_REQUESTS.name,
     events: str = topics.MODEL_EVENTS.name,
-    name: str = TRAINER,
+    group: ConsumerGroup = groups.TRAINER,
+    transactional_id: str = TRAINER,
     answered: Callable[[], None] | None = None,
 ) -> ConsumerLoop:
     """Role ``serve``: answers each retrain request once, in the transaction that commits its offset.
 
     Args:
         requests, events: Topics read and written.
-        name: Consumer group, its one static member, and transactional id.
+        group: Consumer group, with one static member of the same name.
         answered: Called after each answer is out.
     """
     load_params(settings.params_path)
@@ -58,16 +61,19 @@ def trainer_loop(
         settings.training_dir, start_child(settings), SystemClock(), health, settings.training_timeout_s
     )
     return ConsumerLoop(
-        connect.consumer(settings, group=name, instance_id=name),
-        connect.transactional_producer(settings, transactional_id=name),
+        connect.consumer(settings, group=group.name, instance_id=group.name),
+        connect.transactional_producer(settings, transactional_id=transactional_id),
         RetrainHandler(runner, settings.model_name, events, answered),
         topics=[requests],
         health=health,
         stop=stop,
-        batch=10,
-        service=TRAINER,
-        cap=DeadLetterCap(settings.dead_letter_max_share),
-        patience=settings.patience,
+        options=LoopOptions(
+            batch=10,
+            service=TRAINER,
+            cap=DeadLetterCap(settings.dead_letter_max_share),
+            patience=settings.patience,
+            carry_over=carry_over(settings, group),
+        ),
     )
 
 
@@ -88,30 +94,33 @@ def archive_loop(
     *,
     predictions: str = topics.PREDICTIONS.name,
     labels: str = topics.LABELS.name,
-    name: str = ARCHIVE,
+    group: ConsumerGroup = groups.ARCHIVE,
 ) -> SinkLoop:
     """Role ``archive``: verdicts and labels to Parquet.
 
     Args:
         store: Locked by this process.
         predictions, labels: Topics read.
-        name: Consumer group and its one static member.
+        group: Consumer group, with one static member of the same name.
     """
     streams = {predictions: PREDICTIONS, labels: LABELS}
     archive = Archive(
         store, streams, SystemClock(), flush_rows=settings.archive_flush_rows, flush_s=settings.archive_flush_s
     )
     return SinkLoop(
-        connect.consumer(settings, group=name, instance_id=name),
+        connect.consumer(settings, group=group.name, instance_id=group.name),
         connect.producer(settings),
         archive,
         topics=list(streams),
         health=health,
         stop=stop,
-        batch=5_000,
-        service=ARCHIVE,
-        cap=DeadLetterCap(settings.dead_letter_max_share),
-        patience=settings.patience,
+        options=LoopOptions(
+            batch=5_000,
+            service=ARCHIVE,
+            cap=DeadLetterCap(settings.dead_letter_max_share),
+            patience=settings.patience,
+            carry_over=carry_over(settings, group),
+        ),
     )
 
 

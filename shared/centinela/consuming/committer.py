@@ -19,7 +19,7 @@ class Committer(Protocol):
     """Raises what the port's producers raise."""
 
     def start(self) -> None:
-        """Be ready to commit; may be called again after a failure."""
+        """Be ready to commit; may be called again where it failed."""
 
     def commit(self, records: Sequence[Outgoing], offsets: Mapping[TopicPartition, int]) -> None:
         """Make *records* and *offsets* (next to read) durable."""

@@ -1,17 +1,17 @@
 """The consumer loop: read a batch, hand it to the handler, commit what came out together with what was read.
 
 ``ConsumerLoop`` commits in Kafka transactions (each record takes effect exactly once); ``SinkLoop`` commits offsets
-after the handler returned (at least once: its handler must not mind a repetition). Unknown exceptions pass through
-uncommitted: a bug must not drain a topic.
+after the handler returned (at least once: its handler must be idempotent). Unknown exceptions pass through, and nothing
+is committed: a bug must not drain a topic.
 """
 
 from __future__ import annotations
 
 import threading
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from operator import attrgetter
-from typing import TypedDict, Unpack
 
 import structlog
 
@@ -32,26 +32,32 @@ from centinela.telemetry.metrics import BATCH_DURATION, CONSUMER_LAG, CONSUMER_R
 _log = structlog.get_logger(__name__)
 
 
-class LoopOptions(TypedDict, total=False):
-    """Optional arguments of both loops.
+@dataclass(frozen=True)
+class LoopOptions:
+    """What both loops can be told; one object for one loop.
 
-    ``batch``: most records delivered at once (1,000). ``poll_timeout_s``: longest wait for records (0.2). ``idle_s``:
-    while no records come, the handler's ``idle`` is called so often (1). ``defer_s``: rest of a partition that the
-    handler deferred (0.1).
-    ``lag_s``: how often the lag is measured (5). ``cap``: limit on the share of dead letters. ``service``: label of the
-    metrics.
-    ``patience``: how long the loop may stand still, or its commits fail on brokers that answer.
+    Attributes:
+        batch: Most records delivered at once.
+        poll_timeout_s: Longest wait for records.
+        idle_s: While no records come, the handler's ``idle`` is called at this interval.
+        defer_s: How long a partition rests that the handler deferred.
+        lag_s: Interval of the measurement of the lag.
+        cap: Limit on the share of dead letters.
+        service: Label of the metrics, and the loop's name in the log.
+        patience: How long the loop may make no progress, or its commits fail on brokers that answer.
+        carry_over: Called before the loop subscribes, where the group had another name before.
     """
 
-    batch: int
-    poll_timeout_s: float
-    idle_s: float
-    defer_s: float
-    lag_s: float
-    cap: DeadLetterCap
-    clock: Clock
-    service: str
-    patience: Patience
+    batch: int = 1_000
+    poll_timeout_s: float = 0.2
+    idle_s: float = 1.0
+    defer_s: float = 0.1
+    lag_s: float = 5.0
+    cap: DeadLetterCap = field(default_factory=DeadLetterCap)
+    clock: Clock = field(default_factory=SystemClock)
+    service: str = ""
+    patience: Patience = PATIENCE
+    carry_over: Callable[[Consumer, Sequence[str]], None] | None = None
 
 
 class _Loop:
@@ -59,7 +65,7 @@ class _Loop:
 
     Args:
         topics: Topics to subscribe to; all must exist.
-        health: Told under ``kafka`` and ``handler`` what the loop waits for.
+        health: Shows under ``kafka`` and ``handler`` what the loop waits for.
         stop: Ends ``run`` after the batch in hand is committed.
     """
 
@@ -71,29 +77,29 @@ class _Loop:
         topics: Collection[str],
         health: Health,
         stop: threading.Event,
-        *,
-        batch: int = 1_000,
-        poll_timeout_s: float = 0.2,
-        idle_s: float = 1.0,
-        defer_s: float = 0.1,
-        lag_s: float = 5.0,
-        cap: DeadLetterCap | None = None,
-        clock: Clock | None = None,
-        service: str = "",
-        patience: Patience = PATIENCE,
+        options: LoopOptions,
     ) -> None:
-        self._consumer, self._committer, self._handler = consumer, committer, stateful(handler)
-        self._topics, self._health, self._stop = list(topics), health, stop
-        self._batch, self._poll_timeout_s, self._idle_s = batch, poll_timeout_s, idle_s
-        self._lag_s, self._service = lag_s, service
-        self._cap, self._clock = cap or DeadLetterCap(), clock or SystemClock()
-        self._partitions = Partitions(consumer, self._handler, self._clock, defer_s)
+        self._consumer = consumer
+        self._committer = committer
+        self._handler = stateful(handler)
+        self._topics = list(topics)
+        self._health = health
+        self._stop = stop
+        self._options = options
+        self._batch = options.batch
+        self._poll_timeout_s = options.poll_timeout_s
+        self._clock = options.clock
+        self._partitions = Partitions(consumer, self._handler, self._clock, options.defer_s)
         self._outage = Outage(health, stop, clock=self._clock)
         self._aborts = Backoff(stop)
-        self._started = self._dirty = False
-        self._waiting = self._unfinished = False
-        self._active_at = self._lag_at = self._clock.monotonic()
-        self._patience, self._progress = patience, Progress(patience.stuck_s, self._active_at)
+        self._started = False
+        self._can_commit = False
+        self._dirty = False
+        self._waiting = False
+        self._unfinished = False
+        self._active_at = self._clock.monotonic()
+        self._lag_at = self._active_at
+        self._progress = Progress(options.patience.stuck_s, self._active_at)
         self._uncommitted_since: float | None = None
 
     def run(self) -> None:
@@ -101,13 +107,19 @@ class _Loop:
 
         Raises:
             ProducerFenced: Another process took over; end with a non-zero code.
-            ProducerStuck: Nothing can be committed although the brokers answer; likewise.
+            ProducerStuck: Nothing can be committed although the brokers answer; end with a non-zero code as well.
             DeadLetterFlood: Too many records are refused.
-            Exception: Whatever the handler raised that is none of ours.
+            Exception: Whatever else the handler raised.
         """
         self._progress.bind_to_thread()
         try:
-            with Watchdog(self._service or "consumer", self._progress, self._health, self._patience, clock=self._clock):
+            with Watchdog(
+                self._options.service or "consumer",
+                self._progress,
+                self._health,
+                self._options.patience,
+                clock=self._clock,
+            ):
                 while not self._stop.is_set():
                     self.run_once()
             if not self._dirty:
@@ -119,7 +131,7 @@ class _Loop:
             self.close()
 
     def run_once(self) -> bool:
-        """One step: True where records were delivered. Waits out a dependency that is away, and rebuilds after an
+        """One step: True where records were delivered. Waits while a dependency is unavailable, and rebuilds after an
         abort."""
         self._progress.beat(self._clock.monotonic())
         try:
@@ -132,13 +144,13 @@ class _Loop:
         except DependencyUnavailable as error:
             self._unfinished = self._unfinished or self._dirty
             self._outage.failed(error)
-            self._give_up_where_stuck(error)
+            self._give_up_if_stuck(error)
             self._outage.back_off()
             self._active_at = self._clock.monotonic()
         except TransactionAborted as error:
             self._dirty = True
             _log.warning("transaction.aborted", detail=str(error))
-            self._give_up_where_stuck(error)
+            self._give_up_if_stuck(error)
             self._aborts.wait()
         return False
 
@@ -158,7 +170,11 @@ class _Loop:
                 raise DependencyUnavailable(
                     f"topic {topic} does not exist: run `centinela topics create`", dependency="kafka"
                 )
-        self._committer.start()
+        if not self._can_commit:  # a producer may be initialised only once
+            self._committer.start()
+            self._can_commit = True
+        if self._options.carry_over is not None:
+            self._options.carry_over(self._consumer, self._topics)
         self._consumer.subscribe(self._topics)
         self._started = True
         _log.info("consumer.started", topics=self._topics)
@@ -170,9 +186,7 @@ class _Loop:
         self._partitions.resume_deferred()
         self._measure_lag()
         records = self._consumer.poll(self._poll_timeout_s, self._batch)
-        if (
-            not self._unfinished
-        ):  # else a batch failed: its commit tells whether the outage is over, not that records come
+        if not self._unfinished:  # after a failed batch its commit shows that the outage is over, not that records come
             self._outage.answered("kafka")
         if (change := self._consumer.take_rebalance()) is not None:
             self._partitions.apply(change)
@@ -200,7 +214,8 @@ class _Loop:
         return ready
 
     def _process(self, records: Sequence[Record]) -> None:
-        began = self._active_at = self._clock.monotonic()
+        start = self._clock.monotonic()
+        self._active_at = start
         replayed, fresh = self._partitions.split(records)
         self._dirty = True
         if replayed:
@@ -209,35 +224,36 @@ class _Loop:
             CONSUMER_RECORDS.labels(replayed[0].topic, "replayed").inc(len(replayed))
         if fresh:
             self._commit(fresh, self._handler(fresh))
-        self._dirty = self._unfinished = False
+        self._dirty = False
+        self._unfinished = False
         self._outage.over()
         self._aborts.reset()
-        duration = self._clock.monotonic() - began
-        BATCH_DURATION.labels(self._service).observe(duration)
+        duration = self._clock.monotonic() - start
+        BATCH_DURATION.labels(self._options.service).observe(duration)
         _log.debug("batch.committed", records=len(fresh), replayed=len(replayed), duration_s=round(duration, 4))
 
     def _tick(self) -> None:
-        if self._clock.monotonic() - self._active_at < self._idle_s:
+        if self._clock.monotonic() - self._active_at < self._options.idle_s:
             return
         self._active_at = self._clock.monotonic()
         self._dirty = True
         outcome = self._handler.idle()
         if outcome is not None and (outcome.events or outcome.dead_letters):
             self._commit((), outcome)
-        self._dirty = self._unfinished = False
+        self._dirty = False
+        self._unfinished = False
         self._outage.over()
 
     def _commit(self, records: Sequence[Record], outcome: Outcome) -> None:
         deferred = outcome.deferred
         done = _before(records, deferred) if deferred else records
-        self._cap.check(len(done), len(outcome.dead_letters))
+        self._options.cap.check(len(done), len(outcome.dead_letters))
         offsets = self._partitions.delivered(done)
         now = self._clock.now()
         letters = [dead_letter(letter.record, letter.reason, letter.detail, at=now) for letter in outcome.dead_letters]
         if offsets or outcome.events or letters:
-            self._uncommitted_since = (
-                self._clock.monotonic() if self._uncommitted_since is None else self._uncommitted_since
-            )
+            if self._uncommitted_since is None:
+                self._uncommitted_since = self._clock.monotonic()
             self._committer.commit([*outcome.events, *letters], offsets)
             self._uncommitted_since = None
             self._handler.on_committed(offsets)
@@ -267,11 +283,11 @@ class _Loop:
         for name, count in processed.items():
             CONSUMER_RECORDS.labels(name, "processed").inc(max(0, count))
 
-    def _give_up_where_stuck(self, error: CentinelaError) -> None:
-        """A producer that cannot commit for so long, on brokers that answer the consumer, is not waited for any
-        more."""
+    def _give_up_if_stuck(self, error: CentinelaError) -> None:
+        """Stop waiting for a producer that has not been able to commit for ``stuck_s`` on brokers that answer the
+        consumer."""
         since = self._uncommitted_since
-        if since is None or self._clock.monotonic() - since <= self._patience.stuck_s:
+        if since is None or self._clock.monotonic() - since <= self._options.patience.stuck_s:
             return
         try:
             self._consumer.end_offsets(list(self._partitions.owned or self._consumer.partitions_of(self._topics[0])))
@@ -283,7 +299,7 @@ class _Loop:
         ) from error
 
     def _measure_lag(self) -> None:
-        if (now := self._clock.monotonic()) - self._lag_at < self._lag_s:
+        if (now := self._clock.monotonic()) - self._lag_at < self._options.lag_s:
             return
         self._lag_at = now
         partitions = self._partitions.progress()
@@ -310,9 +326,10 @@ class ConsumerLoop(_Loop):
         topics: Collection[str],
         health: Health,
         stop: threading.Event,
-        **options: Unpack[LoopOptions],
+        options: LoopOptions | None = None,
     ) -> None:
-        super().__init__(consumer, TransactionalCommitter(consumer, producer), handler, topics, health, stop, **options)
+        committer = TransactionalCommitter(consumer, producer)
+        super().__init__(consumer, committer, handler, topics, health, stop, options or LoopOptions())
 
 
 class SinkLoop(_Loop):
@@ -327,6 +344,7 @@ class SinkLoop(_Loop):
         topics: Collection[str],
         health: Health,
         stop: threading.Event,
-        **options: Unpack[LoopOptions],
+        options: LoopOptions | None = None,
     ) -> None:
-        super().__init__(consumer, PlainCommitter(consumer, producer), handler, topics, health, stop, **options)
+        committer = PlainCommitter(consumer, producer)
+        super().__init__(consumer, committer, handler, topics, health, stop, options or LoopOptions())

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal
 
 from centinela.kafka.access import access
 from centinela.kafka.acl_rules import Rule
-from centinela.kafka.port import Consumer, Producer, TransactionalProducer
+from centinela.kafka.port import Consumer, GroupAdmin, Producer, TransactionalProducer
 from centinela.settings import Settings
 
 if TYPE_CHECKING:
@@ -82,3 +82,10 @@ def create_acls(settings: Settings, grants: Sequence[tuple[str, Sequence[Rule]]]
     from centinela.kafka.kafka_python.acls import create_acls as create
 
     return create(access(settings), grants)
+
+
+def group_admin(settings: Settings) -> GroupAdmin:
+    """The administration of consumer groups."""
+    from centinela.kafka.kafka_python.groups import GroupAdmin as KafkaPythonGroupAdmin
+
+    return KafkaPythonGroupAdmin(access(settings))

@@ -116,6 +116,16 @@ class Consumer(Protocol):
         """Leave the group and release everything. Idempotent."""
 
 
+class GroupAdmin(Protocol):
+    """Administers consumer groups. Every call raises ``DependencyUnavailable`` where the brokers do not answer."""
+
+    def members(self, group: str) -> int:
+        """How many members *group* has now; 0 where it does not exist."""
+
+    def commit(self, group: str, offsets: Mapping[TopicPartition, int]) -> None:
+        """Commit *offsets* (next to read) for *group*; ``DependencyUnavailable`` where it has members."""
+
+
 class Producer(Protocol):
     """An idempotent producer, acks=all. Thread-safe."""
 

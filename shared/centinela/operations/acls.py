@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Final
 
+from centinela import groups
+from centinela.groups import ConsumerGroup
 from centinela.kafka.access import READERS
 from centinela.kafka.acl_rules import Operation, Rule
 from centinela.kafka.connect import create_acls
@@ -18,7 +20,6 @@ from centinela.topics import (
     MODEL_EVENTS,
     PREDICTIONS,
     RETRAIN_REQUESTS,
-    STREAM_GROUP,
     TERMINAL_ACTIVITY,
     TRANSACTIONS,
     WITH_DLQ,
@@ -42,8 +43,10 @@ def _rules(
     return (*(Rule("topic", name, allowed) for name, allowed in sorted(operations.items())), *others)
 
 
-def _group(name: str) -> Rule:
-    return Rule("group", name, ("Read",))
+def _group(group: ConsumerGroup) -> tuple[Rule, ...]:
+    """A member's rights; of the former group only what the carry-over of its offsets asks."""
+    rules = (Rule("group", group.name, ("Read",)),)
+    return rules if group.former is None else (*rules, Rule("group", group.former, ("Describe",)))
 
 
 def _transactions(name: str, *, prefixed: bool = False) -> Rule:
@@ -59,7 +62,7 @@ RIGHTS: Final[Mapping[str, tuple[Rule, ...]]] = {
         [TRANSACTIONS, LABELS, TERMINAL_ACTIVITY, MODEL_EVENTS],
         [PREDICTIONS, FEATURE_PANES, TERMINAL_ACTIVITY, MODEL_EVENTS],
         [TRANSACTIONS],
-        [_group(STREAM_GROUP), _READER, _transactions("predictor-", prefixed=True)],
+        [*_group(groups.STREAM), _READER, _transactions("predictor-", prefixed=True)],
     ),
     "gateway": _rules(
         [TRANSACTIONS, PREDICTIONS, LABELS, TERMINAL_ACTIVITY, MODEL_EVENTS],
@@ -71,17 +74,17 @@ RIGHTS: Final[Mapping[str, tuple[Rule, ...]]] = {
         [FEATURE_PANES, LABELS, MODEL_EVENTS],
         [DRIFT_REPORTS, RETRAIN_REQUESTS],
         [FEATURE_PANES, LABELS, MODEL_EVENTS],
-        [_group("centinela-drift")],
+        _group(groups.DRIFT),
     ),
     "trainer": _rules(
         [RETRAIN_REQUESTS, PREDICTIONS, LABELS],
         [MODEL_EVENTS],
         [RETRAIN_REQUESTS],
-        [_group("trainer"), _transactions("trainer")],
+        [*_group(groups.TRAINER), _transactions("trainer")],
     ),
-    "archive": _rules([PREDICTIONS, LABELS], (), [PREDICTIONS, LABELS], [_group("archive")]),
+    "archive": _rules([PREDICTIONS, LABELS], (), [PREDICTIONS, LABELS], _group(groups.ARCHIVE)),
     "registry-watcher": _rules([MODEL_EVENTS], [MODEL_EVENTS]),
-    "feast": _rules([PREDICTIONS], (), [PREDICTIONS], [_group("feast")]),
+    "feast": _rules([PREDICTIONS], (), [PREDICTIONS], _group(groups.FEAST)),
     "operator": (
         *(
             Rule(
@@ -99,7 +102,7 @@ RIGHTS: Final[Mapping[str, tuple[Rule, ...]]] = {
         *(Rule("topic", t.dlq, ("Read", "Write", "Create", "DescribeConfigs")) for t in WITH_DLQ),
         _transactions(OPERATORS),
         _READER,
-        Rule("group", STREAM_GROUP, ("Describe",)),
+        Rule("group", groups.STREAM.name, ("Describe",)),
     ),
 }
 """Per service the rules that its user needs. ``operator``: who makes topics, replays, redrives dead letters and asks

@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from typing import Literal
 
-from centinela.errors import ProducerFenced, TransactionAborted
+from centinela.errors import DependencyUnavailable, ProducerFenced, TransactionAborted
 from centinela.kafka.port import Consumer, Delivery, Outgoing, Rebalance, Record, TopicPartition
 from centinela.testing.kafka_broker import Entry, FakeBroker
 
-__all__ = ["FakeBroker", "FakeConsumer", "FakeProducer", "FakeTransactionalProducer"]
+__all__ = ["FakeBroker", "FakeConsumer", "FakeGroupAdmin", "FakeProducer", "FakeTransactionalProducer"]
 
 
 class FakeConsumer:
@@ -134,6 +134,22 @@ class FakeConsumer:
         for partition in gone | new:
             self._positions.pop(partition, None)
         self._assignment = owned
+
+
+class FakeGroupAdmin:
+    """``GroupAdmin`` on a ``FakeBroker``."""
+
+    def __init__(self, broker: FakeBroker) -> None:
+        self._broker = broker
+
+    def members(self, group: str) -> int:
+        self._broker.check()
+        return len(self._broker.group(group).members)
+
+    def commit(self, group: str, offsets: Mapping[TopicPartition, int]) -> None:
+        if self.members(group):
+            raise DependencyUnavailable(f"group {group} has members", dependency="kafka")
+        self._broker.group(group).committed.update(offsets)
 
 
 class _Done:

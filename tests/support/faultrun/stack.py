@@ -18,6 +18,7 @@ from rich.console import Console
 
 from centinela.consuming.table_reader import open_table
 from centinela.features.layout import FeatureLayout
+from centinela.groups import STREAM
 from centinela.kafka.connect import consumer, topic_admin
 from centinela.model.registry import Registry
 from centinela.settings import Settings
@@ -244,7 +245,7 @@ class FaultStack:
 
     def committed(self) -> dict[int, int]:
         """What the predictors have committed of each partition."""
-        reader = consumer(self.connection, group="predictor", client="confluent")
+        reader = consumer(self.connection, group=STREAM.name, client="confluent")
         try:
             return {
                 p.partition: offset or 0 for p, offset in reader.committed(reader.partitions_of("transactions")).items()

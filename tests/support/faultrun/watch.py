@@ -10,11 +10,12 @@ from dataclasses import dataclass, field
 
 from confluent_kafka import Consumer, KafkaException, TopicPartition  # noqa: TID251 - a client of the tests' own
 
+from centinela.groups import STREAM
 from centinela_local.readiness.checks import ask
 from tests.support.faultrun.plan import Fault
 
 _EVERY_S, _STEADY_S = 0.3, 1.0
-TOPIC, GROUP = "transactions", "predictor"
+TOPIC, GROUP = "transactions", STREAM.name
 
 
 @dataclass

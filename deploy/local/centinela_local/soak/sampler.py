@@ -9,7 +9,7 @@ from pathlib import Path
 
 import psutil
 
-from centinela import topics
+from centinela import groups, topics
 from centinela.errors import DependencyUnavailable
 from centinela.kafka.connect import consumer
 from centinela.kafka.port import Consumer
@@ -18,10 +18,10 @@ from centinela_local.soak.samples import Sample
 from centinela_local.stack import Stack
 
 GROUPS: Mapping[str, tuple[str, ...]] = {
-    topics.STREAM_GROUP: (topics.TRANSACTIONS.name,),
-    "archive": (topics.PREDICTIONS.name, topics.LABELS.name),
-    "centinela-drift": (topics.FEATURE_PANES.name, topics.LABELS.name),
-    "trainer": (topics.RETRAIN_REQUESTS.name,),
+    groups.STREAM.name: (topics.TRANSACTIONS.name,),
+    groups.ARCHIVE.name: (topics.PREDICTIONS.name, topics.LABELS.name),
+    groups.DRIFT.name: (topics.FEATURE_PANES.name, topics.LABELS.name),
+    groups.TRAINER.name: (topics.RETRAIN_REQUESTS.name,),
 }
 """Topics read by consumer group."""
 

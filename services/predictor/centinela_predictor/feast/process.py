@@ -6,11 +6,12 @@ import threading
 
 import structlog
 
-from centinela.clock import SystemClock
-from centinela.consuming.loop import SinkLoop
+from centinela.consuming.carry_over import carry_over
+from centinela.consuming.loop import LoopOptions, SinkLoop
 from centinela.consuming.outage import Outage
 from centinela.deadletters.record import DeadLetterCap
 from centinela.errors import CentinelaError, DependencyUnavailable
+from centinela.groups import FEAST, ConsumerGroup
 from centinela.kafka import connect
 from centinela.liveness.health import Health
 from centinela.process.start import failed
@@ -20,7 +21,7 @@ from centinela.web.server import bind
 from centinela_predictor.feast.settings import FeastSettings
 from centinela_predictor.feast.sink import FeastSink, Pusher
 
-GROUP = "feast"
+SERVICE = "feast"
 _log = structlog.get_logger(__name__)
 
 
@@ -31,21 +32,23 @@ def build_loop(
     stop: threading.Event,
     *,
     topic: str = PREDICTIONS.name,
-    group: str = GROUP,
+    group: ConsumerGroup = FEAST,
 ) -> SinkLoop:
     """Reads *topic* from its beginning at first; offsets are committed after the push."""
     return SinkLoop(
-        connect.consumer(settings, group=group, instance_id=f"{group}-{settings.slot}"),
+        connect.consumer(settings, group=group.name, instance_id=f"{group.name}-{settings.slot}"),
         connect.producer(settings),
         FeastSink(pusher),
         topics=[topic],
         health=health,
         stop=stop,
-        batch=settings.feast_batch,
-        clock=SystemClock(),
-        service=GROUP,
-        cap=DeadLetterCap(settings.dead_letter_max_share),
-        patience=settings.patience,
+        options=LoopOptions(
+            batch=settings.feast_batch,
+            service=SERVICE,
+            cap=DeadLetterCap(settings.dead_letter_max_share),
+            patience=settings.patience,
+            carry_over=carry_over(settings, group),
+        ),
     )
 
 

@@ -7,12 +7,14 @@ import threading
 from dataclasses import dataclass
 
 from centinela.clock import Clock
-from centinela.consuming.loop import ConsumerLoop
+from centinela.consuming.carry_over import carry_over
+from centinela.consuming.loop import ConsumerLoop, LoopOptions
 from centinela.deadletters.record import DeadLetterCap
 from centinela.features.configured import layout_of
+from centinela.groups import STREAM
 from centinela.kafka.connect import consumer, transactional_producer
 from centinela.liveness.health import Health
-from centinela.topics import STREAM_GROUP, TRANSACTIONS
+from centinela.topics import TRANSACTIONS
 from centinela_predictor.models.scoring import ScoringCore
 from centinela_predictor.models.slot import ModelSlot
 from centinela_predictor.settings import PredictorSettings
@@ -47,7 +49,7 @@ def build_stream(
     replica, layout = f"predictor-{settings.slot}", layout_of(settings)
     homes = build_homes(settings, clock)
     feed = TerminalFeed(consumer(settings, group=None, client="confluent"), homes.terminals, clock, layout)
-    reader = consumer(settings, group=STREAM_GROUP, client="confluent", instance_id=replica)
+    reader = consumer(settings, group=STREAM.name, client="confluent", instance_id=replica)
     handler = StreamHandler(
         layout=layout,
         core=core,
@@ -68,11 +70,14 @@ def build_stream(
         topics=[TRANSACTIONS.name],
         health=health,
         stop=stop,
-        batch=settings.stream_batch,
-        poll_timeout_s=0.1,
-        clock=clock,
-        service="predictor-stream",
-        cap=DeadLetterCap(settings.dead_letter_max_share),
-        patience=settings.patience,
+        options=LoopOptions(
+            batch=settings.stream_batch,
+            poll_timeout_s=0.1,
+            clock=clock,
+            service="predictor-stream",
+            cap=DeadLetterCap(settings.dead_letter_max_share),
+            patience=settings.patience,
+            carry_over=carry_over(settings, STREAM, client="confluent"),
+        ),
     )
     return Stream(loop, handler, feed, homes)

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from centinela import topics
+from centinela import groups, topics
 from centinela.clock import SystemClock
 from centinela.codec import ModelEventDecoder
 from centinela.consuming.table_reader import open_table
@@ -115,7 +115,7 @@ def retrain(
 def _reached(settings: TrainerSettings) -> datetime:
     """The event time that the log has come to, once the stream has taken it in; where the log is empty, that of the
     archive."""
-    reader = connect.consumer(settings, group=topics.STREAM_GROUP)
+    reader = connect.consumer(settings, group=groups.STREAM.name)
     try:
         with console.status("waiting until the stream has taken in what was sent ..."):
             left = await_stream(reader, STREAM_PATIENCE_S)

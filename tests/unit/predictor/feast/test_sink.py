@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from centinela.consuming.loop import SinkLoop
+from centinela.consuming.loop import LoopOptions, SinkLoop
 from centinela.deadletters.record import DeadLetterCap
 from centinela.errors import DependencyUnavailable
 from centinela.events import TransactionScored, encode
@@ -75,8 +75,7 @@ def run(values: list[bytes], shelf: Shelf, steps: int = 8) -> tuple[FakeBroker, 
         topics=["predictions"],
         health=health,
         stop=Unhurried(),
-        poll_timeout_s=0.0,
-        cap=DeadLetterCap(max_share=1.0),
+        options=LoopOptions(poll_timeout_s=0.0, cap=DeadLetterCap(max_share=1.0)),
     )
     for _ in range(steps):
         loop.run_once()

@@ -9,7 +9,7 @@ import pytest
 from prometheus_client import REGISTRY
 
 from centinela.consuming.handler import Outcome
-from centinela.consuming.loop import ConsumerLoop, SinkLoop
+from centinela.consuming.loop import ConsumerLoop, LoopOptions, SinkLoop
 from centinela.errors import DependencyUnavailable
 from centinela.kafka.port import Outgoing
 from centinela.liveness.health import Health
@@ -79,7 +79,7 @@ def test_records_are_counted_by_topic_and_by_what_became_of_them() -> None:
         topics=["some-records", other],
         health=Health(),
         stop=threading.Event(),
-        poll_timeout_s=0,
+        options=LoopOptions(poll_timeout_s=0),
     )
 
     for _ in range(4):
@@ -216,7 +216,7 @@ def test_a_sink_commits_after_its_handler_and_repeats_what_failed() -> None:
         topics=[SOURCE],
         health=Health(),
         stop=stop,
-        poll_timeout_s=0,
+        options=LoopOptions(poll_timeout_s=0),
     )
     broker.append(SOURCE, b"bad")
     broker.append(SOURCE, b"a")
@@ -240,7 +240,7 @@ def test_a_plain_function_will_do() -> None:
         topics=[SOURCE],
         health=Health(),
         stop=threading.Event(),
-        poll_timeout_s=0,
+        options=LoopOptions(poll_timeout_s=0),
     )
 
     for _ in range(3):

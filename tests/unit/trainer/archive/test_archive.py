@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from centinela.consuming.handler import Outcome
-from centinela.consuming.loop import SinkLoop
+from centinela.consuming.loop import LoopOptions, SinkLoop
 from centinela.errors import DependencyUnavailable
 from centinela.events import LabelReported, TransactionScored, encode
 from centinela.features.layout import FeatureLayout, pack_rows
@@ -81,9 +81,7 @@ class Running:
             topics=[PREDICTIONS, LABELS],
             health=self.health,
             stop=self.stop,
-            batch=batch,
-            idle_s=0,
-            clock=self.clock,
+            options=LoopOptions(batch=batch, idle_s=0, clock=self.clock),
         )
 
     def drain(self, broker: FakeBroker) -> None:

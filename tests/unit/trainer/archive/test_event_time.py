@@ -14,7 +14,7 @@ from centinela.testing.kafka import FakeBroker, FakeConsumer
 from centinela_trainer.commands.event_time import await_stream, event_time_reached
 
 START = datetime(2026, 3, 1, tzinfo=UTC)
-GROUP = "predictor"
+GROUP = "stream"
 
 
 def day(number: float) -> datetime:

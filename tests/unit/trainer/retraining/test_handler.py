@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from centinela.consuming.loop import ConsumerLoop
+from centinela.consuming.loop import ConsumerLoop, LoopOptions
 from centinela.errors import DependencyUnavailable, TransactionAborted
 from centinela.events import RetrainRequested, TrainingCompleted, encode
 from centinela.kafka.port import Outgoing, TopicPartition
@@ -75,8 +75,7 @@ class Service:
             topics=[REQUESTS],
             health=Health(),
             stop=self.stop,
-            defer_s=0,
-            poll_timeout_s=0,
+            options=LoopOptions(defer_s=0, poll_timeout_s=0),
         )
 
     def ask(self, asked: RetrainRequested) -> None:
