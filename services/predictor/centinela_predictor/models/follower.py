@@ -18,6 +18,7 @@ from centinela.events import ModelLoaded, ModelLoadRejected, ModelPromoted, enco
 from centinela.kafka.headers import event_headers, event_source
 from centinela.kafka.port import Outgoing, Producer, Record
 from centinela.liveness.health import Health
+from centinela.liveness.retry import Backoff
 from centinela.topics import MODEL_EVENTS
 from centinela_predictor.models import metrics
 from centinela_predictor.models.bundle_store import BundleStore, Downloads
@@ -50,7 +51,7 @@ class ModelFollower:
     Args:
         load: Opens a bundle: verifies, loads, warms, checks the golden set. Raises ``ModelRejected``.
         replica: Names this process in ``ModelLoaded`` and ``ModelLoadRejected``.
-        retry_s: First pause after a dependency was away; doubles up to ``LONGEST_PAUSE_S``.
+        retry_s: Upper bound of the first pause after a dependency failed; it doubles up to ``LONGEST_PAUSE_S``.
     """
 
     def __init__(
@@ -75,7 +76,8 @@ class ModelFollower:
         self._wanted: dict[Alias, ModelPromoted] = {}
         self._done: dict[Alias, int] = {}
         self._to_tell: deque[Outgoing] = deque()
-        self._pause_s, self._not_before = retry_s, 0.0
+        self._backoff = Backoff(first_s=retry_s, max_s=max(retry_s, LONGEST_PAUSE_S))
+        self._not_before = 0.0
 
     def start_from_disk(self) -> None:
         """Serve what the links name, before anything else answers; a damaged bundle is left for the registry to
@@ -119,20 +121,21 @@ class ModelFollower:
                     self._done[alias] = promoted.sequence
             self._tell()
         except DependencyUnavailable as error:
-            self._not_before = self._clock.monotonic() + self._pause_s
-            _log.warning("model.waits", detail=str(error), retry_s=self._pause_s, serving=self._serving("champion"))
+            pause_s = self._backoff.next_s()
+            self._not_before = self._clock.monotonic() + pause_s
+            _log.warning("model.waits", detail=str(error), retry_s=round(pause_s, 3), serving=self._serving("champion"))
             if not self._slot.loaded:
                 self._health.wait_for(CONDITION, str(error))
-            self._pause_s = min(2 * self._pause_s, LONGEST_PAUSE_S)
         else:
-            self._pause_s = self._retry_s
+            self._backoff.reset()
 
     def _take(self, records: Sequence[Record]) -> None:
         for event in self._promotions.among(records):
             newest = self._wanted.get(event.alias)
             if newest is None or event.sequence > newest.sequence:
                 self._wanted[event.alias] = event
-                self._not_before, self._pause_s = 0.0, self._retry_s
+                self._not_before = 0.0
+                self._backoff.reset()
 
     def _follow(self, promoted: ModelPromoted) -> None:
         alias, version = promoted.alias, promoted.model_version

@@ -1,4 +1,4 @@
-"""The training child as its parent sees it: start it, look after it, read its answer."""
+"""The training child as its parent sees it: start it, supervise it, read its answer."""
 
 from __future__ import annotations
 
@@ -19,22 +19,24 @@ from centinela.clock import Clock
 from centinela.events import RetrainRequested, TrainingCompleted, encode
 from centinela.files import remove_parts
 from centinela.liveness.health import Health
+from centinela.liveness.retry import Backoff
 from centinela.settings import Settings
 from centinela_trainer import metrics
 from centinela_trainer.settings import TrainerSettings
 
 _log = structlog.get_logger(__name__)
 EX_TEMPFAIL = 75
-"""Exit code of a child for which a dependency is away; its last line of standard output names it."""
-_FIRST_PAUSE_S, _LONGEST_PAUSE_S, _END_S = 1.0, 30.0, 5.0
+"""Exit code of a child that could not reach a dependency; its last line of standard output names it."""
+_FIRST_PAUSE_S = 1.0
+_LONGEST_PAUSE_S = 30.0
+_END_S = 5.0
 KILLS = 3
-"""A child that was killed (for its memory, say) is started again so often: what it had logged is taken up, not
-repeated."""
+"""How many times a child that was killed (for its memory, say) is started again; it continues from what it logged."""
 _CONDITION = "training"
 
 
 class Process(Protocol):
-    """What the runner asks of a child process."""
+    """What the runner needs of a child process."""
 
     def poll(self) -> int | None:
         """The exit code; None while it runs."""
@@ -63,8 +65,8 @@ class _Running:
 class ChildRunner:
     """Runs one request at a time in a child process.
 
-    A child that cannot reach a dependency is started again after a pause (1 s, doubling up to 30 s), for as long as it
-    takes; one that a signal ended likewise, ``KILLS`` times at most.
+    A child that cannot reach a dependency is started again after a pause (up to 1 s, doubling up to 30 s), for as long
+    as it takes; a child that a signal ended is too, but at most ``KILLS`` times.
 
     Args:
         folder: For request, answer and output files.
@@ -73,9 +75,14 @@ class ChildRunner:
     """
 
     def __init__(self, folder: Path, start: Start, clock: Clock, health: Health, timeout_s: float) -> None:
-        self._folder, self._start, self._clock, self._health, self._timeout_s = folder, start, clock, health, timeout_s
+        self._folder = folder
+        self._start = start
+        self._clock = clock
+        self._health = health
+        self._timeout_s = timeout_s
         self._running: _Running | None = None
-        self._not_before, self._pause_s = float("-inf"), _FIRST_PAUSE_S
+        self._not_before = float("-inf")
+        self._backoff = Backoff(first_s=_FIRST_PAUSE_S, max_s=_LONGEST_PAUSE_S)
         self._kills = 0
 
     def answer(self, request: RetrainRequested) -> TrainingCompleted | None:
@@ -96,14 +103,16 @@ class ChildRunner:
             return self._failed(request, running, f"training took longer than {self._timeout_s:g} s")
         self._finished()
         if code == EX_TEMPFAIL:
-            self._postpone(request, self._last_line() or "a dependency is away")
+            self._postpone(request, self._last_line() or "a dependency is unavailable")
             return None
         if code < 0 and self._kills < KILLS:
             self._kills += 1
             self._postpone(request, f"the training process was killed (signal {-code}), and is started again")
             return None
         self._health.met(_CONDITION)
-        self._pause_s, self._not_before, self._kills = _FIRST_PAUSE_S, float("-inf"), 0
+        self._backoff.reset()
+        self._not_before = float("-inf")
+        self._kills = 0
         if code != 0 or not self._answer_path.exists():
             return self._failed(request, running, f"the training process ended with code {code}: {self._last_line()}")
         completed = msgspec.json.decode(self._answer_path.read_bytes(), type=TrainingCompleted)
@@ -148,8 +157,7 @@ class ChildRunner:
         )
 
     def _postpone(self, request: RetrainRequested, reason: str) -> None:
-        self._not_before = self._clock.monotonic() + self._pause_s
-        self._pause_s = min(2 * self._pause_s, _LONGEST_PAUSE_S)
+        self._not_before = self._clock.monotonic() + self._backoff.next_s()
         self._health.wait_for(_CONDITION, reason)
         _log.warning("training.postponed", request_id=request.request_id, waiting_for=reason)
 
@@ -178,9 +186,9 @@ class ChildRunner:
 def start_child(settings: TrainerSettings) -> Start:
     """Starts ``python -m centinela_trainer train`` with *settings*.
 
-    The child holds the read end of a pipe whose write end only this process holds: when this process dies, however it
-    does, the child reads the end of it and ends as well. Its logs go to this process's standard error. Its OpenMP
-    threads sleep while they wait: spinning beside busy scorers makes training ten times slower, and the scorers too.
+    The child holds the read end of a pipe whose write end only this process holds: when this process dies, for whatever
+    reason, the child reads end-of-file and exits too. Its logs go to this process's standard error. Its OpenMP threads
+    sleep while they wait: spinning next to busy scorers makes training ten times slower, and the scorers too.
     """
     environment = {
         **os.environ,

@@ -12,6 +12,7 @@ from fsspec.core import url_to_fs
 
 from centinela.clock import Clock
 from centinela.errors import CentinelaError
+from centinela.liveness.retry import Backoff
 from centinela_trainer import metrics
 from centinela_trainer.snapshots.format import PREFIX
 from centinela_trainer.snapshots.store import DIRECTORY, SnapshotStore, object_key
@@ -80,18 +81,22 @@ def _put(fs: Any, source: str, target: str) -> None:
 
 
 class SnapshotPusher:
-    """Pushes each snapshot of *store* once to *remote*, again and again until it is there, at longer and longer
-    intervals.
+    """Pushes each snapshot of *store* to *remote*, and tries again after growing pauses until it is there.
 
-    What was pushed is noted in ``.pushed/`` beside the snapshots, so a new process goes on where the last one was.
+    What was pushed is noted in ``.pushed/`` next to the snapshots, so that a new process continues where the last one
+    stopped.
     """
 
     def __init__(
         self, store: SnapshotStore, remote: SnapshotRemote, clock: Clock, *, first_pause_s: float = _FIRST_PAUSE_S
     ) -> None:
-        self._store, self._remote, self._clock, self._first_pause_s = store, remote, clock, first_pause_s
+        self._store = store
+        self._remote = remote
+        self._clock = clock
+        self._backoff = Backoff(first_s=first_pause_s, max_s=_LONGEST_PAUSE_S)
         self._noted = store.root / ".pushed"
-        self._wake, self._stop = threading.Event(), threading.Event()
+        self._wake = threading.Event()
+        self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="snapshot-pusher", daemon=True)
 
     def start(self) -> None:
@@ -114,14 +119,14 @@ class SnapshotPusher:
         return [name for name in self._store.digests() if self._note(name) != self._remote.url]
 
     def push_pending(self) -> bool:
-        """Push what is not there; whether all of it is now."""
-        pending, left = self.pending(), 0
-        for name in pending:
-            began = self._clock.monotonic()
+        """Push what is not there yet; whether everything is there now."""
+        failures = 0
+        for name in self.pending():
+            started = self._clock.monotonic()
             try:
                 pushed = self._remote.push(self._store, name)
-            except Exception as error:  # of any driver, of any kind: a remote that is away must not end the trainer
-                left += 1
+            except Exception as error:  # any driver, any kind: an unavailable remote must not end the trainer
+                failures += 1
                 metrics.SNAPSHOT_PUSH_FAILURES.inc()
                 _log.warning(
                     "snapshot.push_failed",
@@ -140,10 +145,10 @@ class SnapshotPusher:
                 remote=self._remote.url,
                 files=pushed.files,
                 bytes=pushed.bytes,
-                duration_s=round(self._clock.monotonic() - began, 3),
+                duration_s=round(self._clock.monotonic() - started, 3),
             )
-        metrics.SNAPSHOTS_UNPUSHED.set(left)
-        return not left
+        metrics.SNAPSHOTS_UNPUSHED.set(failures)
+        return not failures
 
     def _note(self, name: str) -> str | None:
         try:
@@ -152,14 +157,14 @@ class SnapshotPusher:
             return None
 
     def _run(self) -> None:
-        pause = self._first_pause_s
-        wait: float | None = None
+        wait_s: float | None = None
         while not self._stop.is_set():
-            self._wake.wait(wait)
+            self._wake.wait(wait_s)
             self._wake.clear()
             if self._stop.is_set():
                 return
             if self.push_pending():
-                pause, wait = self._first_pause_s, None
+                self._backoff.reset()
+                wait_s = None
             else:
-                wait, pause = pause, min(2 * pause, _LONGEST_PAUSE_S)
+                wait_s = self._backoff.next_s()

@@ -247,10 +247,10 @@ def test_a_dependency_that_is_away_postpones_with_growing_pauses_and_says_so(tmp
         child.ends(EX_TEMPFAIL, says="MLflow does not answer")
         assert child.runner.answer(asked) is None
         assert "MLflow" in child.health.unmet()["training"]
-        child.clock.set(child.clock.now() + timedelta(seconds=pause - 0.1))
+        child.clock.set(child.clock.now() + timedelta(seconds=pause / 2 - 0.01))
         child.runner.answer(asked)
         assert len(child.processes) == round_number + 1
-        child.clock.set(child.clock.now() + timedelta(seconds=0.2))
+        child.clock.set(child.clock.now() + timedelta(seconds=pause / 2 + 0.02))
     child.runner.answer(asked)
     child.ends(0, answer=answer_to(asked))
     assert child.runner.answer(asked) == answer_to(asked)
