@@ -1,5 +1,5 @@
-"""A small world for tests: scored transactions by event day with late labels, and stand-ins for what the service talks
-to."""
+"""A small world for tests: scored transactions by event day with late labels, and fakes of what the service
+talks to."""
 
 from __future__ import annotations
 
@@ -111,12 +111,12 @@ class World:
 
     def _draw(self, rng: np.random.Generator, n: int, day: int, busy: bool) -> tuple[Bools, Floats, Floats]:
         is_fraud = rng.random(n) < 0.05
-        seen = is_fraud.copy()
+        detectable = is_fraud.copy()
         if self.attack_from is not None and day >= self.attack_from:
-            seen &= rng.random(n) < 0.2
+            detectable &= rng.random(n) < 0.2
         if self.hole_from is not None and day >= self.hole_from:
-            seen &= rng.random(n) < 0.5
-        scores = np.clip(rng.normal(np.where(seen, 0.65, 0.2), 0.12), 0, 1)
+            detectable &= rng.random(n) < 0.5
+        scores = np.clip(rng.normal(np.where(detectable, 0.65, 0.2), 0.12), 0, 1)
         matrix = np.column_stack(
             [rng.lognormal(3.4 if busy else 3.0, 1.0, n), rng.poisson(16 if busy else 8, n), rng.normal(size=n)]
         )
@@ -130,7 +130,7 @@ def _manifest(seed: int, reported_share: float) -> Manifest:
     """Its average precision rests on reported frauds, as a trainer's does."""
     rng = np.random.default_rng(seed)
     is_fraud, scores, matrix = World()._draw(rng, 20_000, 0, busy=False)
-    known = is_fraud & (rng.random(len(is_fraud)) < reported_share)
+    reported = is_fraud & (rng.random(len(is_fraud)) < reported_share)
     edges = reference_edges(matrix)
     frozen = FrozenReference(
         bins=10,
@@ -141,7 +141,7 @@ def _manifest(seed: int, reported_share: float) -> Manifest:
         score_counts=tuple(score_histogram(scores).tolist()),
         alert_rate=float((scores >= THRESHOLD).mean()),
         review_rate=0.2,
-        average_precision=average_precision(known, scores),
+        average_precision=average_precision(reported, scores),
     )
     return Manifest(
         model_name="FraudDetector",
@@ -179,9 +179,9 @@ class Feed:
 
     def record(self, topic: str, partition: int, event: Event | bytes | None) -> Record:
         """One event (or raw value) as the next record of a partition."""
-        known = TopicPartition(topic, partition)
-        offset = self._next.get(known, 0)
-        self._next[known] = offset + 1
+        source = TopicPartition(topic, partition)
+        offset = self._next.get(source, 0)
+        self._next[source] = offset + 1
         return Record(topic, partition, offset, b"key", encode(event) if isinstance(event, Event) else event)
 
 
@@ -216,7 +216,7 @@ class FakeEventLog:
 
 
 class FakeReferences:
-    """References of a world; away for as many calls as ``failures`` says."""
+    """References of a world; unavailable for the first ``failures`` calls."""
 
     def __init__(self, world: World, failures: int = 0) -> None:
         self._reference = reference_of(world.manifest(), world.version)
@@ -232,7 +232,7 @@ class FakeReferences:
 
 
 class FakeReporter:
-    """Notes what it is asked for."""
+    """Records which reports are begun."""
 
     def __init__(self) -> None:
         self.begun: list[Evaluation] = []
@@ -242,5 +242,6 @@ class FakeReporter:
         self.begun.append(evaluation)
 
     def finished(self) -> str | None:
-        path, self.path = self.path, None
+        path = self.path
+        self.path = None
         return path

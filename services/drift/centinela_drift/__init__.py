@@ -1,4 +1,4 @@
-"""Watches performance and drift, and asks for retraining."""
+"""Monitors performance and drift, and requests retraining."""
 
 from importlib.metadata import version
 

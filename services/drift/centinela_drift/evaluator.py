@@ -1,7 +1,7 @@
-"""Records in, reports and requests out: the drift service without its Kafka client [P].
+"""Records in, reports and requests out: the drift service without its Kafka client.
 
-Everything that must survive a crash is here, the next offset of every partition included, so that one snapshot is one
-instant.
+Everything that must survive a crash is here, including the next offset of every partition, so that a snapshot is
+consistent.
 """
 
 from __future__ import annotations
@@ -59,13 +59,13 @@ class Topics:
 
     @property
     def inputs(self) -> tuple[str, str, str]:
-        """What is consumed."""
+        """The topics that are consumed."""
         return self.panes, self.labels, self.model_events
 
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """One report, the request where one is made, and what they rest on. ``alarm_began``: the report before was no
+    """One report, its request if one is made, and what they are based on. ``alarm_began``: the report before was not an
     alarm."""
 
     report: DriftReported
@@ -99,7 +99,8 @@ class DriftHandler:
     """
 
     def __init__(self, settings: DriftSettings, topics: Topics = Topics()) -> None:
-        self._settings, self.topics = settings, topics
+        self._settings = settings
+        self.topics = topics
         self._every = days_to_ms(settings.drift_report_every_days)
         self._window = days_to_ms(settings.drift_window_days)
         self._mature_window = days_to_ms(settings.drift_performance_window_days)
@@ -133,7 +134,7 @@ class DriftHandler:
         self._last_end: int | None = None
 
     def apply(self, record: Record) -> bool:
-        """Take *record* into the state; False where it was taken before (after a restart), or is of no interest here.
+        """Apply *record* to the state; False if it was applied before (after a restart), or does not concern drift.
 
         Raises:
             InvalidRecord: It cannot be used; nothing changed. The caller dead-letters it, then calls ``skip``.
@@ -152,11 +153,11 @@ class DriftHandler:
         return used
 
     def seen(self, record: Record) -> bool:
-        """Whether the state stands past *record*."""
+        """Whether *record* was applied before."""
         return record.offset < self.offsets.get(TopicPartition(record.topic, record.partition), 0)
 
     def skip(self, record: Record) -> None:
-        """Count *record* as dealt with."""
+        """Count *record* as processed."""
         self.offsets[TopicPartition(record.topic, record.partition)] = record.offset + 1
 
     def due(self) -> int | None:
@@ -169,18 +170,18 @@ class DriftHandler:
         return end if end <= watermark else None
 
     def evaluate(self, end_ms: int, reference: Reference | None) -> Evaluation:
-        """The report whose window ends at *end_ms*; its events stand in ``outbox`` until ``published``.
+        """The report whose window ends at *end_ms*; its events stay in ``outbox`` until ``published``.
 
         Args:
-            end_ms: As ``due`` said.
-            reference: Of ``serving(end_ms)``; None where its bundle cannot be had any more.
+            end_ms: As returned by ``due``.
+            reference: Of ``serving(end_ms)``; None if its bundle is no longer available.
         """
         version = self.serving(end_ms)
         recent = self.windows.between(version, end_ms - self._window, end_ms)
         mature_start, mature_end = end_ms - self._maturity - self._mature_window, end_ms - self._maturity
         mature = self._mature(version, mature_start, mature_end, end_ms)
         if reference is None:
-            decision = Decision("insufficient", "none", f"the reference of version {version} cannot be had", ())
+            decision = Decision("insufficient", "none", f"the reference of version {version} is not available", ())
         else:
             findings = self._findings(
                 reference,
@@ -192,7 +193,7 @@ class DriftHandler:
                 ),
                 whole=(self.windows.first_seen(version) or 0) <= end_ms - self._window,
             )
-            seen = Observation(
+            observation = Observation(
                 self._settings.model_name,
                 version,
                 end_ms,
@@ -202,7 +203,7 @@ class DriftHandler:
                 reference.average_precision,
                 findings,
             )
-            self.policy, decision = decide(self.policy, seen, self._policy_settings)
+            self.policy, decision = decide(self.policy, observation, self._policy_settings)
         baseline = (
             reference.average_precision
             if reference and reference.average_precision is not None
@@ -249,7 +250,7 @@ class DriftHandler:
         return version
 
     def snapshot(self) -> tuple[DriftSnapshot, Arrays]:
-        """The content, which ``restore`` takes back; see ``Windows.snapshot``."""
+        """The content, for ``restore``; see ``Windows.snapshot``."""
         windows, arrays = self.windows.snapshot()
         arrays[_LABELS] = self.labels.array()
         return DriftSnapshot(
@@ -308,15 +309,15 @@ class DriftHandler:
     def _findings(
         self, reference: Reference, recent: Bucket, fed: Sequence[Bucket], *, whole: bool
     ) -> tuple[Finding, ...]:
-        """Faults in any of *fed*, then what *recent* shows; features only over a *whole* window, else weekdays look
-        like drift."""
+        """Faults in any of *fed*, then the shifts of *recent*; features only over a *whole* window, because weekdays
+        would look like drift."""
         if recent.count < self._settings.drift_min_sample:
             return ()
         faults: dict[tuple[str, str | None], Finding] = {}
         for bucket in fed:
             for fault in detection.data_quality(reference, bucket, self._limits):
-                known = faults.setdefault((fault.statistic, fault.feature), fault)
-                if fault.value > known.value:
+                worst = faults.setdefault((fault.statistic, fault.feature), fault)
+                if fault.value > worst.value:
                     faults[fault.statistic, fault.feature] = fault
         shift = detection.alert_rate_shift(reference, recent, self._limits)
         return (
@@ -340,12 +341,13 @@ class DriftHandler:
         self._send(self.topics.reports, report, report.report_id, report.end)
         if request is not None:
             self._send(self.topics.requests, request, request.request_id, request.as_of)
-        began = report.state == "alarm" and (self.last_report is None or self.last_report.state != "alarm")
-        self.last_report, self._last_end = report, end_ms
+        alarm_began = report.state == "alarm" and (self.last_report is None or self.last_report.state != "alarm")
+        self.last_report = report
+        self._last_end = end_ms
         horizon = end_ms + self._every - max(self._window, self._maturity + self._mature_window)
         self.windows.expire(horizon)
         self.labels.expire(horizon)
-        return Evaluation(report, request, recent, began)
+        return Evaluation(report, request, recent, alarm_began)
 
     def _send(self, topic: str, event: DriftReported | RetrainRequested, event_id: str, time: datetime) -> None:
         headers = event_headers(

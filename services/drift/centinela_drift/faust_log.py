@@ -1,8 +1,8 @@
-"""Faust [A]: one app that reads panes, labels and model events for ``DriftService``.
+"""One Faust app that reads panes, labels and model events for ``DriftService``.
 
-How offsets are kept: the service's snapshots hold the next offset of every partition, and partitions are read from
-there, not from what the group committed. Faust's commits only let others see the lag. So neither an acknowledged record
-that was never snapshotted nor a snapshot without its commit loses or repeats anything.
+Offsets: the service's snapshots contain the next offset of every partition, and partitions are read from there, not
+from the group's commits, which only make the lag visible. So nothing is lost or repeated when a record is acknowledged
+but not in a snapshot, or in a snapshot but not committed.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ POSITION_TIMEOUT_S = 5.0
 
 
 def _credentials(brokers: Access) -> faust.SASLCredentials | faust.SSLCredentials | None:
-    """*brokers* as Faust calls them."""
+    """The credentials of *brokers* in Faust's classes."""
     if brokers.mechanism is not None:
         return faust.SASLCredentials(
             username=brokers.user, password=brokers.password, mechanism=brokers.mechanism, ssl_context=brokers.context()
@@ -53,7 +53,7 @@ def _credentials(brokers: Access) -> faust.SASLCredentials | faust.SSLCredential
 
 
 class _ConsumerThread(driver.AIOKafkaConsumerThread):
-    """Reads committed transactions only, from the offsets that the service names."""
+    """Reads committed transactions only, from the service's offsets."""
 
     def _create_worker_consumer(self, transport: driver.Transport) -> Any:
         # Faust reads uncommitted records unless its own transactions are on; this flag chooses the isolation level.
@@ -66,7 +66,7 @@ class _ConsumerThread(driver.AIOKafkaConsumerThread):
     def highwater(self, tp: TP) -> int:
         """The end up to which transactions are settled, by the newest fetch; -1 before the first.
 
-        Asking the broker would wait behind the fetch that waits for records on the same connection.
+        A request to the broker would wait behind the fetch that waits for records on the same connection.
         """
         end = self._ensure_consumer().last_stable_offset(tp)
         return -1 if end is None else int(end)
@@ -95,10 +95,10 @@ class _Consumer(driver.Consumer):
         return _ConsumerThread(self, loop=self.loop, beacon=self.beacon)
 
     def _new_offset(self, tp: TP) -> int | None:
-        """What the group commits: what the service has taken.
+        """The offset to commit: the next one of the service.
 
-        Faust's own count goes past one transaction marker a commit: it falls behind, and remembers all that it is
-        behind by.
+        Faust's own count passes only one transaction marker a commit, so it falls behind and keeps every offset in
+        between.
         """
         self._acked[tp].clear()
         self._acked_index[tp].clear()
@@ -106,7 +106,7 @@ class _Consumer(driver.Consumer):
         return cast(Transport, self.transport).service.handler.offsets.get(TopicPartition(tp.topic, tp.partition))
 
     def last_read(self, tp: TP) -> int:
-        """The offset of the last record that was handed to the agent, which may not have taken it yet."""
+        """The offset of the last record that was handed to the agent, which may not have applied it yet."""
         return self._read_offset.get(tp) or 0
 
     def last_answer_s(self) -> float | None:
@@ -131,18 +131,22 @@ class Transport(driver.Transport):
         """Where to read each partition from, given its first and end offset: the service's next offset, else the
         beginning.
 
-        An offset past the end means that the topic was made anew: it is forgotten, or every new record would count as
-        seen.
+        An offset past the end means that the topic was created again: it is dropped, or every new record would count as
+        applied before.
         """
         offsets = self.service.handler.offsets
         starts = {}
         for tp, (begin, end) in bounds.items():
-            known = TopicPartition(tp.topic, tp.partition)
-            if offsets.get(known, 0) > end:
+            partition = TopicPartition(tp.topic, tp.partition)
+            if offsets.get(partition, 0) > end:
                 _log.error(
-                    "partition.begins_anew", topic=tp.topic, partition=tp.partition, offset=offsets.pop(known), end=end
+                    "partition.recreated",
+                    topic=tp.topic,
+                    partition=tp.partition,
+                    offset=offsets.pop(partition),
+                    end=end,
                 )
-            starts[tp] = max(begin, offsets.get(known, 0))
+            starts[tp] = max(begin, offsets.get(partition, 0))
         self.health.met("kafka")
         _log.info("partitions.assigned", starts={f"{tp.topic}-{tp.partition}": offset for tp, offset in starts.items()})
         return starts
@@ -151,8 +155,8 @@ class Transport(driver.Transport):
 class FaustLog:
     """``EventLog`` on a Faust app.
 
-    The client reconnects by itself and says so dozens of times a second; here it is silent, and an outage is told once,
-    by what was last fetched.
+    The client reconnects by itself and logs that dozens of times a second; its logger is silenced, and an outage is
+    logged once, by ``BrokerLiveness``.
 
     Args:
         settings: Brokers and group.
@@ -161,19 +165,17 @@ class FaustLog:
         health: Its condition ``kafka`` is met once partitions are assigned.
 
     Attributes:
-        abandoned: The client could not be stopped, because the brokers do not answer; its threads go on waiting.
+        abandoned: The client could not be stopped, because the brokers do not answer; its threads are still waiting.
     """
 
     def __init__(
         self, settings: DriftSettings, topics: Topics, service: DriftService, health: Health, clock: Clock
     ) -> None:
-        self._settings, self._topics, self._service, self._health, self._clock = (
-            settings,
-            topics,
-            service,
-            health,
-            clock,
-        )
+        self._settings = settings
+        self._topics = topics
+        self._service = service
+        self._health = health
+        self._clock = clock
         self._patience: Patience = settings.patience
         for name, level in (("faust", "WARNING"), ("mode", "WARNING"), ("aiokafka", "CRITICAL")):
             logging.getLogger(name).setLevel(level)
@@ -200,7 +202,8 @@ class FaustLog:
         )
         self._app.transport = transport = Transport(self._app.conf.broker_consumer, self._app)
         self._app.producer_transport = transport
-        transport.service, transport.health = service, health
+        transport.service = service
+        transport.health = health
         self._failure: asyncio.Future[None] | None = None
         self.abandoned = False
         self._declare_agent()
@@ -209,8 +212,8 @@ class FaustLog:
         """Read until *stop*, then stop cleanly.
 
         Raises:
-            DependencyUnavailable: The brokers went away for good, or the app crashed: the process must end and start
-                anew.
+            DependencyUnavailable: The client does not recover, or the app crashed: the process must end and be
+                restarted.
             DeadLetterFlood: See ``DriftService.take``.
         """
         self._failure = asyncio.get_running_loop().create_future()
@@ -243,14 +246,14 @@ class FaustLog:
             await self._leave()
 
     async def _leave(self) -> None:
-        """Stop the app; without brokers its last commit would wait for ever, and nothing depends on it."""
+        """Stop the app; without brokers its last commit would wait forever, and nothing depends on it."""
         stopping = asyncio.create_task(self._app.stop(), name="leave")
         await asyncio.wait({stopping}, timeout=STOP_TIMEOUT_S)
         if stopping.done():
             stopping.result()
         else:
             self.abandoned = True
-            _log.warning("kafka.left_unanswered")
+            _log.warning("kafka.abandoned")
 
     async def _watch(self, progress: Progress) -> None:
         """Check every second whether the brokers answer, and while they do, how far each partition is read."""
@@ -281,16 +284,16 @@ class FaustLog:
         return True
 
     async def _partition_progress(self) -> dict[TopicPartition, PartitionProgress]:
-        """Where each partition stands: what was taken, or the fetches' position where all that was fetched is taken."""
-        found = {}
+        """The progress of each partition: its next offset, or the fetch position if all that was fetched is applied."""
+        progress = {}
         for partition, end in (await self.ends()).items():
             taken = self._service.handler.offsets.get(partition, 0)
             if taken < end and cast(_Consumer, self._app.consumer).last_read(TP(*partition)) <= taken:
                 with contextlib.suppress(TimeoutError):
                     taken = max(taken, await asyncio.wait_for(self.position(partition), POSITION_TIMEOUT_S))
-            found[partition] = PartitionProgress(taken, end)
-            CONSUMER_LAG.labels(partition.topic, str(partition.partition)).set(found[partition].lag)
-        return found
+            progress[partition] = PartitionProgress(taken, end)
+            CONSUMER_LAG.labels(partition.topic, str(partition.partition)).set(progress[partition].lag)
+        return progress
 
     async def send(self, record: Outgoing) -> None:
         producer = await self._app.maybe_start_producer()
@@ -326,8 +329,8 @@ class FaustLog:
 
         @self._app.agent(channel, name="drift")
         async def drift(stream: Any) -> None:
-            # An agent that raises has its record acknowledged and goes on with the next: so nothing may leave this
-            # loop.
+            # Faust acknowledges the record of an agent that raises, and continues with the next: no error may leave
+            # this loop.
             events: AsyncIterator[Any] = stream.events()
             async for event in events:
                 await self._take(event.message)

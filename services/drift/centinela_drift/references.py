@@ -32,24 +32,25 @@ class BundleReferences:
     """
 
     def __init__(self, download: Callable[[str, Path], Path], folder: Path) -> None:
-        self._download, self._folder = download, folder
-        self._known: dict[str, Reference] = {}
+        self._download = download
+        self._folder = folder
+        self._references: dict[str, Reference] = {}
 
     async def get(self, version: str) -> Reference:
         """The reference of *version*.
 
         Raises:
             DependencyUnavailable: The registry does not answer.
-            ModelRejected: There is no such bundle, or it is damaged.
+            ModelRejected: The bundle does not exist, or is damaged.
         """
-        if version not in self._known:
-            self._known[version] = await asyncio.to_thread(self._read, version)
-        return self._known[version]
+        if version not in self._references:
+            self._references[version] = await asyncio.to_thread(self._read, version)
+        return self._references[version]
 
     def manifest_path(self, version: str) -> Path:
         """Where the manifest of *version* is kept."""
         if not _VERSION.fullmatch(version):
-            raise ModelRejected(f"{version!r} is no model version")
+            raise ModelRejected(f"{version!r} is not a model version")
         return self._folder / f"{version}.json"
 
     def _read(self, version: str) -> Reference:
@@ -64,19 +65,19 @@ class BundleReferences:
 
     def _fetch(self, version: str, path: Path) -> None:
         self._folder.mkdir(parents=True, exist_ok=True)
-        aside = Path(tempfile.mkdtemp(prefix=".download-", dir=self._folder))
+        download = Path(tempfile.mkdtemp(prefix=".download-", dir=self._folder))
         try:
-            bundle = self._download(version, aside / "bundle")
+            bundle = self._download(version, download / "bundle")
             verify(bundle)
             manifest = (bundle / MANIFEST).read_bytes()
             write_atomically(path, lambda file: file.write(manifest))
         finally:
-            shutil.rmtree(aside, ignore_errors=True)
+            shutil.rmtree(download, ignore_errors=True)
         _log.info("reference.fetched", model_version=version)
 
 
 def reference_of(manifest: Manifest, version: str) -> Reference:
-    """What drift of *version* is measured against."""
+    """The reference that *version* is compared with."""
     frozen = manifest.reference
     return Reference(
         version,

@@ -1,4 +1,4 @@
-"""Takes records in order, reports when due, keeps snapshots: the drift service on any log that offers ``EventLog``."""
+"""Applies records in order, reports when due, saves snapshots: the drift service on any ``EventLog``."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ QUIET_S = 0.3
 
 
 class EventLog(Protocol):
-    """What the service asks of Kafka."""
+    """What the service needs of Kafka."""
 
     async def send(self, record: Outgoing) -> None:
         """Return when *record* is acknowledged."""
 
     async def ends(self) -> Mapping[TopicPartition, int]:
-        """The end of each assigned partition as far as it is known; -1 where it is not known yet."""
+        """The end of each assigned partition; -1 while it is unknown."""
 
     async def position(self, partition: TopicPartition) -> int:
         """The offset up to which records were fetched, transaction markers included."""
@@ -53,12 +53,12 @@ class References(Protocol):
 
         Raises:
             DependencyUnavailable: The registry does not answer.
-            ModelRejected: There is no such bundle, or it is damaged.
+            ModelRejected: The bundle does not exist, or is damaged.
         """
 
 
 class Reporter(Protocol):
-    """Makes readable reports beside the loop."""
+    """Makes readable reports in the background."""
 
     def begin(self, evaluation: Evaluation, reference: Reference) -> None:
         """Start a report, unless one is being made. Never raises, never waits."""
@@ -80,8 +80,13 @@ class DriftService:
         health: Health,
         clock: Clock,
     ) -> None:
-        self._settings, self.handler, self._store = settings, handler, store
-        self._references, self._reporter, self._health, self._clock = references, reporter, health, clock
+        self._settings = settings
+        self.handler = handler
+        self._store = store
+        self._references = references
+        self._reporter = reporter
+        self._health = health
+        self._clock = clock
         self._changed = asyncio.Event()
         self._dirty = False
         self._saved_at = clock.monotonic()
@@ -91,7 +96,7 @@ class DriftService:
         self._waiting_for: str | None = None
 
     def restore(self) -> None:
-        """Start from the newest snapshot, if there is one."""
+        """Load the newest snapshot, if there is one."""
         snapshot = self._store.load(DriftSnapshot)
         if snapshot is None:
             _log.info("state.started_empty")
@@ -109,15 +114,18 @@ class DriftService:
             DeadLetterFlood: Most records fail: the fault is likely ours.
             DependencyUnavailable: The dead letter could not be written; the record does not count as taken.
         """
-        outcome, dead = "used", 0
+        outcome = "used"
+        dead = 0
         try:
             if not self.handler.apply(record):
                 outcome = "ignored"
         except InvalidRecord as invalid:
-            outcome, dead = "dead_lettered", 1
+            outcome = "dead_lettered"
+            dead = 1
             await self._dead_letter(record, invalid.reason, invalid.detail, out)
         except Exception as error:
-            outcome, dead = "dead_lettered", 1
+            outcome = "dead_lettered"
+            dead = 1
             metrics.INTERNAL_ERRORS.inc()
             _log.exception("record.failed", topic=record.topic, partition=record.partition, offset=record.offset)
             await self._dead_letter(record, "internal_error", f"{type(error).__name__}: {error}", out)
@@ -167,14 +175,14 @@ class DriftService:
             evaluation = self.handler.evaluate(end, reference)
             await self._save()
             await self._publish(out, stop)
-            self._tell(evaluation)
+            self._show(evaluation)
             if reference is not None and self._settings.drift_evidently and evaluation.alarm_began:
                 self._reporter.begin(evaluation, reference)
             self._flow(out, blocked=False)
 
     async def _settle(self, out: EventLog, stop: asyncio.Event) -> None:
-        """Wait until every record that is in the log now is taken: a report does not depend on which topic was read
-        first."""
+        """Wait until every record that is in the log now is applied, so that a report does not depend on which topic
+        was read first."""
         ends: dict[TopicPartition, int] = {}
         deadline = self._clock.monotonic() + self._settings.drift_settle_seconds
         while not stop.is_set():
@@ -191,8 +199,8 @@ class DriftService:
             await asyncio.sleep(0.05)
 
     async def _taken(self, partition: TopicPartition, end: int, out: EventLog) -> bool:
-        """Whether *partition* is taken up to *end*. Past the last record there may be transaction markers only: then
-        what was fetched is up to *end*, and nothing has arrived for a moment."""
+        """Whether *partition* is applied up to *end*. After the last record there may be transaction markers only: then
+        the fetch position has reached *end*, and no record has arrived for a moment."""
         if self.handler.offsets.get(partition, 0) >= end:
             return True
         if await out.position(partition) < end:
@@ -227,7 +235,7 @@ class DriftService:
         self._waiting_for = detail
 
     def _flow(self, out: EventLog, *, blocked: bool) -> None:
-        """Stop reading panes while no report can be made and memory is full; go on afterwards."""
+        """Pause panes while no report can be made and memory is full; resume afterwards."""
         full = self.handler.windows.row_count > self._settings.drift_max_rows
         if blocked and full and not self._paused:
             _log.warning("panes.paused", transactions=self.handler.windows.row_count)
@@ -238,8 +246,8 @@ class DriftService:
             self._paused = False
 
     async def _publish(self, out: EventLog, stop: asyncio.Event) -> None:
-        """Send what the outbox holds. It is part of the snapshot: after a crash the same events go out again, with the
-        same ids."""
+        """Send the events in the outbox. It is part of the snapshot: after a crash the same events are sent again, with
+        the same ids."""
         backoff = _backoff()
         while self.handler.outbox and not stop.is_set():
             try:
@@ -277,7 +285,7 @@ class DriftService:
         await out.send(dead_letter(record, reason, detail, at=self._clock.now()))
         self.handler.skip(record)
 
-    def _tell(self, evaluation: Evaluation) -> None:
+    def _show(self, evaluation: Evaluation) -> None:
         report, performance = evaluation.report, evaluation.report.performance
         metrics.show(report)
         metrics.REPORTS.labels(report.state, report.retrain).inc()

@@ -224,7 +224,7 @@ async def test_a_version_whose_bundle_is_gone_gives_a_report_that_says_so(tmp_pa
     await rig.take(Feed().records(World().day(0)[0] + World().day(1)[0]))
     await rig.run_until(lambda: bool(rig.log.sent))
     [report] = rig.reports()
-    assert (report.state, report.reason) == ("insufficient", "the reference of version 1 cannot be had")
+    assert (report.state, report.reason) == ("insufficient", "the reference of version 1 is not available")
 
 
 async def test_training_completed_answers_the_request(

@@ -1,7 +1,7 @@
-"""Drift statistics on binned counts against a frozen reference [P].
+"""Drift statistics on binned counts against a frozen reference.
 
-A shift counts where it is both large (population stability index over its limit) and no accident (a chi-square limit).
-Data-quality faults are findings of their own kind: their statistics begin with ``data_quality.``.
+A shift counts if it is large (population stability index over its limit) and not due to chance (a chi-square limit).
+Statistics of data-quality faults begin with ``data_quality.``.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class Reference:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """From where on a statistic counts; see the settings of the same names."""
+    """The value from which each statistic counts; see the settings of the same names."""
 
     psi: float = 0.1
     significance: float = 0.001
@@ -51,9 +51,9 @@ class Limits:
 
 
 def psi(reference: Counts, recent: Counts) -> float:
-    """Population stability index of two histograms over the same bins; half a count stands in an empty bin.
+    """Population stability index of two histograms over the same bins; an empty bin counts as half a transaction.
 
-    Bins empty in both are left out; 0.0 where either histogram is empty.
+    Bins that are empty in both are left out; 0.0 if either histogram is empty.
     """
     used = (reference + recent) > 0
     if not reference.sum() or not recent.sum():
@@ -64,8 +64,9 @@ def psi(reference: Counts, recent: Counts) -> float:
 
 
 def psi_chance_limit(reference: Counts, recent: Counts, significance: float) -> float:
-    """The index that two samples of one distribution exceed with chance *significance*: (1/n + 1/m) chi-square(bins -
-    1).
+    """The index that two samples of one distribution exceed with probability *significance*.
+
+    It is (1/n + 1/m) chi-square(bins - 1).
 
     Source:
         Yurdakul, Naranjo: Statistical properties of the population stability index (2020).
@@ -88,22 +89,25 @@ def jensen_shannon(reference: Counts, recent: Counts) -> float:
 
 
 def merge_sparse(reference: Counts, recent: Counts, min_share: float) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Join neighbouring bins, from the highest down, until each holds *min_share* of the reference.
+    """Join neighbouring bins, from the highest down, until each has *min_share* of the reference.
 
-    Equal-width bins of a skewed score are nearly all empty; joined they tell the tail from the rest.
+    Most equal-width bins of a skewed score are nearly empty; joined, they separate the tail from the rest.
     """
     least = min_share * reference.sum()
     groups: list[tuple[int, int]] = []
-    held_reference = held_recent = 0
+    sum_reference = 0
+    sum_recent = 0
     for expected, observed in zip(reference[::-1].tolist(), recent[::-1].tolist(), strict=True):
-        held_reference, held_recent = held_reference + expected, held_recent + observed
-        if held_reference >= least and held_reference > 0:
-            groups.append((held_reference, held_recent))
-            held_reference = held_recent = 0
-    if groups and (held_reference or held_recent):
-        groups[-1] = (groups[-1][0] + held_reference, groups[-1][1] + held_recent)
+        sum_reference += expected
+        sum_recent += observed
+        if sum_reference >= least and sum_reference > 0:
+            groups.append((sum_reference, sum_recent))
+            sum_reference = 0
+            sum_recent = 0
+    if groups and (sum_reference or sum_recent):
+        groups[-1] = (groups[-1][0] + sum_reference, groups[-1][1] + sum_recent)
     elif not groups:
-        groups = [(held_reference, held_recent)]
+        groups = [(sum_reference, sum_recent)]
     merged = np.array(groups[::-1], dtype=np.int64)
     return merged[:, 0], merged[:, 1]
 
@@ -117,7 +121,7 @@ def wilson_interval(hits: int, trials: int, confidence: float) -> tuple[float, f
 
 
 def feature_drift(reference: Reference, recent: Bucket, limits: Limits) -> tuple[Finding, ...]:
-    """One ``psi`` per feature over the values that are there; missing values are a matter of data quality."""
+    """One ``psi`` per feature over the values present; missing values belong to data quality."""
     observed = _by_feature(reference, recent)
     if observed is None:
         return ()
@@ -129,7 +133,7 @@ def feature_drift(reference: Reference, recent: Bucket, limits: Limits) -> tuple
 
 
 def score_drift(reference: Reference, recent: Bucket, limits: Limits) -> tuple[Finding, ...]:
-    """``score_psi`` (which decides) and ``score_js`` (which only informs) of the score histograms."""
+    """``score_psi`` (which decides) and ``score_js`` (for information only) of the score histograms."""
     expected, observed = merge_sparse(reference.scores, recent.scores, SCORE_MIN_SHARE)
     distance = jensen_shannon(expected, observed)
     return (
@@ -139,10 +143,10 @@ def score_drift(reference: Reference, recent: Bucket, limits: Limits) -> tuple[F
 
 
 def alert_rate_shift(reference: Reference, recent: Bucket, limits: Limits) -> Finding | None:
-    """``alert_rate_ratio``: recent over reference. It counts where the whole interval of the recent rate lies beyond
+    """``alert_rate_ratio``: recent over reference. It counts if the whole interval of the recent rate lies beyond
     the limit.
 
-    None where the reference has no alert rate above zero.
+    None if the reference has no alert rate above zero.
     """
     if not reference.alert_rate or not recent.count:
         return None
@@ -163,19 +167,19 @@ def alert_rate_shift(reference: Reference, recent: Bucket, limits: Limits) -> Fi
 def data_quality(reference: Reference, recent: Bucket, limits: Limits) -> tuple[Finding, ...]:
     """Faults of the feed: ``data_quality.missing`` (a feature is missing more often than it was, beyond chance) and
     ``data_quality.stuck`` (nearly all values in one bin where the reference had them spread over several; a flag may
-    well stand still for a day). What gathers in the reference's topmost bin, or above it, has grown, which is drift.
-    Only faults are listed."""
+    well be constant for a day). Values that gather in the reference's topmost bin have grown, which is drift.
+    Only faults are returned."""
     observed = _by_feature(reference, recent)
     if observed is None:
         return ()
-    found = []
+    faults = []
     confidence = 1 - limits.significance / max(1, len(reference.features))
     for i, name in enumerate(reference.features):
         before, after = reference.counts[i], observed[i]
         usual = before[-1] / before.sum() if before.sum() else 0.0
         rise = after[-1] / after.sum() - usual
         if rise >= limits.missing and wilson_interval(int(after[-1]), int(after.sum()), confidence)[0] > usual:
-            found.append(
+            faults.append(
                 Finding(
                     statistic=DATA_QUALITY + "missing",
                     value=float(rise),
@@ -191,7 +195,7 @@ def data_quality(reference: Reference, recent: Bucket, limits: Limits) -> tuple[
             share, usual_share = present[fullest] / present.sum(), expected[fullest] / expected.sum()
             spread = usual_share <= STUCK_USUAL_SHARE and (expected > 0).sum() >= STUCK_LEAST_BINS
             if share >= STUCK_SHARE and spread and fullest < np.flatnonzero(expected)[-1]:
-                found.append(
+                faults.append(
                     Finding(
                         statistic=DATA_QUALITY + "stuck",
                         value=float(share),
@@ -201,7 +205,7 @@ def data_quality(reference: Reference, recent: Bucket, limits: Limits) -> tuple[
                         significant=True,
                     )
                 )
-    return tuple(found)
+    return tuple(faults)
 
 
 def worst(findings: Sequence[Finding]) -> Finding | None:
@@ -225,7 +229,7 @@ def _shift(
 
 
 def _by_feature(reference: Reference, recent: Bucket) -> NDArray[np.int64] | None:
-    """Recent counts in the reference's shape; None where no pane was described with its edges."""
+    """Recent counts in the reference's shape; None where no pane has histograms with its edges."""
     if not recent.described or len(recent.histograms) != reference.counts.size:
         return None
     return recent.histograms.reshape(reference.counts.shape)

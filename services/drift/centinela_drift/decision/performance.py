@@ -1,4 +1,4 @@
-"""Performance on labels that arrive late [P]."""
+"""Performance on labels that arrive late."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Bools = NDArray[np.bool_]
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """Performance of one model over mature transactions; the measures are None where no fraud is known.
+    """Performance of one model over mature transactions; the measures are None if no fraud is known.
 
     ``low`` and ``high`` bound average precision at 95 %.
     """
@@ -38,7 +38,7 @@ class Measured:
 
 
 class Labels:
-    """Labels in order of arrival, to be asked what was known when."""
+    """Labels in order of arrival; they show what was known at any time."""
 
     def __init__(self) -> None:
         self._log = RowLog(LABEL_ROW)
@@ -47,7 +47,7 @@ class Labels:
         return len(self._log)
 
     def add(self, label: LabelReported) -> None:
-        """Remember *label*. The same label twice changes nothing that is asked."""
+        """Add *label*. Adding the same label twice changes no result."""
         row = np.empty(1, LABEL_ROW)
         row[0] = (hash_id(label.transaction_id), to_ms(label.occurred_at), to_ms(label.reported_at), label.is_fraud)
         self._log.append(row)
@@ -65,11 +65,11 @@ class Labels:
         return np.isin(ids, rows["id"][last & (rows["fraud"] == 1)])
 
     def expire(self, before_ms: int) -> None:
-        """Forget the labels of transactions before *before_ms*."""
+        """Drop the labels of transactions before *before_ms*."""
         self._log.keep("occurred", before_ms)
 
     def array(self) -> NDArray[np.void]:
-        """Every label held, of ``LABEL_ROW``."""
+        """Every label in memory, of ``LABEL_ROW``."""
         return self._log.all()
 
     def load(self, rows: NDArray[np.void]) -> None:
@@ -88,6 +88,6 @@ def measure(rows: PaneRows, is_fraud: Bools, *, start_ms: int, cards_per_day: in
     low, high = average_precision_interval(value, frauds)
     days = (rows["time"] - start_ms) // DAY_MS
     cards = rows["user"]
-    known = cards != MISSING_ID
-    caught = card_precision(is_fraud, scores, cards, known, days, cards_per_day) if known.any() else None
+    has_card = cards != MISSING_ID
+    caught = card_precision(is_fraud, scores, cards, has_card, days, cards_per_day) if has_card.any() else None
     return Measured(len(rows), frauds, value, low, high, caught)

@@ -1,8 +1,8 @@
-"""When a retrain is asked for, and why it is not [P].
+"""When a retrain is requested, and why it is not.
 
-Only two things ask for a retrain: average precision on mature labels has fallen, or the alert rate has shifted and
-labels do not yet say that all is well. Feature and score drift explain; a busy season moves them without any loss of
-performance.
+A retrain is requested in two cases only: average precision on mature labels has fallen, or the alert rate has shifted
+and labels do not yet show that performance is intact. Feature and score drift are explanations: a busy season causes
+them without any loss of performance.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class PolicySettings:
 
 @dataclass(frozen=True, slots=True)
 class Observation:
-    """What one report saw of the serving version.
+    """What one report observes of the serving version.
 
     Args:
         end_ms: End of the window: the report's instant, the request's ``as_of``.
@@ -59,7 +59,7 @@ class Observation:
 
 
 class PolicyState(msgspec.Struct, frozen=True):
-    """What the policy remembers from report to report. Counters belong to *version*.
+    """What the policy keeps from report to report. Counters belong to *version*.
 
     ``quiet_since_ms``: the last request, or the first report after its answer; the cooldown runs from there.
     """
@@ -85,16 +85,16 @@ class Decision:
     request_id: str | None = None
 
 
-def decide(state: PolicyState, seen: Observation, settings: PolicySettings) -> tuple[PolicyState, Decision]:
+def decide(state: PolicyState, observed: Observation, settings: PolicySettings) -> tuple[PolicyState, Decision]:
     """The decision on one report, and what to remember for the next.
 
     A fall (or a shift) counts once per report; it is confirmed after several in a row, and forgotten once it is below
-    half of its limit: in between, the count stands (hysteresis).
+    half of its limit: in between, the count stays (hysteresis).
     """
-    state = _requests(_of_version(state, seen.version), seen, settings)
-    fall = _performance_finding(state, seen, settings)
-    findings = seen.findings if fall is None else (fall, *seen.findings)
-    state = _remember(state, seen, fall, settings)
+    state = _requests(_of_version(state, observed.version), observed, settings)
+    fall = _performance_finding(state, observed, settings)
+    findings = observed.findings if fall is None else (fall, *observed.findings)
+    state = _remember(state, observed, fall, settings)
     by_kind = {f.statistic: f for f in findings}
     faults = [f for f in findings if f.breached and f.statistic.startswith(DATA_QUALITY)]
     drifted = [f for f in findings if f.breached and f.statistic in ("psi", "score_psi")]
@@ -107,54 +107,54 @@ def decide(state: PolicyState, seen: Observation, settings: PolicySettings) -> t
 
     def conclude(retrain: Retrain, reason: str, *, alarm: bool, request_id: str | None = None) -> Decision:
         quiet = not (faults or drifted or pending)
-        if fall is None and seen.count < settings.min_sample:
+        if fall is None and observed.count < settings.min_sample:
             return Decision("insufficient", retrain, reason, findings)
         return Decision("alarm" if alarm else "stable" if quiet else "warning", retrain, reason, findings, request_id)
 
-    if fall is None and seen.count < settings.min_sample:
+    if fall is None and observed.count < settings.min_sample:
         return state, conclude(
-            "none", f"{seen.count} transactions; at least {settings.min_sample} are needed", alarm=False
+            "none", f"{observed.count} transactions; at least {settings.min_sample} are needed", alarm=False
         )
     if not pending:
         if faults:
             return state, conclude(
                 "suppressed",
-                f"data quality: {_name(faults)}; mend the feed, a retrain would learn the fault",
+                f"data quality: {_name(faults)}; fix the feed, a retrain would learn the fault",
                 alarm=False,
             )
         if drifted:
             return state, conclude(
-                "suppressed", f"drift alone ({_name(drifted)}): {_performance_note(seen, fall)}", alarm=False
+                "suppressed", f"drift alone ({_name(drifted)}): {_performance_note(observed, fall)}", alarm=False
             )
-        return state, conclude("none", _performance_note(seen, fall), alarm=False)
+        return state, conclude("none", _performance_note(observed, fall), alarm=False)
 
-    why = "; ".join(_describe(f, seen) for f in pending)
+    why = "; ".join(_describe(f, observed) for f in pending)
     alarm = fallen or shifted
     if faults:
         return state, conclude(
-            "suppressed", f"{why}; but data quality: {_name(faults)}; mend the feed first", alarm=alarm
+            "suppressed", f"{why}; but data quality: {_name(faults)}; fix the feed first", alarm=alarm
         )
     if not alarm:
         return state, conclude("suppressed", f"{why}; not confirmed yet ({_progress(state, settings)})", alarm=False)
-    if not fallen and _labels_vouch(state, seen, fall):
+    if not fallen and _labels_show_no_fall(state, observed, fall):
         return state, conclude(
             "suppressed", f"{why}; but average precision holds on mature labels since the shift", alarm=False
         )
     if state.in_flight is not None:
         return state, conclude("suppressed", f"{why}; request {state.in_flight} is still in flight", alarm=True)
-    if state.quiet_since_ms is not None and seen.end_ms - state.quiet_since_ms < settings.cooldown_ms:
-        waited = (seen.end_ms - state.quiet_since_ms) / DAY_MS
+    if state.quiet_since_ms is not None and observed.end_ms - state.quiet_since_ms < settings.cooldown_ms:
+        waited = (observed.end_ms - state.quiet_since_ms) / DAY_MS
         return state, conclude(
             "suppressed", f"{why}; cooldown: {waited:.1f} days since the last request or its answer", alarm=True
         )
-    request_id = deterministic_id("retrain", seen.model_name, seen.version, seen.end_ms)
-    asked = msgspec.structs.replace(state, quiet_since_ms=seen.end_ms, in_flight=request_id)
-    return asked, conclude("requested", why, alarm=True, request_id=request_id)
+    request_id = deterministic_id("retrain", observed.model_name, observed.version, observed.end_ms)
+    requested = msgspec.structs.replace(state, quiet_since_ms=observed.end_ms, in_flight=request_id)
+    return requested, conclude("requested", why, alarm=True, request_id=request_id)
 
 
 def training_completed(state: PolicyState, request_id: str) -> PolicyState:
-    """The request is answered, whatever came of it. The cooldown begins anew: a new champion has yet to serve and to be
-    measured, and where none was found, asking again at once finds none either."""
+    """The request is answered, whatever the outcome. The cooldown starts again: a new champion is not measured yet, and
+    if there is none, an immediate second request would not find one either."""
     return msgspec.structs.replace(state, in_flight=None, answered=True) if state.in_flight == request_id else state
 
 
@@ -172,36 +172,36 @@ def _of_version(state: PolicyState, version: str) -> PolicyState:
     )
 
 
-def _requests(state: PolicyState, seen: Observation, settings: PolicySettings) -> PolicyState:
-    """Date an answer by this report; give up a request that got none in time."""
+def _requests(state: PolicyState, observed: Observation, settings: PolicySettings) -> PolicyState:
+    """Date an answer by this report; give up a request that was not answered in time."""
     if state.answered:
-        return msgspec.structs.replace(state, quiet_since_ms=seen.end_ms, answered=False)
+        return msgspec.structs.replace(state, quiet_since_ms=observed.end_ms, answered=False)
     if (
         state.in_flight is None
         or state.quiet_since_ms is None
-        or seen.end_ms - state.quiet_since_ms < settings.request_timeout_ms
+        or observed.end_ms - state.quiet_since_ms < settings.request_timeout_ms
     ):
         return state
     return msgspec.structs.replace(state, in_flight=None)
 
 
-def _sufficient(seen: Observation, settings: PolicySettings) -> bool:
+def _sufficient(observed: Observation, settings: PolicySettings) -> bool:
     return (
-        seen.mature is not None
-        and seen.mature.average_precision is not None
-        and seen.mature.count >= settings.min_sample
-        and seen.mature.frauds >= settings.min_frauds
+        observed.mature is not None
+        and observed.mature.average_precision is not None
+        and observed.mature.count >= settings.min_sample
+        and observed.mature.frauds >= settings.min_frauds
     )
 
 
-def _performance_finding(state: PolicyState, seen: Observation, settings: PolicySettings) -> Finding | None:
-    baseline = seen.baseline if seen.baseline is not None else state.own_baseline
-    if seen.mature is None or seen.mature.average_precision is None or seen.mature.high is None:
+def _performance_finding(state: PolicyState, observed: Observation, settings: PolicySettings) -> Finding | None:
+    baseline = observed.baseline if observed.baseline is not None else state.own_baseline
+    if observed.mature is None or observed.mature.average_precision is None or observed.mature.high is None:
         return None
-    if baseline is None or not _sufficient(seen, settings):
+    if baseline is None or not _sufficient(observed, settings):
         return None
-    fall = baseline - seen.mature.average_precision
-    significant = seen.mature.high < baseline
+    fall = baseline - observed.mature.average_precision
+    significant = observed.mature.high < baseline
     return Finding(
         statistic="average_precision_fall",
         value=fall,
@@ -211,16 +211,16 @@ def _performance_finding(state: PolicyState, seen: Observation, settings: Policy
     )
 
 
-def _remember(state: PolicyState, seen: Observation, fall: Finding | None, settings: PolicySettings) -> PolicyState:
+def _remember(state: PolicyState, observed: Observation, fall: Finding | None, settings: PolicySettings) -> PolicyState:
     own = state.own_baseline
-    if own is None and seen.baseline is None and seen.mature is not None and _sufficient(seen, settings):
-        own = seen.mature.average_precision
-    shift = next((f for f in seen.findings if f.statistic == "alert_rate_ratio"), None)
+    if own is None and observed.baseline is None and observed.mature is not None and _sufficient(observed, settings):
+        own = observed.mature.average_precision
+    shift = next((f for f in observed.findings if f.statistic == "alert_rate_ratio"), None)
     shifts, since = state.shifts, state.shift_since_ms
-    if shift is not None and seen.count >= settings.min_sample:
+    if shift is not None and observed.count >= settings.min_sample:
         half = 1 + (shift.limit - 1) / 2
         shifts = _count(shifts, shift.breached, quiet=1 / half < shift.value < half)
-        since = None if not shifts else since if since is not None else seen.end_ms
+        since = None if not shifts else since if since is not None else observed.end_ms
     falls = state.falls
     if fall is not None:
         falls = _count(falls, fall.breached, quiet=fall.value < fall.limit / 2)
@@ -231,13 +231,13 @@ def _count(so_far: int, breached: bool, *, quiet: bool) -> int:
     return so_far + 1 if breached else 0 if quiet else so_far
 
 
-def _labels_vouch(state: PolicyState, seen: Observation, fall: Finding | None) -> bool:
+def _labels_show_no_fall(state: PolicyState, observed: Observation, fall: Finding | None) -> bool:
     """Whether mature labels of a window that began after the shift show no fall."""
     return (
         fall is not None
         and not state.falls
         and state.shift_since_ms is not None
-        and seen.mature_start_ms >= state.shift_since_ms
+        and observed.mature_start_ms >= state.shift_since_ms
     )
 
 
@@ -250,21 +250,21 @@ def _name(findings: list[Finding]) -> str:
     return f"{first.feature + ' ' if first.feature else ''}{kind} {first.value:.2f}{more}"
 
 
-def _describe(finding: Finding, seen: Observation) -> str:
+def _describe(finding: Finding, observed: Observation) -> str:
     if (
         finding.statistic == "average_precision_fall"
-        and seen.mature is not None
-        and seen.mature.average_precision is not None
+        and observed.mature is not None
+        and observed.mature.average_precision is not None
     ):
-        now = seen.mature.average_precision
+        now = observed.mature.average_precision
         return f"average precision fell from {now + finding.value:.2f} to {now:.2f}"
     return f"alert rate is {finding.value:.2f} times the reference"
 
 
-def _performance_note(seen: Observation, fall: Finding | None) -> str:
+def _performance_note(observed: Observation, fall: Finding | None) -> str:
     if fall is not None:
         return "no fall of average precision on mature labels"
-    frauds = seen.mature.frauds if seen.mature else 0
+    frauds = observed.mature.frauds if observed.mature else 0
     return f"performance not measured yet ({frauds} mature frauds)"
 
 

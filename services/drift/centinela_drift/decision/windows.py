@@ -1,4 +1,4 @@
-"""Event-time windows merged from panes, and the transactions in them [P]."""
+"""Event-time windows merged from panes, and the transactions in them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Arrays = dict[str, NDArray[Any]]
 
 @dataclass(slots=True)
 class Bucket:
-    """Sums over transactions of one model. ``histograms`` is flat (features x bins), empty where no pane had any."""
+    """Sums over transactions of one model. ``histograms`` is flat (features x bins), and empty if no pane had any."""
 
     count: int = 0
     alerts: int = 0
@@ -65,7 +65,7 @@ class WindowsSnapshot(msgspec.Struct, frozen=True):
 
 
 class RowLog:
-    """Arrays of one dtype, appended to cheaply and read whole. Appended arrays are never changed."""
+    """Arrays of one dtype: appending is cheap, reading gives all rows. Appended arrays are never changed."""
 
     def __init__(self, dtype: np.dtype[np.void]) -> None:
         self._empty = np.empty(0, dtype=dtype)
@@ -99,8 +99,8 @@ class Windows:
     """Panes merged by model version and bucket of event time.
 
     Args:
-        idle_after_ms: A partition whose watermark is so far behind the newest is idle: the watermark does not wait for
-            it.
+        idle_after_ms: A partition whose watermark is this far behind the newest is idle: the watermark does not wait
+            for it.
     """
 
     def __init__(self, idle_after_ms: int) -> None:
@@ -111,33 +111,33 @@ class Windows:
         self.expired_before_ms = -1
 
     def merge(self, pane: Pane) -> bool:
-        """Add *pane*, at most once (the caller skips records it has seen). False where its time has expired: only its
-        watermark counts.
+        """Add *pane*; the caller passes each record only once. False if its time has expired: then only its watermark
+        counts.
 
         Raises:
             InvalidRecord: ``histogram_shape``: other features or bins than earlier panes of the version; nothing was
                 changed.
         """
         event = pane.event
-        known = next(
+        described = next(
             (b for (version, _), b in self._buckets.items() if version == event.model_version and len(b.histograms)),
             None,
         )
-        if known is not None and len(pane.histograms) not in (0, len(known.histograms)):
+        if described is not None and len(pane.histograms) not in (0, len(described.histograms)):
             raise InvalidRecord(
                 "histogram_shape",
-                f"{len(pane.histograms)} counts; version {event.model_version} has {len(known.histograms)}",
+                f"{len(pane.histograms)} counts; version {event.model_version} has {len(described.histograms)}",
             )
         self._watermarks[event.partition] = max(pane.watermark_ms, self._watermarks.get(event.partition, -1))
         if pane.start_ms < self.expired_before_ms:
             return False
         until = int(pane.rows["time"].max()) if event.variant == "champion" and len(pane.rows) else -1
-        described = event.count if len(pane.histograms) else 0
+        described_count = event.count if len(pane.histograms) else 0
         self._buckets.setdefault((event.model_version, pane.start_ms), Bucket()).add(
             Bucket(
                 event.count,
                 event.alerts,
-                described,
+                described_count,
                 until,
                 pane.scores.astype(np.int64),
                 pane.histograms.astype(np.int64),
@@ -150,8 +150,8 @@ class Windows:
     def watermark_ms(self) -> int | None:
         """Event time up to which panes are complete: the least of the partitions' watermarks, idle ones left out.
 
-        Partitions advance unevenly, and the greatest watermark would close windows that others still fill; the least
-        alone would wait for ever for a partition that fell silent.
+        Partitions advance unevenly: the greatest watermark would close windows that other partitions still fill, and
+        the least would wait forever for a partition without new transactions.
         """
         if not self._watermarks:
             return None
@@ -160,13 +160,13 @@ class Windows:
 
     @property
     def row_count(self) -> int:
-        """Transactions held."""
+        """Transactions in memory."""
         return sum(map(len, self._rows.values()))
 
     def serving(self, before_ms: int) -> str | None:
         """The version that scored the newest transaction as champion, by panes that start before *before_ms*.
 
-        Where no champion scored any, the version of the newest pane; None without panes.
+        If no champion scored any, the version of the newest pane; None without panes.
         """
         candidates = [
             (b.champion_until_ms, start, version) for (version, start), b in self._buckets.items() if start < before_ms
@@ -194,11 +194,11 @@ class Windows:
         return min((start for _, start in self._buckets if start >= at_or_after_ms), default=None)
 
     def first_seen(self, version: str) -> int | None:
-        """Start of the earliest pane of *version* still held."""
+        """Start of the earliest pane of *version* in memory."""
         return min((start for of, start in self._buckets if of == version), default=None)
 
     def expire(self, before_ms: int) -> None:
-        """Forget panes and transactions before *before_ms* (a pane's start)."""
+        """Drop panes and transactions before *before_ms* (a pane's start)."""
         self.expired_before_ms = max(self.expired_before_ms, before_ms)
         self._buckets = {key: bucket for key, bucket in self._buckets.items() if key[1] >= before_ms}
         for version, log in list(self._rows.items()):
@@ -207,8 +207,7 @@ class Windows:
                 del self._rows[version]
 
     def snapshot(self) -> tuple[WindowsSnapshot, Arrays]:
-        """The content, which ``restore`` takes back. The arrays are never changed later, so writing them may take its
-        time."""
+        """The content, for ``restore``. The arrays are never changed later, so another thread may write them."""
         arrays: Arrays = {}
         buckets = []
         for number, ((version, start_ms), bucket) in enumerate(self._buckets.items()):

@@ -20,7 +20,7 @@ METHOD = "wasserstein"
 
 
 def make(spec: ReportSpec) -> None:
-    """Write the report of *spec* as HTML and JSON, each aside and then renamed."""
+    """Write the report of *spec* as HTML and JSON, each to a temporary file that is then renamed."""
     rows = samples(spec)
     usable = [name for name in rows.reference if rows.reference[name].notna().any() and rows.recent[name].notna().any()]
     snapshot = Report([DataDriftPreset(num_method=METHOD), DataSummaryPreset()]).run(
@@ -28,19 +28,19 @@ def make(spec: ReportSpec) -> None:
         Dataset.from_pandas(rows.reference[usable]),
     )
     page, data = Path(spec.html), Path(spec.json)
-    aside = page.with_suffix(".html.tmp")
-    snapshot.save_html(str(aside))
-    text = aside.read_text(encoding="utf-8")
-    aside.write_text(text.replace("<body>", "<body>" + heading(spec, rows.source), 1), encoding="utf-8")
+    page_part = page.with_suffix(".html.tmp")
+    snapshot.save_html(str(page_part))
+    text = page_part.read_text(encoding="utf-8")
+    page_part.write_text(text.replace("<body>", "<body>" + heading(spec, rows.source), 1), encoding="utf-8")
     body = {"centinela": msgspec.to_builtins(spec.report), "source": rows.source, "evidently": snapshot.dict()}
-    data_aside = data.with_suffix(".json.tmp")
-    data_aside.write_text(json.dumps(body, default=str), encoding="utf-8")
-    data_aside.replace(data)
-    aside.replace(page)
+    data_part = data.with_suffix(".json.tmp")
+    data_part.write_text(json.dumps(body, default=str), encoding="utf-8")
+    data_part.replace(data)
+    page_part.replace(page)
 
 
 def heading(spec: ReportSpec, source: str) -> str:
-    """What Centinela decided, and on what: it does not decide on Evidently's statistics."""
+    """Centinela's decision and its findings: Evidently's statistics decide nothing."""
     report = spec.report
     findings = "".join(
         f"<tr><td>{html.escape(f.statistic)}</td><td>{html.escape(f.feature or '')}</td>"

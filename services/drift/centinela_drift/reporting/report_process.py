@@ -1,4 +1,4 @@
-"""Starts readable reports beside the loop, one at a time; a report that fails is a line in the log and nothing more."""
+"""Makes readable reports in the background, one at a time; a report that fails is logged and stops nothing."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ class SubprocessReporter:
         folder: Where reports go.
         archive: The archive's folder of predictions.
         manifest_path: Where the manifest of a version is.
-        served_since: Event time (ms) from which on a version has scored.
+        served_since: Event time (ms) at which a version began to score.
         timeout_s: A report that takes longer is killed.
-        command: Of the child; the specification's path is added.
+        command: The child's command; the path of the specification is appended.
     """
 
     def __init__(
@@ -40,13 +40,12 @@ class SubprocessReporter:
         timeout_s: float,
         command: tuple[str, ...] = (sys.executable, "-m", "centinela_drift.reporting.evidently_report"),
     ) -> None:
-        self._folder, self._archive, self._manifest_path, self._served_since = (
-            folder,
-            archive,
-            manifest_path,
-            served_since,
-        )
-        self._timeout_s, self._command = timeout_s, command
+        self._folder = folder
+        self._archive = archive
+        self._manifest_path = manifest_path
+        self._served_since = served_since
+        self._timeout_s = timeout_s
+        self._command = command
         self._task: asyncio.Task[None] | None = None
         self._finished: str | None = None
 
@@ -64,7 +63,8 @@ class SubprocessReporter:
 
     def finished(self) -> str | None:
         """Path of a report finished since the last call."""
-        path, self._finished = self._finished, None
+        path = self._finished
+        self._finished = None
         return path
 
     async def close(self) -> None:

@@ -1,5 +1,4 @@
-"""Rows for a readable report: from the archive where it holds them, else expanded from the bins [P but for reading
-files]."""
+"""Rows for a readable report: from the archive if it has enough, else expanded from the bins."""
 
 from __future__ import annotations
 
@@ -18,14 +17,14 @@ from centinela.events import DriftReported
 from centinela.model.bundle import Manifest
 
 ROWS = 10_000
-LEAST_ROWS = 500
+MIN_ROWS = 500
 EXPANDED_ROWS = 2_000
 REFERENCE_DAYS = 28
 SCORE = "score"
 
 
 class ReportSpec(msgspec.Struct, frozen=True, kw_only=True):
-    """What a report is about and where its rows may be. ``recent``: flat counts, features x (bins + 1)."""
+    """What a report is about and where to look for its rows. ``recent``: flat counts, features x (bins + 1)."""
 
     report: DriftReported
     manifest: str
@@ -37,7 +36,7 @@ class ReportSpec(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Samples(msgspec.Struct, frozen=True):
-    """Rows to compare, alike in columns. ``source`` says in a sentence what they are."""
+    """Rows to compare, with the same columns. ``source`` describes them in a sentence."""
 
     reference: pd.DataFrame
     recent: pd.DataFrame
@@ -45,14 +44,14 @@ class Samples(msgspec.Struct, frozen=True):
 
 
 def samples(spec: ReportSpec) -> Samples:
-    """Rows for *spec*: both sides from the archive, or both from bins, so that a difference is never one of method."""
+    """Rows for *spec*: both sides from the archive, or both from bins, so that no difference is due to the method."""
     manifest = msgspec.json.decode(Path(spec.manifest).read_bytes(), type=Manifest)
     names = list(manifest.feature_names)
     folder = Path(spec.archive)
     since = spec.served_since
     reference = archived(folder, names, since - timedelta(days=REFERENCE_DAYS), since)
     recent = archived(folder, names, spec.report.start, spec.report.end, version=spec.report.model_version)
-    if len(reference) >= LEAST_ROWS and len(recent) >= LEAST_ROWS:
+    if len(reference) >= MIN_ROWS and len(recent) >= MIN_ROWS:
         return Samples(
             reference,
             recent,
@@ -62,20 +61,20 @@ def samples(spec: ReportSpec) -> Samples:
     counts = np.array(spec.recent, dtype=np.int64)
     expected = manifest.reference.count_matrix().astype(np.int64)
     if counts.size != expected.size:
-        raise ValueError("the archive holds too few rows, and the panes have no feature histograms")
+        raise ValueError("the archive has too few rows, and the panes have no feature histograms")
     edges = manifest.reference.edges
     return Samples(
         expanded(names, edges, expected),
         expanded(names, edges, counts.reshape(expected.shape)),
-        "The archive holds too few rows: values are expanded from the panes' histograms, each at the middle of its bin."
-        " Shares are right, shapes within a bin and correlations are not.",
+        "The archive has too few rows: values are expanded from the panes' histograms, each at the middle of its bin."
+        " Shares are exact; distributions within a bin and correlations are not.",
     )
 
 
 def archived(
     folder: Path, names: Sequence[str], start: datetime, end: datetime, version: str | None = None
 ) -> pd.DataFrame:
-    """Up to ``ROWS`` archived rows of [start, end), columns *names*, drawn alike every time; empty where there are
+    """Up to ``ROWS`` archived rows of [start, end), columns *names*, the same sample every time; empty if there are
     none."""
     files = [
         str(path) for day in _days(start, end) for path in sorted((folder / f"day={day.isoformat()}").glob("*.parquet"))

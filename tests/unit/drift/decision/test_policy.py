@@ -1,4 +1,4 @@
-"""The policy as a table of reports: what is asked for, what is suppressed, and why."""
+"""The policy as a table of reports: what is requested, what is suppressed, and why."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def alert_rate(ratio: float) -> Finding:
     )
 
 
-def seen(
+def observed(
     day: int,
     ap: float | None = 0.76,
     *findings: Finding,
@@ -71,7 +71,7 @@ def outcomes(decisions: list[Decision]) -> list[tuple[str, str]]:
 
 
 def test_a_fall_of_performance_is_asked_to_be_mended_once_it_is_confirmed() -> None:
-    _, decisions = run(seen(20, 0.75), seen(21, 0.5), seen(22, 0.45))
+    _, decisions = run(observed(20, 0.75), observed(21, 0.5), observed(22, 0.45))
     assert outcomes(decisions) == [("stable", "none"), ("warning", "suppressed"), ("alarm", "requested")]
     assert "not confirmed yet (performance 1 of 2 reports)" in decisions[1].reason
     assert decisions[2].reason == "average precision fell from 0.76 to 0.45"
@@ -79,49 +79,49 @@ def test_a_fall_of_performance_is_asked_to_be_mended_once_it_is_confirmed() -> N
 
 
 def test_a_season_is_never_a_reason_to_retrain_however_long_it_lasts() -> None:
-    _, decisions = run(*[seen(day, 0.75, SEASON) for day in range(20, 60)])
+    _, decisions = run(*[observed(day, 0.75, SEASON) for day in range(20, 60)])
     assert set(outcomes(decisions)) == {("warning", "suppressed")}
     assert decisions[0].reason.startswith("drift alone (user_count_7d psi 0.94)")
 
 
 def test_feature_drift_before_any_label_is_mature_is_suppressed_too() -> None:
-    _, decisions = run(*[seen(day, None, SEASON) for day in range(5)])
+    _, decisions = run(*[observed(day, None, SEASON) for day in range(5)])
     assert set(outcomes(decisions)) == {("warning", "suppressed")}
     assert "performance not measured yet" in decisions[0].reason
 
 
 def test_a_fault_of_the_feed_is_never_a_reason_to_retrain() -> None:
-    _, alone = run(seen(20, 0.75, FAULT))
+    _, alone = run(observed(20, 0.75, FAULT))
     assert outcomes(alone) == [("warning", "suppressed")]
     assert "data quality: v3 missing 0.40" in alone[0].reason
-    _, with_fall = run(*[seen(day, 0.4, FAULT, alert_rate(5.0)) for day in range(20, 30)])
+    _, with_fall = run(*[observed(day, 0.4, FAULT, alert_rate(5.0)) for day in range(20, 30)])
     assert {d.retrain for d in with_fall} == {"suppressed"}
     assert with_fall[-1].state == "alarm"
 
 
 def test_a_small_or_an_unsure_fall_is_none() -> None:
-    _, small = run(seen(20, 0.68), seen(21, 0.68), seen(22, 0.68))
+    _, small = run(observed(20, 0.68), observed(21, 0.68), observed(22, 0.68))
     assert {d.retrain for d in small} == {"none"}
-    _, unsure = run(*[seen(day, 0.62, frauds=22) for day in range(20, 25)])
+    _, unsure = run(*[observed(day, 0.62, frauds=22) for day in range(20, 25)])
     assert {d.retrain for d in unsure} == {"none"}
 
 
 def test_too_few_frauds_or_transactions_conclude_nothing() -> None:
-    _, few_frauds = run(seen(20, 0.2, frauds=5), seen(21, 0.2, frauds=5), seen(22, 0.2, frauds=5))
+    _, few_frauds = run(observed(20, 0.2, frauds=5), observed(21, 0.2, frauds=5), observed(22, 0.2, frauds=5))
     assert {d.retrain for d in few_frauds} == {"none"}
-    _, few = run(seen(20, None, count=100))
+    _, few = run(observed(20, None, count=100))
     assert outcomes(few) == [("insufficient", "none")]
 
 
 def test_the_count_stands_between_half_the_limit_and_the_limit_and_falls_back_below() -> None:
-    _, holds = run(seen(20, 0.5), seen(21, 0.69), seen(22, 0.5))
+    _, holds = run(observed(20, 0.5), observed(21, 0.69), observed(22, 0.5))
     assert [d.retrain for d in holds] == ["suppressed", "suppressed", "requested"]
-    _, forgets = run(seen(20, 0.5), seen(21, 0.75), seen(22, 0.5))
+    _, forgets = run(observed(20, 0.5), observed(21, 0.75), observed(22, 0.5))
     assert [d.retrain for d in forgets] == ["suppressed", "none", "suppressed"]
 
 
-def test_one_request_is_in_flight_until_training_completes_and_then_the_cooldown_begins_anew() -> None:
-    state, decisions = run(seen(20, 0.5), seen(21, 0.5), seen(22, 0.5))
+def test_one_request_is_in_flight_until_training_completes_and_then_the_cooldown_starts_again() -> None:
+    state, decisions = run(observed(20, 0.5), observed(21, 0.5), observed(22, 0.5))
     assert [d.retrain for d in decisions] == ["suppressed", "requested", "suppressed"]
     request_id = decisions[1].request_id
     assert request_id is not None
@@ -129,10 +129,10 @@ def test_one_request_is_in_flight_until_training_completes_and_then_the_cooldown
 
     state = training_completed(state, "another")
     assert state.in_flight == request_id
-    state, cooling = run(*[seen(day, 0.5) for day in range(23, 30)], state=training_completed(state, request_id))
+    state, cooling = run(*[observed(day, 0.5) for day in range(23, 30)], state=training_completed(state, request_id))
     assert {d.retrain for d in cooling} == {"suppressed"}
     assert "cooldown: 2.0 days" in cooling[2].reason
-    _, [again] = run(seen(30, 0.5), state=state)
+    _, [again] = run(observed(30, 0.5), state=state)
     assert again.retrain == "requested"
 
 
@@ -141,18 +141,18 @@ def test_an_unanswered_request_is_given_up_in_event_time() -> None:
     state = PolicyState()
     retrains = []
     for day in range(20, 28):
-        state, decision = decide(state, seen(day, 0.5), settings)
+        state, decision = decide(state, observed(day, 0.5), settings)
         retrains.append(decision.retrain)
     assert retrains == ["suppressed", "requested", *["suppressed"] * 4, "requested", "suppressed"]
 
 
 def test_a_new_champion_begins_without_a_past_but_within_the_cooldown() -> None:
-    state, _ = run(seen(20, 0.5), seen(21, 0.5))
+    state, _ = run(observed(20, 0.5), observed(21, 0.5))
     state, decisions = run(
-        seen(22, None, version="2"),
-        seen(23, 0.75, version="2"),
-        seen(24, 0.5, version="2"),
-        seen(25, 0.5, version="2"),
+        observed(22, None, version="2"),
+        observed(23, 0.75, version="2"),
+        observed(24, 0.5, version="2"),
+        observed(25, 0.5, version="2"),
         state=state,
     )
     assert [d.retrain for d in decisions] == ["none", "none", "suppressed", "suppressed"]
@@ -161,22 +161,24 @@ def test_a_new_champion_begins_without_a_past_but_within_the_cooldown() -> None:
 
 
 def test_an_alert_rate_that_stays_away_asks_for_a_retrain_after_more_reports() -> None:
-    _, decisions = run(*[seen(day, 0.75, alert_rate(3.0), mature_start=day - 14) for day in range(20, 23)])
+    _, decisions = run(*[observed(day, 0.75, alert_rate(3.0), mature_start=day - 14) for day in range(20, 23)])
     assert [d.retrain for d in decisions] == ["suppressed", "suppressed", "requested"]
     assert decisions[2].reason == "alert rate is 3.00 times the reference"
 
 
 def test_mature_labels_of_the_shift_itself_that_show_no_fall_call_the_retrain_off() -> None:
     state = PolicyState(version="1", shifts=9, shift_since_ms=10 * DAY)
-    _, [decision] = run(seen(25, 0.75, alert_rate(3.0), mature_start=11), state=state)
+    _, [decision] = run(observed(25, 0.75, alert_rate(3.0), mature_start=11), state=state)
     assert decision.retrain == "suppressed"
     assert "holds on mature labels since the shift" in decision.reason
-    _, [earlier] = run(seen(25, 0.75, alert_rate(3.0), mature_start=9), state=state)
+    _, [earlier] = run(observed(25, 0.75, alert_rate(3.0), mature_start=9), state=state)
     assert earlier.retrain == "requested"
 
 
 def test_without_a_baseline_in_the_bundle_the_first_mature_window_of_the_champion_is_it() -> None:
-    state, decisions = run(seen(20, 0.7, baseline=None), seen(21, 0.4, baseline=None), seen(22, 0.4, baseline=None))
+    state, decisions = run(
+        observed(20, 0.7, baseline=None), observed(21, 0.4, baseline=None), observed(22, 0.4, baseline=None)
+    )
     assert state.own_baseline == pytest.approx(0.7)
     assert [d.retrain for d in decisions] == ["none", "suppressed", "requested"]
 
