@@ -1,9 +1,7 @@
-"""What the walks through the whole system share: a stack of separate processes for each file, and clients of our
-own."""
+"""What the end-to-end tests share: a stack of separate processes for each file, a load, and a reader of the log."""
 
 from __future__ import annotations
 
-import json
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -16,105 +14,8 @@ from typing import NamedTuple
 import httpx
 import pytest
 
-# An independent client: what it counts, our own code did not.
-from kafka import KafkaConsumer, TopicPartition  # noqa: TID251
-
 from centinela_local.testing.temporary_stack import TemporaryStack
-
-
-class Verdict(NamedTuple):
-    """What a test needs of a record in ``predictions``."""
-
-    transaction_id: str
-    score: float | None
-    decision: str
-    origin: str
-    model_version: str | None
-    occurred_at: str
-
-
-class Log:
-    """What stands committed in the topics of a stack, read by a plain client without a group.
-
-    Args:
-        tail: Begin so many records before the end of each partition; None: at its beginning.
-    """
-
-    def __init__(self, servers: str, tail: int | None = None) -> None:
-        self._consumer = KafkaConsumer(
-            bootstrap_servers=servers,
-            group_id=None,
-            isolation_level="read_committed",
-            auto_offset_reset="earliest",
-            enable_auto_commit=False,
-        )
-        self._partitions = [
-            TopicPartition(topic, p)
-            for topic in ("predictions", "transactions-dlq")
-            for p in sorted(self._consumer.partitions_for_topic(topic))
-        ]
-        self._consumer.assign(self._partitions)
-        if tail is not None:
-            for partition, end in self._consumer.end_offsets(self._partitions).items():
-                self._consumer.seek(partition, max(0, end - tail))
-        self.verdicts: list[Verdict] = []
-        self.dead_letters: list[dict[str, str]] = []
-        """The headers of each."""
-
-    def read(self) -> None:
-        """Read on to the end as it is now."""
-        ends = self._consumer.end_offsets(self._partitions)
-        while any(self._consumer.position(partition) < ends[partition] for partition in self._partitions):
-            for partition, records in self._consumer.poll(200, max_records=5_000).items():
-                if partition.topic == "predictions":
-                    self.verdicts += [_verdict(record.value) for record in records]
-                else:
-                    self.dead_letters += [
-                        {name: value.decode() for name, value in record.headers} for record in records
-                    ]
-
-    def read_until(self, condition: Callable[[], bool], timeout_s: float = 90.0) -> None:
-        """Read on until *condition* holds.
-
-        Raises:
-            TimeoutError: It did not in time.
-        """
-        deadline = time.monotonic() + timeout_s
-        self.read()
-        while not condition():
-            if time.monotonic() > deadline:
-                raise TimeoutError(
-                    f"{len(self.verdicts)} verdicts and {len(self.dead_letters)} dead letters were not what was"
-                    " waited for"
-                )
-            time.sleep(0.02)
-            self.read()
-
-    def of(self, transaction_id: str) -> list[Verdict]:
-        """The verdicts on *transaction_id* read so far."""
-        return [verdict for verdict in self.verdicts if verdict.transaction_id == transaction_id]
-
-    def verdict_on(self, transaction_id: str) -> Verdict:
-        """The verdict on *transaction_id*, waited for."""
-        self.read_until(lambda: bool(self.of(transaction_id)))
-        return self.of(transaction_id)[0]
-
-    def newest(self) -> datetime:
-        """The event time that the verdicts have reached."""
-        return max(datetime.fromisoformat(verdict.occurred_at) for verdict in self.verdicts)
-
-    def end_of(self, topic: str) -> int:
-        """The number of records ever written to *topic*, which has one partition."""
-        [end] = self._consumer.end_offsets([TopicPartition(topic, 0)]).values()
-        return int(end)
-
-    def close(self) -> None:
-        self._consumer.close()
-
-
-def _verdict(value: bytes) -> Verdict:
-    event = json.loads(value)
-    return Verdict(*(event.get(name) for name in Verdict._fields))
+from tests.support.committed_log import Log
 
 
 class Answer(NamedTuple):

@@ -1,4 +1,4 @@
-"""A real MLflow server: sqlite for runs and registry, artifacts served from a folder beside it."""
+"""A real MLflow server: sqlite for runs and registry, artifacts served from a folder next to it."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def mlflow_command(folder: Path, port: int) -> list[str]:
 
 
 def answers(url: str, timeout_s: float = 2.0) -> bool:
-    """Whether *url* gives 200."""
+    """Whether *url* answers 200."""
     try:
         with urllib.request.urlopen(url, timeout=timeout_s) as response:
             return bool(response.status == 200)

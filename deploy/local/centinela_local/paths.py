@@ -80,8 +80,8 @@ class Paths:
         base = Path(runtime) if runtime and os.access(runtime, os.W_OK) else Path(tempfile.gettempdir())
         folder = base / f"centinela-{os.getuid()}"
         folder.mkdir(mode=0o700, exist_ok=True)
-        found = folder.lstat()
-        if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o077:
+        status = folder.lstat()
+        if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.getuid() or status.st_mode & 0o077:
             raise StartFailed(f"{folder} must be a folder that only you can enter (mode 700): remove it, or set TMPDIR")
         path = folder / f"{self.digest}.sock"
         if len(os.fsencode(path)) > _SOCKET_PATH_LIMIT:

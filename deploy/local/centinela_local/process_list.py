@@ -65,7 +65,7 @@ def service_processes(settings: LocalSettings) -> list[Process]:
 
 
 def shared_environment(settings: LocalSettings, paths: Paths, bootstrap_servers: str) -> dict[str, str]:
-    """What every process gets beside the caller's environment: the settings that the stack decides."""
+    """The settings that the stack decides, which every process gets in addition to the caller's environment."""
     ports = {
         f"CENTINELA_{name.upper()}": str(getattr(settings, name))
         for name in LocalSettings.model_fields

@@ -24,12 +24,14 @@ class LocalSettings(Settings):
     predictor_port: int = Field(
         8002, gt=0, le=65535, description="Port of the stream predictor's /health, /ready and /metrics."
     )
-    drift_port: int = Field(8003, gt=0, le=65535, description="Port of drift, likewise.")
-    trainer_port: int = Field(8004, gt=0, le=65535, description="Port of the trainer, likewise.")
-    archive_port: int = Field(8005, gt=0, le=65535, description="Port of the archive, likewise.")
-    watcher_port: int = Field(8006, gt=0, le=65535, description="Port of the registry-watcher, likewise.")
+    drift_port: int = Field(8003, gt=0, le=65535, description="Port of drift's /health, /ready and /metrics.")
+    trainer_port: int = Field(8004, gt=0, le=65535, description="Port of the trainer's /health, /ready and /metrics.")
+    archive_port: int = Field(8005, gt=0, le=65535, description="Port of the archive's /health, /ready and /metrics.")
+    watcher_port: int = Field(
+        8006, gt=0, le=65535, description="Port of the registry-watcher's /health, /ready and /metrics."
+    )
     feast: bool = Field(False, description="Whether `up` and `demo` also push served vectors to Feast's online store.")
-    feast_port: int = Field(8007, gt=0, le=65535, description="Port of the Feast role, likewise.")
+    feast_port: int = Field(8007, gt=0, le=65535, description="Port of the Feast role's /health, /ready and /metrics.")
 
     @property
     def external_kafka(self) -> bool:

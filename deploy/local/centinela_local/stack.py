@@ -83,7 +83,7 @@ class Stack:
 
     @property
     def connection(self) -> Settings:
-        """The settings by which a command beside the stack reaches it."""
+        """The settings with which a command outside the stack reaches it."""
         environment = self.environment
         return self._settings.model_copy(
             update={
@@ -105,7 +105,7 @@ class Stack:
             limit_s: Longest wait; a start that makes no progress fails earlier.
 
         Raises:
-            ToolMissing: There is no broker to run on.
+            ToolMissing: No broker can be run.
             PortTaken: Something else listens on one of the ports.
             StartFailed: A process makes no progress, is not ready within *limit_s*, or keeps ending.
         """
@@ -246,12 +246,12 @@ class Stack:
 
     @property
     def _docker_runs(self) -> Path:
-        """Exists while a broker of ours may run in Docker."""
+        """Exists while a broker of this stack may run in Docker."""
         return self.paths.run / "docker-runs"
 
     @property
     def _docker_keeps(self) -> Path:
-        """Exists while Docker may keep data of ours."""
+        """Exists while Docker may keep data of this stack."""
         return self.paths.run / "docker-keeps"
 
     def _docker(self) -> DockerBroker:

@@ -19,16 +19,16 @@ _METADATA, _VERSION, _CORRELATION = 3, 1, 7
 
 @dataclass(frozen=True)
 class Node:
-    """Where the node keeps its files and listens.
+    """Where a node keeps its files and listens.
 
     Args:
         folder: Holds ``server.properties`` and the log segments.
         port: Clients' listener, on the loopback interface.
-        controller_port: The KRaft controller's listener, likewise.
-        number: Tells the nodes of a cluster apart.
-        controllers: The controllers' ports of all nodes, by number from 1 on; none: it is alone.
-        cluster: Id of the cluster, the same for all its nodes.
-        session_ms: After so long without a sign of life its partitions get other leaders, and only then may it come
+        controller_port: The KRaft controller's listener, also on the loopback interface.
+        number: Identifies the node within a cluster.
+        controllers: The controllers' ports of all nodes, by number from 1; empty: a single node.
+        cluster: Id of the cluster, the same for all of its nodes.
+        session_ms: After this long without a heartbeat its partitions get other leaders, and only then may it come
             back after a kill.
     """
 
@@ -98,7 +98,7 @@ def broker_command(node: Node) -> list[str]:
     """
     java = find_java()
     if java is None:
-        raise ToolMissing(f"no java found to run the Kafka broker: {INSTALL_HINT}")
+        raise ToolMissing(f"java is needed to run the Kafka broker: {INSTALL_HINT}")
     classpath = f"{ensure_jars()}/*"
     node.folder.mkdir(parents=True, exist_ok=True)
     properties = node.folder / "server.properties"

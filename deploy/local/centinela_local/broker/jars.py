@@ -23,8 +23,8 @@ def cache_root() -> Path:
 
 
 def jars_dir(pom: Path = POM) -> Path:
-    """Where the jars of *pom* belong: named by Kafka's version and the pom's content, so that a changed pom resolves
-    anew."""
+    """Where the jars of *pom* belong: named by Kafka's version and the pom's content, so that a changed pom is resolved
+    again."""
     content = pom.read_bytes()
     version = re.search(rb"<kafka\.version>([^<]+)<", content)
     if version is None:
@@ -57,7 +57,7 @@ def ensure_jars() -> Path:
         return target
     maven = shutil.which("mvn")
     if maven is None:
-        raise ToolMissing(f"no mvn found to fetch the Kafka broker: {INSTALL_HINT}")
+        raise ToolMissing(f"mvn is needed to fetch the Kafka broker: {INSTALL_HINT}")
     target.parent.mkdir(parents=True, exist_ok=True)
     aside = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
     try:

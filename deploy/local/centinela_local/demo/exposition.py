@@ -1,4 +1,4 @@
-"""The little of Prometheus' text format that the demo reads [P]."""
+"""The little of Prometheus' text format that the demo reads."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ _LABEL = re.compile(r'(\w+)="((?:[^"\\]|\\.)*)"')
 
 def total(text: str, name: str, **labels: str) -> float | None:
     """The sum of all samples of metric *name* that carry these labels; None where there is none."""
-    found = [value for sample, value in samples(text, name) if labels.items() <= sample.items()]
-    return sum(found) if found else None
+    matching = [value for sample, value in samples(text, name) if labels.items() <= sample.items()]
+    return sum(matching) if matching else None
 
 
 def samples(text: str, name: str) -> list[tuple[dict[str, str], float]]:

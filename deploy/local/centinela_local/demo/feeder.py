@@ -35,7 +35,9 @@ class Feeder:
         *,
         drifts: tuple[Drift, ...] | None = None,
     ) -> None:
-        self._plan, self._may_send, self._day_seconds = plan, may_send, day_seconds
+        self._plan = plan
+        self._may_send = may_send
+        self._day_seconds = day_seconds
         profile = Profile(
             seed=plan.seed,
             customers=plan.customers,

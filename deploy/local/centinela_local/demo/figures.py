@@ -39,8 +39,8 @@ class Meter:
         self._seen.append((now, figures.processed))
         while now - self._seen[0][0] > _RATE_OVER_S:
             self._seen.popleft()
-        began, processed = self._seen[0]
-        figures.per_s = max(0.0, figures.processed - processed) / (now - began) if now > began else 0.0
+        started, processed = self._seen[0]
+        figures.per_s = max(0.0, figures.processed - processed) / (now - started) if now > started else 0.0
         return True
 
 

@@ -1,4 +1,4 @@
-"""What the demo streams, and how fast [P]."""
+"""What the demo streams, and how fast."""
 
 from __future__ import annotations
 

@@ -25,7 +25,10 @@ class Probe:
     def __init__(
         self, url: str, event_time: Callable[[], datetime | None], *, interval_s: float = 0.25, name: str = "probe"
     ) -> None:
-        self._url, self._event_time, self._interval_s, self._name = url, event_time, interval_s, name
+        self._url = url
+        self._event_time = event_time
+        self._interval_s = interval_s
+        self._name = name
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self.requests = 0

@@ -60,11 +60,16 @@ class Demo:
         paths: Paths,
         clock: Clock | None = None,
     ) -> None:
-        self._settings, self._plan, self._console = settings, plan, console
-        self._urls, self._paths, self._clock = urls, paths, clock or SystemClock()
+        self._settings = settings
+        self._plan = plan
+        self._console = console
+        self._urls = urls
+        self._paths = paths
+        self._clock = clock or SystemClock()
         self.story = Story(plan.attack_at)
         self._view = LiveView(console, self.story)
-        self._meter, self._observer = Meter(urls["stream"]), Observer(settings)
+        self._meter = Meter(urls["stream"])
+        self._observer = Observer(settings)
         self._feeder = Feeder(
             settings,
             plan,
@@ -73,7 +78,8 @@ class Demo:
         )
         self._probe = Probe(f"{urls['gateway']}/predict", lambda: self._feeder.event_time)
         self._idle_since: float | None = None
-        self._began, self._pause = self._clock.monotonic(), threading.Event()
+        self._started = self._clock.monotonic()
+        self._pause = threading.Event()
 
     def run(self) -> Summary:
         """Play the whole story; the summary says whether the loop closed."""
@@ -152,7 +158,7 @@ class Demo:
             self._skew(),
             requests=self._probe.requests,
             failed_requests=len(self._probe.failures),
-            seconds=self._clock.monotonic() - self._began,
+            seconds=self._clock.monotonic() - self._started,
         )
         self._paths.demo.mkdir(parents=True, exist_ok=True)
         draw(self.story, self._feeder.event_time or self._plan.attack_at, self._paths.demo / "loop.png")
@@ -164,17 +170,17 @@ class Demo:
     def _count(self) -> LogCounts:
         reader = consumer(self._settings, group=None)
         try:
-            found = LogAudit(reader).read_until_reconciled(_DRAIN_TIMEOUT_S)
+            audit = LogAudit(reader).read_until_reconciled(_DRAIN_TIMEOUT_S)
         finally:
             reader.close()
         return LogCounts(
-            transactions=found.records,
-            duplicates=found.duplicates,
-            verdicts=found.verdicts,
-            dead_letters=found.dead_letters,
-            missing=len(found.missing),
-            repeated=len(found.repeated),
-            reconciled=found.reconciled,
+            transactions=audit.records,
+            duplicates=audit.duplicates,
+            verdicts=audit.verdicts,
+            dead_letters=audit.dead_letters,
+            missing=len(audit.missing),
+            repeated=len(audit.repeated),
+            reconciled=audit.reconciled,
         )
 
     def _skew(self) -> SkewCounts:
@@ -203,7 +209,7 @@ class Demo:
         self._view.refresh()
 
     def _caught_up(self) -> bool:
-        """Whether the stream has taken in what was sent. Its count starts anew with its process; its lag does not."""
+        """Whether the stream has taken in what was sent. Its count restarts with its process; its lag does not."""
         figures, now = self._view.figures, self._clock.monotonic()
         if figures.lag > 0 or self._idle_since is None:
             self._idle_since = now

@@ -1,4 +1,4 @@
-"""What happened in the demo, told by the events on Kafka [P]."""
+"""What happened in the demo, read from the events on Kafka."""
 
 from __future__ import annotations
 

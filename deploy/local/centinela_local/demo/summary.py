@@ -1,4 +1,4 @@
-"""The demo's result: the table at its end, and whether the loop closed [P]."""
+"""The demo's result: the table at its end, and whether the loop closed."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class LogCounts:
 
 @dataclass(frozen=True)
 class SkewCounts:
-    """Served vectors held against the batch form, and values that differ; ``judged`` None: the check could not be
+    """Served vectors compared with the batch form, and values that differ; ``judged`` None: the check could not be
     made."""
 
     judged: int | None = None
@@ -120,13 +120,13 @@ def _loop_shortfalls(story: Story) -> list[str]:
     if new is None:
         outcomes = ", ".join(f"{t.outcome} ({t.reason})" for t in story.retrainings) or "no retraining ended"
         return [f"no new version was promoted: {outcomes}"]
-    found = [f"{replica} does not serve version {new}" for replica in sorted(story.waiting_replicas(new))]
+    shortfalls = [f"{replica} does not serve version {new}" for replica in sorted(story.waiting_replicas(new))]
     if not story.performance.recovered:
         p = story.performance
-        found.append(
+        shortfalls.append(
             f"average precision did not recover: {_ap(p.before)} before, {_ap(p.during)} during, {_ap(p.after)} after"
         )
-    return found
+    return shortfalls
 
 
 def _ap(value: float | None) -> str:

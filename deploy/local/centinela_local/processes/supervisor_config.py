@@ -1,4 +1,4 @@
-"""Supervisor's configuration and the process list beside it, as text."""
+"""Supervisor's configuration and the process list, as text."""
 
 from __future__ import annotations
 

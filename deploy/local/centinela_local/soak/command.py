@@ -66,15 +66,15 @@ def _endure(
     run = Soak(stack, stack.connection, plan, console, paths=stack.paths, samples=folder / SAMPLES)
     lags = run.endure(minutes)
     wrong = write_report(folder, warm_up_s)
-    told = run.told()
-    failures = [failure for name in ("failed_requests", "failed_posts") for failure in told[name]]  # type: ignore[attr-defined]
+    figures = run.figures()
+    failures = [failure for name in ("failed_requests", "failed_posts") for failure in figures[name]]  # type: ignore[attr-defined]
     wrong += [f"failed request: {failure}" for failure in failures[:5]]
     summary = folder / "summary.json"
-    summary.write_text(json.dumps({**told, "lag_at_the_end": lags, "wrong": wrong}, indent=1) + "\n")
+    summary.write_text(json.dumps({**figures, "lag_at_the_end": lags, "wrong": wrong}, indent=1) + "\n")
     console.print((folder / TABLE).read_text(), markup=False, soft_wrap=True)
     console.print("counting every record ...", style="dim")
     log = run.count()
     summary.write_text(
-        json.dumps({**told, "lag_at_the_end": lags, "wrong": wrong, "log": asdict(log)}, indent=1) + "\n"
+        json.dumps({**figures, "lag_at_the_end": lags, "wrong": wrong, "log": asdict(log)}, indent=1) + "\n"
     )
     return wrong if log.reconciled else [*wrong, f"the audit does not reconcile: {log}"]

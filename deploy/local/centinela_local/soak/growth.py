@@ -1,4 +1,4 @@
-"""Growth per hour of each measure, and whether it keeps its limit [P]."""
+"""Growth per hour of each measure, and whether it keeps its limit."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ BY_DESIGN: Mapping[tuple[str, str], str] = {
     ("kafka", "rss_mb"): "heap of at most 512 MB, and the mapped indexes of the log",
     ("kafka", "files"): "files of the log's segments",
 }
-"""What grows with what went through, and is bounded otherwise or meant to be kept: told, not judged."""
+"""What grows with the traffic, and is bounded elsewhere or kept on purpose: reported, not judged."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ class Growth:
 
 def growth(series: Mapping[tuple[str, str], Series], warm_up_s: float) -> list[Growth]:
     """The growth of each measure that has a limit. Slopes are Theil and Sen's: the median over all pairs of samples."""
-    found = []
+    growths = []
     for (subject, measure), (seconds, values) in sorted(series.items()):
         at, level = np.asarray(seconds), np.asarray(values)
         at, level = at[at >= warm_up_s], level[at >= warm_up_s]
@@ -74,7 +74,7 @@ def growth(series: Mapping[tuple[str, str], Series], warm_up_s: float) -> list[G
             continue
         half = at >= (at[0] + at[-1]) / 2
         limit = max(LIMITS[measure], SHARE * float(np.median(level)))
-        found.append(
+        growths.append(
             Growth(
                 subject,
                 measure,
@@ -87,11 +87,11 @@ def growth(series: Mapping[tuple[str, str], Series], warm_up_s: float) -> list[G
                 BY_DESIGN.get((subject, measure)),
             )
         )
-    return found
+    return growths
 
 
 def restarts(series: Mapping[tuple[str, str], Series]) -> dict[str, int]:
-    """How often each process was started anew."""
+    """How often each process was restarted."""
     changes = {
         subject: int(np.count_nonzero(np.diff(s.values)))
         for (subject, measure), s in series.items()
@@ -107,17 +107,17 @@ def unready(series: Mapping[tuple[str, str], Series]) -> dict[str, float]:
 
 
 def faults(
-    found: Iterable[Growth], restarted: Mapping[str, int], waited: Mapping[str, float], most_waiting: float = 0.01
+    growths: Iterable[Growth], restarted: Mapping[str, int], waited: Mapping[str, float], most_waiting: float = 0.01
 ) -> list[str]:
     """What keeps the soak from passing, in words."""
     return [
         *(
             f"{g.measure} of {g.subject} grows by {g.per_hour:.1f} an hour ({g.late_per_hour:.1f} in the last half;"
             f" limit {g.limit:.1f})"
-            for g in found
+            for g in growths
             if not g.within
         ),
-        *(f"{name} was started anew {count} times" for name, count in restarted.items()),
+        *(f"{name} was restarted {count} times" for name, count in restarted.items()),
         *(
             f"{name} was not ready in {share:.1%} of the samples"
             for name, share in waited.items()

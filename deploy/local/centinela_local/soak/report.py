@@ -1,4 +1,4 @@
-"""What a soak leaves behind beside its samples: a table, a picture, a verdict."""
+"""What a soak leaves in addition to its samples: a table, a picture, a verdict."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ _PANELS = {"rss_mb": "resident memory, MB", "files": "open files", "threads": "t
 
 
 def write_report(folder: Path, warm_up_s: float) -> list[str]:
-    """Read the samples of *folder*, write table and picture beside them; what keeps the soak from passing."""
+    """Read the samples of *folder* and write table and picture next to them. Returns the reasons why the soak fails."""
     series = read_series(folder / SAMPLES)
-    found = growth(series, warm_up_s)
-    (folder / TABLE).write_text(table(found))
+    growths = growth(series, warm_up_s)
+    (folder / TABLE).write_text(table(growths))
     _draw(series, warm_up_s, folder / PICTURE)
-    wrong = faults(found, restarts(series), unready(series))
-    return wrong if found else ["too few samples after the warm-up"]
+    wrong = faults(growths, restarts(series), unready(series))
+    return wrong if growths else ["too few samples after the warm-up"]
 
 
-def table(found: list[Growth]) -> str:
+def table(growths: list[Growth]) -> str:
     """Markdown: first, last and greatest value after the warm-up, growth per hour, limit."""
     lines = [
         "| what | of | first | last | most | growth an hour | in the last half | limit |",
         "|---|---|---|---|---|---|---|---|",
     ]
-    for g in sorted(found, key=lambda g: (g.measure, g.subject)):
+    for g in sorted(growths, key=lambda g: (g.measure, g.subject)):
         limit = f"{g.limit:.1f}" if g.by_design is None else g.by_design
         lines.append(
             f"| {g.measure} | {g.subject} | {g.first:,.1f} | {g.last:,.1f} | {g.most:,.1f} | {g.per_hour:+,.2f} |"

@@ -87,7 +87,7 @@ class Soak(Demo):
         """The audit of all that went through."""
         return self._count()
 
-    def told(self) -> dict[str, object]:
+    def figures(self) -> dict[str, object]:
         """What happened, in figures."""
         return {
             "transactions": self._feeder.transactions,
@@ -107,11 +107,11 @@ class Soak(Demo):
         for probe in (self._probe, self._client):
             probe.start()
         self._feeder.start()
-        began = due = self._clock.monotonic()
-        while self._feeder.alive and (now := self._clock.monotonic()) - began < seconds:
+        started = due = self._clock.monotonic()
+        while self._feeder.alive and (now := self._clock.monotonic()) - started < seconds:
             self._step()
             if now >= due:
-                self._file.add(self._sampler.sample(now - began))
+                self._file.add(self._sampler.sample(now - started))
                 due += EVERY_S
             self._pause.wait(_TICK_S)
         self._client.stop()

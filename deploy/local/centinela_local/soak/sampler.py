@@ -36,11 +36,13 @@ class Sampler:
 
     Args:
         settings: Reach the stack's brokers and data folder.
-        extra: The folders beside the data's whose size is sampled.
+        extra: Further folders whose size is sampled.
     """
 
     def __init__(self, stack: Stack, settings: Settings, extra: Mapping[str, Path]) -> None:
-        self._stack, self._data_dir, self._extra = stack, settings.data_dir, extra
+        self._stack = stack
+        self._data_dir = settings.data_dir
+        self._extra = extra
         self._readers: dict[str, Consumer] = {group: consumer(settings, group=group) for group in GROUPS}
 
     def sample(self, seconds: float) -> list[Sample]:

@@ -12,7 +12,7 @@ COLUMNS = ("seconds", "subject", "measure", "value")
 
 
 class Sample(NamedTuple):
-    """*measure* of *subject* (a process, a consumer group, a folder) so many seconds after the live stream began."""
+    """*measure* of *subject* (a process, a consumer group, a folder) *seconds* after the start of the live stream."""
 
     seconds: float
     subject: str
@@ -45,7 +45,7 @@ def read_series(path: Path) -> dict[tuple[str, str], Series]:
     series: dict[tuple[str, str], Series] = defaultdict(lambda: Series([], []))
     with path.open(newline="") as file:
         for row in csv.DictReader(file):
-            found = series[row["subject"], row["measure"]]
-            found.seconds.append(float(row["seconds"]))
-            found.values.append(float(row["value"]))
+            one = series[row["subject"], row["measure"]]
+            one.seconds.append(float(row["seconds"]))
+            one.values.append(float(row["value"]))
     return dict(series)

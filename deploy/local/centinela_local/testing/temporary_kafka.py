@@ -75,7 +75,7 @@ class TemporaryCluster:
 
     Args:
         folder: An empty folder, which the caller removes.
-        ports: Two for each broker, which nothing else takes while a broker is away.
+        ports: Two for each broker, which nothing else takes while a broker is down.
     """
 
     def __init__(self, folder: Path, ports: Sequence[int], *, heap_mb: int = 320) -> None:

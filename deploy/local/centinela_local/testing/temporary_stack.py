@@ -1,4 +1,4 @@
-"""A whole stack on ports and in a folder of its own, for tests: driven by the commands that a user gives."""
+"""A whole stack on its own ports and in its own folder, for tests: driven by a user's commands."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ _PORT_OF = {"stream": "predictor_port", "registry-watcher": "watcher_port"}
 
 
 class TemporaryStack:
-    """Answers only for what runs under *folder*, which the caller removes.
+    """A stack whose files are under *folder*, which the caller removes.
 
     Args:
-        demo: Whether ``centinela demo`` starts it, which keeps data of its own below the folder, instead of ``centinela
+        demo: Whether ``centinela demo`` starts it, which keeps its own data under the folder, instead of ``centinela
             up``.
     """
 
     def __init__(self, folder: Path, *, demo: bool = False) -> None:
         self._ports = _free_ports()
-        self._begun: list[subprocess.Popen[str]] = []
+        self._commands: list[subprocess.Popen[str]] = []
         self.results = folder / "demo"
         self.paths = Paths.of(folder / "demo" / "stack" if demo else folder)
         self.data_dir = self.paths.root / "data"
@@ -44,7 +44,7 @@ class TemporaryStack:
         }
         ports = {f"CENTINELA_{name.upper()}": str(port) for name, port in self._ports.items()}
         self._starting = everyday | ports | {"CENTINELA_LOCAL_DIR": str(folder)}
-        self._beside = self._starting | {
+        self._outside = self._starting | {
             "KAFKA_BOOTSTRAP_SERVERS": self.bootstrap_servers,
             "MLFLOW_TRACKING_URI": self.url("mlflow"),
             "CENTINELA_DATA_DIR": str(self.data_dir),
@@ -60,9 +60,9 @@ class TemporaryStack:
 
     def begin(self, *command: str) -> subprocess.Popen[str]:
         """Start ``centinela`` with *command*, until ``down`` at the latest; all it prints goes to one pipe."""
-        environment = self._starting if command[0] in _STARTS_AND_STOPS else self._beside
-        self._begun = [process for process in self._begun if process.poll() is None]
-        self._begun.append(
+        environment = self._starting if command[0] in _STARTS_AND_STOPS else self._outside
+        self._commands = [process for process in self._commands if process.poll() is None]
+        self._commands.append(
             subprocess.Popen(
                 [sys.executable, "-m", "centinela", *command],
                 env=environment,
@@ -73,7 +73,7 @@ class TemporaryStack:
                 stderr=subprocess.STDOUT,
             )
         )
-        return self._begun[-1]
+        return self._commands[-1]
 
     def run(self, *command: str, timeout_s: float = LIMIT_S + 60) -> str:
         """Run ``centinela`` with *command* to its end and give what it printed.
@@ -124,7 +124,7 @@ class TemporaryStack:
 
     def down(self) -> list[str]:
         """Stop everything by ``centinela down``; what still runs or listens after that, in words."""
-        for process in self._begun:
+        for process in self._commands:
             _end(process)
         groups = (
             {name: state.pid for name, state in self.supervisor.states().items()} if self.supervisor.running() else {}
@@ -167,7 +167,7 @@ def _group_lives(leader: int) -> bool:
 
 
 def within(timeout_s: float, condition: Callable[[], bool]) -> bool:
-    """Whether *condition* came to hold in time."""
+    """Whether *condition* became true within *timeout_s*."""
     deadline = time.monotonic() + timeout_s
     while not condition():
         if time.monotonic() > deadline:
