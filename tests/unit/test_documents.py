@@ -21,7 +21,13 @@ PATH = re.compile(r"(?<![\w./<>*-])((?:[\w-]+/)+[\w-]+\.(?:py|md)|[\w-]+\.py)(?!
 MODULE = re.compile(r"(?<![\w./-])(centinela(?:_[a-z_]+)?(?:\.\w+)+)(?![\w(./])")
 NAME_IN = re.compile(r"`([A-Za-z_]\w*)[\w.()]*` in \[[^\]]*\]\(([^)#\s]+\.py)\)")
 TARGET = re.compile(r"(?:`|^\s+|&& )make (?:-s )?([a-z][a-z-]*)", re.MULTILINE)
-NOT_MODULES = ("centinela.commands", "centinela.settings", "centinela.metrics", "centinela.model_uri")
+NOT_MODULES = (
+    "centinela.commands",
+    "centinela.settings",
+    "centinela.metrics",
+    "centinela.model_uri",
+    "centinela.draft",
+)
 """Names of entry point groups and tags, besides modules of the same name."""
 
 each = pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(CHECKOUT)))
