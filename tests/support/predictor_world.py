@@ -26,9 +26,10 @@ from centinela.topics import CATALOGUE, WITH_DLQ
 from centinela_predictor.models.routing import Router
 from centinela_predictor.models.scoring import ScoringCore
 from centinela_predictor.models.slot import ModelSlot
-from centinela_predictor.state.partition_store import PartitionHome
+from centinela_predictor.state.partition_store import PartitionStores
 from centinela_predictor.state.terminal_feed import TerminalFeed
-from centinela_predictor.stream.handler import StreamHandler, StreamLimits
+from centinela_predictor.stream.deferral import StreamLimits
+from centinela_predictor.stream.handler import StreamHandler
 from tests.support.served_models import served
 
 LAYOUT = FeatureLayout(("v1", "v2"))
@@ -84,9 +85,9 @@ class World:
             folder or self.folder,
         )
 
-    def home(self, folder: Path, shared: SharedStorage | None = None) -> PartitionHome:
+    def stores(self, folder: Path, shared: SharedStorage | None = None) -> PartitionStores:
         """Where the state of partitions is kept."""
-        return PartitionHome(
+        return PartitionStores(
             folder,
             lambda: self.broker.identify("transactions"),
             lambda: FakeConsumer(self.broker),
@@ -97,8 +98,8 @@ class World:
 
     def terminals(self, folder: Path, name: str) -> SnapshotStore:
         """Where the stream *name* keeps terminal state."""
-        lives = "-".join(self.broker.identify(topic).id for topic in ("terminal-activity", "labels"))
-        return SnapshotStore(folder / f"terminals-{name}" / lives)
+        incarnations = "-".join(self.broker.identify(topic).id for topic in ("terminal-activity", "labels"))
+        return SnapshotStore(folder / f"terminals-{name}" / incarnations)
 
     def grow(self, partitions: int) -> None:
         """Give ``transactions``, and the topics that follow it partition by partition, more of them."""
@@ -149,7 +150,7 @@ class Process:
             slot=world.slot,
             feed=self.feed,
             reader=self.consumer,
-            home=world.home(folder, shared),
+            stores=world.stores(folder, shared),
             snapshot_interval_s=snapshot_interval_s,
             clock=world.clock,
             health=self.health,

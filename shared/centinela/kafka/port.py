@@ -45,7 +45,7 @@ class Rebalance(NamedTuple):
 
 
 class TopicIdentity(NamedTuple):
-    """Which life of a topic this is: ``id`` is another one each time the topic is made, ``partitions`` may grow."""
+    """A topic incarnation: ``id`` is a new one each time the topic is created, ``partitions`` may grow."""
 
     id: str
     partitions: int

@@ -159,7 +159,7 @@ class TopicAdmin:
         }
 
     def identify(self, topic: str) -> TopicIdentity:
-        """Which life of *topic* there is now.
+        """The current incarnation of *topic*.
 
         Raises:
             DependencyUnavailable: The brokers do not answer, or *topic* does not exist.

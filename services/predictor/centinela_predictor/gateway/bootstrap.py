@@ -12,31 +12,31 @@ from centinela.kafka.connect import consumer
 from centinela.liveness.health import Health
 from centinela.liveness.threads import GuardedThread
 from centinela.topics import LABELS, PREDICTIONS, TERMINAL_ACTIVITY, TRANSACTIONS
+from centinela_predictor.bootstrap import StateStores, build_stores
 from centinela_predictor.gateway.replica import PositionedReader, SeekStart, StateReplica, VerdictFollower, from_newest
 from centinela_predictor.gateway.verdict_cache import VerdictCache
 from centinela_predictor.settings import PredictorSettings
-from centinela_predictor.state_bootstrap import StateHomes, build_homes
 
 
 class Replica:
     """The gateway's followers: each a thread that starts at the right offsets and waits during an outage."""
 
-    def __init__(self, state: StateReplica, threads: list[GuardedThread], homes: StateHomes) -> None:
+    def __init__(self, state: StateReplica, threads: list[GuardedThread], stores: StateStores) -> None:
         self.state = state
         self.threads = threads
-        self._homes = homes
+        self._stores = stores
 
     def close(self) -> None:
         """Release the stores of the state; the threads have ended."""
-        self._homes.close()
+        self._stores.close()
 
 
 def build_replica(
     settings: PredictorSettings, cache: VerdictCache, clock: Clock, health: Health, stop: threading.Event
 ) -> Replica:
     """The replica on the configured brokers; *health* waits until everything followed was read to its end once."""
-    homes = build_homes(settings, clock)
-    state = StateReplica(layout_of(settings), cache, clock, homes.partitions)
+    stores = build_stores(settings, clock)
+    state = StateReplica(layout_of(settings), cache, clock, stores.partitions)
     verdicts = VerdictFollower(cache, state.layout)
 
     def reader(topic: str, seek_start: SeekStart) -> TableReader:
@@ -60,5 +60,5 @@ def build_replica(
     return Replica(
         state,
         [GuardedThread(f"follow-{name}", follower.run, health, stop.set) for name, follower in followers.items()],
-        homes,
+        stores,
     )

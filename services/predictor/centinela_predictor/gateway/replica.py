@@ -27,8 +27,8 @@ from centinela_predictor.gateway import metrics
 from centinela_predictor.gateway.verdict_cache import GivenVerdict, VerdictCache, gateway_verdict
 from centinela_predictor.state.admission import admit
 from centinela_predictor.state.partition_state import PartitionState
-from centinela_predictor.state.partition_store import LogChanged, PartitionHome
-from centinela_predictor.state.repartition import without_strays
+from centinela_predictor.state.partition_store import LogChanged, PartitionStores
+from centinela_predictor.state.repartition import without_misrouted
 from centinela_predictor.state.terminal_feed import TerminalTable
 
 _log = structlog.get_logger(__name__)
@@ -44,14 +44,14 @@ class StateReplica:
     Args:
         layout: The columns of the features.
         cache: Gets the verdicts that gateways gave.
-        home: Where the stream keeps the state of partitions; it is only read.
+        stores: Where the stream keeps the state of partitions; it is only read.
     """
 
-    def __init__(self, layout: FeatureLayout, cache: VerdictCache, clock: Clock, home: PartitionHome) -> None:
+    def __init__(self, layout: FeatureLayout, cache: VerdictCache, clock: Clock, stores: PartitionStores) -> None:
         self.layout = layout
         self._cache = cache
         self._clock = clock
-        self._home = home
+        self._stores = stores
         self._lock = threading.Lock()
         self._partitions: list[PartitionState] = []
         self._terminals = TerminalTable(layout=layout)
@@ -63,14 +63,14 @@ class StateReplica:
         Where the topic has grown and the stream has not saved all of its new states yet, they are built here from the
         whole log.
         """
-        self._home.open()
-        self._home.check_partitions(len(partitions))
+        self._stores.open()
+        self._stores.check_partitions(len(partitions))
         first, end = reader.beginning_offsets(partitions), reader.end_offsets(partitions)
-        found = {p: self._home.load(p.partition, end[p]) for p in sorted(partitions)}
-        if self._home.grown and None in found.values():
-            states = self._home.regroup({p.partition: end[p] for p in partitions})
+        found = {p: self._stores.load(p.partition, end[p]) for p in sorted(partitions)}
+        if self._stores.grown and None in found.values():
+            states = self._stores.repartition({p.partition: end[p] for p in partitions})
             found = {p: (states[p.partition], end[p]) for p in found}
-        placed = {p: kept or (self._home.new_state(), 0) for p, kept in found.items()}
+        placed = {p: kept or (self._stores.new_state(), 0) for p, kept in found.items()}
         for partition, (_, position) in placed.items():
             table.seek(partition, max(position, first[partition]))
         with self._lock:
@@ -103,7 +103,7 @@ class StateReplica:
         for number in sorted({record.partition for record in records}):
             state = self._partitions[number]
             part = admit([record for record in records if record.partition == number], now, self.layout)
-            admitted = without_strays(part, state, number, len(self._partitions))
+            admitted = without_misrouted(part, state, number, len(self._partitions))
             with self._lock:
                 state.apply(admitted.columns)
             for event in admitted.events:

@@ -1,4 +1,4 @@
-"""What the stream keeps of one partition of ``transactions``, and its form on disk [P]."""
+"""What the stream keeps of one partition of ``transactions``, and its form on disk."""
 
 from __future__ import annotations
 
@@ -14,26 +14,27 @@ from centinela.features.state.users import UserState
 
 _KIND = "partition:3"
 _NEVER = -(1 << 62)
-_NOT_REGROUPED = -1
+_NOT_REPARTITIONED = -1
 Matrix = NDArray[np.float64]
 
 
 class PartitionState:
     """The ids seen, the users' histories and the greatest event time (ms) of one partition.
 
-    ``regrouped_at``: where the topic has grown, the partition's end when its users' history was gathered from all
+    ``repartitioned_at``: where the topic has grown, the partition's end when its users' history was gathered from all
     partitions.
 
     Args:
-        dedupe_ids: A copy is recognised among at least so many of the partition's last transactions.
+        dedupe_ids: A copy is recognized among at least this many of the partition's last transactions.
         layout: Which extra features there are.
     """
 
     def __init__(self, dedupe_ids: int = 1_000_000, layout: FeatureLayout = BASE_LAYOUT) -> None:
-        self.seen, self.users = SeenIds(dedupe_ids), UserState(layout)
+        self.seen = SeenIds(dedupe_ids)
+        self.users = UserState(layout)
         self._kind = _kind(layout)
         self.newest = _NEVER
-        self.regrouped_at: int | None = None
+        self.repartitioned_at: int | None = None
 
     def apply(self, columns: Columns) -> tuple[NDArray[np.intp], Matrix]:
         """Take transactions in log order: the rows with new ids, shape (m,), and their user features, shape (m, k)."""
@@ -44,8 +45,7 @@ class PartitionState:
         return rows, self.users.apply(new.users, new.times, new.minor, new.stored)
 
     def conflicting(self, columns: Columns, rows: NDArray[np.intp]) -> NDArray[np.intp]:
-        """Of *columns*, just applied, the rows that are no copies although their ids were seen: they say something else
-        than the first.
+        """Of *columns*, just applied, the rows whose ids were seen before with another payload.
 
         Args:
             rows: What ``apply`` took.
@@ -54,8 +54,7 @@ class PartitionState:
         return again[contradict(self.seen.payloads(columns.ids[again]), columns.payloads[again])]
 
     def inherit(self, columns: Columns) -> None:
-        """Take transactions that came through another partition: all but this one's greatest event time is as after
-        ``apply``."""
+        """Apply transactions that came through another partition; this one's greatest event time does not change."""
         newest = self.newest
         self.apply(columns)
         self.newest = newest
@@ -64,7 +63,7 @@ class PartitionState:
         """The state as a snapshot."""
         facts = {
             "newest": self.newest,
-            "regrouped_at": _NOT_REGROUPED if self.regrouped_at is None else self.regrouped_at,
+            "regrouped_at": _NOT_REPARTITIONED if self.repartitioned_at is None else self.repartitioned_at,
         }
         return pack(self._kind, facts, {**self.users.arrays(), **self.seen.arrays()})
 
@@ -75,12 +74,12 @@ class PartitionState:
         """The state of a snapshot.
 
         Raises:
-            SnapshotDamaged: The bytes are no such snapshot, or one with other columns than *layout* stores.
+            SnapshotDamaged: The bytes are not such a snapshot, or have other columns than *layout* stores.
         """
         facts, arrays = unpack(_kind(layout), data)
         state = cls(dedupe_ids, layout)
         state.newest = facts["newest"]
-        state.regrouped_at = None if facts["regrouped_at"] == _NOT_REGROUPED else facts["regrouped_at"]
+        state.repartitioned_at = None if facts["regrouped_at"] == _NOT_REPARTITIONED else facts["regrouped_at"]
         state.users = UserState.from_arrays(arrays, layout)
         state.seen.load(arrays)
         return state

@@ -1,4 +1,4 @@
-"""Where the state of partitions lives between processes: by life of the topic and number of its partitions."""
+"""Where the state of partitions is kept between processes: by topic incarnation and number of partitions."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from centinela.features.snapshots.store import SnapshotStore
 from centinela.kafka.port import Consumer, TopicIdentity
 from centinela.topics import TRANSACTIONS
 from centinela_predictor.state.partition_state import PartitionState
-from centinela_predictor.state.repartition import regroup
+from centinela_predictor.state.repartition import repartition
 
 _FOLDER = re.compile(r"^(.+)-(\d+)$")
 _ROOT = "partitions"
@@ -26,18 +26,19 @@ _log = structlog.get_logger(__name__)
 
 
 class LogChanged(CentinelaError):
-    """``transactions`` is another topic than at the start, or has more partitions: the process must begin anew."""
+    """``transactions`` is another topic than at the start, or has more partitions: the process must restart."""
 
 
-class PartitionHome:
-    """Snapshots of partition state in ``<folder>/partitions/<topic id>-<partitions>/<partition>``, and likewise on
-    shared storage.
+class PartitionStores:
+    """Snapshots of partition state in ``<folder>/partitions/<topic id>-<partitions>/<partition>``, and under the same
+    names on shared storage.
 
-    A topic made anew has another id, a grown one another number: their state is never taken for each other's.
+    A topic that is deleted and created again has another id, one that has grown another number of partitions: state
+    of one is never used for the other.
 
     Args:
-        identify: Tells which ``transactions`` there is now.
-        reader_of: Makes a consumer without a group, to read the whole log with.
+        identify: Returns the identity of ``transactions`` as it is now.
+        open_reader: Makes a consumer without a group that reads the whole log.
         dedupe_ids, layout: See ``PartitionState``.
     """
 
@@ -45,15 +46,20 @@ class PartitionHome:
         self,
         folder: Path,
         identify: Callable[[], TopicIdentity],
-        reader_of: Callable[[], Consumer],
+        open_reader: Callable[[], Consumer],
         clock: Clock,
         *,
         shared: SharedStorage | None = None,
         dedupe_ids: int = 1_000_000,
         layout: FeatureLayout = BASE_LAYOUT,
     ) -> None:
-        self._folder, self._identify, self._reader_of, self._clock = folder / _ROOT, identify, reader_of, clock
-        self._shared, self._dedupe_ids, self._layout = shared, dedupe_ids, layout
+        self._folder = folder / _ROOT
+        self._identify = identify
+        self._open_reader = open_reader
+        self._clock = clock
+        self._shared = shared
+        self._dedupe_ids = dedupe_ids
+        self._layout = layout
         self._log: TopicIdentity | None = None
         self._grown = False
 
@@ -68,7 +74,7 @@ class PartitionHome:
         return self._grown
 
     def open(self) -> None:
-        """See that the log is the one that state in memory is of.
+        """Check that the log is still the one that the state in memory belongs to.
 
         Raises:
             LogChanged: It is not.
@@ -76,31 +82,33 @@ class PartitionHome:
         """
         log = self._identify()
         if self._log is None:
-            self._grown = any(life == log.id and partitions != log.partitions for life, partitions in self._lives())
+            self._grown = any(
+                topic_id == log.id and partitions != log.partitions for topic_id, partitions in self._incarnations()
+            )
             self._log = log
             if self._grown:
                 _log.info("partitions.grown", topic=TRANSACTIONS.name, partitions=log.partitions)
         elif log != self._log:
             self._refuse(log.partitions if log.id == self._log.id else None)
 
-    def check_partitions(self, found: int) -> None:
-        """See that the topic still has as many partitions; *found* is 0 where that is not known.
+    def check_partitions(self, count: int) -> None:
+        """Check that the topic still has as many partitions; *count* is 0 where it is not known.
 
         Raises:
             LogChanged: It has more.
         """
-        if self._log is not None and found not in (0, self._log.partitions):
-            self._refuse(found)
+        if self._log is not None and count not in (0, self._log.partitions):
+            self._refuse(count)
 
     def new_state(self) -> PartitionState:
-        """The state of a partition of which nothing was read."""
+        """The state of a partition before its first record."""
         return PartitionState(self._dedupe_ids, self._layout)
 
     def load(self, partition: int, at_most: int) -> tuple[PartitionState, int] | None:
         """The newest usable state at or below the offset *at_most*, with its offset; None where there is none.
 
         Raises:
-            DependencyUnavailable: The disk refuses.
+            DependencyUnavailable: The disk fails.
         """
         for position, data in self._store(partition).load(at_most):
             try:
@@ -120,30 +128,30 @@ class PartitionHome:
         """Keep *state* as that of the offset *position*.
 
         Raises:
-            DependencyUnavailable: The disk refuses.
+            DependencyUnavailable: The disk fails.
         """
         self._store(partition).save(position, state.to_bytes())
 
-    def regroup(self, until: Mapping[int, int]) -> list[PartitionState]:
+    def repartition(self, until: Mapping[int, int]) -> list[PartitionState]:
         """The states of all partitions, each at its offset in *until*, from the whole log.
 
         Raises:
-            DependencyUnavailable: The brokers are away.
+            DependencyUnavailable: The brokers are unavailable.
         """
-        _log.info("regroup.started", topic=TRANSACTIONS.name, partitions=len(until))
-        reader = self._reader_of()
+        _log.info("repartition.started", topic=TRANSACTIONS.name, partitions=len(until))
+        reader = self._open_reader()
         try:
-            states = regroup(reader, TRANSACTIONS.name, until, self._clock.now(), self._layout, self._dedupe_ids)
+            states = repartition(reader, TRANSACTIONS.name, until, self._clock.now(), self._layout, self._dedupe_ids)
         finally:
             reader.close()
-        _log.info("regroup.done", topic=TRANSACTIONS.name, users=[len(state.users) for state in states])
+        _log.info("repartition.finished", topic=TRANSACTIONS.name, users=[len(state.users) for state in states])
         return states
 
     def forget_other_topics(self) -> None:
-        """Remove from the disk what belongs to earlier lives of the topic."""
-        for life, partitions in self._lives(on_disk_only=True):
-            if life != self._opened.id:
-                shutil.rmtree(self._folder / f"{life}-{partitions}", ignore_errors=True)
+        """Remove the state of earlier incarnations of the topic from the disk."""
+        for topic_id, partitions in self._incarnations(on_disk_only=True):
+            if topic_id != self._opened.id:
+                shutil.rmtree(self._folder / f"{topic_id}-{partitions}", ignore_errors=True)
 
     @property
     def _opened(self) -> TopicIdentity:
@@ -156,7 +164,7 @@ class PartitionHome:
         shared = self._shared.folder(f"{_ROOT}/{name}/{partition}") if self._shared is not None else None
         return SnapshotStore(self._folder / name / str(partition), shared=shared)
 
-    def _lives(self, *, on_disk_only: bool = False) -> set[tuple[str, int]]:
+    def _incarnations(self, *, on_disk_only: bool = False) -> set[tuple[str, int]]:
         try:
             names = {path.name for path in self._folder.iterdir()}
         except FileNotFoundError:
@@ -168,11 +176,12 @@ class PartitionHome:
         return {(match[1], int(match[2])) for name in names if (match := _FOLDER.match(name))}
 
     def _refuse(self, partitions: int | None) -> None:
-        what = (
+        change = (
             "is another topic than when this process started"
             if partitions is None
             else f"has {partitions} partitions, {self._opened.partitions} when this process started"
         )
         raise LogChanged(
-            f"topic {TRANSACTIONS.name} {what}: this process ends, to begin anew with the state of the topic as it is"
+            f"topic {TRANSACTIONS.name} {change}: this process ends and must be restarted with the state of the topic"
+            " as it is now"
         )

@@ -1,5 +1,5 @@
-"""Partition states from the whole log, for a topic that was given more partitions: its users moved, their history did
-not."""
+"""Partition states from the whole log, for a topic that was given more partitions: its users moved to other
+partitions, their history did not."""
 
 from __future__ import annotations
 
@@ -23,29 +23,31 @@ _log = structlog.get_logger(__name__)
 _owner = lru_cache(1 << 17)(partition_of)
 
 
-def regroup(
+def repartition(
     reader: Consumer, topic: str, until: Mapping[int, int], now: datetime, layout: FeatureLayout, dedupe_ids: int
 ) -> list[PartitionState]:
     """The state of every partition of *topic* at its offset in *until*, with what its users did in other partitions.
 
     The state of a partition takes all of its own records before that offset, and every record of another partition, up
-    to its end, whose key would go to it now. What of a user comes into the former partition after this is a stray: see
-    ``without_strays``.
+    to its end, whose key belongs to it now. A record that still arrives in a user's former partition after this is
+    misrouted: see ``without_misrouted``.
 
     Args:
         reader: A consumer without a group, for this call alone.
         until: One offset for each of the topic's partitions.
 
     Raises:
-        DependencyUnavailable: The brokers are away.
+        DependencyUnavailable: The brokers are unavailable.
     """
     partitions = [TopicPartition(topic, number) for number in range(len(until))]
     first, end = reader.beginning_offsets(partitions), reader.end_offsets(partitions)
     states = [PartitionState(dedupe_ids, layout) for _ in partitions]
     for partition in partitions:
-        states[partition.partition].regrouped_at = end[partition]
+        states[partition.partition].repartitioned_at = end[partition]
         if first[partition] > 0:
-            _log.warning("regroup.log_cut_short", topic=topic, partition=partition.partition, first=first[partition])
+            _log.warning(
+                "repartition.log_truncated", topic=topic, partition=partition.partition, first=first[partition]
+            )
     reader.assign(partitions)
     reading = {partition for partition in partitions if first[partition] < end[partition]}
     while reading:
@@ -69,27 +71,27 @@ def _take(states: list[PartitionState], number: int, admitted: Admitted, until: 
         states[owner].inherit(admitted.columns.take(np.flatnonzero(owners == owner)))
 
 
-def without_strays(admitted: Admitted, state: PartitionState, number: int, partitions: int) -> Admitted:
-    """*admitted* but for records of users who belong to another partition since the topic has *partitions*.
+def without_misrouted(admitted: Admitted, state: PartitionState, number: int, partitions: int) -> Admitted:
+    """*admitted* without the records of users who belong to another partition now that the topic has *partitions*.
 
-    A producer that had not noticed yet sent them here after ``regroup``; the state of the user's own partition does not
-    have them, and this one does not have what the user did there: they can be scored nowhere, and go to the dead
-    letters.
+    A producer that did not know of the growth sent them here after ``repartition``. The state of the user's own
+    partition lacks them, and this one lacks what the user did there, so they cannot be scored: they go to
+    the dead letters.
     """
-    if state.regrouped_at is None:
+    if state.repartitioned_at is None:
         return admitted
     owners = [
-        number if record.offset < state.regrouped_at else _owner_of(record, partitions) for record in admitted.records
+        number if record.offset < state.repartitioned_at else _owner_of(record, partitions)
+        for record in admitted.records
     ]
     keep = np.array([n for n, owner in enumerate(owners) if owner == number], dtype=np.intp)
     if len(keep) == len(owners):
         return admitted
-    strays = [
+    misrouted = [
         DeadLetter(
             record,
             "wrong_partition",
-            f"its key belongs to partition {owner} of {partitions}; it was sent by a producer that took the topic for"
-            " smaller",
+            f"its key belongs to partition {owner} of {partitions}; its producer did not know that the topic has grown",
         )
         for record, owner in zip(admitted.records, owners, strict=True)
         if owner != number
@@ -98,7 +100,7 @@ def without_strays(admitted: Admitted, state: PartitionState, number: int, parti
         [admitted.records[n] for n in keep],
         [admitted.events[n] for n in keep],
         admitted.columns.take(keep),
-        admitted.refused + strays,
+        admitted.refused + misrouted,
     )
 
 

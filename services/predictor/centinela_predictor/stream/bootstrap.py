@@ -15,12 +15,13 @@ from centinela.groups import STREAM
 from centinela.kafka.connect import consumer, transactional_producer
 from centinela.liveness.health import Health
 from centinela.topics import TRANSACTIONS
+from centinela_predictor.bootstrap import StateStores, build_stores
 from centinela_predictor.models.scoring import ScoringCore
 from centinela_predictor.models.slot import ModelSlot
 from centinela_predictor.settings import PredictorSettings
 from centinela_predictor.state.terminal_feed import TerminalFeed
-from centinela_predictor.state_bootstrap import StateHomes, build_homes
-from centinela_predictor.stream.handler import StreamHandler, StreamLimits
+from centinela_predictor.stream.deferral import StreamLimits
+from centinela_predictor.stream.handler import StreamHandler
 
 
 @dataclass(frozen=True)
@@ -30,12 +31,12 @@ class Stream:
     loop: ConsumerLoop
     handler: StreamHandler
     feed: TerminalFeed
-    homes: StateHomes
+    stores: StateStores
 
     def close(self) -> None:
         """Release the feed's consumer and what state is kept with; the loop releases its own."""
         self.feed.close()
-        self.homes.close()
+        self.stores.close()
 
 
 def build_stream(
@@ -47,8 +48,8 @@ def build_stream(
     terminal snapshots are the replica's own.
     """
     replica, layout = f"predictor-{settings.slot}", layout_of(settings)
-    homes = build_homes(settings, clock)
-    feed = TerminalFeed(consumer(settings, group=None, client="confluent"), homes.terminals, clock, layout)
+    stores = build_stores(settings, clock)
+    feed = TerminalFeed(consumer(settings, group=None, client="confluent"), stores.terminals, clock, layout)
     reader = consumer(settings, group=STREAM.name, client="confluent", instance_id=replica)
     handler = StreamHandler(
         layout=layout,
@@ -56,7 +57,7 @@ def build_stream(
         slot=slot,
         feed=feed,
         reader=reader,
-        home=homes.partitions,
+        stores=stores.partitions,
         snapshot_interval_s=settings.snapshot_interval_s,
         clock=clock,
         health=health,
@@ -80,4 +81,4 @@ def build_stream(
             carry_over=carry_over(settings, STREAM, client="confluent"),
         ),
     )
-    return Stream(loop, handler, feed, homes)
+    return Stream(loop, handler, feed, stores)

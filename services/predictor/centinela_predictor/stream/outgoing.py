@@ -1,4 +1,4 @@
-"""From scored rows to the records of one transaction: verdicts, terminal blocks and panes [P]."""
+"""From scored rows to the records of one Kafka transaction: verdicts and panes."""
 
 from __future__ import annotations
 
@@ -19,10 +19,9 @@ from centinela.kafka.headers import event_headers, event_source
 from centinela.kafka.port import Headers, Outgoing, Record
 from centinela.model.panes import PaneModel, build_panes, pane_rows
 from centinela.telemetry.tracing import TRACEPARENT
-from centinela.topics import FEATURE_PANES, PREDICTIONS, TERMINAL_ACTIVITY
+from centinela.topics import FEATURE_PANES, PREDICTIONS
 from centinela_predictor.models.scoring import ScoredBatch
 from centinela_predictor.models.slot import ModelPair, ServedModel
-from centinela_predictor.state.terminal_activity import Block, pack_block
 
 if TYPE_CHECKING:
     from centinela.model.bundle import Manifest
@@ -49,7 +48,7 @@ class Batch:
     watermark: int
 
 
-class Emitter:
+class OutgoingRecords:
     """Builds the outgoing records of a batch.
 
     Args:
@@ -155,11 +154,12 @@ class Emitter:
         for row, (event, verdict) in enumerate(zip(batch.events, verdicts, strict=True)):
             if event.verdict is None:
                 continue
+            if verdict.score is None or verdict.model_version is None:
+                continue
+            model_of[row] = models.number(verdict.model_version, verdict.variant)
+            scores[row] = verdict.score
             alerts[row] = verdict.is_fraud
-            if verdict.score is not None and verdict.model_version is not None:
-                model_of[row] = models.number(verdict.model_version, verdict.variant)
-                scores[row] = verdict.score
-            if verdict.origin == "gateway" and verdict.feature_set == self._layout.id:
+            if verdict.feature_set == self._layout.id:
                 served.append((row, verdict.features or b""))
         if not served:
             return batch.matrix
@@ -168,13 +168,13 @@ class Emitter:
         return matrix
 
     def _pane_model(self, model: ServedModel, variant: Variant) -> PaneModel:
-        known = self._panes.get((id(model), variant))
-        if known is None or known[0] is not model:
+        cached = self._panes.get((id(model), variant))
+        if cached is None or cached[0] is not model:
             manifest: Manifest = model.scorer.manifest
             columns = np.array([self._layout.names.index(name) for name in manifest.feature_names], dtype=np.intp)
-            known = model, PaneModel(model.version, variant, columns, manifest.reference.edge_matrix())
-            self._panes = {(id(model), variant): known} | dict(list(self._panes.items())[:3])
-        return known[1]
+            cached = model, PaneModel(model.version, variant, columns, manifest.reference.edge_matrix())
+            self._panes = {(id(model), variant): cached} | dict(list(self._panes.items())[:3])
+        return cached[1]
 
 
 class _PaneModels:
@@ -214,8 +214,3 @@ def _trace(headers: Headers) -> Headers:
         if item[0] == TRACEPARENT:
             return (item,)
     return ()
-
-
-def block_record(partition: int, block: Block) -> Outgoing:
-    """The record of *block*, to the partition it came from."""
-    return Outgoing(TERMINAL_ACTIVITY.name, pack_block(block), b"%d" % partition, partition=partition)

@@ -1,4 +1,4 @@
-"""When the stream's state is written to disk, and how it comes back."""
+"""When the stream's state is written to disk, and how it is restored."""
 
 from __future__ import annotations
 
@@ -13,25 +13,35 @@ from centinela.liveness.health import Health
 from centinela.topics import TRANSACTIONS
 from centinela_predictor.state.metrics import SNAPSHOT_DURATION, SNAPSHOT_FAILURES
 from centinela_predictor.state.partition_state import PartitionState
-from centinela_predictor.state.partition_store import PartitionHome
+from centinela_predictor.state.partition_store import PartitionStores
 from centinela_predictor.state.terminal_feed import TerminalFeed
 
 _log = structlog.get_logger(__name__)
 
 
 class Snapshots:
-    """Snapshots of partitions and of terminal state, each *interval_s* apart. A disk that refuses delays them, nothing
-    else: a restart then replays more of the log.
+    """Snapshots of partitions and of terminal state, taken every *interval_s*. A disk that fails only delays them: a
+    restart then replays more of the log.
 
     Args:
-        reader: Asked for the group's offsets and for the topic's partitions.
-        health: Told under ``disk`` when a snapshot fails.
+        reader: The source of the group's offsets and of the topic's partitions.
+        health: Its condition ``disk`` is unmet while snapshots fail.
     """
 
     def __init__(
-        self, home: PartitionHome, reader: Consumer, feed: TerminalFeed, clock: Clock, health: Health, interval_s: float
+        self,
+        stores: PartitionStores,
+        reader: Consumer,
+        feed: TerminalFeed,
+        clock: Clock,
+        health: Health,
+        interval_s: float,
     ) -> None:
-        self._home, self._reader, self._feed, self._clock, self._health = home, reader, feed, clock, health
+        self._stores = stores
+        self._reader = reader
+        self._feed = feed
+        self._clock = clock
+        self._health = health
         self._interval_s = interval_s
         self._saved_at = clock.monotonic()
         self._saved: dict[int, int] = {}
@@ -39,32 +49,32 @@ class Snapshots:
     def restore(self, partition: int, committed: int | None) -> tuple[PartitionState, int] | None:
         """The newest state at or below *committed* with its offset, None where there is none.
 
-        Where the topic has grown, all states are made anew from the whole log once, and kept.
+        Where the topic has grown, all states are built once from the whole log, and saved.
 
         Raises:
-            LogChanged: The topic is not the one that the process began with.
-            DependencyUnavailable: The brokers or the disk are away.
+            LogChanged: The topic is not the one that the process started with.
+            DependencyUnavailable: The brokers or the disk are unavailable.
         """
         self._saved.pop(partition, None)
-        self._home.open()
-        found = self._home.load(partition, committed or 0)
-        if found is None and self._home.grown:
-            self._regroup()
-            found = self._home.load(partition, committed or 0)
-        if found is None and committed is None:
-            self._home.forget_other_topics()
-        if found is not None:
-            self._saved[partition] = found[1]
-        return found
+        self._stores.open()
+        restored = self._stores.load(partition, committed or 0)
+        if restored is None and self._stores.grown:
+            self._repartition()
+            restored = self._stores.load(partition, committed or 0)
+        if restored is None and committed is None:
+            self._stores.forget_other_topics()
+        if restored is not None:
+            self._saved[partition] = restored[1]
+        return restored
 
-    def _regroup(self) -> None:
-        everything = [TopicPartition(TRANSACTIONS.name, number) for number in range(self._home.partitions)]
+    def _repartition(self) -> None:
+        everything = [TopicPartition(TRANSACTIONS.name, number) for number in range(self._stores.partitions)]
         until = {partition.partition: offset or 0 for partition, offset in self._reader.committed(everything).items()}
-        for number, state in enumerate(self._home.regroup(until)):
-            self._home.save(number, state, until[number])
+        for number, state in enumerate(self._stores.repartition(until)):
+            self._stores.save(number, state, until[number])
 
     def save_due(self, states: Mapping[int, tuple[PartitionState, int | None]]) -> None:
-        """Save everything that changed, if the last time is long enough ago.
+        """Save everything that has changed, once per interval.
 
         Raises:
             LogChanged: The topic has grown.
@@ -72,7 +82,7 @@ class Snapshots:
         if self._clock.monotonic() - self._saved_at < self._interval_s:
             return
         self._saved_at = self._clock.monotonic()
-        self._home.check_partitions(self._partitions_now())
+        self._stores.check_partitions(self._partitions_now())
         results = [
             self.save(partition, state, position)
             for partition, (state, position) in states.items()
@@ -82,11 +92,11 @@ class Snapshots:
             self._health.met("disk")
 
     def save(self, partition: int, state: PartitionState, position: int) -> bool:
-        """Save *state* under the committed offset *position*, unless it is there already; False where the disk
-        refused."""
+        """Save *state* under the committed offset *position*, unless it is already there; False where the disk
+        failed."""
         if self._saved.get(partition) == position:
             return True
-        saved = self._guarded(f"partition {partition}", lambda: self._home.save(partition, state, position))
+        saved = self._guarded(f"partition {partition}", lambda: self._stores.save(partition, state, position))
         if saved:
             self._saved[partition] = position
         return saved
@@ -97,13 +107,13 @@ class Snapshots:
         except DependencyUnavailable:
             return 0
 
-    def _guarded(self, what: str, save: Callable[[], None]) -> bool:
+    def _guarded(self, name: str, save: Callable[[], None]) -> bool:
         try:
             with SNAPSHOT_DURATION.time():
                 save()
         except DependencyUnavailable as error:
             SNAPSHOT_FAILURES.inc()
             self._health.wait_for("disk", str(error))
-            _log.warning("snapshot.failed", state=what, detail=str(error))
+            _log.warning("snapshot.failed", state=name, detail=str(error))
             return False
         return True

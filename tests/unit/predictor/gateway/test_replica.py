@@ -30,7 +30,7 @@ from centinela_predictor.gateway.requests import PredictRequest
 from centinela_predictor.gateway.verdict_cache import VerdictCache, require_same
 from centinela_predictor.state.admission import admit
 from centinela_predictor.state.partition_state import PartitionState
-from centinela_predictor.state.partition_store import LogChanged, PartitionHome
+from centinela_predictor.state.partition_store import LogChanged, PartitionStores
 from centinela_predictor.state.terminal_activity import Block, pack_block
 
 NOW = datetime(2023, 11, 14, 12, tzinfo=UTC)
@@ -45,7 +45,7 @@ def unplaced(
     broker: FakeBroker, cache: VerdictCache | None = None, state_dir: Path = NOWHERE, layout: FeatureLayout = LAYOUT
 ) -> StateReplica:
     clock = FixedClock(NOW)
-    home = PartitionHome(
+    stores = PartitionStores(
         state_dir,
         lambda: broker.identify(TRANSACTIONS.name),
         lambda: FakeConsumer(broker),
@@ -53,7 +53,7 @@ def unplaced(
         dedupe_ids=1_000,
         layout=layout,
     )
-    return StateReplica(layout, VerdictCache(10_000) if cache is None else cache, clock, home)
+    return StateReplica(layout, VerdictCache(10_000) if cache is None else cache, clock, stores)
 
 
 def replica(cache: VerdictCache | None = None, layout: FeatureLayout = LAYOUT) -> StateReplica:
@@ -387,14 +387,14 @@ def test_a_user_who_moved_when_the_topic_grew_has_all_of_its_windows(
         broker.append(TRANSACTIONS.name, encode(event), (event.user_id or event.transaction_id).encode())
     once = unplaced(broker, state_dir=tmp_path)
     PositionedReader(FakeConsumer(broker), TRANSACTIONS.name, once.seek_start, FixedClock(NOW)).poll(0.0)
-    once._home.save(0, PartitionState(1_000, LAYOUT), 0)
+    once._stores.save(0, PartitionState(1_000, LAYOUT), 0)
     broker.grow(TRANSACTIONS.name, PARTITIONS)
     for event in events[150:]:
         broker.append(TRANSACTIONS.name, encode(event), (event.user_id or event.transaction_id).encode())
     if snapshots_of_the_grown_topic:
-        stream = unplaced(broker, state_dir=tmp_path)._home
+        stream = unplaced(broker, state_dir=tmp_path)._stores
         stream.open()
-        for number, state in enumerate(stream.regroup({0: 150, 1: 0, 2: 0})):
+        for number, state in enumerate(stream.repartition({0: 150, 1: 0, 2: 0})):
             stream.save(number, state, [150, 0, 0][number])
 
     ours = unplaced(broker, state_dir=tmp_path)
