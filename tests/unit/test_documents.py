@@ -95,7 +95,12 @@ def test_every_make_target_that_is_mentioned_exists(document: Path) -> None:
     assert set(TARGET.findall(document.read_text())) <= targets
 
 
-def test_the_index_of_decisions_lists_every_record() -> None:
+def test_the_index_of_decisions_has_each_record_under_its_title() -> None:
     folder = CHECKOUT / "docs" / "decisions"
-    records = {path.name for path in folder.glob("[0-9]*.md")}
-    assert {Path(link).name for link in LINK.findall((folder / "README.md").read_text())} >= records
+    records = {f"[{title_of(path)}]({path.name})" for path in folder.glob("[0-9]*.md")}
+    assert records == set(re.findall(r"\[[^\]]*\]\([0-9][^)]*\)", (folder / "README.md").read_text()))
+
+
+def title_of(record: Path) -> str:
+    """The heading of *record* without its number."""
+    return record.read_text().splitlines()[0].partition(". ")[2]
