@@ -190,7 +190,7 @@ def test_who_has_no_rights_is_told_so_at_once(secured: Secured, client: Client) 
     ]
     try:
         for attempt in tries:
-            with pytest.raises(AccessRefused, match="does not let this client's user"):
+            with pytest.raises(AccessRefused, match="does not allow this to the client's user"):
                 attempt()
     finally:
         for part in (reader, plain, transactional):

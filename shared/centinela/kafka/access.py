@@ -1,4 +1,4 @@
-"""How the brokers are reached and as whom: from settings to what each of the three clients calls it."""
+"""How the brokers are reached, and as which user: from settings to the options of each of the three clients."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ READERS = "centinela-reader"
 
 
 class InvalidAccess(CentinelaError):
-    """Settings of the access to Kafka that do not go together: the message says which to set."""
+    """Inconsistent settings of the access to Kafka: the message says which to set."""
 
 
 @dataclass(frozen=True)
 class Access:
-    """Brokers and how to speak to them. No representation shows a password.
+    """Brokers and how to connect to them. No representation shows a password.
 
     Args:
-        user: Who asks; None without SASL.
-        cafile: Certificates to trust; the system's where None.
+        user: The user's name; None without SASL.
+        cafile: Certificates to trust; None: the system's.
         certificate: Own certificate and its key, as files.
     """
 
@@ -44,7 +44,7 @@ class Access:
 
     @classmethod
     def to(cls, brokers: str | Access) -> Access:
-        """*brokers* as they are; where they are only addresses, without encryption or users."""
+        """*brokers* itself; mere addresses become an access without encryption or user."""
         return brokers if isinstance(brokers, Access) else cls(brokers)
 
     def kafka_python(self) -> dict[str, Any]:
@@ -79,7 +79,7 @@ class Access:
         return options
 
     def context(self) -> ssl.SSLContext | None:
-        """What TLS is to trust and to show, for Python's own clients; None where nothing is encrypted.
+        """What TLS trusts and presents, for Python's own clients; None where nothing is encrypted.
 
         Raises:
             InvalidAccess: A file cannot be used.
@@ -101,9 +101,10 @@ def access(settings: Settings) -> Access:
     """The access to Kafka that *settings* describe.
 
     Raises:
-        InvalidAccess: They do not go together, or a file cannot be read.
+        InvalidAccess: They are inconsistent, or a file cannot be read.
     """
-    protocol, sasl = settings.kafka_security_protocol, settings.kafka_security_protocol.startswith("SASL_")
+    protocol = settings.kafka_security_protocol
+    sasl = protocol.startswith("SASL_")
     password = _password(settings)
     user = settings.kafka_sasl_username
     if sasl and not (user and password):
@@ -137,16 +138,16 @@ def access(settings: Settings) -> Access:
         )
     if sasl and settings.kafka_sasl_mechanism == "PLAIN" and not encrypted and not settings.insecure:
         raise InvalidAccess(
-            "SASL_PLAINTEXT with PLAIN sends the password for anybody to read: set"
+            "SASL_PLAINTEXT with PLAIN sends the password in clear text: set"
             " CENTINELA_KAFKA_SECURITY_PROTOCOL=SASL_SSL or a SCRAM mechanism, or CENTINELA_INSECURE=true where"
-            " something else keeps others out"
+            " something else protects the connection"
         )
     certificate = (
         (settings.kafka_ssl_certfile, settings.kafka_ssl_keyfile)
         if settings.kafka_ssl_certfile and settings.kafka_ssl_keyfile
         else None
     )
-    made = Access(
+    result = Access(
         settings.kafka_bootstrap_servers,
         protocol,
         settings.kafka_sasl_mechanism if sasl else None,
@@ -157,12 +158,13 @@ def access(settings: Settings) -> Access:
         settings.kafka_ssl_key_password.get_secret_value() if settings.kafka_ssl_key_password else None,
         settings.kafka_ssl_check_hostname,
     )
-    made.context()
-    return made
+    result.context()
+    return result
 
 
 def _password(settings: Settings) -> str | None:
-    given, file = settings.kafka_sasl_password, settings.kafka_sasl_password_file
+    given = settings.kafka_sasl_password
+    file = settings.kafka_sasl_password_file
     if given is not None and file is not None:
         raise InvalidAccess("set CENTINELA_KAFKA_SASL_PASSWORD or CENTINELA_KAFKA_SASL_PASSWORD_FILE, not both")
     if file is None:

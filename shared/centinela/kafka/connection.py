@@ -1,4 +1,4 @@
-"""A client that is made when first needed."""
+"""A client that is created when first needed."""
 
 from __future__ import annotations
 
@@ -13,15 +13,16 @@ T = TypeVar("T")
 
 
 class Connection(Generic[T]):
-    """A client made when first needed, by one thread at a time; a failed attempt is not repeated at once.
+    """A client created when first needed, by one thread at a time; a failed attempt is not repeated at once.
 
     Args:
-        make: Builds the client; raises ``DependencyUnavailable`` where the broker is away.
-        retry_after_s: Within this time after a failed attempt, asking again fails at once.
+        make: Builds the client; raises ``DependencyUnavailable`` where the broker does not answer.
+        retry_after_s: Within this time after a failed attempt, another one fails at once.
     """
 
     def __init__(self, make: Callable[[], T], retry_after_s: float = 0.5) -> None:
-        self._make, self._retry_after = make, retry_after_s
+        self._make = make
+        self._retry_after = retry_after_s
         self._lock = threading.Lock()
         self._client: T | None = None
         self._failed_at = float("-inf")
@@ -30,7 +31,7 @@ class Connection(Generic[T]):
         """The client.
 
         Raises:
-            DependencyUnavailable: It cannot be made now.
+            DependencyUnavailable: It cannot be created now.
         """
         if (client := self._client) is not None:
             return client
@@ -51,7 +52,8 @@ class Connection(Generic[T]):
         return self._client
 
     def drop(self) -> T | None:
-        """Forget the client, so that the next ``get`` makes a new one; the old one is returned."""
+        """Forget the client, so that the next ``get`` creates another; the old one is returned."""
         with self._lock:
-            client, self._client = self._client, None
+            client = self._client
+            self._client = None
             return client

@@ -1,4 +1,4 @@
-"""The headers of a record: CloudEvents attributes and the trace that it belongs to."""
+"""The headers of a record: CloudEvents attributes and its trace context."""
 
 from __future__ import annotations
 
@@ -29,5 +29,5 @@ def event_headers(
 
 
 def header(headers: Headers, name: str) -> str | None:
-    """The first header *name* that has a value, as text, or None. Kafka lets a header have none."""
+    """The first header *name* that has a value, as text, or None. In Kafka a header may have no value."""
     return next((value.decode("utf-8", "replace") for key, value in headers if key == name and value is not None), None)

@@ -1,4 +1,4 @@
-"""The port: what Centinela asks of a Kafka client. Both adapters and the fake pass
+"""The port: what Centinela requires of a Kafka client. Both adapters and the fake pass
 ``tests/contract/test_kafka_port_*.py``."""
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class Outgoing(NamedTuple):
 
 
 class Rebalance(NamedTuple):
-    """What changed since it was last taken. A partition that was lost may already be another member's."""
+    """What changed since it was last taken. A lost partition may already belong to another member."""
 
     assigned: frozenset[TopicPartition] = frozenset()
     revoked: frozenset[TopicPartition] = frozenset()
@@ -134,7 +134,7 @@ class Producer(Protocol):
         past the limit."""
 
     def flush(self, timeout_s: float) -> None:
-        """Wait until everything sent is acknowledged. Raises ``DependencyUnavailable`` where it is not in time."""
+        """Wait until everything sent is acknowledged. Raises ``DependencyUnavailable`` where that takes longer."""
 
     def close(self) -> None:
         """Flush for a short while and release. Idempotent."""
@@ -144,7 +144,7 @@ class Delivery(Protocol):
     """The outcome of one send."""
 
     def wait(self, timeout_s: float) -> None:
-        """Return when the broker acknowledged; raise ``DependencyUnavailable`` where it did not in time."""
+        """Return when the broker has acknowledged; raise ``DependencyUnavailable`` where it does not in time."""
 
 
 class TransactionalProducer(Protocol):
@@ -174,7 +174,7 @@ class TransactionalProducer(Protocol):
         """
 
     def abort(self) -> None:
-        """Drop the open transaction, if any, and make the producer fit for the next.
+        """Abort the open transaction, if any, so that the next can begin.
 
         After a commit without an answer it fences its own earlier self, so that the outcome is settled before offsets
         are asked for.

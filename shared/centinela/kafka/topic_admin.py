@@ -1,4 +1,4 @@
-"""Topics of the catalogue: make what is missing, say what differs."""
+"""Topics of the catalogue: create what is missing, report what differs."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class TopicSpec(NamedTuple):
 
 
 class TopicState(NamedTuple):
-    """What a topic is. ``config`` has the values asked about."""
+    """What a topic is. ``config`` has the values asked for."""
 
     partitions: int
     replication: int
@@ -52,17 +52,17 @@ def specifications(
 ) -> list[TopicSpec]:
     """Every topic of the catalogue and its dead letters, by *settings*.
 
-    Writes need two in-sync replicas where there are three or more, so that one broker may be away without losing
-    anything.
+    Writes need two in-sync replicas where there are three or more, so that nothing is lost while one broker is
+    unavailable.
     """
     common = {"min.insync.replicas": "2" if settings.replication_factor >= 3 else "1"}
     specs = [
         TopicSpec(t.name, t.partitions or settings.partitions, settings.replication_factor, common | t.config)
         for t in topics
     ]
-    letters = {"cleanup.policy": "delete", "retention.ms": str(DLQ_RETENTION_DAYS * DAY_MS)}
+    dead_letters = {"cleanup.policy": "delete", "retention.ms": str(DLQ_RETENTION_DAYS * DAY_MS)}
     return specs + [
-        TopicSpec(t.dlq, t.partitions or settings.partitions, settings.replication_factor, common | letters)
+        TopicSpec(t.dlq, t.partitions or settings.partitions, settings.replication_factor, common | dead_letters)
         for t in dlqs
     ]
 
@@ -98,7 +98,7 @@ class TopicAdmin:
         self._runner = DeadlineRunner("kafka-admin")
 
     def create(self, specs: Sequence[TopicSpec] | None = None, *, timeout_s: float = 30.0) -> list[str]:
-        """Make the topics of *specs* (the catalogue's) that are missing; their names. Existing topics stay as they are.
+        """Create the topics of *specs* (the catalogue's) that are missing; their names. Existing topics are left alone.
 
         Raises:
             CentinelaError: The brokers refuse a topic (more replicas asked for than there are brokers, ...).
@@ -131,19 +131,19 @@ class TopicAdmin:
 
     def describe(self, specs: Sequence[TopicSpec]) -> dict[str, TopicState]:
         """The state of those topics of *specs* that exist, with the configuration that *specs* name."""
-        found = self._run(lambda client: _allowed(client.describe_topics([s.name for s in specs])))
+        described = self._run(lambda client: _allowed(client.describe_topics([s.name for s in specs])))
         shapes = {
             topic["name"]: (
                 len(topic["partitions"]),
                 min((len(p["replica_nodes"]) for p in topic["partitions"]), default=0),
             )
-            for topic in found
+            for topic in described
             if topic["error_code"] == 0
         }
         if not shapes:
             return {}
-        wanted = {s.name: s.config for s in specs}
-        resources = [ConfigResource("TOPIC", name) for name in shapes if wanted[name]]
+        configured = {s.name: s.config for s in specs}
+        resources = [ConfigResource("TOPIC", name) for name in shapes if configured[name]]
         configs = (
             self._run(lambda client: client.describe_configs(resources, config_filter="all"))["topic"]
             if resources
@@ -153,7 +153,7 @@ class TopicAdmin:
             name: TopicState(
                 partitions,
                 replication,
-                {key: str(configs[name][key]["value"]) for key in wanted[name] if key in configs[name]},
+                {key: str(configs[name][key]["value"]) for key in configured[name] if key in configs[name]},
             )
             for name, (partitions, replication) in shapes.items()
         }
@@ -164,12 +164,12 @@ class TopicAdmin:
         Raises:
             DependencyUnavailable: The brokers do not answer, or *topic* does not exist.
         """
-        [found] = self._run(lambda client: _allowed(client.describe_topics([topic])))
-        if found["error_code"] != 0:
+        [described] = self._run(lambda client: _allowed(client.describe_topics([topic])))
+        if described["error_code"] != 0:
             raise DependencyUnavailable(
                 f"topic {topic} does not exist: run `centinela topics create`", dependency="kafka"
             )
-        return TopicIdentity(str(found["topic_id"]), len(found["partitions"]))
+        return TopicIdentity(str(described["topic_id"]), len(described["partitions"]))
 
     def close(self) -> None:
         """Release the connection."""
@@ -179,7 +179,7 @@ class TopicAdmin:
             self._client = None
 
     def _run(self, call: Callable[[KafkaAdminClient], T], timeout_s: float = TIMEOUTS.request_s) -> T:
-        """The client's own calls wait without end for a broker that went away."""
+        """Under a deadline, since the client's own calls wait for ever for a broker that does not answer."""
         with mapped_errors():
             if self._client is None:
                 self._client = KafkaAdminClient(**common_config(access(self._settings), TIMEOUTS))
@@ -187,14 +187,17 @@ class TopicAdmin:
             try:
                 return self._runner.run(lambda: call(client), timeout_s)
             except DeadlineExceeded:
-                self._runner, self._client = DeadlineRunner("kafka-admin"), None
+                self._runner = DeadlineRunner("kafka-admin")
+                self._client = None
                 raise
 
 
-def _allowed(found: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def _allowed(described: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Descriptions of topics, where none of them was refused."""
     if refused := [
-        str(topic["name"]) for topic in found if topic["error_code"] == kafka_errors.TopicAuthorizationFailedError.errno
+        str(topic["name"])
+        for topic in described
+        if topic["error_code"] == kafka_errors.TopicAuthorizationFailedError.errno
     ]:
         raise kafka_errors.TopicAuthorizationFailedError(", ".join(refused))
-    return found
+    return described

@@ -1,6 +1,6 @@
-"""A Kafka in memory for tests. One thread. It passes the contract suite that the real adapters pass.
+"""A Kafka in memory for tests, for one thread. It passes the contract suite that the real adapters pass.
 
-Trouble is made on purpose: ``broker.away = True``, ``broker.rebalance(group)``, ``broker.evict(consumer)``,
+Failures are made on purpose: ``broker.away = True``, ``broker.rebalance(group)``, ``broker.evict(consumer)``,
 ``producer.fail_next_commit(error)``.
 """
 
@@ -22,8 +22,10 @@ class FakeConsumer:
     def __init__(
         self, broker: FakeBroker, group: str | None = None, start: Literal["earliest", "latest"] = "earliest"
     ) -> None:
-        self.group, self.topics = group, frozenset[str]()
-        self._broker, self._start = broker, start
+        self.group = group
+        self.topics: frozenset[str] = frozenset()
+        self._broker = broker
+        self._start = start
         self._assignment: frozenset[TopicPartition] = frozenset()
         self._positions: dict[TopicPartition, int] = {}
         self._held: set[TopicPartition] = set()
@@ -51,17 +53,18 @@ class FakeConsumer:
         for partition in sorted(self._assignment - self._held):
             if len(records) >= max_records:
                 break
-            found, self._positions[partition] = self._broker.fetch(
-                partition, self.position(partition), max_records - len(records)
-            )
-            records += found
+            position = self.position(partition)
+            fetched, self._positions[partition] = self._broker.fetch(partition, position, max_records - len(records))
+            records += fetched
         return records
 
     def take_rebalance(self) -> Rebalance | None:
         if not (self._assigned or self._revoked or self._lost):
             return None
         change = Rebalance(frozenset(self._assigned), frozenset(self._revoked), frozenset(self._lost))
-        self._assigned, self._revoked, self._lost = set(), set(), set()
+        self._assigned = set()
+        self._revoked = set()
+        self._lost = set()
         return change
 
     def assignment(self) -> frozenset[TopicPartition]:
@@ -69,8 +72,8 @@ class FakeConsumer:
 
     def committed(self, partitions: Collection[TopicPartition]) -> Mapping[TopicPartition, int | None]:
         self._broker.check()
-        known = self._broker.group(self.group).committed if self.group is not None else {}
-        return {p: known.get(p) for p in partitions}
+        offsets = self._broker.group(self.group).committed if self.group is not None else {}
+        return {p: offsets.get(p) for p in partitions}
 
     def beginning_offsets(self, partitions: Collection[TopicPartition]) -> Mapping[TopicPartition, int]:
         self._broker.check()
@@ -111,7 +114,7 @@ class FakeConsumer:
         self.commit_in_group(offsets)
 
     def commit_in_group(self, offsets: Mapping[TopicPartition, int]) -> None:
-        """Take *offsets* over; refused where a partition is no longer this member's."""
+        """Commit *offsets*; refused where a partition is no longer assigned to this member."""
         if self.group is None:
             raise RuntimeError("a consumer without a group has nothing to commit to")
         if not self._assignment >= set(offsets):
@@ -126,8 +129,9 @@ class FakeConsumer:
             self._broker.rebalance(self.group)
 
     def reassign(self, owned: frozenset[TopicPartition], *, lost: bool) -> None:
-        """The broker's word on what this member reads from now on."""
-        gone, new = self._assignment - owned, owned - self._assignment
+        """The broker assigns *owned* to this member from now on."""
+        gone = self._assignment - owned
+        new = owned - self._assignment
         (self._lost if lost else self._revoked).update(gone)
         self._assigned = (self._assigned | new) - gone
         self._held -= gone | new
@@ -183,9 +187,11 @@ class FakeTransactionalProducer:
         self.transactional_id = transactional_id
         self._broker = broker
         self._entries: list[tuple[TopicPartition, Entry]] = []
-        self._open = self._fenced = False
+        self._open = False
+        self._fenced = False
         self._errors: list[Exception] = []
-        self.commits = self.aborts = 0
+        self.commits = 0
+        self.aborts = 0
         self.closed = False
 
     def fail_next_commit(self, error: Exception) -> None:
@@ -235,7 +241,8 @@ class FakeTransactionalProducer:
 
     def _end(self, state: Literal["committed", "aborted"]) -> None:
         self._broker.end_transaction(self._entries, state)
-        self._entries, self._open = [], False
+        self._entries = []
+        self._open = False
 
     def _check(self) -> None:
         if self._fenced:

@@ -36,7 +36,7 @@ class Transactional(Protocol):
 
 @dataclass
 class Entry:
-    """A place in a partition's log. ``record`` None is a transaction marker."""
+    """An offset of a partition's log. ``record`` None is a transaction marker."""
 
     record: Record | None
     state: Literal["open", "committed", "aborted"] = "committed"
@@ -50,11 +50,15 @@ class Group:
 
 
 class FakeBroker:
-    """Topics appear when first written to or named, with *partitions* partitions each; others by ``create``."""
+    """Topics are created when first written to or named, with *partitions* partitions each; others by ``create``.
+
+    ``away = True`` makes every call raise ``DependencyUnavailable``.
+    """
 
     def __init__(self, partitions: int = 1, *, auto_create: bool = True) -> None:
         self.away = False
-        self._default, self._auto_create = partitions, auto_create
+        self._default = partitions
+        self._auto_create = auto_create
         self._logs: dict[TopicPartition, list[Entry]] = {}
         self._counts: dict[str, int] = {}
         self._ids: dict[str, str] = {}
@@ -63,20 +67,20 @@ class FakeBroker:
         self._round_robin = itertools.count()
 
     def create(self, topic: str, partitions: int) -> None:
-        """Make *topic*, empty."""
+        """Create *topic*, empty."""
         self._counts[topic] = partitions
         self._ids[topic] = str(uuid.uuid4())
         for number in range(partitions):
             self._logs[TopicPartition(topic, number)] = []
 
     def grow(self, topic: str, partitions: int) -> None:
-        """Give *topic* more partitions; what is in it stays where it is."""
+        """Give *topic* more partitions; records stay in theirs."""
         for number in range(self._counts[topic], partitions):
             self._logs[TopicPartition(topic, number)] = []
         self._counts[topic] = partitions
 
     def remake(self, topic: str) -> None:
-        """Delete *topic*, and what groups have committed of it, and make it again."""
+        """Delete *topic*, and what groups have committed of it, and create it again."""
         for group in self._groups.values():
             group.committed = {p: offset for p, offset in group.committed.items() if p.topic != topic}
         self.create(topic, self._counts[topic])
@@ -97,7 +101,7 @@ class FakeBroker:
         partition: int | None = None,
         headers: tuple[tuple[str, bytes], ...] = (),
     ) -> Record:
-        """Write a record as somebody else would."""
+        """Write a record as another client would."""
         return self._write(Outgoing(topic, value, key, headers, partition), "committed")
 
     def records(self, topic: str) -> list[Record]:
@@ -114,21 +118,21 @@ class FakeBroker:
         return dict(self._groups[group].committed)
 
     def rebalance(self, group: str) -> None:
-        """Share the partitions of *group*'s topics over its members anew, as evenly as stickiness allows."""
+        """Assign the partitions of *group*'s topics to its members again, as evenly as stickiness allows."""
         state = self._groups[group]
-        wanted = sorted({p for member in state.members for topic in member.topics for p in self.partitions(topic)})
+        partitions = sorted({p for member in state.members for topic in member.topics for p in self.partitions(topic)})
         if not state.members:
             state.owner = {}
             return
-        share = -(-len(wanted) // len(state.members))
+        share = -(-len(partitions) // len(state.members))
         keep: dict[TopicPartition, Member] = {}
         load: dict[int, int] = defaultdict(int)
-        for partition in wanted:
+        for partition in partitions:
             owner = state.owner.get(partition)
             if owner in state.members and load[id(owner)] < share:
                 keep[partition] = owner
                 load[id(owner)] += 1
-        for partition in wanted:
+        for partition in partitions:
             if partition not in keep:
                 member = min(state.members, key=lambda m: load[id(m)])
                 keep[partition] = member
@@ -138,7 +142,7 @@ class FakeBroker:
         state.owner = keep
 
     def evict(self, consumer: Member) -> None:
-        """*consumer* is thrown out of its group, as after missed heartbeats; it joins again with its next poll."""
+        """*consumer* is removed from its group, as after missed heartbeats; it joins again with its next poll."""
         assert consumer.group is not None
         state = self._groups[consumer.group]
         state.members.remove(consumer)
@@ -147,12 +151,12 @@ class FakeBroker:
         self.rebalance(consumer.group)
 
     def check(self) -> None:
-        """Raise ``DependencyUnavailable`` while away."""
+        """Raises ``DependencyUnavailable`` while ``away``."""
         if self.away:
             raise DependencyUnavailable("Kafka does not answer", dependency="kafka")
 
     def partitions(self, topic: str) -> frozenset[TopicPartition]:
-        """The partitions of *topic*; none where it does not exist and topics do not appear by themselves."""
+        """The partitions of *topic*; none where it does not exist and topics are not created automatically."""
         if topic not in self._counts:
             if not self._auto_create:
                 return frozenset()
@@ -167,15 +171,15 @@ class FakeBroker:
     def fetch(self, partition: TopicPartition, offset: int, limit: int) -> tuple[list[Record], int]:
         """Committed records from *offset* on, and the position after them (past markers and aborted records)."""
         log, end = self._logs[partition], self.stable_end(partition)
-        found: list[Record] = []
-        while offset < end and len(found) < limit:
+        records: list[Record] = []
+        while offset < end and len(records) < limit:
             entry = log[offset]
             if entry.record is not None and entry.state == "committed":
-                found.append(entry.record)
+                records.append(entry.record)
             offset += 1
         while offset < end and (log[offset].record is None or log[offset].state == "aborted"):
             offset += 1
-        return found, offset
+        return records, offset
 
     def group(self, name: str) -> Group:
         """The state of a group."""
@@ -197,7 +201,7 @@ class FakeBroker:
     def end_transaction(
         self, entries: Sequence[tuple[TopicPartition, Entry]], state: Literal["committed", "aborted"]
     ) -> None:
-        """Decide the entries and write a marker to each of their partitions."""
+        """Commit or abort the entries, and write a marker to each of their partitions."""
         for _, entry in entries:
             entry.state = state
         for partition in sorted({partition for partition, _ in entries}):

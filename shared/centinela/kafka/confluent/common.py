@@ -16,7 +16,7 @@ from centinela.kafka.refusals import REFUSALS, forbidden, no_answer, unknown
 from centinela.kafka.timeouts import TIMEOUTS, KafkaTimeouts
 
 LOG = logging.getLogger("centinela.librdkafka")
-LOG.addHandler(logging.NullHandler())  # a command that configures no logs shall not print them raw
+LOG.addHandler(logging.NullHandler())  # so that a command without configured logs does not print them raw
 _FENCED = {
     KafkaError._FENCED,
     KafkaError._FATAL,
@@ -39,7 +39,7 @@ FORBIDDEN = {
     KafkaError.TRANSACTIONAL_ID_AUTHORIZATION_FAILED,
 }
 MISSING = {KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC, KafkaError._UNKNOWN_PARTITION}
-AWAY = MISSING | {
+UNAVAILABLE = MISSING | {
     KafkaError._TIMED_OUT,
     KafkaError._TRANSPORT,
     KafkaError._ALL_BROKERS_DOWN,
@@ -68,15 +68,15 @@ AWAY = MISSING | {
 
 
 def note_refusal(error: KafkaError) -> None:
-    """Keep it where *error* says that a broker refuses us: the call that waits for an answer gets a time-out only."""
+    """Note it where *error* says that a broker refuses this process: the call that waits only gets a time-out."""
     if error.code() in _UNKNOWN or (error.code() == KafkaError._SSL and "certificate" in error.str()):
         REFUSALS.note(error.str())
 
 
 def silence(error: KafkaError) -> bool:
-    """Whether *error*, told to a callback, means that calls have no answer; a refusal is noted."""
+    """Whether *error*, reported to a callback, means that brokers do not answer; a refusal is noted."""
     note_refusal(error)
-    return error.code() in AWAY or REFUSALS.recent() is not None
+    return error.code() in UNAVAILABLE or REFUSALS.recent() is not None
 
 
 def ask_why(access: Access, timeout_s: float) -> None:
@@ -114,14 +114,14 @@ def port_error(error: KafkaError) -> Exception:
         return InvalidRecord("too_large", str(error))
     if error.txn_requires_abort() or code in _STALE:
         return TransactionAborted(f"the transaction or group moved on: {error}")
-    if error.retriable() or code in AWAY:
+    if error.retriable() or code in UNAVAILABLE:
         return no_answer(f"Kafka does not answer: {error}")
     return KafkaException(error)
 
 
 @contextmanager
 def mapped_errors(hear: Callable[[], object] | None = None) -> Iterator[None]:
-    """Raise the client's errors as the port's. *hear* lets librdkafka say what else it has to say about one."""
+    """Raise the client's errors as the port's. *hear* lets librdkafka report first what it knows of the cause."""
     try:
         yield
     except KafkaException as raised:

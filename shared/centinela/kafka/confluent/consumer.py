@@ -1,4 +1,4 @@
-"""The port's consumer on confluent-kafka (librdkafka); producers: ``confluent_producers``."""
+"""The port's consumer on confluent-kafka (librdkafka); producers: ``producers``."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from centinela.kafka.timeouts import TIMEOUTS, KafkaTimeouts
 from centinela.liveness.deadline import DeadlineExceeded, call_with_deadline
 
 _new = tuple.__new__
-"""Makes a ``Record`` at half the price of calling it; here that is a hundred thousand times a second."""
+"""Makes a ``Record`` at half the cost of calling it; that happens a hundred thousand times a second here."""
 _FETCH_BYTES = 128 * 1024
-"""Of one partition at a time: compressed, the default of 1 MB is days of event time, and a backlog is to be read
+"""Per partition and fetch: compressed, the default of 1 MB is days of event time, and a backlog must be read
 evenly."""
 
 
@@ -41,7 +41,9 @@ class ConfluentConsumer:
         timeouts: KafkaTimeouts = TIMEOUTS,
         client: Callable[[dict[str, Any]], RdConsumer] = RdConsumer,
     ) -> None:
-        self._group, self._start, self._timeouts = group, start, timeouts
+        self._group = group
+        self._start = start
+        self._timeouts = timeouts
         config = common_config(brokers, timeouts) | {
             "group.id": group or READERS,
             "enable.auto.commit": False,
@@ -70,7 +72,8 @@ class ConfluentConsumer:
         self._lost: set[TopicPartition] = set()
         self._manual_start: dict[TopicPartition, int] | None = None
         self._heard_at = time.monotonic()
-        self._silent = self._closed = False
+        self._silent = False
+        self._closed = False
         self._failure: Exception | None = None
 
     def subscribe(self, topics: Collection[str]) -> None:
@@ -81,11 +84,14 @@ class ConfluentConsumer:
 
     def assign(self, partitions: Collection[TopicPartition]) -> None:
         start = OFFSET_BEGINNING if self._start == "earliest" else OFFSET_END
-        self._owned, self._positions = set(partitions), {}
+        self._owned = set(partitions)
+        self._positions = {}
+        self._paused = set()
         self._manual_start = dict.fromkeys(partitions, start)
 
     def poll(self, timeout_s: float, max_records: int) -> list[Record]:
-        failure, self._failure = self._failure, None
+        failure = self._failure
+        self._failure = None
         if failure is not None:
             raise failure
         self._begin_manual()
@@ -102,7 +108,7 @@ class ConfluentConsumer:
                 self._put_back(records)
                 return []
             if records:
-                self._heard_at, self._silent = time.monotonic(), False
+                self._heard()
                 return records
             if self._failure is not None:
                 return self.poll(timeout_s, max_records)
@@ -117,7 +123,9 @@ class ConfluentConsumer:
             return None
         change = Rebalance(frozenset(self._assigned), frozenset(self._revoked), frozenset(self._lost))
         self._client.resume([RdPartition(*p) for p in self._assigned])
-        self._assigned, self._revoked, self._lost = set(), set(), set()
+        self._assigned = set()
+        self._revoked = set()
+        self._lost = set()
         return change
 
     def assignment(self) -> frozenset[TopicPartition]:
@@ -127,11 +135,11 @@ class ConfluentConsumer:
         if self._group is None or not partitions:
             return dict.fromkeys(partitions)
         with mapped_errors():
-            found = self._client.committed([RdPartition(*p) for p in partitions], timeout=self._timeouts.request_s)
-            for partition in found:
+            committed = self._client.committed([RdPartition(*p) for p in partitions], timeout=self._timeouts.request_s)
+            for partition in committed:
                 if partition.error is not None:
                     raise KafkaException(partition.error)
-        return {TopicPartition(p.topic, p.partition): p.offset if p.offset >= 0 else None for p in found}
+        return {TopicPartition(p.topic, p.partition): p.offset if p.offset >= 0 else None for p in committed}
 
     def beginning_offsets(self, partitions: Collection[TopicPartition]) -> Mapping[TopicPartition, int]:
         return {p: self._watermarks(p)[0] for p in partitions}
@@ -140,8 +148,8 @@ class ConfluentConsumer:
         return {p: self._watermarks(p)[1] for p in partitions}
 
     def position(self, partition: TopicPartition) -> int:
-        if (known := self._positions.get(partition)) is not None:
-            return known
+        if (position := self._positions.get(partition)) is not None:
+            return position
         committed = None if self._manual_start is not None else self.committed([partition])[partition]
         if committed is None:
             committed = self._watermarks(partition)[0 if self._start == "earliest" else 1]
@@ -178,10 +186,10 @@ class ConfluentConsumer:
         if not self._owned >= set(offsets):
             raise TransactionAborted("the partitions are no longer assigned to this consumer")
         with mapped_errors():
-            done = self._client.commit(
+            committed = self._client.commit(
                 offsets=[RdPartition(*p, offset) for p, offset in offsets.items()], asynchronous=False
             )
-            for partition in done:
+            for partition in committed:
                 if partition.error is not None:
                     raise KafkaException(partition.error)
 
@@ -210,7 +218,7 @@ class ConfluentConsumer:
             self._manual_start = {}
 
     def _take_messages(self, messages: list[Any], into: list[Record]) -> None:
-        """An error is kept for the next poll: librdkafka will not give the records beside it again."""
+        """An error is kept for the next poll: librdkafka does not deliver the records that came with it again."""
         ends: dict[tuple[str, int], int] = {}
         for message in messages:
             if (error := message.error()) is None:
@@ -229,15 +237,15 @@ class ConfluentConsumer:
                 ends[topic, number] = offset + 1
             elif error.code() == KafkaError._PARTITION_EOF:
                 ends[message.topic(), message.partition()] = message.offset()
-                self._heard_at, self._silent = time.monotonic(), False
+                self._heard()
             elif error.code() == KafkaError._MAX_POLL_EXCEEDED:
                 LOG.warning("the consumer did not poll in time and left its group: %s", error)
             elif error.code() in MISSING or not isinstance(port_error(error), DependencyUnavailable):
                 self._failure = self._failure or port_error(error)
             else:
                 self._silent = True
-        for place, end in ends.items():
-            self._positions[TopicPartition(*place)] = end
+        for partition, end in ends.items():
+            self._positions[TopicPartition(*partition)] = end
 
     def _put_back(self, records: list[Record]) -> None:
         """Records that came together with a change of assignment are read again once it was taken."""
@@ -249,7 +257,7 @@ class ConfluentConsumer:
                 self.seek(partition, offset)
 
     def _seek(self, target: RdPartition) -> None:
-        """A partition that was only just assigned cannot be sought: it is assigned anew at the offset."""
+        """librdkafka cannot seek in a partition that was only just assigned: it is assigned again at the offset."""
         try:
             self._client.seek(target)
             return
@@ -267,23 +275,27 @@ class ConfluentConsumer:
 
     def _watermarks(self, partition: TopicPartition) -> tuple[int, int]:
         with mapped_errors(self._hear):
-            found = self._client.get_watermark_offsets(RdPartition(*partition), timeout=self._timeouts.request_s)
-        if found is None:
-            raise no_answer("Kafka does not tell its offsets")
-        return found
+            watermarks = self._client.get_watermark_offsets(RdPartition(*partition), timeout=self._timeouts.request_s)
+        if watermarks is None:
+            raise no_answer("Kafka does not report its offsets")
+        return watermarks
 
     def _probe(self) -> None:
-        """Ask the brokers whether they are there when librdkafka doubts it, or after a while of silence."""
+        """Ask the brokers for an answer when librdkafka has reported an error, or after a while of silence."""
         if self._silent or time.monotonic() - self._heard_at > 10 * self._timeouts.probe_after_s:
             self._silent = True
             if (refused := REFUSALS.recent()) is not None:
                 raise refused
             with mapped_errors():
                 self._client.list_topics("__consumer_offsets", timeout=self._timeouts.request_s)
-            self._heard_at, self._silent = time.monotonic(), False
+            self._heard()
+
+    def _heard(self) -> None:
+        self._heard_at = time.monotonic()
+        self._silent = False
 
     def _hear(self) -> None:
-        """Let callbacks tell why there was no answer, where no record can come of it."""
+        """Let callbacks report why there was no answer, while no partition can deliver a record."""
         if not self._owned and (message := self._client.poll(0)) is not None:
             self._take_messages([message], [])
 

@@ -56,7 +56,7 @@ def _queue(
             return
         except BufferError:
             if time.monotonic() >= deadline:
-                raise no_answer("the producer's queue is full: Kafka takes nothing") from None
+                raise no_answer("the producer's queue is full: Kafka accepts nothing") from None
             client.poll(0.05)
 
 
@@ -72,7 +72,8 @@ class _Delivery:
             left = deadline - time.monotonic()
             if left <= 0:
                 raise no_answer(f"no acknowledgement within {timeout_s:g} s")
-            self._client.poll(min(left, 0.01))
+            with mapped_errors():
+                self._client.poll(min(left, 0.01))
         if self.error is not None:
             raise port_error(self.error)
 
@@ -91,12 +92,13 @@ class ConfluentProducer:
         delivery = _Delivery(client)
 
         def settle(error: KafkaError | None, _message: object) -> None:
-            delivery.error, delivery.done = error, True
+            delivery.error = error
+            delivery.done = True
             self._failure = error or self._failure
 
         with mapped_errors():
             _queue(client, record, time.monotonic() + self._timeouts.queue_s, settle)
-        client.poll(0)
+            client.poll(0)
         return delivery
 
     def flush(self, timeout_s: float) -> None:
@@ -104,16 +106,16 @@ class ConfluentProducer:
             left = self._alive().flush(timeout_s)
         if left > 0:
             raise no_answer(f"{left} records were not acknowledged within {timeout_s:g} s")
-        failure, self._failure = self._failure, None
+        failure = self._failure
+        self._failure = None
         if failure is not None:
             raise port_error(failure)
 
     def close(self) -> None:
-        client, self._client = self._client, None
+        client = self._client
+        self._client = None
         if client is not None:
-            with suppress(
-                KafkaException
-            ):  # of a client that failed for good; what it failed at was told by the call that did
+            with suppress(KafkaException):  # the call that failed has reported it
                 client.flush(self._timeouts.request_s)
 
     def _alive(self) -> RdProducer:
@@ -125,9 +127,9 @@ class ConfluentProducer:
 class ConfluentTransactionalProducer:
     """``TransactionalProducer`` of the port. Consumers must be of this client too: the commit carries their membership.
 
-    librdkafka's own time-outs do not hold: with the broker gone, ``send_offsets_to_transaction`` may never return. So
-    its blocking calls run under a runner; a client that is stuck is left behind, and fenced by the next one's
-    initialisation.
+    librdkafka's own time-outs are not reliable: without the broker, ``send_offsets_to_transaction`` may never return.
+    So its blocking calls have a deadline; a client that is stuck is left behind, and fenced by the initialisation of
+    the next one.
     """
 
     def __init__(self, brokers: str | Access, transactional_id: str, timeouts: KafkaTimeouts = TIMEOUTS) -> None:
@@ -139,7 +141,8 @@ class ConfluentTransactionalProducer:
         }
         self._client: RdProducer | None = None
         self._runner = DeadlineRunner("kafka-transaction")
-        self._initialised = self._open = False
+        self._initialised = False
+        self._open = False
         self._commit_by = 0.0
 
     def init(self) -> None:
@@ -163,7 +166,7 @@ class ConfluentTransactionalProducer:
                 deadline = time.monotonic() + self._left()
                 for record in records:
                     _queue(client, record, deadline)
-            client.poll(0)
+                client.poll(0)
         except DependencyUnavailable as error:
             self._give_up(error)
 
@@ -210,7 +213,7 @@ class ConfluentTransactionalProducer:
         return max(0.1, self._commit_by - time.monotonic())
 
     def _until_answered(self, call: Callable[[float], None]) -> None:
-        """Repeat *call* while librdkafka says that it may be; at the deadline give the transaction up."""
+        """Repeat *call* while librdkafka allows it; at the deadline give the transaction up."""
         while True:
             try:
                 self._with_deadline(call, self._left())
@@ -225,15 +228,15 @@ class ConfluentTransactionalProducer:
                     self._give_up(mapped)
 
     def _with_deadline(self, call: Callable[[float], None], timeout_s: float) -> None:
-        """Do *call*, which takes its time-out; where it outlasts that by far, leave client and runner behind."""
+        """Do *call*, which is given its time-out; where it takes much longer, leave client and runner behind."""
         try:
             self._runner.run(lambda: call(timeout_s), timeout_s + self._timeouts.request_s)
         except DeadlineExceeded as stuck:
             self._runner.close()
             self._runner = DeadlineRunner("kafka-transaction")
-            self._client, self._initialised, self._open = None, False, False
+            self._forget()
             raise DependencyUnavailable(
-                "librdkafka does not return from a transaction's call", dependency="kafka"
+                "librdkafka does not return from a call of a transaction", dependency="kafka"
             ) from stuck
 
     def _give_up(self, error: DependencyUnavailable) -> NoReturn:
@@ -241,13 +244,19 @@ class ConfluentTransactionalProducer:
         raise error
 
     def _discard(self) -> None:
-        client, self._client, self._initialised, self._open = self._client, None, False, False
+        client = self._client
+        self._forget()
         if client is not None:
             client.purge()
 
+    def _forget(self) -> None:
+        self._client = None
+        self._initialised = False
+        self._open = False
+
 
 def _membership(offsets: Mapping[TopicPartition, int], consumer: Consumer) -> Any:
-    """The consumer's group metadata; a commit by one that owns none of the partitions would go unfenced."""
+    """The consumer's group metadata; a commit by one that owns none of the partitions would not be fenced."""
     if not isinstance(consumer, ConfluentConsumer):
         raise TypeError("confluent-kafka commits offsets only of its own consumer")
     if not consumer.assignment() >= set(offsets):

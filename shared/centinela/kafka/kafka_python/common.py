@@ -32,10 +32,10 @@ TOO_LARGE = (kafka_errors.MessageSizeTooLargeError, kafka_errors.RecordListTooLa
 
 
 class _Doubt:
-    """Finds out whether silence is a refusal. kafka-python cannot tell: a wrong password is one more lost connection to
-    it.
+    """Finds out whether a missing answer is a refusal. kafka-python cannot: to it a wrong password is one more lost
+    connection.
 
-    So librdkafka asks once, at most every so often, and only where there is something to refuse: encryption or a user.
+    So librdkafka connects once, at intervals, and only where something can be refused: encryption or a user.
     """
 
     def __init__(self) -> None:
@@ -43,12 +43,13 @@ class _Doubt:
         self._asked_at = float("-inf")
 
     def about(self, access: Access) -> None:
-        """The process speaks to *access*."""
+        """The process connects to *access*."""
         if access != self._access:
-            self._access, self._asked_at = access, float("-inf")
+            self._access = access
+            self._asked_at = float("-inf")
 
     def settle(self) -> None:
-        """Ask, unless that was done lately."""
+        """Connect, unless that was done recently."""
         now = time.monotonic()
         if self._access is not None and self._access.protocol != "PLAINTEXT" and now - self._asked_at > _ASK_EVERY_S:
             self._asked_at = now

@@ -30,10 +30,9 @@ from centinela.kafka.timeouts import MAX_REQUEST_BYTES, TIMEOUTS, KafkaTimeouts
 from centinela.liveness.deadline import DeadlineExceeded, DeadlineRunner
 
 _SLICE_MS = 50
-"""How long a member of a group may not look for a rebalance."""
+"""Longest time in which a member of a group does not check for a rebalance."""
 _GROUP_FETCH_MS, _TABLE_FETCH_MS = 200, 500
-"""How long a broker waits for records: in a group, what came from one partition waits meanwhile for those that are
-empty."""
+"""How long a broker waits for records: in a group, records of one partition wait meanwhile for those that are empty."""
 _ALLOWED_MS = 500
 _HELD_PAUSE_S = 0.02
 """Pause after a poll that had records of held partitions only, which the next poll fetches again."""
@@ -72,7 +71,10 @@ class _Flags(ConsumerRebalanceListener):  # type: ignore[misc]
             if not self.pending:
                 return None
             change = Rebalance(frozenset(self._assigned), frozenset(self._revoked), frozenset(self._lost))
-            self._assigned, self._revoked, self._lost, self.pending = set(), set(), set(), False
+            self._assigned = set()
+            self._revoked = set()
+            self._lost = set()
+            self.pending = False
             return change
 
 
@@ -87,7 +89,10 @@ class KafkaPythonConsumer:
         instance_id: str | None = None,
         timeouts: KafkaTimeouts = TIMEOUTS,
     ) -> None:
-        self._brokers, self._group, self._start, self._instance_id = brokers, group, start, instance_id
+        self._brokers = brokers
+        self._group = group
+        self._start = start
+        self._instance_id = instance_id
         self._timeouts = timeouts
         self._flags = _Flags()
         self._connection: Connection[KafkaConsumer] = Connection(self._connect)
@@ -112,7 +117,7 @@ class KafkaPythonConsumer:
 
     def poll(self, timeout_s: float, max_records: int) -> list[Record]:
         if self._refused >= _REFUSALS:
-            self._join_anew()
+            self._join_again()
             return []
         client = self._connection.get()
         deadline = time.monotonic() + timeout_s
@@ -122,7 +127,7 @@ class KafkaPythonConsumer:
             with mapped_errors():
                 batches = client.poll(timeout_ms=int(left_s * 1000), max_records=max_records)
             if batches:
-                self._heard_at, self._silent = time.monotonic(), False
+                self._heard()
                 if self._flags.pending:
                     self._put_back(client, batches)
                     return []
@@ -177,7 +182,7 @@ class KafkaPythonConsumer:
         with mapped_errors():
             offset = self._connection.get().position(KafkaPartition(*partition), timeout_ms=self._timeouts.request_ms)
         if offset is None:
-            raise DependencyUnavailable(f"Kafka does not tell the position in {partition}", dependency="kafka")
+            raise DependencyUnavailable(f"Kafka does not report the position in {partition}", dependency="kafka")
         return int(offset)
 
     def seek(self, partition: TopicPartition, offset: int) -> None:
@@ -201,7 +206,7 @@ class KafkaPythonConsumer:
             except DeadlineExceeded:
                 self._runner = None
                 raise
-            if not numbers:  # it may exist, but not for us: only a question about the topic itself is refused
+            if not numbers:  # it may exist, but be hidden: only a call about the topic itself is refused
                 with suppress(kafka_errors.KafkaTimeoutError, kafka_errors.UnknownTopicOrPartitionError):
                     client.end_offsets([KafkaPartition(topic, 0)], timeout_ms=_ALLOWED_MS)
         return frozenset(TopicPartition(topic, n) for n in numbers)
@@ -267,9 +272,10 @@ class KafkaPythonConsumer:
             self._assign(client)
         return client
 
-    def _join_anew(self) -> None:
+    def _join_again(self) -> None:
         lost = self.assignment()
-        self._flags, self._refused = _Flags(), 0
+        self._flags = _Flags()
+        self._refused = 0
         self._flags.on_partitions_lost(lost)
         old = self._connection.drop()
         if old is not None:
@@ -306,7 +312,7 @@ class KafkaPythonConsumer:
         return delivered
 
     def _probe(self, client: KafkaConsumer) -> None:
-        """kafka-python tells nobody that the brokers are away; ask them once polls have stayed empty for a while."""
+        """kafka-python does not report that brokers do not answer: ask once polls have stayed empty for a while."""
         if not self._silent and time.monotonic() - self._heard_at < self._timeouts.probe_after_s:
             return
         self._silent = True
@@ -315,7 +321,11 @@ class KafkaPythonConsumer:
                 client.end_offsets(list(partitions)[:1], timeout_ms=self._timeouts.request_ms)
             else:
                 client.bootstrap(timeout_ms=self._timeouts.request_ms, refresh=True)
-        self._heard_at, self._silent = time.monotonic(), False
+        self._heard()
+
+    def _heard(self) -> None:
+        self._heard_at = time.monotonic()
+        self._silent = False
 
 
 def _close(client: KafkaConsumer, timeout_ms: int) -> None:

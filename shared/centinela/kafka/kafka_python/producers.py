@@ -1,7 +1,7 @@
 """The port's producers on kafka-python: idempotent, and transactional.
 
-Its queue has no bound, so the plain producer keeps the count. Its transaction calls wait without a time-out, so each
-runs under a deadline.
+Its queue has no bound, so the plain producer counts its bytes. Its transaction calls have no time-out, so each runs
+under a deadline.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from centinela.liveness.deadline import DeadlineExceeded, DeadlineRunner
 
 T = TypeVar("T")
 _OVERDUE = 1.2
-"""The client settles each record within ``delivery_s``. One that is still open after so many times that long is stuck:
+"""The client settles each record within ``delivery_s``. One that is still open after this many times as long is stuck:
 it waits for ever for a producer id, for instance, where every broker was killed while it asked for one."""
 _log = structlog.get_logger(__name__)
 _FENCED = (kafka_errors.ProducerFencedError, kafka_errors.InvalidProducerEpochError)
@@ -60,7 +60,7 @@ def _config(brokers: str | Access, linger_ms: int, timeouts: KafkaTimeouts) -> d
 
 
 class KafkaPythonProducer:
-    """``Producer`` of the port. A client that leaves a record open is replaced: what it still held is not acknowledged,
+    """``Producer`` of the port. A client that leaves a record open is replaced: what it still had is not acknowledged,
     and may be sent again."""
 
     def __init__(self, brokers: str | Access, linger_ms: int = 5, timeouts: KafkaTimeouts = TIMEOUTS) -> None:
@@ -70,7 +70,7 @@ class KafkaPythonProducer:
         self._room = threading.Condition()
         self._numbers = itertools.count()
         self._open: dict[int, tuple[float, int]] = {}
-        """When each record was handed over that is not settled, the oldest first, and its size."""
+        """When each unsettled record was sent, the oldest first, and its size."""
         self._queued = 0
         self._failure: BaseException | None = None
 
@@ -82,7 +82,9 @@ class KafkaPythonProducer:
             client = self._connection.get()
             with self._room:
                 if not self._room.wait_for(lambda: self._queued + size <= QUEUE_BYTES, self._timeouts.queue_s):
-                    raise DependencyUnavailable("the producer's queue is full: Kafka takes nothing", dependency="kafka")
+                    raise DependencyUnavailable(
+                        "the producer's queue is full: Kafka accepts nothing", dependency="kafka"
+                    )
                 self._queued += size
                 self._open[number] = (time.monotonic(), size)
             try:
@@ -97,7 +99,8 @@ class KafkaPythonProducer:
         with mapped_errors():
             if (client := self._connection.current) is not None:
                 client.flush(timeout_s)
-            failure, self._failure = self._failure, None
+            failure = self._failure
+            self._failure = None
             if failure is not None:
                 raise failure
 
@@ -151,7 +154,9 @@ class KafkaPythonTransactionalProducer:
         }
         self._producer: KafkaProducer | None = None
         self._runner: DeadlineRunner | None = None
-        self._initialised = self._open = self._fenced = False
+        self._initialised = False
+        self._open = False
+        self._fenced = False
         self._commit_by = 0.0
 
     def init(self) -> None:
@@ -232,7 +237,10 @@ class KafkaPythonTransactionalProducer:
             ).start()
 
     def _take(self) -> KafkaProducer:
-        producer, self._producer, self._initialised, self._open = self._producer, None, False, False
+        producer = self._producer
+        self._producer = None
+        self._initialised = False
+        self._open = False
         if self._runner is not None:
             self._runner.close()
         return producer
@@ -249,7 +257,7 @@ class KafkaPythonTransactionalProducer:
 
     @contextmanager
     def _aborting(self) -> Iterator[None]:
-        """Whatever fails in an open transaction is to be aborted; where there is no answer, by a fresh producer."""
+        """Whatever fails in an open transaction must be aborted; where there is no answer, by another producer."""
         try:
             with mapped_errors():
                 yield
@@ -263,14 +271,14 @@ class KafkaPythonTransactionalProducer:
 
 
 def _close(producer: KafkaProducer, timeout_s: float) -> None:
-    """A producer ends only after its last record was delivered or timed out; told to end sooner, it leaves its thread
+    """A producer ends only after its last record was delivered or timed out; ended sooner, it leaves its thread
     behind."""
     with suppress(kafka_errors.KafkaError):
         producer.close(timeout=timeout_s)
 
 
 def _membership(offsets: Mapping[TopicPartition, int], consumer: KafkaPythonConsumer) -> object:
-    """The consumer's group metadata; a commit by one that owns none of the partitions would go unfenced."""
+    """The consumer's group metadata; a commit by one that owns none of the partitions would not be fenced."""
     metadata = consumer.group_metadata()
     if metadata.generation_id < 0 or not consumer.assignment() >= set(offsets):
         raise TransactionAborted("the partitions are no longer assigned to this consumer")

@@ -114,7 +114,7 @@ def test_each_client_is_told_the_same(pair: tuple[Path, Path]) -> None:
         (SASL | {"kafka_ssl_cafile": Path(__file__)}, "cannot be used"),
         (
             SASL | {"kafka_security_protocol": "SASL_PLAINTEXT", "kafka_sasl_mechanism": "PLAIN"},
-            "sends the password for anybody to read",
+            "sends the password in clear text",
         ),
         (SASL | {"kafka_sasl_password_file": Path("x")}, "not both"),
         (
@@ -151,9 +151,9 @@ def test_no_representation_shows_a_secret() -> None:
 @pytest.mark.parametrize(
     ("code", "said"),
     [
-        (KafkaError.TOPIC_AUTHORIZATION_FAILED, "does not let this client's user"),
+        (KafkaError.TOPIC_AUTHORIZATION_FAILED, "does not allow this to the client's user"),
         (KafkaError.GROUP_AUTHORIZATION_FAILED, "centinela acls list"),
-        (KafkaError.TRANSACTIONAL_ID_AUTHORIZATION_FAILED, "does not let"),
+        (KafkaError.TRANSACTIONAL_ID_AUTHORIZATION_FAILED, "does not allow"),
         (KafkaError._AUTHENTICATION, "refuses this client"),
         (KafkaError.SASL_AUTHENTICATION_FAILED, "CENTINELA_KAFKA_SECURITY_PROTOCOL"),
     ],
@@ -173,7 +173,7 @@ def test_kafka_pythons_refusals_are_refusals(raised: Exception) -> None:
 
 
 def test_a_time_out_after_a_refusal_is_told_as_the_refusal(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(REFUSALS, "_noted", None)
+    monkeypatch.setattr(REFUSALS, "_latest", None)
     assert isinstance(no_answer("silence"), DependencyUnavailable)
     asked: list[Access] = []
 
