@@ -1,4 +1,4 @@
-"""Both FastAPI applications as they are, on fakes: no broker, no registry, no socket."""
+"""Both FastAPI applications, on fakes: no broker, no registry, no socket."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A gateway's core with its threads, on a broker and features that a test rules."""
+"""A gateway's core with its threads, on a broker and features that a test controls."""
 
 from __future__ import annotations
 
@@ -48,21 +48,21 @@ class AmountOnly:
 
     def features(self, transactions: list[TransactionReceived]) -> NDArray[np.float64]:
         if any(t.amount == 13 for t in transactions):
-            raise ZeroDivisionError("a fault of ours")
+            raise ZeroDivisionError("a defect")
         matrix = np.full((len(transactions), len(LAYOUT.names)), np.nan)
         matrix[:, 0] = [t.amount for t in transactions]
         return matrix
 
 
 class Refused:
-    """The way of a record that the broker does not take."""
+    """The delivery of a record that the broker does not accept."""
 
     def wait(self, timeout_s: float) -> None:
         raise InvalidRecord("too_large", "the topic's limit")
 
 
 class Broker:
-    """A producer whose acknowledgements a test gives."""
+    """A producer whose acknowledgements a test controls."""
 
     def __init__(self) -> None:
         self.sent: list[Outgoing] = []
@@ -94,7 +94,7 @@ class Broker:
 
 
 def drain(world: World) -> None:
-    """Send what waits in the outbox, until nothing more can be done."""
+    """Send what waits in the outbox, until nothing more can be sent."""
     closing = threading.Event()
     closing.set()
     OutboxSender(world.outbox, world.broker, world.link, world.cache, world.clock, closing).run()
@@ -106,7 +106,10 @@ class World:
     def __init__(
         self, allowed_s: float = 20.0, queue_limit: int = 100, patience_s: float = 20.0, outbox_records: int = 100
     ) -> None:
-        self.slot, self.broker, self.cache, self.clock = ModelSlot(), Broker(), VerdictCache(1_000), FixedClock(NOW)
+        self.slot = ModelSlot()
+        self.broker = Broker()
+        self.cache = VerdictCache(1_000)
+        self.clock = FixedClock(NOW)
         self.slot.swap("champion", served("1"))
         core = ScoringCore(self.slot, Router("salt", 0.0))
         self.outbox = Outbox(Path(":memory:"), self.clock, max_records=outbox_records, max_bytes=10_000_000)

@@ -1,4 +1,4 @@
-"""From settings to who may write, and whether the process may listen where it is told to."""
+"""From settings to who may write, and whether the process may listen at its address."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def is_loopback(host: str) -> bool:
 
 
 def api_keys(settings: Settings) -> ApiKeys:
-    """The keys that *settings* name, by file or by value; all may write where they name none.
+    """The keys that *settings* name, by file or by value; where they name none, everybody may write.
 
     Raises:
         InvalidKeys: The list cannot be read or used; or both a file and a value are set.
@@ -47,11 +47,11 @@ def api_keys(settings: Settings) -> ApiKeys:
 
 
 def require_guarded(settings: Settings) -> None:
-    """Refuse to listen beyond loopback without keys, unless ``insecure`` says that this is meant. Checks the keys as
-    well.
+    """Refuse to listen beyond loopback without keys, unless ``insecure`` says that this is intended. Also checks the
+    keys.
 
     Raises:
-        ExposedWithoutKeys: It would be open to whoever reaches the address.
+        ExposedWithoutKeys: It would be open to anyone who can reach the address.
         InvalidKeys: See ``api_keys``.
     """
     if api_keys(settings).required or is_loopback(settings.ops_host):

@@ -1,8 +1,7 @@
-"""API keys: made at random, kept as salted hashes, compared in constant time [P].
+"""API keys: made at random, kept as salted hashes, compared in constant time.
 
-A key is ``ck_<name>_<secret>``: the name finds its entry, the secret of 256 random bits proves it. Because nobody
-chooses secrets, a fast salted hash (BLAKE2b) keeps them: there is nothing to guess, so a slow one would only cost each
-request its time.
+A key is ``ck_<name>_<secret>``: the name finds its entry, the secret of 256 random bits proves it. Secrets are random,
+so there is nothing to guess and a fast salted hash (BLAKE2b) is enough: a slow one would only cost each request time.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ from typing import Final, Literal, NamedTuple, get_args
 from centinela.errors import CentinelaError
 
 Role = Literal["producer", "scorer", "operator"]
-"""``producer`` writes transactions and labels, ``scorer`` asks the gateway for verdicts, ``operator`` moves the
+"""``producer`` writes transactions and labels, ``scorer`` requests verdicts from the gateway, ``operator`` operates the
 platform."""
 
 ROLES: Final[tuple[Role, ...]] = get_args(Role)
@@ -32,26 +31,28 @@ _HEADER_LIMIT = 200
 
 
 class InvalidKeys(CentinelaError):
-    """The list of keys cannot be used: the message names the entry, never what is in it."""
+    """The list of keys cannot be used: the message names the entry, never its content."""
 
 
 class Denied(CentinelaError):
-    """A request without the right to what it asks for.
+    """A request without permission.
 
     Args:
-        status: 401 where it is not known who asks, 403 where that one may not.
+        status: 401 where the client is unknown, 403 where it lacks the role.
         error: A constant in snake_case, as in every refusal.
         challenge: The value of ``WWW-Authenticate``.
     """
 
     def __init__(self, status: int, error: str, detail: str, challenge: str) -> None:
         super().__init__(detail)
-        self.status, self.error, self.detail = status, error, detail
+        self.status = status
+        self.error = error
+        self.detail = detail
         self.headers = {"WWW-Authenticate": challenge}
 
 
 class Entry(NamedTuple):
-    """A key as it is kept."""
+    """A key as it is stored."""
 
     name: str
     role: Role
@@ -64,7 +65,7 @@ class Entry(NamedTuple):
 
 
 class NewKey(NamedTuple):
-    """A key that was just made: the only time that *key* is seen."""
+    """A new key: the only time that *key* is visible."""
 
     key: str
     entry: Entry
@@ -77,16 +78,16 @@ def new_key(name: str, role: Role) -> NewKey:
         InvalidKeys: *name* is not 1 to 40 of ``a-z 0-9 -``.
     """
     if not _NAME.fullmatch(name):
-        raise InvalidKeys(f"a key's name has 1 to 40 of a-z, 0-9 and -; not {name!r}")
+        raise InvalidKeys(f"a key's name has 1 to 40 characters of a-z, 0-9 and -; not {name!r}")
     secret, salt = secrets.token_urlsafe(_SECRET_BYTES), secrets.token_bytes(_SALT_BYTES)
     return NewKey(f"{_PREFIX}{name}_{secret}", Entry(name, role, salt, _digest(secret, salt)))
 
 
 def parse(lines: Iterable[str]) -> dict[str, Entry]:
-    """The entries of a list of keys, by name: one ``name:role:blake2b.salt.hash`` a line, ``#`` begins a comment.
+    """The entries of a list of keys, by name: one ``name:role:blake2b.salt.hash`` a line, ``#`` starts a comment.
 
     Raises:
-        InvalidKeys: A line is none, a name stands twice, or there is no entry at all.
+        InvalidKeys: A line is not an entry, a name occurs twice, or there is no entry.
     """
     entries: dict[str, Entry] = {}
     for number, line in enumerate(lines, 1):
@@ -95,7 +96,7 @@ def parse(lines: Iterable[str]) -> dict[str, Entry]:
             continue
         entry = _entry(text, number)
         if entry.name in entries:
-            raise InvalidKeys(f"line {number} of the API keys: the name {entry.name} stands twice")
+            raise InvalidKeys(f"line {number} of the API keys: the name {entry.name} occurs twice")
         entries[entry.name] = entry
     if not entries:
         raise InvalidKeys("the list of API keys has no entry")
@@ -103,12 +104,12 @@ def parse(lines: Iterable[str]) -> dict[str, Entry]:
 
 
 class ApiKeys:
-    """Tells who may do what. *entries* None: everybody may do everything (a process that only its own machine
-    reaches)."""
+    """Decides who may do what. *entries* None: everybody may do everything (a process that only its own machine can
+    reach)."""
 
     def __init__(self, entries: dict[str, Entry] | None) -> None:
         self._entries = entries
-        self._nobody = new_key("nobody", "operator").entry
+        self._decoy = new_key("nobody", "operator").entry
 
     @property
     def required(self) -> bool:
@@ -119,7 +120,7 @@ class ApiKeys:
         """The name of the key in the header *authorization*; None where none is required.
 
         Raises:
-            Denied: There is no key, it is none of ours, or it has another role.
+            Denied: There is no key, it is unknown, or it has another role.
         """
         if self._entries is None:
             return None
@@ -143,13 +144,13 @@ class ApiKeys:
         return entry.name
 
     def _matching(self, key: str) -> Entry | None:
-        """The entry of *key*. An unknown name takes as long as a wrong secret."""
+        """The entry of *key*; an unknown name takes as long as a wrong secret."""
         assert self._entries is not None
         name, _, secret = key.removeprefix(_PREFIX).partition("_")
         entry = self._entries.get(name)
-        known = entry or self._nobody
-        right = hmac.compare_digest(_digest(secret, known.salt), known.digest)
-        return entry if right and key.startswith(_PREFIX) else None
+        compared = entry or self._decoy
+        matches = hmac.compare_digest(_digest(secret, compared.salt), compared.digest)
+        return entry if matches and key.startswith(_PREFIX) else None
 
 
 def _digest(secret: str, salt: bytes) -> bytes:
@@ -159,22 +160,22 @@ def _digest(secret: str, salt: bytes) -> bytes:
 
 
 def _entry(text: str, number: int) -> Entry:
-    where = f"line {number} of the API keys"
+    line = f"line {number} of the API keys"
     parts = text.split(":")
     if len(parts) != 3:
-        raise InvalidKeys(f"{where} is not name:role:hash")
-    name, role, kept = parts
+        raise InvalidKeys(f"{line} is not name:role:hash")
+    name, role, encoded = parts
     if not _NAME.fullmatch(name):
-        raise InvalidKeys(f"{where}: a name has 1 to 40 of a-z, 0-9 and -")
+        raise InvalidKeys(f"{line}: a name has 1 to 40 characters of a-z, 0-9 and -")
     if role not in ROLES:
-        raise InvalidKeys(f"{where}: the role of {name} is none of {', '.join(ROLES)}")
-    scheme, *texts = kept.split(".")
+        raise InvalidKeys(f"{line}: the role of {name} is not one of {', '.join(ROLES)}")
+    scheme, *texts = encoded.split(".")
     try:
         salt, digest = (base64.b64decode(part + "=" * (-len(part) % 4), b"-_", validate=True) for part in texts)
     except (ValueError, binascii.Error):
         salt = digest = b""
     if scheme != SCHEME or len(salt) != _SALT_BYTES or len(digest) != _DIGEST_BYTES:
-        raise InvalidKeys(f"{where}: the hash of {name} is none that `centinela keys new` makes")
+        raise InvalidKeys(f"{line}: the hash of {name} is not one that `centinela keys new` makes")
     return Entry(name, role, salt, digest)
 
 

@@ -57,7 +57,7 @@ class JsonBody:
 
 
 def operation(request: JsonBody, answer: JsonBody, *, status: int, refusals: Mapping[int, str]) -> dict[str, Any]:
-    """What FastAPI is told of a route that decodes its body itself.
+    """The arguments of a FastAPI route that decodes its body itself.
 
     Args:
         status: The status of *answer*.

@@ -1,4 +1,4 @@
-"""Both APIs against their own OpenAPI documents, and against clients that mean no good."""
+"""Both APIs against their own OpenAPI documents, and against malicious clients."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def gateway(broker: FakeBroker) -> Iterator[FastAPI]:
 def test_an_api_keeps_to_its_openapi_document(
     service: str, mode: GenerationMode, request: pytest.FixtureRequest
 ) -> None:
-    """Requests as the document allows them, and as it does not; answers as it says, whatever came."""
+    """Requests that the document allows and that it does not; answers as it says, to all of them."""
     schema = schemathesis.openapi.from_asgi("/openapi.json", request.getfixturevalue(service))
     operations = [result.ok() for result in schema.get_all_operations()]
     assert {operation.path for operation in operations} >= {path for owner, path in POSTS if owner == service}
@@ -77,7 +77,7 @@ def test_an_api_keeps_to_its_openapi_document(
                 case.call_and_validate(checks=HOLDS)
 
             keeps()
-        except (SkipTest, Unsatisfiable):  # a request of this kind cannot be made: there is nothing in it to get wrong
+        except (SkipTest, Unsatisfiable):  # no such request can be made: nothing in it can be invalid
             assert mode is GenerationMode.NEGATIVE
 
 
@@ -108,7 +108,7 @@ def test_any_body_is_taken_or_refused_as_documented(post: Callable[..., Any], br
 
 
 def test_compressed_bodies_are_not_unpacked(post: Callable[..., Any]) -> None:
-    """So a small body cannot become a large one: it is read as it stands, and is no JSON."""
+    """So a small body cannot become a large one: it is read as it is, and is not JSON."""
     bomb = gzip.compress(b'{"amount": 1, "more": "' + b" " * 50_000_000 + b'"}')
     assert len(bomb) < 100_000
     for encoding in ("gzip", "deflate", "br", "zstd"):
@@ -122,7 +122,7 @@ def test_deep_json_is_refused(post: Callable[..., Any], shape: bytes, depth: int
 
 
 @pytest.mark.parametrize("length", ["-1", "²", "1e9", "9" * 5_000, "x", " "])
-def test_a_length_that_is_none_stops_nobody(ingest: FastAPI, length: str) -> None:
+def test_an_invalid_length_is_ignored(ingest: FastAPI, length: str) -> None:
     response = TestClient(ingest).post(
         "/transactions", content=b"{}", headers={"content-length": length.encode("latin-1")}
     )

@@ -134,14 +134,14 @@ def test_a_number_out_of_range_names_its_field(client: TestClient) -> None:
 
 
 @pytest.mark.parametrize("body", [b"", b"{", b'{"amount": }', b"\xff\xfe", json.dumps(GOOD).encode() + b" trailing"])
-def test_a_body_that_is_no_json_is_refused_as_such(client: TestClient, broker: FakeBroker, body: bytes) -> None:
+def test_a_body_that_is_not_json_is_refused_as_malformed(client: TestClient, broker: FakeBroker, body: bytes) -> None:
     answer = client.post("/transactions", content=body)
     assert (answer.status_code, answer.json()["error"]) == (400, "malformed_json")
     assert broker.records("transactions") == []
 
 
 @pytest.mark.parametrize("body", [b"7", b'"text"', b"null", b"[]", b"[[]]", b"[" * 100_000])
-def test_json_that_is_no_transaction_is_refused(client: TestClient, body: bytes) -> None:
+def test_json_that_is_not_a_transaction_is_refused(client: TestClient, body: bytes) -> None:
     answer = client.post("/transactions", content=body)
     assert (answer.status_code, answer.json()["error"]) == (422, "invalid_field")
 
@@ -181,7 +181,7 @@ def test_correlation_goes_in_out_and_into_kafka(client: TestClient, broker: Fake
 
 
 @pytest.mark.parametrize("given", ["nonsense", "00-" + "g" * 32 + "-" + "b" * 16 + "-01"])
-def test_a_traceparent_that_is_none_is_replaced(client: TestClient, broker: FakeBroker, given: str) -> None:
+def test_an_invalid_traceparent_is_replaced(client: TestClient, broker: FakeBroker, given: str) -> None:
     answer = client.post("/transactions", json=GOOD, headers={"traceparent": given, "X-Request-ID": "two words"})
     assert answer.headers["traceparent"] != given
     assert answer.headers["x-request-id"] != "two words"
@@ -189,7 +189,7 @@ def test_a_traceparent_that_is_none_is_replaced(client: TestClient, broker: Fake
     assert header(record.headers, "traceparent") == answer.headers["traceparent"]
 
 
-def test_logs_hold_neither_the_user_nor_card_data(client: TestClient) -> None:
+def test_logs_contain_neither_the_user_nor_card_data(client: TestClient) -> None:
     with structlog.testing.capture_logs() as logs:
         client.post("/transactions", json=GOOD)
         client.post("/transactions", json=with_field(GOOD, "amount", "100.5"))

@@ -1,4 +1,4 @@
-"""What the ingest API answers while it cannot take anything: Kafka away, too much at once, no time left."""
+"""What the ingest API answers while it cannot accept anything: Kafka unavailable, too many requests, no time left."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from centinela.testing.kafka import FakeBroker
 from tests.support.ingest_api import GOOD, LABEL, build
 
 
-def test_kafka_away_is_answered_at_once_with_a_time_to_come_back(broker: FakeBroker) -> None:
+def test_an_outage_of_kafka_is_answered_at_once_with_a_time_to_retry(broker: FakeBroker) -> None:
     client, service = build(broker, ingest_retry_after_s=3)
     broker.away = True
     answer = client.post("/transactions", json=GOOD)
@@ -105,7 +105,7 @@ def test_the_time_that_a_client_allows_is_kept_and_says_nothing_about_kafka(brok
 
 
 @pytest.mark.parametrize("milliseconds", ["0", "-1", "soon", "1.5", "", "\u0661"])
-def test_a_time_that_is_none_is_refused_before_anything_is_sent(
+def test_an_invalid_timeout_is_refused_before_anything_is_sent(
     client: TestClient, broker: FakeBroker, milliseconds: str
 ) -> None:
     answer = client.post("/transactions", json=GOOD, headers={"X-Request-Timeout-Ms": milliseconds.encode()})
@@ -114,7 +114,7 @@ def test_a_time_that_is_none_is_refused_before_anything_is_sent(
 
 
 class Broken(Unacknowledged):
-    """A client that has failed for good."""
+    """A client that has failed permanently."""
 
     def send(self, record: Outgoing) -> Delivery:
         raise RuntimeError("the producer is lost")

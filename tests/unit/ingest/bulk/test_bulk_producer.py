@@ -44,7 +44,7 @@ class FakeTime:
 
 
 class Recorder:
-    """Stands between bulk and broker: notes the order, and can refuse or leave unacknowledged."""
+    """Between bulk producer and broker: records the order, and can refuse or not acknowledge."""
 
     def __init__(self) -> None:
         self.sent: list[Outgoing] = []
@@ -62,7 +62,7 @@ class Recorder:
         return _Delivery(len(self.sent) - 1 not in self.lost)
 
     def flush(self, timeout_s: float) -> None:
-        """Not used by the bulk."""
+        """Not used by the bulk producer."""
 
     def close(self) -> None:
         """Nothing to release."""
@@ -186,7 +186,7 @@ def test_event_time_passes_at_the_speed_asked_for() -> None:
     assert producer.at == pytest.approx([0, 1, 1, 5])
 
 
-def test_rate_and_speed_hold_both() -> None:
+def test_rate_and_speed_both_limit() -> None:
     time = FakeTime()
     pacer = Pacer(time, time.wait, rate=1, speedup=3_600)
     times = np.array([START_MS, START_MS + 10, START_MS + 5 * HOUR_MS])
@@ -286,7 +286,7 @@ def test_a_kafka_that_comes_back_in_time_gets_everything() -> None:
     assert order(producer) == ["t0", "t1", "t2"]
 
 
-def test_a_kafka_that_stays_away_ends_the_run_after_the_patience() -> None:
+def test_a_kafka_that_stays_unavailable_ends_the_run_after_the_patience() -> None:
     producer, time = Recorder(), FakeTime()
     producer.away = True
     with pytest.raises(DeliveryIncomplete, match="1 records were not delivered"):

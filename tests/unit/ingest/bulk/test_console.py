@@ -41,7 +41,7 @@ def test_kafka_is_waited_for_with_one_line(capsys: pytest.CaptureFixture[str]) -
     assert capsys.readouterr().err.splitlines() == ["waiting for Kafka at k:1"]
 
 
-def test_a_kafka_that_stays_away_ends_the_run_before_anything_is_sent() -> None:
+def test_a_kafka_that_stays_unavailable_ends_the_run_before_anything_is_sent() -> None:
     broker, clock = FakeBroker(), FixedClock(NOW)
     broker.away = True
     with pytest.raises(DependencyUnavailable, match="nothing was sent: Kafka at k:1 does not answer"):
@@ -65,7 +65,7 @@ def test_paces_are_numbers_with_or_without_their_unit(text: str | None, suffix: 
 
 
 @pytest.mark.parametrize("text", ["0", "-5", "fast", "inf", "nan", ""])
-def test_a_pace_that_is_none_is_refused(text: str) -> None:
+def test_an_invalid_pace_is_refused(text: str) -> None:
     with pytest.raises(typer.BadParameter, match="not a number above 0"):
         parse_number(text, "/s", "--rate")
 

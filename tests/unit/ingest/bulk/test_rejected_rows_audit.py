@@ -23,7 +23,7 @@ LOG, VERDICTS, LETTERS = topics.TRANSACTIONS.name, topics.PREDICTIONS.name, topi
 
 
 class Replayed:
-    """A log of two transactions and a broken record, beside which two rows of the file were rejected."""
+    """A log of two transactions and a broken record, next to which two rows of the file were rejected."""
 
     def __init__(self) -> None:
         self.broker = FakeBroker()
@@ -56,7 +56,7 @@ def replayed() -> Replayed:
     return Replayed()
 
 
-def test_rejected_rows_reconcile_beside_whole_outcomes_and_are_counted_apart(
+def test_rejected_rows_reconcile_and_are_counted_separately(
     replayed: Replayed, capsys: pytest.CaptureFixture[str]
 ) -> None:
     replayed.verdict(replayed.first)
@@ -87,7 +87,9 @@ def test_as_many_rejected_rows_as_losses_hide_no_loss(replayed: Replayed) -> Non
     assert result.rejected_rows == 2
 
 
-def test_a_letter_of_the_log_is_no_rejected_row_although_its_record_claimed_to_be_one(replayed: Replayed) -> None:
+def test_a_dead_letter_of_the_log_is_not_a_rejected_row_although_its_record_claimed_to_be_one(
+    replayed: Replayed,
+) -> None:
     replayed.verdict(replayed.first)
     replayed.verdict(replayed.second)
     replayed.letter(replayed.broken._replace(headers=(("dlq.source", b"replay/mine.csv"), ("dlq.row", b"3"))))

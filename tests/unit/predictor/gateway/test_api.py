@@ -50,7 +50,7 @@ class AmountOnly:
         matrix = np.full((len(transactions), len(self.layout.names)), np.nan)
         matrix[:, 0] = [t.amount for t in transactions]
         if any(t.amount == 13 for t in transactions):
-            raise ZeroDivisionError("a fault of ours")
+            raise ZeroDivisionError("a defect")
         return matrix
 
 
@@ -169,9 +169,7 @@ def test_other_errors_have_the_same_form(client: TestClient, method: str, path: 
     assert set(response.json()) == {"error", "field", "detail"}
 
 
-def test_with_kafka_away_it_answers_says_so_and_refuses_when_the_outbox_is_full(
-    client: TestClient, world: World
-) -> None:
+def test_without_kafka_it_answers_says_so_and_refuses_when_the_outbox_is_full(client: TestClient, world: World) -> None:
     world.broker.away = True
     answers = [client.post("/predict", json={"transaction_id": f"tx-{n}", "amount": 5}) for n in range(2)]
     assert [answer.status_code for answer in answers] == [200, 200]
@@ -188,7 +186,7 @@ def test_with_kafka_away_it_answers_says_so_and_refuses_when_the_outbox_is_full(
     assert (again.status_code, again.json()["repeated"]) == (200, True)
 
 
-def test_kafka_away_degrades_it_and_does_not_make_it_unready(client: TestClient, world: World) -> None:
+def test_an_outage_of_kafka_degrades_it_and_does_not_make_it_unready(client: TestClient, world: World) -> None:
     world.health.wait_for("kafka", "Kafka does not answer")
     ready = client.get("/ready")
     assert (ready.status_code, ready.json()) == (
@@ -215,7 +213,7 @@ def test_past_the_limit_in_flight_a_request_is_429_and_those_before_it_are_answe
     world = World()
     world.serve()
     with ThreadPoolExecutor(4) as pool:
-        held = [pool.submit(world.client.post, "/predict", content=PLAIN) for _ in range(4)]
+        waiting = [pool.submit(world.client.post, "/predict", content=PLAIN) for _ in range(4)]
         until(
             lambda: '\ncentinela_requests_in_flight{service="gateway"} 4.0' in world.client.get("/metrics").text,
             "four are in flight",
@@ -223,7 +221,7 @@ def test_past_the_limit_in_flight_a_request_is_429_and_those_before_it_are_answe
         one_more = world.client.post("/predict", content=PLAIN)
         for thread in world.threads:
             thread.start()
-        answers = [request.result(10) for request in held]
+        answers = [request.result(10) for request in waiting]
     world.gateway.stop()
     for thread in world.threads:
         thread.join(10)
@@ -251,7 +249,7 @@ def test_past_its_deadline_a_request_is_504_and_its_retry_is_served() -> None:
     assert len(world.broker.records("transactions")) == 1
 
 
-def test_a_time_that_is_none_is_400(client: TestClient) -> None:
+def test_an_invalid_timeout_is_400(client: TestClient) -> None:
     refused = client.post("/predict", content=PLAIN, headers={"X-Request-Timeout-Ms": "soon"})
     assert (refused.status_code, refused.json()["error"]) == (400, "invalid_header")
 
@@ -266,7 +264,7 @@ def test_model_tells_what_serves(client: TestClient) -> None:
     assert (body["champion"]["version"], body["champion"]["threshold"], body["challenger"]) == ("3", 0.8, None)
 
 
-def test_a_fault_of_ours_is_500_in_the_same_form_and_the_next_request_is_served(client: TestClient) -> None:
+def test_a_defect_is_500_in_the_same_form_and_the_next_request_is_served(client: TestClient) -> None:
     failed = client.post("/predict", json={"amount": 13})
     assert (failed.status_code, failed.json()["error"]) == (500, "internal")
     assert client.post("/predict", content=PLAIN).status_code == 200
@@ -282,7 +280,7 @@ def test_correlation_goes_back_to_the_caller_and_on_into_kafka(client: TestClien
 @pytest.mark.parametrize(
     "given", [{}, {"traceparent": "nonsense", "X-Request-ID": "with space"}, {"X-Request-ID": "x" * 129}]
 )
-def test_correlation_is_made_where_none_or_nonsense_is_given(client: TestClient, given: dict[str, str]) -> None:
+def test_correlation_is_created_where_it_is_missing_or_invalid(client: TestClient, given: dict[str, str]) -> None:
     response = client.post("/predict", content=b"{", headers=given)
     assert response.status_code == 400
     assert response.headers["traceparent"].startswith("00-")

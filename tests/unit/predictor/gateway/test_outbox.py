@@ -25,7 +25,7 @@ Open = Callable[..., Outbox]
 
 @pytest.fixture
 def opened(tmp_path: Path) -> Open:
-    """Opens the test's outbox, anew each time."""
+    """Opens the test's outbox, again each time."""
 
     def open_(*, clock: FixedClock | None = None, max_records: int = 100, max_bytes: int = 1_000_000) -> Outbox:
         return Outbox(
@@ -102,7 +102,7 @@ def test_a_record_set_aside_is_out_of_the_way_and_not_lost(opened: Open, tmp_pat
     assert rows == [("tx-0", "too large")]
 
 
-def test_a_file_that_is_none_of_ours_is_refused(opened: Open, tmp_path: Path) -> None:
+def test_a_file_that_is_not_an_outbox_is_refused(opened: Open, tmp_path: Path) -> None:
     (tmp_path / "outbox").mkdir()
     (tmp_path / "outbox" / "o.sqlite").write_bytes(b"no database " * 1_000)
     with pytest.raises(OutboxUnusable, match="cannot be used"):
@@ -151,12 +151,12 @@ def test_what_append_returned_from_is_there_after_a_kill(opened: Open, tmp_path:
         for _ in range(30):
             process.stdout.readline()
         process.send_signal(signal.SIGKILL)
-        told = [int(line) for line in process.stdout.read().splitlines() if line]
+        reported = [int(line) for line in process.stdout.read().splitlines() if line]
     kept = [row.transaction_id for row in opened(max_records=10**6, max_bytes=10**9).oldest(10**6)]
-    assert kept[: max([29, *told]) + 1] == [f"tx-{n}" for n in range(max([29, *told]) + 1)]
+    assert kept[: max([29, *reported]) + 1] == [f"tx-{n}" for n in range(max([29, *reported]) + 1)]
 
 
-def test_a_disk_that_refuses_is_no_crash_and_nothing_half_written(opened: Open) -> None:
+def test_a_disk_that_refuses_writes_is_not_a_crash_and_leaves_nothing_half_written(opened: Open) -> None:
     outbox = opened()
     outbox.append([record(0)])
     outbox._database.execute("PRAGMA max_page_count = 5")

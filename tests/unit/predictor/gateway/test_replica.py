@@ -95,13 +95,13 @@ def records(events: list[TransactionReceived]) -> list[Record]:
 def test_the_next_transaction_gets_the_windows_that_the_stream_gives_it() -> None:
     """Checked against the stream's own state, one transaction at a time."""
     events = transactions(400)
-    ours, stream = replica(), [PartitionState(1_000) for _ in range(PARTITIONS)]
+    gateway_state, stream = replica(), [PartitionState(1_000) for _ in range(PARTITIONS)]
     log = records(events)
     for at, (event, record) in enumerate(zip(events, log, strict=True)):
-        read = ours.features([event])
+        read = gateway_state.features([event])
         _, expected = stream[record.partition].apply(Columns.of([event]))
         np.testing.assert_array_equal(read[:, USERS_AT], expected, err_msg=f"transaction {at}")
-        ours.apply_transactions([record])
+        gateway_state.apply_transactions([record])
 
 
 def test_extra_features_are_those_that_the_stream_gives() -> None:
@@ -113,32 +113,32 @@ def test_extra_features_are_those_that_the_stream_gives() -> None:
         ),
     )
     events = transactions(150)
-    ours, stream = replica(layout=layout), [PartitionState(1_000, layout) for _ in range(PARTITIONS)]
+    gateway_state, stream = replica(layout=layout), [PartitionState(1_000, layout) for _ in range(PARTITIONS)]
     for event, record in zip(events, records(events), strict=True):
-        read = ours.features([event])
+        read = gateway_state.features([event])
         _, expected = stream[record.partition].apply(Columns.of([event], layout))
         np.testing.assert_array_equal(
             read[:, [layout.names.index(feature.name) for feature in layout.extra]], expected[:, -2:]
         )
-        ours.apply_transactions([record])
+        gateway_state.apply_transactions([record])
 
 
 def test_a_batch_reads_each_row_from_its_own_partition() -> None:
     events = transactions(300)
-    ours = replica()
-    ours.apply_transactions(records(events[:200]))
-    together = ours.features(events[200:])
-    np.testing.assert_array_equal(together, np.concatenate([ours.features([event]) for event in events[200:]]))
+    gateway_state = replica()
+    gateway_state.apply_transactions(records(events[:200]))
+    together = gateway_state.features(events[200:])
+    np.testing.assert_array_equal(together, np.concatenate([gateway_state.features([event]) for event in events[200:]]))
     assert len({partition_of((e.user_id or e.transaction_id).encode(), PARTITIONS) for e in events[200:]}) == PARTITIONS
 
 
 def test_reading_features_changes_nothing() -> None:
     events = transactions(100)
-    ours = replica()
-    ours.apply_transactions(records(events[:99]))
-    first = ours.features(events[99:])
+    gateway_state = replica()
+    gateway_state.apply_transactions(records(events[:99]))
+    first = gateway_state.features(events[99:])
     for _ in range(3):
-        np.testing.assert_array_equal(ours.features(events[99:]), first)
+        np.testing.assert_array_equal(gateway_state.features(events[99:]), first)
 
 
 def test_copies_and_refused_records_leave_no_trace() -> None:
@@ -161,28 +161,30 @@ def test_copies_and_refused_records_leave_no_trace() -> None:
 
 def test_what_is_in_the_log_is_seen() -> None:
     events = transactions(50)
-    ours = replica()
-    ours.apply_transactions(records(events[:30]))
-    assert ours.seen(events) == [True] * 30 + [False] * 20
-    assert ours.seen([]) == []
+    gateway_state = replica()
+    gateway_state.apply_transactions(records(events[:30]))
+    assert gateway_state.seen(events) == [True] * 30 + [False] * 20
+    assert gateway_state.seen([]) == []
 
 
 def test_terminal_windows_come_from_activity_and_labels() -> None:
-    ours = replica()
+    gateway_state = replica()
     occurred = [NOW - timedelta(days=days) for days in (10, 9, 7.5)]
     ids = hash_ids(["a", "b", "c"])
     block = Block(0, 1, 1, hash_ids(["t"] * 3), to_ms_array(occurred), ids)
     label = LabelReported(
         transaction_id="b", is_fraud=True, occurred_at=occurred[1], reported_at=NOW - timedelta(days=2)
     )
-    ours.apply_terminals(
+    gateway_state.apply_terminals(
         [
             Record(TERMINAL_ACTIVITY.name, 0, 0, b"0", pack_block(block)),
             Record(TERMINAL_ACTIVITY.name, 0, 1, b"0", b"nonsense"),
             Record(LABELS.name, 0, 0, b"b", encode(label)),
         ]
     )
-    row = ours.features([TransactionReceived(transaction_id="d", occurred_at=NOW, amount=1.0, terminal_id="t")])[0]
+    row = gateway_state.features(
+        [TransactionReceived(transaction_id="d", occurred_at=NOW, amount=1.0, terminal_id="t")]
+    )[0]
     named = dict(zip(LAYOUT.names, row.tolist(), strict=True))
     assert (named["terminal_count_1d"], named["terminal_count_7d"], named["terminal_risk_7d"]) == (1.0, 3.0, 1 / 3)
     assert np.isnan(named["user_count_1d"])
@@ -191,7 +193,7 @@ def test_terminal_windows_come_from_activity_and_labels() -> None:
 def test_a_gateways_verdict_in_the_log_is_remembered() -> None:
     """So a second gateway, and this one after a restart, answers as the first did."""
     cache = VerdictCache(100)
-    ours = replica(cache)
+    gateway_state = replica(cache)
     verdict = Verdict(
         origin="gateway",
         decision="decline",
@@ -212,7 +214,7 @@ def test_a_gateways_verdict_in_the_log_is_remembered() -> None:
         amount=3.0,
         verdict=Verdict(origin="history", decision="approve", variant="none"),
     )
-    ours.apply_transactions(records([event, history]))
+    gateway_state.apply_transactions(records([event, history]))
     entry = cache.get("g")
     assert entry is not None
     assert (entry.verdict.decision, entry.verdict.is_fraud, entry.verdict.model_version, entry.verdict.attributes) == (
@@ -248,7 +250,7 @@ def test_predictions_are_remembered_and_nonsense_is_passed_over() -> None:
     assert (entry.verdict.decision, entry.verdict.variant, entry.outgoing) == ("review", "challenger", None)
 
 
-def test_another_payload_is_told_from_the_first_where_only_predictions_are_known() -> None:
+def test_another_payload_is_distinguished_from_the_first_where_only_predictions_are_known() -> None:
     """As after a restart, with the stream's snapshot behind the transaction."""
     cache, first = (
         VerdictCache(100),
@@ -302,25 +304,25 @@ def test_followers_and_the_deciding_thread_share_the_state() -> None:
         ]
         for n in range(100)
     ]
-    ours = replica()
+    gateway_state = replica()
     probe = TransactionReceived(transaction_id="probe", occurred_at=NOW, amount=1.0, user_id="u")
     counts: list[float] = []
     done = threading.Event()
 
     def read() -> None:
         while not done.is_set():
-            counts.append(float(ours.features([probe])[0, LAYOUT.names.index("user_count_1d")]))
+            counts.append(float(gateway_state.features([probe])[0, LAYOUT.names.index("user_count_1d")]))
 
     reader = threading.Thread(target=read)
     reader.start()
     for batch in batches:
-        ours.apply_transactions(records(batch))
+        gateway_state.apply_transactions(records(batch))
     done.set()
     reader.join(10)
     assert counts
     assert all(count % 10 == 1 for count in counts)
     assert counts == sorted(counts)
-    assert ours.features([probe])[0, LAYOUT.names.index("user_count_1d")] == 1_001.0
+    assert gateway_state.features([probe])[0, LAYOUT.names.index("user_count_1d")] == 1_001.0
 
 
 def test_the_newest_verdicts_are_read_and_the_rest_is_not() -> None:
@@ -358,12 +360,12 @@ def test_a_start_from_the_streams_snapshots_ends_where_a_start_from_the_beginnin
     read: dict[Path, list[Record]] = {}
     rows = []
     for state_dir in (NOWHERE, tmp_path):
-        ours = unplaced(broker, state_dir=state_dir)
-        reader = PositionedReader(FakeConsumer(broker), TRANSACTIONS.name, ours.seek_start, FixedClock(NOW))
+        gateway_state = unplaced(broker, state_dir=state_dir)
+        reader = PositionedReader(FakeConsumer(broker), TRANSACTIONS.name, gateway_state.seek_start, FixedClock(NOW))
         read[state_dir] = reader.poll(0.0)
-        ours.apply_transactions(read[state_dir])
+        gateway_state.apply_transactions(read[state_dir])
         rows.append(
-            ours.features(
+            gateway_state.features(
                 [
                     TransactionReceived(transaction_id=f"q-{n}", occurred_at=NOW, amount=1.0, user_id=f"u-{n}")
                     for n in range(12)
@@ -397,24 +399,24 @@ def test_a_user_who_moved_when_the_topic_grew_has_all_of_its_windows(
         for number, state in enumerate(stream.repartition({0: 150, 1: 0, 2: 0})):
             stream.save(number, state, [150, 0, 0][number])
 
-    ours = unplaced(broker, state_dir=tmp_path)
-    reader = PositionedReader(FakeConsumer(broker), TRANSACTIONS.name, ours.seek_start, FixedClock(NOW))
+    gateway_state = unplaced(broker, state_dir=tmp_path)
+    reader = PositionedReader(FakeConsumer(broker), TRANSACTIONS.name, gateway_state.seek_start, FixedClock(NOW))
     while read := reader.poll(0.0):
-        ours.apply_transactions(read)
+        gateway_state.apply_transactions(read)
 
     whole = replica()
     whole.apply_transactions(records(events))
     probes = [
         TransactionReceived(transaction_id=f"q-{n}", occurred_at=NOW, amount=1.0, user_id=f"u-{n}") for n in range(12)
     ]
-    np.testing.assert_array_equal(ours.features(probes)[:, USERS_AT], whole.features(probes)[:, USERS_AT])
-    assert ours.seen(events) == [True] * 200
+    np.testing.assert_array_equal(gateway_state.features(probes)[:, USERS_AT], whole.features(probes)[:, USERS_AT])
+    assert gateway_state.seen(events) == [True] * 200
 
 
 def test_a_topic_that_grows_while_it_is_followed_ends_the_follower() -> None:
     broker, clock = FakeBroker(2), FixedClock(NOW)
-    ours = unplaced(broker)
-    reader = PositionedReader(FakeConsumer(broker), TRANSACTIONS.name, ours.seek_start, clock)
+    gateway_state = unplaced(broker)
+    reader = PositionedReader(FakeConsumer(broker), TRANSACTIONS.name, gateway_state.seek_start, clock)
     reader.poll(0.0)
     broker.grow(TRANSACTIONS.name, 4)
 

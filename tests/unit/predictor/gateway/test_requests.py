@@ -50,7 +50,7 @@ MALFORMED = [
 
 
 @pytest.mark.parametrize("body", MALFORMED)
-def test_what_is_no_json_is_a_bad_request(body: bytes) -> None:
+def test_a_body_that_is_not_json_is_a_bad_request(body: bytes) -> None:
     with pytest.raises(RequestRefused) as refused:
         parse_one(body, NOW)
     assert (refused.value.status, refused.value.error, refused.value.field) == (400, "malformed_json", None)

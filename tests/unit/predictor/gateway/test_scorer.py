@@ -180,7 +180,7 @@ def test_a_transaction_that_came_by_another_way_and_has_no_verdict_yet_is_left_t
     assert world.cache.get("new") is None
 
 
-def test_what_predictions_say_stands_over_what_a_gateway_said(world: World) -> None:
+def test_a_verdict_of_predictions_replaces_that_of_a_gateway(world: World) -> None:
     world.ask(tx(attributes={"v1": 4.0}))
     final = GivenVerdict(
         origin="stream",

@@ -1,4 +1,4 @@
-"""The gateway's core while Kafka is away: an answer once the disk has the record, and what becomes of it."""
+"""The gateway's core while Kafka is unavailable: an answer once the disk has the record, and what happens to it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def world() -> Iterator[World]:
         yield world
 
 
-def test_with_kafka_away_the_verdict_is_in_the_outbox_when_it_is_answered_and_a_retry_gets_it(world: World) -> None:
+def test_without_kafka_the_verdict_is_in_the_outbox_when_it_is_answered_and_a_retry_gets_it(world: World) -> None:
     world.broker.away = True
     [first] = world.ask(tx())
     [kept] = world.outbox.oldest(10)
@@ -53,7 +53,7 @@ def test_half_of_a_short_time_is_left_for_the_outbox() -> None:
     assert (answer.transaction_id, len(world.outbox)) == ("tx-1", 1)
 
 
-def test_a_full_outbox_takes_no_new_transaction_and_a_refused_one_is_decided_anew_when_there_is_room() -> None:
+def test_a_full_outbox_accepts_no_new_transaction_and_a_refused_one_is_decided_again_when_there_is_room() -> None:
     world = World(outbox_records=1).start()
     world.broker.away = True
     [kept] = world.ask(tx("kept"))
@@ -74,7 +74,7 @@ def test_a_full_outbox_takes_no_new_transaction_and_a_refused_one_is_decided_ane
     assert [DECODE(record.value).transaction_id for record in world.broker.sent] == ["kept", "refused"]
 
 
-def test_a_batch_that_does_not_fit_is_refused_whole_and_a_smaller_one_beside_it_is_taken() -> None:
+def test_a_batch_that_does_not_fit_is_refused_as_a_whole_and_a_smaller_one_is_accepted() -> None:
     world = World(outbox_records=2)
     world.link.down("away")
     big, small = world.submit(*[tx(f"b{n}") for n in range(2)]), world.submit(tx("s"))
@@ -127,7 +127,7 @@ def test_what_the_log_is_known_to_have_leaves_the_outbox_unsent(world: World) ->
     assert len(world.outbox) == 0
 
 
-def test_a_record_that_kafka_will_never_take_holds_up_no_other(world: World) -> None:
+def test_a_record_that_kafka_never_accepts_does_not_delay_others(world: World) -> None:
     world.broker.away = True
     world.ask(tx("never"))
     world.ask(tx("later"))

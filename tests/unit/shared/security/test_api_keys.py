@@ -28,7 +28,7 @@ def test_a_key_of_the_role_is_let_in_by_name(scheme: str) -> None:
     assert KEYS.require(f"{scheme} {SHOP.key}", "producer") == "shop"
 
 
-def test_what_is_kept_of_a_key_does_not_give_it_away_and_differs_each_time() -> None:
+def test_what_is_stored_of_a_key_does_not_reveal_it_and_differs_each_time() -> None:
     secret = SHOP.key.removeprefix("ck_shop_")
     again = new_key("shop", "producer")
 
@@ -71,7 +71,7 @@ def test_what_is_kept_of_a_key_does_not_give_it_away_and_differs_each_time() -> 
         "very-long",
     ],
 )
-def test_a_key_that_is_none_of_ours_is_401(header: str) -> None:
+def test_an_unknown_key_is_401(header: str) -> None:
     with pytest.raises(Denied) as denied:
         KEYS.require(header, "producer")
 
@@ -99,7 +99,7 @@ def test_a_key_of_another_role_is_403_and_says_which_is_needed(role: Role) -> No
     assert f'scope="{role}"' in denied.value.headers["WWW-Authenticate"]
 
 
-def test_where_no_keys_are_set_none_is_needed() -> None:
+def test_without_keys_none_is_needed() -> None:
     assert ApiKeys(None).require(None, "operator") is None
     assert (ApiKeys(None).required, KEYS.required) == (False, True)
 
@@ -176,7 +176,7 @@ def made(**fields: Any) -> Settings:
         {"ops_host": "10.0.0.1", "api_keys": str(SHOP.entry)},
     ],
 )
-def test_a_process_may_listen_on_loopback_or_with_keys_or_where_it_is_said_so(fields: dict[str, Any]) -> None:
+def test_a_process_may_listen_on_loopback_or_with_keys_or_where_it_is_declared_insecure(fields: dict[str, Any]) -> None:
     require_guarded(made(**fields))
 
 

@@ -1,4 +1,4 @@
-"""No code of ours opens a pickle, or anything else that runs what a file says: read off the code itself.
+"""No code of the platform opens a pickle, or anything else that runs what a file says: read from the code itself.
 
 That the libraries below do not either is shown at run time (``test_model_signatures``), by CPython's own audit hook.
 """
@@ -118,5 +118,5 @@ def test_no_source_opens_a_pickle() -> None:
         "__import__(name)",
     ],
 )
-def test_each_way_to_open_one_would_be_found(line: str) -> None:
+def test_each_way_to_open_a_pickle_would_be_found(line: str) -> None:
     assert list(faults(ast.parse(line)))

@@ -17,7 +17,7 @@ from centinela_local.paths import CHECKOUT
 from centinela_trainer.settings import TrainerSettings
 from tests.support.waiting import until
 
-NOBODY = "127.0.0.1:9"
+NO_BROKER = "127.0.0.1:9"
 PASSWORD, KEY_PASSWORD = "pw-not-to-be-seen", "keypw-not-to-be-seen"
 API_KEY = new_key("shop", "producer")
 SIGNING, _ = new_signing_key("trainer")
@@ -25,7 +25,7 @@ SECRETS = (PASSWORD, KEY_PASSWORD, API_KEY.key, str(API_KEY.entry).rpartition(".
 
 
 def environment(tmp_path: Path, **changes: str) -> dict[str, str]:
-    """Every secret set, all that there is to say said, and no broker there."""
+    """Every secret is set, everything is logged, and there is no broker."""
     everyday = {
         name: value for name, value in os.environ.items() if not name.startswith(("CENTINELA_", "KAFKA_", "MLFLOW_"))
     }
@@ -37,7 +37,7 @@ def environment(tmp_path: Path, **changes: str) -> dict[str, str]:
         everyday
         | ports
         | {
-            "CENTINELA_KAFKA_BOOTSTRAP_SERVERS": NOBODY,
+            "CENTINELA_KAFKA_BOOTSTRAP_SERVERS": NO_BROKER,
             "CENTINELA_KAFKA_SECURITY_PROTOCOL": "SASL_SSL",
             "CENTINELA_KAFKA_SASL_USERNAME": "me",
             "CENTINELA_KAFKA_SASL_PASSWORD": PASSWORD,
@@ -94,7 +94,7 @@ def test_services_that_start_wait_and_end_say_no_secret(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("command", "changes", "said"),
+    ("command", "changes", "message"),
     [
         (["centinela_ingest"], {"CENTINELA_KAFKA_SASL_USERNAME": ""}, "needs CENTINELA_KAFKA_SASL_USERNAME"),
         (["centinela_ingest"], {"CENTINELA_KAFKA_SECURITY_PROTOCOL": "PLAINTEXT"}, "sends neither"),
@@ -110,7 +110,7 @@ def test_services_that_start_wait_and_end_say_no_secret(tmp_path: Path) -> None:
     ],
 )
 def test_errors_of_settings_name_the_variable_and_no_secret(
-    tmp_path: Path, command: list[str], changes: dict[str, str], said: str
+    tmp_path: Path, command: list[str], changes: dict[str, str], message: str
 ) -> None:
     params = {"CENTINELA_PARAMS_PATH": str(CHECKOUT / "params.yaml")}
     ended = subprocess.run(
@@ -123,6 +123,6 @@ def test_errors_of_settings_name_the_variable_and_no_secret(
     )
     text = ended.stdout + ended.stderr
     assert ended.returncode != 0
-    assert said in text
+    assert message in text
     assert "Traceback" not in text
     assert [secret for secret in (*SECRETS, SIGNING[:-4]) if secret in text] == []
