@@ -111,9 +111,9 @@ class World:
 
     def verdicts(self) -> dict[str, TransactionScored]:
         """By transaction id; fails where one has two."""
-        found = self.predictions()
-        verdicts = {p.transaction_id: p for p in found}
-        assert len(verdicts) == len(found), "a transaction has two verdicts"
+        predictions = self.predictions()
+        verdicts = {p.transaction_id: p for p in predictions}
+        assert len(verdicts) == len(predictions), "a transaction has two verdicts"
         return verdicts
 
     def panes(self) -> list[FeaturePane]:

@@ -1,4 +1,4 @@
-"""Feature panes: what the predictor tells the drift service of each committed batch, mergeable by addition [P]."""
+"""Feature panes: what the predictor reports to the drift service of each committed batch, mergeable by addition."""
 
 from __future__ import annotations
 

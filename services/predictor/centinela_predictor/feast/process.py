@@ -1,4 +1,4 @@
-"""The Feast role as a process: what it is made of, its start and its end."""
+"""The Feast role as a process: its parts, its start and its end."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def build_loop(
 
 
 def prepare(settings: FeastSettings, health: Health, stop: threading.Event) -> Pusher | None:
-    """Apply the definitions and give what pushes to their views; None where the process is to end first.
+    """Apply the definitions; the pusher to their views, or None where the process stops first.
 
     Raises:
         ValueError: The definitions name no push source.

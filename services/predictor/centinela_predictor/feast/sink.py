@@ -20,7 +20,7 @@ class Pusher(Protocol):
     """Where the vectors go: ``centinela.featurestore.push.FeaturePusher``."""
 
     def push(self, served: pd.DataFrame) -> None:
-        """Take verdicts in log order. Raises ``DependencyUnavailable`` where the store is away."""
+        """Take verdicts in log order. Raises ``DependencyUnavailable`` where the store is unavailable."""
 
 
 class FeastSink:

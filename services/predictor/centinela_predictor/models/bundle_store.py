@@ -20,16 +20,16 @@ LINKS: dict[Alias, str] = {"champion": "current", "challenger": "challenger"}
 
 
 class Downloads(Protocol):
-    """What is needed of the registry."""
+    """The part of the registry that is needed here."""
 
     def download(self, version: str, dest: Path) -> Path:
-        """Put the bundle of *version* into *dest*; where it lies. Raises ``DependencyUnavailable``,
+        """Download the bundle of *version* into *dest*; its path. Raises ``DependencyUnavailable``,
         ``ModelRejected``."""
 
 
 @contextmanager
 def _disk() -> Iterator[None]:
-    """A disk that fails is a dependency that is away: what serves serves on."""
+    """A disk that fails is a dependency that is unavailable: the models in service stay."""
     try:
         yield
     except OSError as error:
@@ -40,30 +40,32 @@ class BundleStore:
     """Keeps every bundle that was served, shared by the predictors of this machine.
 
     Args:
-        folder: The folder ``models``; made where it is not there.
+        folder: The folder ``models``; created if it does not exist.
         verify: Checks the digests of a bundle's files; raises ``ModelRejected``.
-        clock: Tells how old a leftover is.
+        clock: Gives the age of leftover files.
     """
 
     def __init__(self, folder: Path, verify: Callable[[Path], object], clock: Clock) -> None:
-        self._folder, self._verify, self._clock = folder, verify, clock
+        self._folder = folder
+        self._verify = verify
+        self._clock = clock
 
     def fetch(self, version: str, registry: Downloads) -> Path:
-        """The verified bundle of *version*: the one here, else downloaded aside, verified and renamed into place.
+        """The verified bundle of *version*: the local one, else downloaded to a temporary folder, verified and renamed.
 
         Raises:
-            ModelRejected: The bundle is damaged, or *version* can be no folder's name.
-            DependencyUnavailable: It is not here and the registry is away, or the disk takes nothing.
+            ModelRejected: The bundle is damaged, or *version* is not a valid folder name.
+            DependencyUnavailable: It is not local and the registry is unavailable, or the disk fails.
         """
         if not _VERSION.match(version):
             raise ModelRejected(f"{version[:80]!r} cannot name a version")
-        home = self._folder / version
-        if not self._sound(home):
+        target = self._folder / version
+        if not self._is_valid(target):
             with _disk():
-                self._download(version, registry, home)
-        return home
+                self._download(version, registry, target)
+        return target
 
-    def _download(self, version: str, registry: Downloads, home: Path) -> None:
+    def _download(self, version: str, registry: Downloads, target: Path) -> None:
         self._folder.mkdir(parents=True, exist_ok=True)
         self._clear_abandoned()
         aside = self._folder / f".incoming-{version}-{os.getpid()}"
@@ -71,12 +73,12 @@ class BundleStore:
         try:
             bundle = registry.download(version, aside)
             self._verify(bundle)
-            self._put(bundle, home)
+            self._put(bundle, target)
         finally:
             shutil.rmtree(aside, ignore_errors=True)
 
     def _clear_abandoned(self) -> None:
-        """Remove what processes that were killed at it left; one that still works is given an hour."""
+        """Remove what killed processes left; a download that may still be running is left alone for an hour."""
         for pattern in (".incoming-*", ".damaged-*"):
             for left in self._folder.glob(pattern):
                 with suppress(FileNotFoundError):
@@ -89,7 +91,7 @@ class BundleStore:
         return link.readlink().name if link.is_symlink() and link.is_dir() else None
 
     def path(self, version: str) -> Path:
-        """Where the bundle of *version* is or would be."""
+        """The folder of *version*'s bundle, whether or not it exists."""
         return self._folder / version
 
     def link(self, alias: Alias, version: str | None) -> None:
@@ -105,23 +107,23 @@ class BundleStore:
             aside.symlink_to(version)
             aside.replace(link)
 
-    def _sound(self, home: Path) -> bool:
-        if not home.is_dir():
+    def _is_valid(self, target: Path) -> bool:
+        if not target.is_dir():
             return False
         try:
-            self._verify(home)
+            self._verify(target)
         except ModelRejected:
             return False
         return True
 
-    def _put(self, bundle: Path, home: Path) -> None:
-        """Rename *bundle* to *home*; a sound one that another process put there meanwhile stays, a damaged one goes."""
-        if home.exists() and not self._sound(home):
-            damaged = home.with_name(f".damaged-{home.name}-{os.getpid()}")
-            home.rename(damaged)
+    def _put(self, bundle: Path, target: Path) -> None:
+        """Rename *bundle* to *target*; a valid one that another process put there meanwhile stays."""
+        if target.exists() and not self._is_valid(target):
+            damaged = target.with_name(f".damaged-{target.name}-{os.getpid()}")
+            target.rename(damaged)
             shutil.rmtree(damaged, ignore_errors=True)
         try:
-            bundle.rename(home)
+            bundle.rename(target)
         except OSError:
-            if not self._sound(home):
+            if not self._is_valid(target):
                 raise

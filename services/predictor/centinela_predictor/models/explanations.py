@@ -1,4 +1,4 @@
-"""Why a transaction stands out, in a constant format [P]."""
+"""Why a transaction stands out, in a constant format."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ USUAL_PERCENT = 75
 class Explainer:
     """Names the features in which a row lies outside the bulk of a model's reference data.
 
-    It tells how the row differs from what the model was trained on; it is no attribution of the score.
+    It says how the row differs from what the model was trained on; it does not attribute the score.
 
     Args:
         names: The model's features.
         edges: Inner bin edges of each, ascending; bin *i* is ``edges[i - 1] <= x < edges[i]``.
-        counts: Reference rows per bin of each; what follows the ``len(edges) + 1`` bins is not looked at.
+        counts: Reference rows per bin of each; counts after the first ``len(edges) + 1`` are ignored.
     """
 
     def __init__(self, names: Sequence[str], edges: Sequence[Sequence[float]], counts: Sequence[Sequence[int]]) -> None:
@@ -52,15 +52,15 @@ class Explainer:
             out.
         """
         row = dict(zip(names, values.tolist(), strict=True))
-        found: list[tuple[float, str]] = []
+        reasons: list[tuple[float, str]] = []
         for name, low, high, scale, below_top, above_bottom in self._bounds:
             value = row.get(name, math.nan)
             if value >= high and below_top >= USUAL_PERCENT:
-                found.append(((value - high) / scale, f"{name}={value:.2f} above {below_top}% of reference"))
+                reasons.append(((value - high) / scale, f"{name}={value:.2f} above {below_top}% of reference"))
             elif value < low and above_bottom >= USUAL_PERCENT:
-                found.append(((low - value) / scale, f"{name}={value:.2f} below {above_bottom}% of reference"))
-        found.sort(key=lambda item: -item[0])
-        return tuple(text for _, text in found[:MAX_REASONS])
+                reasons.append(((low - value) / scale, f"{name}={value:.2f} below {above_bottom}% of reference"))
+        reasons.sort(key=lambda item: -item[0])
+        return tuple(text for _, text in reasons[:MAX_REASONS])
 
 
 def explainer_of(manifest: Manifest) -> Explainer:

@@ -1,4 +1,4 @@
-"""Follows ``model-events`` and puts what is promoted in service: fetch, verify, load, warm, check, swap, tell."""
+"""Follows ``model-events`` and puts promoted models in service: fetch, verify, load, warm, check, swap, report."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _log = structlog.get_logger(__name__)
 CONDITION = "model"
 ALIASES: tuple[Alias, Alias] = ("champion", "challenger")
 LONGEST_PAUSE_S = 30.0
-TELL_TIMEOUT_S = 5.0
+REPORT_TIMEOUT_S = 5.0
 
 
 class ModelEvents(Protocol):
@@ -39,14 +39,14 @@ class ModelEvents(Protocol):
         """The next records, none after *timeout_s* without any. Raises ``DependencyUnavailable``."""
 
     def at_end(self) -> bool:
-        """Whether all that the topic held at the start has been read."""
+        """Whether everything that the topic held at the start was read."""
 
 
 class ModelFollower:
     """Keeps *slot* at the newest promotion of each alias.
 
-    A bundle that is refused leaves the old model in service. Where registry or Kafka are away, what serves goes on
-    serving and the promotion is tried again. A rollback is a promotion of an older version.
+    A bundle that is refused leaves the old model in service. While the registry or Kafka is unavailable the models in
+    service stay, and the promotion is tried again. A rollback is a promotion of an older version.
 
     Args:
         load: Opens a bundle: verifies, loads, warms, checks the golden set. Raises ``ModelRejected``.
@@ -69,19 +69,27 @@ class ModelFollower:
         replica: str,
         retry_s: float,
     ) -> None:
-        self._events, self._store, self._registry, self._load, self._slot = events, store, registry, load, slot
-        self._producer, self._health, self._clock = producer, health, clock
-        self._model_name, self._replica, self._retry_s = model_name, replica, retry_s
+        self._events = events
+        self._store = store
+        self._registry = registry
+        self._load = load
+        self._slot = slot
+        self._producer = producer
+        self._health = health
+        self._clock = clock
+        self._model_name = model_name
+        self._replica = replica
+        self._retry_s = retry_s
         self._promotions = Promotions(model_name)
-        self._wanted: dict[Alias, ModelPromoted] = {}
+        self._promoted: dict[Alias, ModelPromoted] = {}
         self._done: dict[Alias, int] = {}
-        self._to_tell: deque[Outgoing] = deque()
+        self._reports: deque[Outgoing] = deque()
         self._backoff = Backoff(first_s=retry_s, max_s=max(retry_s, LONGEST_PAUSE_S))
         self._not_before = 0.0
 
     def start_from_disk(self) -> None:
-        """Serve what the links name, before anything else answers; a damaged bundle is left for the registry to
-        replace."""
+        """Serve the bundles that the links name, without Kafka or the registry; a damaged bundle is left for the
+        registry to replace."""
         for alias in ALIASES:
             version = self._store.linked(alias)
             if version is None:
@@ -102,7 +110,7 @@ class ModelFollower:
             self.step(0.2, stop)
 
     def step(self, timeout_s: float, stop: threading.Event) -> None:
-        """Read what came, then work on what is wanted and not done."""
+        """Read new events, then work on the promotions that are not done."""
         try:
             self._take(self._events.poll(timeout_s))
             caught_up = self._events.at_end()
@@ -115,11 +123,11 @@ class ModelFollower:
             return
         try:
             for alias in ALIASES:
-                promoted = self._wanted.get(alias)
+                promoted = self._promoted.get(alias)
                 if promoted and promoted.sequence > self._done.get(alias, -1):
                     self._follow(promoted)
                     self._done[alias] = promoted.sequence
-            self._tell()
+            self._send_reports()
         except DependencyUnavailable as error:
             pause_s = self._backoff.next_s()
             self._not_before = self._clock.monotonic() + pause_s
@@ -131,9 +139,9 @@ class ModelFollower:
 
     def _take(self, records: Sequence[Record]) -> None:
         for event in self._promotions.among(records):
-            newest = self._wanted.get(event.alias)
+            newest = self._promoted.get(event.alias)
             if newest is None or event.sequence > newest.sequence:
-                self._wanted[event.alias] = event
+                self._promoted[event.alias] = event
                 self._not_before = 0.0
                 self._backoff.reset()
 
@@ -223,9 +231,9 @@ class ModelFollower:
             source=event_source("predictor", self._replica),
             time=self._clock.now(),
         )
-        self._to_tell.append(Outgoing(MODEL_EVENTS.name, encode(event), key.encode(), headers))
+        self._reports.append(Outgoing(MODEL_EVENTS.name, encode(event), key.encode(), headers))
 
-    def _tell(self) -> None:
-        while self._to_tell:
-            self._producer.send(self._to_tell[0]).wait(TELL_TIMEOUT_S)
-            self._to_tell.popleft()
+    def _send_reports(self) -> None:
+        while self._reports:
+            self._producer.send(self._reports[0]).wait(REPORT_TIMEOUT_S)
+            self._reports.popleft()

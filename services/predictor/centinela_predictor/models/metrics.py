@@ -1,4 +1,4 @@
-"""Metrics of the models in service and of what they decide, in both roles."""
+"""Metrics of the models in service and of their decisions, in both roles."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class FraudRate:
         self._lock = threading.Lock()
 
     def add(self, is_fraud: Collection[bool]) -> float:
-        """Take in decisions; the share afterwards, 0.0 without any."""
+        """Add decisions; returns the share, 0.0 without any."""
         with self._lock:
             self._recent.extend(is_fraud)
             return sum(self._recent) / len(self._recent) if self._recent else 0.0
@@ -43,7 +43,7 @@ _fraud_rate = FraudRate()
 
 
 def count_decisions(batch: ScoredBatch) -> None:
-    """Export what *batch* decided."""
+    """Export the decisions of *batch*."""
     for share in batch.shares:
         counts = np.bincount(batch.decisions[share.rows], minlength=len(DECISIONS)).tolist()
         for decision, count in zip(DECISIONS, counts, strict=True):

@@ -1,4 +1,4 @@
-"""Which of the two models scores a transaction [P]."""
+"""Which of the two models scores a transaction."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ _SPACE = float(2**64)
 
 
 class Router:
-    """Splits keys between champion and challenger by a keyed hash, alike in every process and after every restart.
+    """Splits keys between champion and challenger by a keyed hash, the same in every process and after every restart.
 
     Args:
-        salt: Names the experiment; another salt draws another split. At most 64 bytes.
+        salt: Names the experiment; another salt gives another split. At most 64 bytes.
         challenger_share: Share of keys that the challenger scores, in [0, 1].
 
     Raises:

@@ -23,7 +23,7 @@ class Scores(Protocol):
 
     @property
     def manifest(self) -> Manifest:
-        """What the bundle says of itself."""
+        """The bundle's description of itself."""
 
     def score(self, matrix: NDArray[np.float64], layout: FeatureLayout) -> NDArray[np.float64]:
         """Fraud probability of each row of *matrix*, shape (n, len(layout.names)) to (n,)."""
@@ -57,7 +57,7 @@ class ModelPair:
 
 
 def describe(pair: ModelPair) -> dict[str, object]:
-    """What serves, as ``/model`` shows it."""
+    """The models in service, as ``/model`` shows them."""
     return {"champion": _described(pair.champion), "challenger": _described(pair.challenger)}
 
 
@@ -92,7 +92,7 @@ class ModelSlot:
 
     @property
     def pair(self) -> ModelPair:
-        """Champion and challenger as they stand together now."""
+        """Champion and challenger at this moment."""
         return self._pair
 
     @property
@@ -101,7 +101,7 @@ class ModelSlot:
         return self._pair.champion is not None
 
     def swap(self, alias: Alias, model: ServedModel | None) -> ServedModel | None:
-        """Put *model* in service under *alias*; what served before."""
+        """Put *model* in service under *alias*; returns the one it replaces."""
         with self._writers:
             before: ServedModel | None = getattr(self._pair, alias)
             self._pair = (

@@ -1,5 +1,5 @@
-"""Which records of ``transactions`` are transactions: the one gate before feature state, for the stream, its replay and
-replicas [P]."""
+"""Which records of ``transactions`` are valid transactions: checked in one place before feature state, for the stream,
+its replay and the gateways' replicas."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from datetime import datetime
 from itertools import groupby
 from operator import attrgetter
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,16 +21,13 @@ from centinela.features.layout import BASE_LAYOUT, FeatureLayout
 from centinela.kafka.port import Record
 from centinela.times import from_ms, to_ms
 
-if TYPE_CHECKING:
-    pass
-
 _decoder: Decoder[TransactionReceived] = Decoder(TransactionReceived)
 _FUTURE_MS = int(FUTURE_TOLERANCE.total_seconds() * 1000)
 
 
 @dataclass(frozen=True, slots=True)
 class Admitted:
-    """The transactions among some records, in their order, and what the others lack."""
+    """The transactions among some records, in their order, and a dead letter for each of the others."""
 
     records: list[Record]
     events: list[TransactionReceived]
@@ -39,7 +35,7 @@ class Admitted:
     refused: list[DeadLetter]
 
     def before(self, offset: int) -> Admitted:
-        """What stands before *offset*, of records that are all of one partition."""
+        """The part before *offset*, where all records are of one partition."""
         n = sum(record.offset < offset for record in self.records)
         return Admitted(
             self.records[:n],
@@ -50,14 +46,14 @@ class Admitted:
 
 
 def admit(records: Sequence[Record], now: datetime, layout: FeatureLayout = BASE_LAYOUT) -> Admitted:
-    """Decode *records* and refuse what cannot be a transaction.
+    """Decode *records* and refuse those that cannot be a transaction.
 
-    A time counts as future by the record's own timestamp where that is not later than *now*, so that a record refused
-    today is refused as well when it is read again tomorrow.
+    Whether a time is in the future is judged by the record's own timestamp where that is not later than *now*, so that
+    a record refused today is also refused when it is read again tomorrow.
 
     Args:
         records: Of one partition or of several, in any mix.
-        layout: What the columns are for.
+        layout: The layout that the columns are for.
     """
     refused: list[DeadLetter] = []
     good: list[Record] = []
@@ -121,7 +117,7 @@ def _time_fault(event: TransactionReceived, record: Record, now: datetime) -> In
 
 def by_partition(records: Sequence[Record]) -> dict[int, list[Record]]:
     """Records by partition, in order."""
-    found: dict[int, list[Record]] = {}
+    parts: dict[int, list[Record]] = {}
     for number, run in groupby(records, attrgetter("partition")):
-        found.setdefault(number, []).extend(run)
-    return found
+        parts.setdefault(number, []).extend(run)
+    return parts

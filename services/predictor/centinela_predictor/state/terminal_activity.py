@@ -1,4 +1,4 @@
-"""Blocks of ``terminal-activity``, and the gate that keeps partitions within reach of each other in event time [P]."""
+"""Blocks of ``terminal-activity``, and the gate that keeps partitions within reach of each other in event time."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from centinela.features.keys import Hashes, Int64s
 from centinela.features.state.terminals import SKEW_MS
 
 IDLE = (1 << 63) - 1
-"""Watermark of a partition that nobody needs to wait for."""
+"""Watermark of a partition that no other one needs to wait for."""
 _HEADER = struct.Struct("<4sIqQQq")
 _MAGIC = b"TAB2"
 
@@ -59,7 +59,7 @@ def unpack_block(value: bytes | None) -> Block:
     magic, n, watermark, writer, sequence, end = _HEADER.unpack_from(value)
     if magic != _MAGIC or len(value) != _HEADER.size + 24 * n:
         raise InvalidRecord(
-            "invalid_block", f"{len(value)} bytes beginning with {magic!r} are no block of {n} transactions"
+            "invalid_block", f"{len(value)} bytes starting with {magic!r} are not a block of {n} transactions"
         )
     terminals, times, ids = (
         np.frombuffer(value, dtype, n, _HEADER.size + 8 * n * column)
@@ -74,13 +74,14 @@ class Gate:
     """How far in event time a transaction may be scored, so that the terminal windows it reads are complete.
 
     Those windows end 7 days before the transaction, and events may be 2 days late: it may be scored as soon as every
-    partition has announced a watermark no more than 5 days behind it. A partition held back announces the time of the
-    transaction that it holds, so the one that is furthest behind always goes on. A partition without records for a
-    while is announced ``IDLE`` by its owner and then counts as infinitely far; the first record it gets brings its
-    watermark back. Its owner may be gone by then, so whoever would outrun the last watermark of an idle partition asks
-    first whether it still ends where it was idle (``doubtful``). Until every partition has announced something, nothing
-    with a terminal is scored: at a cold start that takes as long as an owner needs to call its empty partitions idle
-    (``CENTINELA_IDLE_AFTER_S``). A partition whose owner died stays where it is until it has a new owner.
+    partition has announced a watermark no more than 5 days behind it. A partition that waits announces the time of its
+    first deferred transaction, so the one that is furthest behind always makes progress. A partition without records
+    for a while is announced ``IDLE`` by its owner and then counts as infinitely far ahead; its next record brings its
+    watermark back. Its owner may be gone by then, so before a stream passes the last watermark of an idle partition it
+    checks that the partition still ends where it was idle (``doubtful``). Until every partition has announced
+    something, nothing with a terminal is scored: at a cold start that takes as long as an owner needs to announce its
+    empty partitions idle (``CENTINELA_IDLE_AFTER_S``). A partition whose owner died keeps its watermark until it has a
+    new owner.
 
     Args:
         partitions: All partitions of ``transactions``.
@@ -91,8 +92,8 @@ class Gate:
         self._idle: dict[int, int] = {}
 
     def announce(self, partition: int, watermark: int, end: int = 0) -> None:
-        """*partition* stands at *watermark*, or is ``IDLE`` at its *end*. A partition that ``transactions`` does not
-        have is ignored."""
+        """*partition* is at *watermark*, or ``IDLE`` at its *end*. A partition that ``transactions`` does not have is
+        ignored."""
         if partition not in self._watermarks:
             return
         if watermark == IDLE:
@@ -102,7 +103,7 @@ class Gate:
             self._watermarks[partition] = watermark
 
     def announced(self, partition: int) -> int | None:
-        """The last word on *partition*, None where there is none."""
+        """The last watermark announced of *partition*, or None."""
         return IDLE if partition in self._idle else self._watermarks.get(partition)
 
     @property
@@ -125,17 +126,17 @@ class Gate:
         }
 
     def disbelieve(self, partition: int) -> None:
-        """*partition* has records since it was idle: it stands where it last stood."""
+        """*partition* has records since it was idle: its last watermark counts again."""
         self._idle.pop(partition, None)
 
     def facts(self) -> dict[str, int]:
-        """What was announced, for a snapshot."""
-        stood = {
+        """The announcements, for a snapshot."""
+        watermarks = {
             f"watermark:{partition}": watermark
             for partition, watermark in self._watermarks.items()
             if watermark is not None
         }
-        return stood | {f"idle:{partition}": end for partition, end in self._idle.items()}
+        return watermarks | {f"idle:{partition}": end for partition, end in self._idle.items()}
 
     def restore(self, facts: Mapping[str, int]) -> None:
         """Take ``facts``, among others, into this fresh gate."""

@@ -32,12 +32,12 @@ _FUTURE_MS = int(FUTURE_TOLERANCE.total_seconds() * 1000)
 
 
 class TerminalTable:
-    """Terminal state and gate, fed with records of ``terminal-activity`` and ``labels`` in any order [P].
+    """Terminal state and gate, fed with records of ``terminal-activity`` and ``labels`` in any order.
 
     Blocks and labels that cannot be read are counted and left out: ``labels`` has its dead letters from the archive.
 
     Args:
-        partitions: All partitions of ``transactions``, for the gate; none where nobody asks it.
+        partitions: All partitions of ``transactions``, for the gate; none where the gate is not used.
         layout: Which extra features there are.
     """
 
@@ -55,7 +55,7 @@ class TerminalTable:
             self._apply_labels([r for r in records if r.topic == LABELS.name], to_ms(now))
 
     def apply_own(self, partition: int, block: Block) -> None:
-        """Take a block of this process that was just committed; when it is read, it is passed over."""
+        """Take a block of this process that was just committed; when it is read, it is skipped."""
         self.gate.announce(partition, block.watermark, block.end)
         self.state.apply_activity(block.terminals, block.times, block.ids)
         self._known.add((block.writer, block.sequence))
@@ -107,14 +107,17 @@ class TerminalFeed:
 
     Args:
         reader: A consumer without a group, for this feed alone.
-        store_of: Tells where this replica's snapshots are, once the topics can be asked which they are.
+        store_of: Returns the store of this replica's snapshots, once the topics can be identified.
         layout: Which extra features there are.
     """
 
     def __init__(
         self, reader: Consumer, store_of: Callable[[], SnapshotStore], clock: Clock, layout: FeatureLayout = BASE_LAYOUT
     ) -> None:
-        self._reader, self._store_of, self._clock, self._layout = reader, store_of, clock, layout
+        self._reader = reader
+        self._store_of = store_of
+        self._clock = clock
+        self._layout = layout
         self._store: SnapshotStore | None = None
         self._table: TerminalTable | None = None
         self._next: dict[TopicPartition, int] = {}
@@ -131,15 +134,15 @@ class TerminalFeed:
 
     @property
     def caught_up(self) -> bool:
-        """Whether all was read that was there when reading began."""
+        """Whether everything that was there at the start was read."""
         return self._table is not None and not self._targets
 
     def advance(self, patience_s: float = 1.0) -> bool:
-        """Take what there is; until the end was reached once, wait for it up to *patience_s*. Whether the end was
-        reached.
+        """Read what there is; until the end was reached once, wait for it up to *patience_s*. Returns whether the end
+        was reached.
 
         Raises:
-            DependencyUnavailable: The brokers are away, or a topic does not exist.
+            DependencyUnavailable: The brokers are unavailable, or a topic does not exist.
         """
         if self._table is None:
             self._start()
@@ -159,16 +162,16 @@ class TerminalFeed:
         return self.caught_up
 
     def committing(self, partition: int, block: Block) -> None:
-        """*block* stands in the transaction that is about to be committed."""
+        """*block* is part of the transaction that is about to be committed."""
         self._pending.append((partition, block))
 
     def committed(self) -> None:
-        """The transaction went through: take its blocks at once, without reading them back."""
+        """The transaction was committed: apply its blocks at once, without reading them back."""
         while self._pending:
             self.table.apply_own(*self._pending.popleft())
 
     def aborted(self) -> None:
-        """The transaction did not go through, or nobody knows: its blocks count only if they are read."""
+        """The transaction was aborted, or its outcome is unknown: its blocks count only if they are read."""
         self._pending.clear()
 
     def save(self) -> None:
@@ -205,13 +208,15 @@ class TerminalFeed:
         self._table, self._store = table, store
 
     def _partitions(self, topic: str, least: int) -> frozenset[TopicPartition]:
-        found = self._reader.partitions_of(topic)
-        if len(found) < least:
-            problem = f"has {len(found)} partitions, fewer than {TRANSACTIONS.name}" if found else "does not exist"
+        partitions = self._reader.partitions_of(topic)
+        if len(partitions) < least:
+            problem = (
+                f"has {len(partitions)} partitions, fewer than {TRANSACTIONS.name}" if partitions else "does not exist"
+            )
             raise DependencyUnavailable(
                 f"topic {topic} {problem}: see `centinela topics check` and `create`", dependency="kafka"
             )
-        return found
+        return partitions
 
     def _restore(
         self, store: SnapshotStore, table: TerminalTable, end: Mapping[TopicPartition, int]

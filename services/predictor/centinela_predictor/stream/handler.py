@@ -155,19 +155,19 @@ class StreamHandler(StatefulHandler):
         rows, users = owned.state.apply(admitted.columns)
         for name, count in zip(("accepted", "too_late"), owned.state.users.taken_late(), strict=True):
             LATE.labels(name).inc(count)
-        known = len(admitted.events) - len(rows)
-        conflicts = _conflicts(admitted, owned.state.conflicting(admitted.columns, rows)) if known else []
+        repeated = len(admitted.events) - len(rows)
+        conflicts = _conflicts(admitted, owned.state.conflicting(admitted.columns, rows)) if repeated else []
         outcome.dead_letters += conflicts
-        columns = admitted.columns.take(rows) if known else admitted.columns
-        events = [admitted.events[n] for n in rows.tolist()] if known else admitted.events
-        kept = [admitted.records[n] for n in rows.tolist()] if known else admitted.records
+        columns = admitted.columns.take(rows) if repeated else admitted.columns
+        events = [admitted.events[n] for n in rows.tolist()] if repeated else admitted.events
+        new_records = [admitted.records[n] for n in rows.tolist()] if repeated else admitted.records
         terminals = self._feed.table.state.read(columns.terminals, columns.times)
         matrix = assemble(columns, users, terminals, attribute_matrix(events, self._layout))
         to_score = np.array([n for n, event in enumerate(events) if event.verdict is None], dtype=np.intp)
-        for name, count in (("duplicate", known - len(conflicts)), ("adopted", len(events) - len(to_score))):
+        for name, count in (("duplicate", repeated - len(conflicts)), ("adopted", len(events) - len(to_score))):
             if count:
                 outcome.counts[name] = outcome.counts.get(name, 0) + count
-        return Batch(number, kept, events, columns, matrix, to_score, max(owned.state.newest, deferred_time))
+        return Batch(number, new_records, events, columns, matrix, to_score, max(owned.state.newest, deferred_time))
 
     def _admit(self, number: int, records: list[Record], now: datetime) -> Admitted:
         return without_misrouted(

@@ -1,4 +1,4 @@
-"""The stream as a process: what it is made of, its start and its end."""
+"""The stream as a process: its parts, its start and its end."""
 
 from __future__ import annotations
 
