@@ -20,7 +20,7 @@ from centinela.kafka.connect import consumer, topic_admin, transactional_produce
 from centinela.kafka.port import Outgoing
 from centinela.kafka.topic_admin import TopicSpec
 from centinela.liveness.health import Health
-from centinela_trainer import bootstrap
+from centinela_trainer.archive.bootstrap import archive_loop
 from centinela_trainer.archive.catch_up import wait_for_archive
 from centinela_trainer.archive.store import ArchiveStore
 from centinela_trainer.settings import TrainerSettings
@@ -98,7 +98,7 @@ def test_what_was_committed_stands_once_after_a_kill_and_what_was_aborted_does_n
     store = ArchiveStore(settings.archive_dir)
 
     def build(stop: threading.Event, health: Health) -> SinkLoop:
-        return bootstrap.archive_loop(
+        return archive_loop(
             settings,
             store,
             health,

@@ -41,7 +41,7 @@ from centinela.groups import ConsumerGroup
 from centinela.consuming.committer import TransactionalCommitter
 from centinela.liveness.health import Health
 from centinela.telemetry.logging import configure_logging
-from centinela_trainer import bootstrap
+from centinela_trainer.retraining import bootstrap
 from centinela_trainer.settings import TrainerSettings
 
 configure_logging("trainer")

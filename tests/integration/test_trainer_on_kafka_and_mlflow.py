@@ -16,7 +16,8 @@ from centinela.events import RetrainRequested, TrainingCompleted, encode
 from centinela.kafka.port import TopicPartition
 from centinela.model.registry import CHALLENGER, CHAMPION, Registry
 from centinela.model.scorer import Scorer
-from centinela_trainer import bootstrap
+from centinela_trainer.archive.bootstrap import await_archive
+from centinela_trainer.retraining.bootstrap import training_job
 from centinela_trainer.retraining.child_process import EX_TEMPFAIL, start_child
 from centinela_trainer.settings import TrainerSettings
 from centinela_trainer.snapshots.format import folder_digest
@@ -100,7 +101,7 @@ def test_requests_become_a_first_champion_then_a_better_one_and_the_same_request
 def run_job(world: World, request: RetrainRequested, work: Path) -> TrainingCompleted:
     """What the child does, in this process."""
     work.mkdir()
-    return bootstrap.training_job(world.settings, work).run(request)
+    return training_job(world.settings, work).run(request)
 
 
 def test_a_challenger_that_is_no_better_is_refused_and_not_registered(world: World, tmp_path: Path) -> None:
@@ -155,7 +156,7 @@ def test_a_crash_between_registration_and_promotion_is_finished_without_training
 ) -> None:
     request = world.request("first", 16)
     (tmp_path / "a").mkdir()
-    job = bootstrap.training_job(world.settings, tmp_path / "a", registry=DiesWhilePromoting(world.settings))
+    job = training_job(world.settings, tmp_path / "a", registry=DiesWhilePromoting(world.settings))
     with pytest.raises(DependencyUnavailable):
         job.run(request)
     assert world.registry.aliases() == {CHALLENGER: "1"}
@@ -180,7 +181,7 @@ def test_a_champion_that_changed_meanwhile_is_not_overwritten(world: World, tmp_
         json={"name": world.settings.model_name, "source": run["artifact_uri"], "run_id": run["run_id"]},
     ).raise_for_status()
     (tmp_path / "b").mkdir()
-    job = bootstrap.training_job(world.settings, tmp_path / "b", registry=PromotedByHand(world.settings))
+    job = training_job(world.settings, tmp_path / "b", registry=PromotedByHand(world.settings))
     answer = job.run(world.request("second", 20))
     assert (answer.outcome, answer.model_version) == ("challenger", "3")
     assert "not promoted" in answer.reason
@@ -201,9 +202,9 @@ def test_an_archive_that_lags_is_waited_for(world: World) -> None:
     settings, topic = world.settings.model_copy(update={"archive_wait_s": 0.5}), world.requests
     world.ask(world.request("not archived yet", 16))
     with pytest.raises(DependencyUnavailable, match="archive did not reach"):
-        bootstrap.await_archive(settings, [topic])
+        await_archive(settings, [topic])
     world.store.save_offsets({TopicPartition(topic, 0): 1})
-    bootstrap.await_archive(settings, [topic])
+    await_archive(settings, [topic])
 
 
 def test_the_child_ends_when_its_parent_is_gone(world: World, tmp_path: Path) -> None:

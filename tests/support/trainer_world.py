@@ -23,10 +23,10 @@ from centinela.kafka.port import Outgoing, TopicPartition
 from centinela.kafka.topic_admin import TopicSpec, specifications
 from centinela.liveness.health import Health
 from centinela.model.registry import Registry
-from centinela_trainer import bootstrap
 from centinela_trainer.archive.arrow_tables import Row, label_tables, verdict_tables
 from centinela_trainer.archive.store import ArchiveStore
 from centinela_trainer.mlflow_tracking import Tracking
+from centinela_trainer.retraining.bootstrap import trainer_loop
 from centinela_trainer.settings import TrainerSettings
 
 LAYOUT = FeatureLayout(("v1",))
@@ -131,7 +131,7 @@ class World:
     def trainer(self) -> Iterator[Health]:
         """The service at work."""
         health, stop = Health("kafka"), threading.Event()
-        loop = bootstrap.trainer_loop(
+        loop = trainer_loop(
             self.settings,
             health,
             stop,

@@ -24,7 +24,7 @@ from centinela_local.demo.summary import LogCounts, SkewCounts, Summary, summari
 from centinela_local.demo.view import LiveView
 from centinela_local.paths import Paths
 from centinela_local.readiness.checks import ask
-from centinela_trainer.bootstrap import await_archive
+from centinela_trainer.archive.bootstrap import await_archive
 from centinela_trainer.commands.retrain import publish, request_for
 from centinela_trainer.params import SkewParams
 from centinela_trainer.settings import TrainerSettings

@@ -9,7 +9,7 @@ from centinela.errors import DependencyUnavailable
 from centinela.liveness.health import Health
 from centinela.web.ops import OpsServer
 from centinela.web.server import bind
-from centinela_trainer import bootstrap
+from centinela_trainer.archive.bootstrap import archive_loop
 from centinela_trainer.archive.store import ArchiveStore
 from centinela_trainer.settings import TrainerSettings
 
@@ -21,7 +21,7 @@ def run_archive(settings: TrainerSettings, stop: threading.Event) -> int:
     try:
         store = ArchiveStore(settings.archive_dir)
         if _lock(store, health, stop):
-            bootstrap.archive_loop(settings, store, health, stop).run()
+            archive_loop(settings, store, health, stop).run()
     finally:
         ops.close()
     return 0

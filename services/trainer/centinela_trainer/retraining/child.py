@@ -17,7 +17,8 @@ from centinela.events import RetrainRequested, encode
 from centinela.files import write_atomically
 from centinela.process.start import load_settings
 from centinela.telemetry.logging import configure_logging
-from centinela_trainer import bootstrap
+from centinela_trainer.archive.bootstrap import await_archive
+from centinela_trainer.retraining.bootstrap import TRAINER, training_job
 from centinela_trainer.retraining.child_process import EX_TEMPFAIL
 from centinela_trainer.settings import TrainerSettings
 
@@ -34,7 +35,7 @@ def answer_request(request_path: Path, answer_path: Path, *, guarded: bool) -> i
         The exit code; where it is not 0, the last line of standard output says why.
     """
     settings = load_settings(TrainerSettings)
-    configure_logging(bootstrap.TRAINER, level=settings.log_level, format=settings.log_format)
+    configure_logging(TRAINER, level=settings.log_level, format=settings.log_format)
     if guarded:
         threading.Thread(target=_end_with_parent, name="guard", daemon=True).start()
     threading.Thread(
@@ -42,9 +43,9 @@ def answer_request(request_path: Path, answer_path: Path, *, guarded: bool) -> i
     ).start()
     try:
         request = Decoder(RetrainRequested).decode(request_path.read_bytes())
-        bootstrap.await_archive(settings)
+        await_archive(settings)
         with tempfile.TemporaryDirectory(prefix="centinela-training-") as work:
-            completed = bootstrap.training_job(settings, Path(work)).run(request)
+            completed = training_job(settings, Path(work)).run(request)
     except DependencyUnavailable as error:
         print(error)
         return EX_TEMPFAIL

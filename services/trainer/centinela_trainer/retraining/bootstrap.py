@@ -1,4 +1,4 @@
-"""Builds the adapters of each role from settings.
+"""Builds the adapters of the role ``serve`` and of its training child from settings.
 
 What only the training child needs (scikit-learn, MLflow: 5 s and 300 MB) is imported where it is built, meanwhile the
 child waits for the archive.
@@ -7,7 +7,7 @@ child waits for the archive.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,14 +15,11 @@ from typing import TYPE_CHECKING
 from centinela import groups, topics
 from centinela.clock import SystemClock
 from centinela.consuming.carry_over import carry_over
-from centinela.consuming.loop import ConsumerLoop, LoopOptions, SinkLoop
+from centinela.consuming.loop import ConsumerLoop, LoopOptions
 from centinela.deadletters.record import DeadLetterCap
 from centinela.groups import ConsumerGroup
 from centinela.kafka import connect
 from centinela.liveness.health import Health
-from centinela_trainer.archive.catch_up import wait_for_archive
-from centinela_trainer.archive.store import LABELS, PREDICTIONS, ArchiveStore
-from centinela_trainer.archive.writer import Archive
 from centinela_trainer.params import load_params
 from centinela_trainer.retraining.child_process import ChildRunner, start_child
 from centinela_trainer.retraining.handler import RetrainHandler
@@ -34,7 +31,7 @@ if TYPE_CHECKING:
     from centinela.model.registry import Registry
     from centinela_trainer.retraining.job import TrainingJob
 
-TRAINER, ARCHIVE = "trainer", "archive"
+TRAINER = "trainer"
 
 
 def trainer_loop(
@@ -86,44 +83,6 @@ def snapshot_pusher(settings: TrainerSettings) -> SnapshotPusher | None:
     )
 
 
-def archive_loop(
-    settings: TrainerSettings,
-    store: ArchiveStore,
-    health: Health,
-    stop: threading.Event,
-    *,
-    predictions: str = topics.PREDICTIONS.name,
-    labels: str = topics.LABELS.name,
-    group: ConsumerGroup = groups.ARCHIVE,
-) -> SinkLoop:
-    """Role ``archive``: verdicts and labels to Parquet.
-
-    Args:
-        store: Locked by this process.
-        predictions, labels: Topics read.
-        group: Consumer group, with one static member of the same name.
-    """
-    streams = {predictions: PREDICTIONS, labels: LABELS}
-    archive = Archive(
-        store, streams, SystemClock(), flush_rows=settings.archive_flush_rows, flush_s=settings.archive_flush_s
-    )
-    return SinkLoop(
-        connect.consumer(settings, group=group.name, instance_id=group.name),
-        connect.producer(settings),
-        archive,
-        topics=list(streams),
-        health=health,
-        stop=stop,
-        options=LoopOptions(
-            batch=5_000,
-            service=ARCHIVE,
-            cap=DeadLetterCap(settings.dead_letter_max_share),
-            patience=settings.patience,
-            carry_over=carry_over(settings, group),
-        ),
-    )
-
-
 def training_job(settings: TrainerSettings, work: Path, *, registry: Registry | None = None) -> TrainingJob:
     """What the child runs, with the empty folder *work* for its files."""
     from centinela.model.registry import Registry
@@ -145,14 +104,3 @@ def training_job(settings: TrainerSettings, work: Path, *, registry: Registry | 
         work,
         settings.signing_key,
     )
-
-
-def await_archive(
-    settings: TrainerSettings, names: Sequence[str] = (topics.PREDICTIONS.name, topics.LABELS.name)
-) -> None:
-    """Return once the archive holds what the topics *names* hold now."""
-    consumer = connect.consumer(settings, group=None)
-    try:
-        wait_for_archive(consumer, ArchiveStore(settings.archive_dir), names, settings.archive_wait_s)
-    finally:
-        consumer.close()
