@@ -133,7 +133,7 @@ class TransactionScored(Event, frozen=True):
             terminal_id=transaction.terminal_id,
             currency=transaction.currency,
             score=verdict.score,
-            is_fraud=verdict.is_fraud,
+            is_fraud=verdict.decision == "decline",
             threshold=verdict.threshold,
             model_version=verdict.model_version,
             reasons=verdict.reasons,
@@ -178,7 +178,7 @@ class PerformanceMeasured(msgspec.Struct, frozen=True, kw_only=True, omit_defaul
 
 
 class Finding(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """One observed statistic beside its limit."""
+    """One observed statistic and its limit."""
 
     statistic: str
     value: float

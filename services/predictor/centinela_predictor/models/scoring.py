@@ -61,7 +61,7 @@ class ScoredBatch:
     def verdicts(self, kind: type[V], origin: Literal["stream", "gateway"], scored_at: datetime) -> list[V]:
         """The verdict on each row, as a *kind* from *origin*."""
         models = [(share.variant, share.model.threshold, share.model.version) for share in self.shares]
-        feature_set = self.layout.id
+        feature_set, reasons = self.layout.id, self.reasons
         rows = zip(
             self.decisions.tolist(), self.share_of.tolist(), self.scores.tolist(), pack_rows(self.matrix), strict=True
         )
@@ -78,7 +78,7 @@ class ScoredBatch:
                     model_version=version,
                     feature_set=feature_set,
                     features=features,
-                    reasons=self.reasons.get(row, ()),
+                    reasons=reasons.get(row, ()),
                     scored_at=scored_at,
                 )
             )

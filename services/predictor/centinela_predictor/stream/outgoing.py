@@ -81,9 +81,10 @@ class OutgoingRecords:
                 reasons=given.reasons,
                 scored_at=given.scored_at or now,
             )
+        scored_at = given.scored_at or now
         if given.features is None:
-            given = replace(given, feature_set=self._layout.id, features=vector)
-        return given if given.scored_at else replace(given, scored_at=now)
+            return replace(given, feature_set=self._layout.id, features=vector, scored_at=scored_at)
+        return given if given.scored_at else replace(given, scored_at=scored_at)
 
     def predictions(self, batch: Batch, verdicts: Sequence[AnyVerdict], now: datetime) -> list[Outgoing]:
         """The records of *verdicts*, keyed like their transactions and in their traces."""
