@@ -87,15 +87,18 @@ class World:
     """Topics, a model and an experiment that only this test uses; an archive that holds all that the log does."""
 
     def __init__(self, settings: TrainerSettings, unique: str) -> None:
-        self.settings, self.name = settings, f"trainer-{unique}"
-        self.requests, self.events = f"retrain-requests-{unique}", f"model-events-{unique}"
+        self.settings = settings
+        self.name = f"trainer-{unique}"
+        self.requests = f"retrain-requests-{unique}"
+        self.events = f"model-events-{unique}"
         admin = topic_admin(settings)
         try:
             admin.create([TopicSpec(name, 1, 1, {}) for name in (self.requests, self.events, f"{self.requests}-dlq")])
             admin.create(specifications(settings, [topics.PREDICTIONS, topics.LABELS], []))
         finally:
             admin.close()
-        self.registry, self.tracking = Registry(settings), Tracking(settings)
+        self.registry = Registry(settings)
+        self.tracking = Tracking(settings)
         self.store = ArchiveStore(settings.archive_dir)
         fill(self.store)
         self.hold_all()

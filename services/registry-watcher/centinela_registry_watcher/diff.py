@@ -1,4 +1,4 @@
-"""What was announced against what the registry says [P]."""
+"""The difference between what was announced and what the registry holds."""
 
 from __future__ import annotations
 
@@ -49,17 +49,17 @@ def diff(announced: Announced, aliases: Mapping[str, str], *, model_name: str, a
         announced: State of the log; aliases never announced are absent.
         aliases: The registry's, alias to version; others than champion and challenger are ignored.
         model_name: The registered model.
-        at: When the registry said so.
+        at: When the registry was read.
 
     Returns:
-        Events with sequences that go on by one from the highest announced of the model; none where all is told.
+        Events whose sequences continue from the model's highest announced one; none where nothing differs.
     """
     sequence = max((known.sequence for known in announced.values()), default=0)
     events: list[ModelPromoted] = []
     for alias in ALIASES:
         known, version = announced.get(alias), aliases.get(alias)
-        told = version is None if known is None else known.version == version and not known.disputed
-        if not told:
+        announced_already = version is None if known is None else known.version == version and not known.disputed
+        if not announced_already:
             sequence += 1
             events.append(
                 ModelPromoted(

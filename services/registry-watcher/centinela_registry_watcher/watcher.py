@@ -1,4 +1,4 @@
-"""Looks at the registry and tells ``model-events`` what changed."""
+"""Watches the registry's aliases and announces changes on ``model-events``."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ KAFKA, MLFLOW = "kafka", "mlflow"
 
 
 class Aliases(Protocol):
-    """What is asked of the registry."""
+    """What the watcher needs of the registry."""
 
     def aliases(self) -> Mapping[str, str]:
         """Alias to version. Raises ``DependencyUnavailable``."""
@@ -47,10 +47,10 @@ class Table(Protocol):
 class Watcher:
     """Announces each change of the aliases once.
 
-    All it knows it reads back from the topic, its own events included: a restart announces nothing twice. A second
-    watcher does no harm: each reads the other's events before it compares, so usually only one of them speaks. Where
-    both speak at once they write equal events of equal sequence, which readers take once; where the registry moved in
-    between and the events differ, each sees the dispute on its next look and the state is told again under a higher
+    It reads its whole state back from the topic, its own events included: a restart announces nothing twice. A second
+    watcher does no harm: each reads the other's events before it compares, so usually only one of them writes. If both
+    write at once, they write equal events of equal sequence, which readers take once; where the registry moved in
+    between and the events differ, each sees the dispute on its next look and announces the state again under a higher
     sequence.
 
     Args:
@@ -75,23 +75,30 @@ class Watcher:
         topic: str = MODEL_EVENTS.name,
         patience: Patience = PATIENCE,
     ) -> None:
-        self._registry, self._table, self._producer = registry, table, producer
-        self._model_name, self._poll_s, self._clock, self._stop, self._topic = model_name, poll_s, clock, stop, topic
+        self._registry = registry
+        self._table = table
+        self._producer = producer
+        self._model_name = model_name
+        self._poll_s = poll_s
+        self._clock = clock
+        self._stop = stop
+        self._topic = topic
         self._health = health
         self._announced: Announced = {}
         self._promotions = Promotions(model_name)
         self._outage = Outage(health, stop, clock=clock)
         self._wake = threading.Event()
-        self._patience, self._progress = patience, Progress(patience.stuck_s, clock.monotonic())
+        self._patience = patience
+        self._progress = Progress(patience.stuck_s, clock.monotonic())
         for dependency in (KAFKA, MLFLOW):
             health.wait_for(dependency, "not asked yet")
 
     def hint(self) -> None:
-        """Look now rather than at the next turn. From any thread."""
+        """Look now rather than at the next interval. From any thread."""
         self._wake.set()
 
     def run(self) -> None:
-        """Look every ``poll_s`` seconds, and on every hint, until stopped. Waits out what is away."""
+        """Look every ``poll_s`` seconds, and on every hint, until stopped. Waits while a dependency is unavailable."""
         with Watchdog("registry-watcher", self._progress, self._health, self._patience, clock=self._clock):
             while not self._stop.is_set():
                 try:
@@ -106,7 +113,7 @@ class Watcher:
         """Read what was announced, look once, announce what differs; the events written.
 
         Raises:
-            DependencyUnavailable: Kafka or MLflow does not answer; nothing is lost, the next step makes up for it.
+            DependencyUnavailable: Kafka or MLflow does not answer; nothing is lost, the next step catches up.
         """
         self._progress.beat(self._clock.monotonic())
         self._take(self._table.read_to_end(READ_TIMEOUT_S))
@@ -120,8 +127,8 @@ class Watcher:
         return events
 
     def _pause(self) -> None:
-        """Until the next turn, a hint or the stop, whichever is first; never nothing at all, however many hints
-        come."""
+        """Wait for the next interval, a hint or the stop, whichever comes first; never less than ``LEAST_GAP_S``,
+        however many hints come."""
         remaining = self._poll_s
         self._stop.wait(LEAST_GAP_S)
         while remaining > 0 and not self._stop.is_set() and not self._wake.wait(min(remaining, STOP_CHECK_S)):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from prometheus_client import Counter, Gauge, Histogram
 
 EXPORTED_BY = ("archive", "trainer")
-ARCHIVED_RECORDS = Counter("centinela_archive_records_total", "Records that stand in the archive.", ["stream"])
+ARCHIVED_RECORDS = Counter("centinela_archive_records_total", "Records written to the archive.", ["stream"])
 ARCHIVED_BYTES = Counter("centinela_archive_bytes_total", "Bytes of Parquet written.", ["stream"])
 ARCHIVE_FILES = Counter("centinela_archive_files_total", "Parquet files written.", ["stream"])
 ARCHIVE_FLUSH_DURATION = Histogram(

@@ -84,7 +84,7 @@ class LoggedModel:
 
 @dataclass(frozen=True)
 class LoggedData:
-    """The set that a model learned from. ``digest`` has at most 36 characters; ``source``: where its snapshot lies."""
+    """What a model was trained on. ``digest`` has at most 36 characters; ``source``: where the snapshot is kept."""
 
     name: str
     digest: str
@@ -238,9 +238,9 @@ class Tracking:
 
     def _experiment(self) -> str:
         if self._experiment_id is None:
-            found = self._client.get_experiment_by_name(self._experiment_name)
+            experiment = self._client.get_experiment_by_name(self._experiment_name)
             self._experiment_id = (
-                found.experiment_id if found else self._client.create_experiment(self._experiment_name)
+                experiment.experiment_id if experiment else self._client.create_experiment(self._experiment_name)
             )
         return self._experiment_id
 

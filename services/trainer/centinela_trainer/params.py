@@ -121,7 +121,7 @@ class GateParams(_Strict, frozen=True):
 
 
 class SkewParams(_Strict, frozen=True):
-    """How served features are held against the batch form."""
+    """How served features are compared with the batch form."""
 
     sample: Annotated[int, Meta(ge=0)] = 1_000
     recent_days: Positive = 7
@@ -155,7 +155,7 @@ def load_params(path: Path) -> Params:
     """Read *path*.
 
     Raises:
-        ParamsError: The file is missing, no YAML, or a value or key is wrong; the message names it.
+        ParamsError: The file is missing, not YAML, or a value or key is wrong; the message names it.
     """
     try:
         return msgspec.convert(yaml.safe_load(path.read_text()) or {}, Params)
@@ -164,7 +164,7 @@ def load_params(path: Path) -> Params:
             f"cannot read {path}: {error.strerror}; set CENTINELA_PARAMS_PATH to a params.yaml"
         ) from error
     except yaml.YAMLError as error:
-        raise ParamsError(f"{path} is no valid YAML: {error}") from error
+        raise ParamsError(f"{path} is not valid YAML: {error}") from error
     except msgspec.ValidationError as error:
         raise ParamsError(f"{path}: {error}") from error
 

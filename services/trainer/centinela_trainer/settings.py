@@ -59,7 +59,7 @@ class TrainerSettings(Settings):
 
     @property
     def archive_dir(self) -> Path:
-        """Where the archive stands."""
+        """Where the archive is."""
         return self.data_dir / "archive"
 
     @property

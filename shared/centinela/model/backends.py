@@ -53,7 +53,7 @@ def as_served(matrix: Matrix) -> Matrix:
 
 
 def import_libraries(stop: threading.Event, rest_s: float = 0.0) -> None:
-    """Import what any form may need: seconds of CPU that no swap shall wait for. Ends early on *stop*; safe beside a
+    """Import what any form may need: seconds of CPU that no swap should wait for. Ends early on *stop*; safe during a
     load.
 
     Args:

@@ -70,7 +70,7 @@ class Reference(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Attempt(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """One form of the model held against the estimator. ``max_error`` is None where it did not run."""
+    """One form of the model compared with the estimator. ``max_error`` is None where it did not run."""
 
     backend: Backend
     passed: bool
@@ -125,7 +125,7 @@ def sha256(data: bytes) -> str:
 
 
 def write(dest: Path, manifest: Manifest, files: Mapping[str, bytes]) -> Manifest:
-    """Write a bundle aside, then rename it to *dest*, so that nobody sees half of one.
+    """Write a bundle to a temporary folder, then rename that to *dest*, so that nobody sees half of one.
 
     Args:
         dest: Folder to make; must not exist.
@@ -139,16 +139,16 @@ def write(dest: Path, manifest: Manifest, files: Mapping[str, bytes]) -> Manifes
     if dest.exists():
         raise FileExistsError(f"{dest} exists; a bundle is never overwritten")
     if strange := set(files) - FILES:
-        raise ValueError(f"no files of a bundle: {sorted(strange)}")
+        raise ValueError(f"not files of a bundle: {sorted(strange)}")
     manifest = msgspec.structs.replace(manifest, files={name: sha256(data) for name, data in sorted(files.items())})
-    aside = dest.with_name(f".{dest.name}.{uuid4().hex[:8]}")
-    aside.mkdir(parents=True)
+    part = dest.with_name(f".{dest.name}.{uuid4().hex[:8]}")
+    part.mkdir(parents=True)
     try:
         for name, data in {**files, MANIFEST: _pretty(manifest)}.items():
-            _write_file(aside / name, data)
-        aside.rename(dest)
+            _write_file(part / name, data)
+        part.rename(dest)
     except BaseException:
-        shutil.rmtree(aside, ignore_errors=True)
+        shutil.rmtree(part, ignore_errors=True)
         raise
     return manifest
 
@@ -199,7 +199,7 @@ def read_verified(directory: Path, trusted: TrustedKeys | None = None) -> Verifi
 
 
 def write_metadata(directory: Path, manifest: Manifest, version: str) -> None:
-    """Put ``metadata.json`` beside the bundle: version, name, kind, metrics and age, for people and simple tools."""
+    """Put ``metadata.json`` next to the bundle: version, name, kind, metrics and age, for people and simple tools."""
     body = {
         "version": version,
         "model_name": manifest.model_name,

@@ -1,4 +1,4 @@
-"""From a fitted estimator to a bundle whose serving form was held against it row by row."""
+"""From a fitted estimator to a bundle whose serving form was compared with it row by row."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def build_bundle(
         The manifest as written.
 
     Raises:
-        ValueError: Shapes, classes, thresholds or types in the estimator are not as said.
+        ValueError: Shapes, classes, thresholds or types in the estimator are not as described.
         FileExistsError: *dest* exists.
     """
     names = facts.feature_names

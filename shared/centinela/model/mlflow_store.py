@@ -19,7 +19,7 @@ API = "/api/2.0/mlflow"
 TIMEOUT = httpx.Timeout(5.0, connect=2.0)
 ATTEMPTS = 2
 _NOT_NOW = frozenset({401, 403, 404, 408, 429})
-"""Answers of a server that is busy, is none of ours, or does not let us in: for somebody else to mend meanwhile."""
+"""Answers of a server that is busy, is not MLflow, or refuses access: somebody may fix it meanwhile."""
 
 _MISSING = "RESOURCE_DOES_NOT_EXIST"
 
@@ -34,12 +34,12 @@ class MlflowStore:
         uri: http or https.
 
     Raises:
-        CentinelaError: *uri* is no server's.
+        CentinelaError: *uri* is not a server's.
     """
 
     def __init__(self, uri: str) -> None:
         if not uri.startswith(("http://", "https://")):
-            raise CentinelaError(f"the MLflow tracking URI {uri} is no server: give http://host:port")
+            raise CentinelaError(f"the MLflow tracking URI {uri} is not a server: give http://host:port")
         self._uri = uri
         headers = {"Authorization": f"Bearer {token}"} if (token := os.environ.get("MLFLOW_TRACKING_TOKEN")) else {}
         user = os.environ.get("MLFLOW_TRACKING_USERNAME")

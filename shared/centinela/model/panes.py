@@ -137,7 +137,7 @@ def read_pane(event: FeaturePane) -> Pane:
     start = to_ms(event.start)
     times = rows["time"]
     if len(times) and not (start <= times.min() and times.max() < to_ms(event.end)):
-        raise InvalidRecord("invalid_pane", "a transaction lies outside start and end")
+        raise InvalidRecord("invalid_pane", "a transaction is outside start and end")
     return Pane(event, start, to_ms(event.watermark), rows, histograms, scores)
 
 

@@ -56,7 +56,7 @@ def parity_rows(train: NDArray[np.float64], recent: NDArray[np.float64], edges: 
 def compare(
     backend: Backend, got: NDArray[np.float64], expected: NDArray[np.float64], limits: tuple[float, ...]
 ) -> Attempt:
-    """Whether *got* may stand for *expected*: within ``TOLERANCE`` everywhere and equal decisions at each of
+    """Whether *got* may replace *expected*: within ``TOLERANCE`` everywhere and equal decisions at each of
     *limits*."""
     if got.shape != expected.shape:
         return Attempt(backend=backend, passed=False, reason=f"{got.shape} scores for {expected.shape} rows")
@@ -69,18 +69,18 @@ def compare(
     return Attempt(backend=backend, passed=passed, max_error=error, flips=flips, reason=reason)
 
 
-def settle_threshold(scores: NDArray[np.float64], wanted: float) -> float:
-    """The middle of the gap between the scores around *wanted*: the same decisions (``score >= threshold``), safe from
-    rounding.
+def settle_threshold(scores: NDArray[np.float64], threshold: float) -> float:
+    """The middle of the gap between the scores around *threshold*: the same decisions (``score >=
+    threshold``), safe from rounding.
 
-    *wanted* itself where no score lies on one of its sides.
+    *threshold* itself where no score lies on one of its sides.
     """
-    below, above = scores[scores < wanted], scores[scores >= wanted]
+    below, above = scores[scores < threshold], scores[scores >= threshold]
     if not len(below) or not len(above):
-        return wanted
+        return threshold
     low, high = float(below.max()), float(above.min())
     middle = (low + high) / 2
-    return middle if low < middle <= high else wanted
+    return middle if low < middle <= high else threshold
 
 
 def golden_rows(expected: NDArray[np.float64], limits: tuple[float, ...], rows: ParityRows) -> NDArray[np.intp]:

@@ -90,7 +90,7 @@ def score_histogram(scores: NDArray[np.float64]) -> NDArray[np.uint32]:
 
 
 def _segments(counts: NDArray[np.intp], bins: int) -> list[Segment]:
-    """Runs of distinct values: heavy values alone, what lies between them cut into even shares."""
+    """Runs of distinct values: heavy values alone, what is between them cut into even shares."""
     share = counts.sum() / bins
     before = np.concatenate([[0], np.cumsum(counts)])
     segments: list[Segment] = []

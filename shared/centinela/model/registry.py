@@ -34,7 +34,7 @@ class Registry:
 
     Args:
         settings: Where MLflow is and the model's name.
-        store: Something else to keep it in.
+        store: Where it is kept, instead of MLflow.
     """
 
     def __init__(self, settings: Settings, *, store: Store | None = None, clock: Clock | None = None) -> None:
@@ -44,7 +44,8 @@ class Registry:
             store = MlflowStore(settings.mlflow_tracking_uri)
         self.model_name = settings.model_name
         self._trusted = trusted_keys(settings)
-        self._store, self._clock = store, clock or SystemClock()
+        self._store = store
+        self._clock = clock or SystemClock()
 
     def aliases(self) -> Mapping[str, str]:
         """Alias to version, in one call."""
@@ -67,7 +68,7 @@ class Registry:
         return self._store.version(self.model_name, version)
 
     def run(self, run_id: str) -> ModelRun | None:
-        """The run *run_id*; None where there is none any more."""
+        """The run *run_id*; None where it no longer exists."""
         return self._store.run(run_id)
 
     def history(self) -> tuple[Promotion, ...]:
@@ -88,17 +89,17 @@ class Registry:
         self._restage(alias, version, previous)
 
     def promote(self, version: str, expect: str | None = None, *, reason: str = "") -> str | None:
-        """Make *version* the champion. Where it was the challenger, nobody is afterwards.
+        """Make *version* the champion. If it was the challenger, there is no challenger afterwards.
 
         Args:
-            expect: The champion that must stand now (``none``: nobody); None promotes whoever stands.
+            expect: The champion that there must be now (``none``: none at all); None promotes in any case.
             reason: Kept in the history.
 
         Returns:
-            The champion before.
+            The previous champion.
 
         Raises:
-            PromotionConflict: Another champion stands than expected; nothing was changed.
+            PromotionConflict: The champion is not the expected one; nothing was changed.
             UnknownVersion: No such version.
         """
         state = self._store.state(self.model_name)
@@ -109,10 +110,10 @@ class Registry:
         return current
 
     def rollback(self, expect: str | None = None, *, reason: str = "") -> str:
-        """Make the champion before the present one champion again; its version. Repeated, it goes back further.
+        """Make the previous champion the champion again; its version. Repeated, it goes back further.
 
         Raises:
-            PromotionConflict: There is no earlier champion, or another one stands than expected.
+            PromotionConflict: There is no earlier champion, or the champion is not the expected one.
             UnknownVersion: The earlier champion was deleted.
         """
         state = self._store.state(self.model_name)
@@ -141,17 +142,17 @@ class Registry:
             raise ModelRejected(f"missing_version: {error}") from error
         if run_id is None:
             raise ModelRejected(f"missing_version: version {version} has no run, so no bundle")
-        aside = dest.with_name(f".{dest.name}.{uuid4().hex[:8]}")
-        aside.mkdir(parents=True)
+        part = dest.with_name(f".{dest.name}.{uuid4().hex[:8]}")
+        part.mkdir(parents=True)
         try:
             for name in sorted(
                 set(self._store.list_artifacts(run_id, BUNDLE_FOLDER)) & (FILES | {MANIFEST, SIGNATURE})
             ):
-                self._store.fetch_artifact(run_id, f"{BUNDLE_FOLDER}/{name}", aside / name)
-            write_metadata(aside, verify(aside, self._trusted), version)
-            aside.rename(dest)
+                self._store.fetch_artifact(run_id, f"{BUNDLE_FOLDER}/{name}", part / name)
+            write_metadata(part, verify(part, self._trusted), version)
+            part.rename(dest)
         finally:
-            shutil.rmtree(aside, ignore_errors=True)
+            shutil.rmtree(part, ignore_errors=True)
         return dest
 
     def _move(self, state: ModelState, kind: Literal["promote", "rollback"], version: str, reason: str) -> None:

@@ -30,7 +30,7 @@ class ModelVersion:
 
 @dataclass(frozen=True)
 class ModelRun:
-    """The run that made a version: its name (``hgb_baseline``), how it ended, when it began, its tags."""
+    """The run that made a version: its name (``hgb_baseline``), how it ended, when it started, its tags."""
 
     run_id: str
     name: str

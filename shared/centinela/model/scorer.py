@@ -18,7 +18,7 @@ WARM_ROUNDS = 8
 
 
 class Columns(Protocol):
-    """What the scorer asks of a feature layout (``centinela.features.layout.FeatureLayout``)."""
+    """What the scorer needs of a feature layout (``centinela.features.layout.FeatureLayout``)."""
 
     @property
     def id(self) -> str:
@@ -39,7 +39,8 @@ class Scorer:
     """
 
     def __init__(self, manifest: Manifest, score: Score, version: str | None = None) -> None:
-        self.manifest, self.version = manifest, version
+        self.manifest = manifest
+        self.version = version
         self._score = score
         self._columns: dict[str, NDArray[np.intp]] = {}
 
@@ -52,7 +53,7 @@ class Scorer:
         layout: Columns | None = None,
         trusted: TrustedKeys | None = None,
     ) -> Scorer:
-        """The model in *directory*: digests checked, loaded from the bytes checked, warmed, held against its golden
+        """The model in *directory*: digests checked, loaded from the bytes checked, warmed, checked against its golden
         set.
 
         Args:

@@ -95,7 +95,7 @@ def parse_signing_key(text: str) -> SigningKey:
     """The signing key that ``centinela keys signing`` printed.
 
     Raises:
-        InvalidSigningKeys: It is none.
+        InvalidSigningKeys: It is not a key.
     """
     name, _, secret = text.strip().removeprefix(_PREFIX).partition("_")
     try:
@@ -103,14 +103,14 @@ def parse_signing_key(text: str) -> SigningKey:
             raise ValueError
         return SigningKey(name, Ed25519PrivateKey.from_private_bytes(_bytes(secret)))
     except ValueError as error:
-        raise InvalidSigningKeys("the signing key is none that `centinela keys signing` makes") from error
+        raise InvalidSigningKeys("the signing key is not one that `centinela keys signing` makes") from error
 
 
 def parse_trusted(lines: Iterable[str]) -> TrustedKeys:
     """Public keys, one ``name:ed25519.<key>`` a line; ``#`` begins a comment.
 
     Raises:
-        InvalidSigningKeys: A line is none, a name stands twice, or there is no key.
+        InvalidSigningKeys: A line is not a key, a name appears twice, or there is no key.
     """
     keys: dict[str, Ed25519PublicKey] = {}
     for number, line in enumerate(lines, 1):
@@ -163,7 +163,7 @@ def _text(data: bytes) -> str:
 
 
 def _bytes(text: str) -> bytes:
-    """Raises ``ValueError`` for what is no base64."""
+    """Raises ``ValueError`` for what is not base64."""
     try:
         return base64.b64decode(text + "=" * (-len(text) % 4), b"-_", validate=True)
     except binascii.Error as error:

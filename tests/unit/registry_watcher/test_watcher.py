@@ -34,11 +34,14 @@ class World:
     """A registry with three versions, a broker, and as many watchers as a test wants."""
 
     def __init__(self) -> None:
-        self.broker, self.store, self.clock = FakeBroker(), FakeStore(), FixedClock(NOW)
+        self.broker = FakeBroker()
+        self.store = FakeStore()
+        self.clock = FixedClock(NOW)
         self.registry = Registry(Settings(), store=self.store, clock=self.clock)
         for _ in range(3):
             self.store.add_version(self.registry.model_name, NOW)
-        self.health, self.stop = Health(), threading.Event()
+        self.health = Health()
+        self.stop = threading.Event()
 
     def watcher(self, registry: object = None) -> Watcher:
         return Watcher(

@@ -20,7 +20,7 @@ Expect = typer.Option(
     None,
     "--expect",
     metavar="CURRENT",
-    help=f"Only where this version is champion now ({NO_CHAMPION}: where there is none).",
+    help=f"Only if this version is champion now ({NO_CHAMPION}: where there is none).",
 )
 Reason = typer.Option("", "--reason", help="Kept in the history.")
 SHOWN_METRICS = {"average_precision": "AP", "card_precision_at_100": "CP@100"}
@@ -50,7 +50,7 @@ def build_app(registry: Callable[[], Registry]) -> typer.Typer:
 
     @app.command()
     def promote(version: str, expect: str | None = Expect, reason: str = Reason) -> None:
-        """Make VERSION the champion; exit 1, changing nothing, where another one stands than --expect says."""
+        """Make VERSION the champion; exit 1, changing nothing, if the champion is not the one that --expect names."""
         models = registry()
         with _conflicts_end_with_1():
             previous = models.promote(version, expect, reason=reason)
@@ -58,8 +58,7 @@ def build_app(registry: Callable[[], Registry]) -> typer.Typer:
 
     @app.command()
     def rollback(expect: str | None = Expect, reason: str = Reason) -> None:
-        """Make the champion before the present one champion again; repeated, further back. Exit 1 where there is
-        none."""
+        """Make the previous champion the champion again; repeated, go back further. Exit 1 if there is none."""
         models = registry()
         previous = models.version_of(CHAMPION)
         with _conflicts_end_with_1():

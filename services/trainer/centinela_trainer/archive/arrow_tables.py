@@ -1,7 +1,7 @@
 """Events to Arrow columns, by event day: pure functions.
 
-A verdict's served vector becomes one column per feature, named by its layout; beside them stand the record's own
-columns (``VERDICT_COLUMNS``) and where it came from (``topic``, ``partition``, ``offset``).
+A verdict's served vector becomes one column per feature, named by its layout, followed by the record's own
+columns (``VERDICT_COLUMNS``) and where it was read (``topic``, ``partition``, ``offset``).
 """
 
 from __future__ import annotations

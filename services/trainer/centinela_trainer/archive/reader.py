@@ -58,8 +58,8 @@ class ArchiveReader:
                 }
             )
         source = _files(files)
-        held = set(_query(f"SELECT * FROM {source} LIMIT 0").columns)
-        columns = ", ".join('"' + name.replace('"', '""') + '"' for name in names if name in held)
+        present = set(_query(f"SELECT * FROM {source} LIMIT 0").columns)
+        columns = ", ".join('"' + name.replace('"', '""') + '"' for name in names if name in present)
         return _query(
             f"SELECT transaction_id, user_id, epoch_us(occurred_at) AS occurred_us, {columns} FROM {source} "
             "WHERE epoch_us(occurred_at) BETWEEN $1 AND $2",

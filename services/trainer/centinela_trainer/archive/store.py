@@ -1,7 +1,7 @@
 """The archive's files: written so that a replay overwrites rather than repeats, read so that each event counts once.
 
 ``<data_dir>/archive/<stream>/day=YYYY-MM-DD/<topic>-<partition>-<first offset>-<last offset>.parquet``: the offsets are
-those of the flush that wrote the file. ``offsets.json`` beside the streams says how far each partition is archived.
+those of the flush that wrote the file. ``offsets.json`` next to the streams says how far each partition is archived.
 """
 
 from __future__ import annotations
@@ -66,9 +66,8 @@ class ArchiveStore:
         """Where to read *partition* from: the offset at which the archive ends; None for the beginning of the log.
 
         Files past that offset (a flush that was cut short) are replaced as their offsets are written again, from the
-        first of a file that only reaches past it (the group was set back). Where the group
-        knows no offset although files stand (offsets expired, the topic was made anew), those are kept under a name of
-        their own.
+        first of a file that only reaches past it (the group was set back). Where the group has no offset although there
+        are files (offsets expired, the topic was created again), those are kept under another name.
         """
         extents = list(self._extents(stream, partition))
         if committed is None:
@@ -119,7 +118,7 @@ class ArchiveStore:
         return size
 
     def save_offsets(self, offsets: Mapping[TopicPartition, int]) -> None:
-        """Add to ``offsets.json``: up to which offset (next to read) each partition stands in the archive."""
+        """Add to ``offsets.json``: the offset up to which each partition is archived (the next to read)."""
         try:
             self.root.mkdir(parents=True, exist_ok=True)
             merged = self.offsets() | dict(offsets)
@@ -139,7 +138,7 @@ class ArchiveStore:
         return {TopicPartition(*_split_name(name)): offset for name, offset in saved.items()}
 
     def files(self, stream: str, first: date | None = None, last: date | None = None) -> list[Path]:
-        """The files of *stream* whose event day lies in [*first*, *last*], in order."""
+        """The files of *stream* whose event day is in [*first*, *last*], in order."""
         folders = sorted((self.root / stream).glob("day=*"))
         return [
             path

@@ -1,6 +1,6 @@
-"""The archive: verdicts and labels from Kafka to Parquet, each exactly once for whoever reads them.
+"""The archive: verdicts and labels from Kafka to Parquet, each exactly once for every reader.
 
-Records are buffered and flushed by count or age. How far the archive reaches is kept beside its files
+Records are buffered and flushed by count or age. How far the archive reaches is kept next to its files
 (``offsets.json``), not in the group's offsets, which run ahead by what is buffered: after a restart everything past
 that point is read again.
 """
@@ -42,8 +42,11 @@ class Archive(StatefulHandler):
     def __init__(
         self, store: ArchiveStore, topics: Mapping[str, str], clock: Clock, *, flush_rows: int, flush_s: float
     ) -> None:
-        self._store, self._topics, self._clock = store, dict(topics), clock
-        self._flush_rows, self._flush_s = flush_rows, flush_s
+        self._store = store
+        self._topics = dict(topics)
+        self._clock = clock
+        self._flush_rows = flush_rows
+        self._flush_s = flush_s
         self._decoders: dict[str, Decoder[TransactionScored] | Decoder[LabelReported]] = {
             PREDICTIONS: Decoder(TransactionScored),
             LABELS: Decoder(LabelReported),
@@ -116,7 +119,7 @@ class Archive(StatefulHandler):
         return event
 
     def flush(self) -> None:
-        """Make everything buffered stand on the disk, then say how far the archive reaches.
+        """Write everything buffered to the disk, then record how far the archive reaches.
 
         Raises:
             DependencyUnavailable: The disk refuses. The buffer stays, and the next flush writes the same files again.
@@ -134,7 +137,9 @@ class Archive(StatefulHandler):
                 metrics.ARCHIVE_FILES.labels(stream).inc(len(tables))
         self._store.save_offsets(self._next)
         count, partitions = self.buffered, len(self._next)
-        self._buffers, self._next, self._since = {}, {}, None
+        self._buffers = {}
+        self._next = {}
+        self._since = None
         metrics.ARCHIVE_BUFFERED.set(0)
         duration = self._clock.monotonic() - started
         metrics.ARCHIVE_FLUSH_DURATION.observe(duration)

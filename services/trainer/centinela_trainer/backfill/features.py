@@ -26,7 +26,8 @@ class SlabFeatures:
 
     def __init__(self, layout: FeatureLayout) -> None:
         self._layout = layout
-        self._users, self._terminals = UserState(layout), TerminalState(layout)
+        self._users = UserState(layout)
+        self._terminals = TerminalState(layout)
 
     def add(self, transactions: pd.DataFrame, reports: pd.DataFrame) -> Matrix:
         """The features of the next slab, shape (n, len(layout.names)).

@@ -39,7 +39,8 @@ class Staged:
     """
 
     def __init__(self, database: duckdb.DuckDBPyConnection, attributes: tuple[str, ...]) -> None:
-        self._database, self.attributes = database, attributes
+        self._database = database
+        self.attributes = attributes
         [(rows, self.rows)] = database.execute(
             "SELECT count(*), count(DISTINCT transaction_id) FROM verdicts"
         ).fetchall()
@@ -58,14 +59,14 @@ class Staged:
             yield Slab(transactions, self._reports(batch))
 
     def _reports(self, batch: pa.RecordBatch) -> pd.DataFrame:
-        told = self._database.cursor()
-        told.register(
-            "told",
+        database = self._database.cursor()
+        database.register(
+            "batch",
             pa.table({"transaction_id": batch.column("transaction_id"), "occurred_ms": batch.column("occurred_ms")}),
         )
-        reports: pd.DataFrame = told.sql(
-            """SELECT transaction_id, is_fraud, told.occurred_ms, reported_ms
-            FROM reports JOIN told USING (transaction_id)
+        reports: pd.DataFrame = database.sql(
+            """SELECT transaction_id, is_fraud, batch.occurred_ms, reported_ms
+            FROM reports JOIN batch USING (transaction_id)
                            ORDER BY position"""
         ).df()
         return reports
@@ -84,12 +85,12 @@ def open_archive(root: Path, work: Path) -> Staged:
     verdicts = database.read_parquet([str(path) for path in files], union_by_name=True, hive_partitioning=False)
     verdicts.create_view("archived")
     layouts = [row[0] for row in database.execute("SELECT DISTINCT feature_set FROM archived").fetchall()]
-    held = frozenset(verdicts.columns)
-    attributes = tuple(sorted({name for layout in layouts for name in _attributes(layout) if name in held}))
-    wanted = [
+    present = frozenset(verdicts.columns)
+    attributes = tuple(sorted({name for layout in layouts for name in _attributes(layout) if name in present}))
+    columns = [
         duckdb.ColumnExpression(name) for name in ("transaction_id", "user_id", "terminal_id", "amount", *attributes)
     ]
-    verdicts.select(*wanted, duckdb.SQLExpression("epoch_ms(occurred_at) AS occurred_ms"), _position()).create_view(
+    verdicts.select(*columns, duckdb.SQLExpression("epoch_ms(occurred_at) AS occurred_ms"), _position()).create_view(
         "verdicts"
     )
     labels = store.files(LABELS)
@@ -122,8 +123,8 @@ def open_files(
         mapping: Name or path; None finds it by the columns.
         label_delay: From a transaction to the report on it.
         work: An empty folder for what does not fit into memory.
-        progress: Told how many rows were read so far.
-        tell: Takes a line for people: rows that are none.
+        progress: Called with the number of rows read so far.
+        tell: Takes a line for people: rows that were left out.
 
     Raises:
         CentinelaError: A file cannot be read, the mapping does not fit, or no row is a transaction.

@@ -33,10 +33,12 @@ INSTANT = pa.timestamp("ms", tz="UTC")
 
 
 class DayFiles:
-    """Writes rows that come in order of time to ``day=YYYY-MM-DD/features.parquet`` under *root*."""
+    """Writes rows that come in time order to ``day=YYYY-MM-DD/features.parquet`` under *root*."""
 
     def __init__(self, root: Path) -> None:
-        self._root, self._day, self._writer = root, None, None  # type: tuple[Path, date | None, pq.ParquetWriter | None]
+        self._root = root
+        self._day: date | None = None
+        self._writer: pq.ParquetWriter | None = None
         self.days = 0
 
     def write(self, table: pa.Table) -> None:
@@ -57,11 +59,9 @@ class DayFiles:
             self.close()
             folder = self._root / f"day={day.isoformat()}"
             folder.mkdir(parents=True)
-            self._day, self._writer, self.days = (
-                day,
-                pq.ParquetWriter(folder / "features.parquet", schema, compression="zstd"),
-                self.days + 1,
-            )
+            self._day = day
+            self._writer = pq.ParquetWriter(folder / "features.parquet", schema, compression="zstd")
+            self.days += 1
         return self._writer
 
 
@@ -69,7 +69,7 @@ def rebuild(source: Staged, layout: FeatureLayout, out: Path, progress: Callable
     """Write the features of *source* under the new folder *out*; returns how many days there are.
 
     Args:
-        progress: Told how many rows are written so far.
+        progress: Called with the number of rows written so far.
     """
     features, files, done = SlabFeatures(layout), DayFiles(out), 0
     try:
@@ -101,17 +101,17 @@ def backfill(
     The features are those of the settings `attributes` and `features_file`, as far as IN has their columns.
     """
     settings = load_settings(TrainerSettings)
-    wanted = layout_of(settings)
+    configured = layout_of(settings)
     if not source.exists():
         raise CentinelaError(f"{source} does not exist")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise CentinelaError(f"{out} is there already: name a new folder, or remove it")
+        raise CentinelaError(f"{out} exists already: name a new folder, or remove it")
     out.parent.mkdir(parents=True, exist_ok=True)
     work = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
     try:
         with _bars() as bar:
             staged = _staged(source, mapping, timedelta(days=label_delay_days), work, bar)
-            layout = fitting(wanted, staged.attributes)
+            layout = fitting(configured, staged.attributes)
             days = rebuild(staged, layout, work / "out", bar("features", staged.rows))
         if out.exists():
             out.rmdir()
@@ -123,10 +123,10 @@ def backfill(
 
 
 def fitting(layout: FeatureLayout, attributes: tuple[str, ...]) -> FeatureLayout:
-    """*layout* with those of its attributes that there are.
+    """*layout* with those of its attributes that exist.
 
     Raises:
-        CentinelaError: A feature looks at a column that there is not.
+        CentinelaError: A feature needs a column that does not exist.
     """
     try:
         return FeatureLayout(tuple(name for name in layout.attributes if name in attributes), layout.extra)
@@ -164,22 +164,22 @@ def _rows(slab: Slab, matrix: np.ndarray[tuple[int, int], np.dtype[np.float64]],
         .drop_duplicates("transaction_id", keep="last")
         .set_index("transaction_id")
     )
-    told = last.reindex(transactions["transaction_id"])
+    known = last.reindex(transactions["transaction_id"])
     columns = {
         name: pa.array(transactions[name], pa.string(), from_pandas=True)
         for name in ("transaction_id", "user_id", "terminal_id")
     }
     columns["occurred_at"] = pa.array(transactions["occurred_ms"].to_numpy(), pa.int64()).cast(INSTANT)
     columns["is_fraud"] = pa.array(
-        told["is_fraud"].astype(object).where(told["reported_ms"].notna(), None).tolist(), pa.bool_()
+        known["is_fraud"].astype(object).where(known["reported_ms"].notna(), None).tolist(), pa.bool_()
     )
-    columns["reported_at"] = pa.array(told["reported_ms"].astype(pd.Int64Dtype()), pa.int64()).cast(INSTANT)
+    columns["reported_at"] = pa.array(known["reported_ms"].astype(pd.Int64Dtype()), pa.int64()).cast(INSTANT)
     return pa.table(columns | {name: pa.array(matrix[:, at]) for at, name in enumerate(layout.names)})
 
 
 @contextmanager
 def _bars() -> Iterator[Callable[[str, int], Callable[[int], None]]]:
-    """Progress bars, by title and total; none where standard error is no terminal."""
+    """Progress bars, by title and total; none where standard error is not a terminal."""
     columns = (
         TextColumn("{task.description:>8}"),
         BarColumn(),

@@ -1,4 +1,4 @@
-"""How far event time has come, as the log's ends tell it."""
+"""How far event time has come, read from the ends of the log."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ def await_stream(consumer: Consumer, patience_s: float) -> int:
         consumer: Of the stream's group, which it does not join.
 
     Returns:
-        The records that the stream has left; it holds them back, or does not run.
+        The number of records that the stream has not committed; it holds them back, or does not run.
 
     Raises:
-        DependencyUnavailable: Kafka is away, or the topic does not exist.
+        DependencyUnavailable: Kafka is unavailable, or the topic does not exist.
     """
     partitions = _partitions(consumer, TRANSACTIONS.name)
     ends, pause = consumer.end_offsets(partitions), threading.Event()
@@ -49,7 +49,7 @@ def event_time_reached(consumer: Consumer, now: datetime) -> datetime | None:
     Records that cannot be read, and transactions in the future of *now*, do not count.
 
     Raises:
-        DependencyUnavailable: Kafka is away, a topic does not exist, or a last record could not be read.
+        DependencyUnavailable: Kafka is unavailable, a topic does not exist, or a last record could not be read.
     """
     partitions = _partitions(consumer, TRANSACTIONS.name) | _partitions(consumer, LABELS.name)
     begins, ends = consumer.beginning_offsets(partitions), consumer.end_offsets(partitions)
@@ -78,7 +78,7 @@ def _time(record: Record, now: datetime) -> datetime:
 
 
 def _partitions(consumer: Consumer, topic: str) -> frozenset[TopicPartition]:
-    found = consumer.partitions_of(topic)
-    if not found:
+    partitions = consumer.partitions_of(topic)
+    if not partitions:
         raise DependencyUnavailable(f"topic {topic} does not exist: run `centinela topics create`", dependency="kafka")
-    return found
+    return partitions

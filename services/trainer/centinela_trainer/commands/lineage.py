@@ -1,4 +1,4 @@
-"""``centinela lineage``: what a verdict rests on."""
+"""``centinela lineage``: where a verdict comes from."""
 
 from __future__ import annotations
 
@@ -39,9 +39,9 @@ def explain(
     """The verdict on *transaction_id* and what made its model; None where no model gave it (loaded history).
 
     Raises:
-        UnknownTransaction: Nobody knows it.
+        UnknownTransaction: There is no verdict on it.
         UnknownVersion: The registry has lost the version.
-        DependencyUnavailable: Kafka or MLflow is away.
+        DependencyUnavailable: Kafka or MLflow is unavailable.
     """
     log = connect.consumer(settings, group=None)
     try:
@@ -68,11 +68,11 @@ def as_object(settings: TrainerSettings, verdict: VerdictFound, trained: Trained
     }
 
 
-def _print(found: dict[str, Any]) -> None:
-    verdict, model = found["verdict"], found["model"]
+def _print(trace: dict[str, Any]) -> None:
+    verdict, model = trace["verdict"], trace["model"]
     score = "no score" if verdict["score"] is None else f"score {verdict['score']:.4f} against {verdict['threshold']}"
     lines = {
-        "transaction": f"{found['transaction_id']} of {verdict['occurred_at'].isoformat()}",
+        "transaction": f"{trace['transaction_id']} of {verdict['occurred_at'].isoformat()}",
         "verdict": (
             f"{verdict['decision']}, {score} ({verdict['origin']}, {verdict['variant']}); {verdict['read_from']}"
         ),

@@ -11,7 +11,7 @@ def parse_instant(text: str | None) -> datetime | None:
     """The instant *text*, ISO 8601 with its zone; None where none was given.
 
     Raises:
-        CentinelaError: It is none, or has no zone.
+        CentinelaError: It is not an instant, or has no zone.
     """
     if text is None:
         return None

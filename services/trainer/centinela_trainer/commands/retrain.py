@@ -1,4 +1,4 @@
-"""``centinela retrain``: ask for training by hand."""
+"""``centinela retrain``: request a training."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def request_for(model_name: str, as_of: datetime, reason: str, kind: str | None)
 
 
 def publish(settings: TrainerSettings, request: RetrainRequested) -> None:
-    """Append *request* to ``retrain-requests`` and wait until it stands there."""
+    """Append *request* to ``retrain-requests`` and wait until it is written."""
     producer = connect.producer(settings)
     try:
         producer.send(
@@ -113,7 +113,7 @@ def retrain(
 
 
 def _reached(settings: TrainerSettings) -> datetime:
-    """The event time that the log has come to, once the stream has taken it in; where the log is empty, that of the
+    """The event time that the log has reached, once the stream has read it; where the log is empty, that of the
     archive."""
     reader = connect.consumer(settings, group=groups.STREAM.name)
     try:
@@ -123,7 +123,9 @@ def _reached(settings: TrainerSettings) -> datetime:
     finally:
         reader.close()
     if left:
-        console.print(f"the stream has {left:,} transactions left and does not go on; the training does without them")
+        console.print(
+            f"the stream has {left:,} transactions left and makes no progress; the training does without them"
+        )
     if newest is None:
-        raise CentinelaError("there are no transactions to train on yet: send some, or say --as-of")
+        raise CentinelaError("there are no transactions to train on yet: send some, or give --as-of")
     return newest

@@ -19,12 +19,12 @@ def rounded(metrics: dict[str, float]) -> dict[str, float]:
 
 
 def precision_recall(is_fraud: Bools, scores: Floats) -> list[dict[str, float]]:
-    """Points of the curve with ascending recall, some two hundred of them."""
+    """Points of the curve with ascending recall, about two hundred of them."""
     precision, recall, _ = precision_recall_curve(is_fraud, scores)
     precision, recall = precision[::-1], recall[::-1]
-    wanted = np.unique(np.searchsorted(recall, np.linspace(0, 1, CURVE_POINTS)).clip(0, len(recall) - 1))
+    chosen = np.unique(np.searchsorted(recall, np.linspace(0, 1, CURVE_POINTS)).clip(0, len(recall) - 1))
     return [
-        {"recall": round(float(recall[at]), DIGITS), "precision": round(float(precision[at]), DIGITS)} for at in wanted
+        {"recall": round(float(recall[at]), DIGITS), "precision": round(float(precision[at]), DIGITS)} for at in chosen
     ]
 
 

@@ -134,7 +134,7 @@ def train(params: Params, model_name: str) -> None:
 
 
 def evaluate(params: Params) -> GateVerdict:
-    """The test rows' scores to metrics and plots; the gate's verdict, which stands among the metrics."""
+    """The test rows' scores to metrics and plots; the gate's verdict, which is one of the metrics."""
     rows, candidate = scored(), read_candidate()
     metrics = measure(rows, params)
     parity, detail = loads(PATHS.model, FeatureLayout.parse(PATHS.feature_set.read_text().strip()))

@@ -1,6 +1,6 @@
 """Builds the adapters of the role ``serve`` and of its training child from settings.
 
-What only the training child needs (scikit-learn, MLflow: 5 s and 300 MB) is imported where it is built, meanwhile the
+What only the training child needs (scikit-learn, MLflow: 5 s and 300 MB) is imported where it is built, while the
 child waits for the archive.
 """
 
@@ -50,10 +50,10 @@ def trainer_loop(
     Args:
         requests, events: Topics read and written.
         group: Consumer group, with one static member of the same name.
-        answered: Called after each answer is out.
+        answered: Called after each answer is committed.
     """
     load_params(settings.params_path)
-    _ = settings.signing_key  # one that cannot be used is told now, not after a training
+    _ = settings.signing_key  # an unusable key is an error now, not after a training
     runner = ChildRunner(
         settings.training_dir, start_child(settings), SystemClock(), health, settings.training_timeout_s
     )

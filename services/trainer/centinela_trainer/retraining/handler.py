@@ -43,7 +43,10 @@ class RetrainHandler(StatefulHandler):
     """
 
     def __init__(self, runner: Runner, model_name: str, topic: str, answered: Callable[[], None] | None = None) -> None:
-        self._runner, self._model_name, self._topic, self._answered = runner, model_name, topic, answered
+        self._runner = runner
+        self._model_name = model_name
+        self._topic = topic
+        self._answered = answered
         self._decoder = Decoder(RetrainRequested)
 
     def __call__(self, records: Sequence[Record]) -> Outcome:

@@ -1,4 +1,4 @@
-"""The skew check on an archive: draws the sample, gathers what its windows rest on, keeps the report."""
+"""The skew check on an archive: draws the sample, reads everything that its windows need, keeps the report."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from centinela_trainer.skew.compare import OTHER_LAYOUT, REACH_DAYS, compare, me
 from centinela_trainer.skew.report import SkewReport, save
 
 _KEPT = ".kept"
-_PLACE = ("transaction_id", "partition", "offset")
+_POSITION = ("transaction_id", "partition", "offset")
 
 
 class SkewCheck:
@@ -33,7 +33,9 @@ class SkewCheck:
     """
 
     def __init__(self, root: Path, params: SkewParams, report_path: Path | None = None) -> None:
-        self._store, self._params, self._report_path = ArchiveStore(root), params, report_path
+        self._store = ArchiveStore(root)
+        self._params = params
+        self._report_path = report_path
 
     def __call__(self, as_of: datetime | None = None) -> SkewReport | None:
         """Check vectors of the newest days up to *as_of* (by default all); None where the archive holds none.
@@ -88,12 +90,14 @@ class SkewCheck:
 
 
 class _Archive:
-    """What the check asks of the verdicts in *files* and the labels beside them."""
+    """The verdicts in *files* and their labels, as the check reads them."""
 
     def __init__(
         self, database: duckdb.DuckDBPyConnection, store: ArchiveStore, files: list[Path], recent_days: float
     ) -> None:
-        self._database, self._store, self._files = database, store, files
+        self._database = database
+        self._store = store
+        self._files = files
         database.execute("SET TimeZone = 'UTC'")
         since = date.fromisoformat(files[-1].parent.name.removeprefix("day=")) - timedelta(days=math.ceil(recent_days))
         self._recent = _relation(database, [path for path in files if path.parent.name >= f"day={since.isoformat()}"])
@@ -137,11 +141,11 @@ class _Archive:
             self._register(f"sampled_{name}", name, rows[name])
         verdicts = _relation(self._database, self._files)
         _narrowed(
-            verdicts, (*_PLACE, "user_id", "terminal_id", "occurred_at", "amount", *layout.attributes)
-        ).create_view("heard", replace=True)
+            verdicts, (*_POSITION, "user_id", "terminal_id", "occurred_at", "amount", *layout.attributes)
+        ).create_view("history", replace=True)
         return self._frame(
             """
-            SELECT * EXCLUDE ("offset") FROM heard
+            SELECT * EXCLUDE ("offset") FROM history
             WHERE user_id IN (SELECT user_id FROM sampled_user_id)
                 OR transaction_id IN (SELECT transaction_id FROM sampled_transaction_id)
                 OR (terminal_id IN (SELECT terminal_id FROM sampled_terminal_id)
@@ -154,7 +158,7 @@ class _Archive:
         )
 
     def labels(self, history: pd.DataFrame) -> pd.DataFrame:
-        """What was reported on the transactions of *history*, in log order."""
+        """The reports on the transactions of *history*, in log order."""
         first, last = (instant.date() for instant in (history["occurred_at"].min(), history["occurred_at"].max()))
         files = _of_this_log(self._store.files(LABELS, first, last))
         if not files:
@@ -168,18 +172,18 @@ class _Archive:
                 }
             )
         _relation(self._database, files).create_view("labels", replace=True)
-        self._register("told", "transaction_id", history["transaction_id"])
+        self._register("transactions", "transaction_id", history["transaction_id"])
         return self._frame(
             """SELECT transaction_id, is_fraud, occurred_at, reported_at
-            FROM labels SEMI JOIN told USING (transaction_id)
+            FROM labels SEMI JOIN transactions USING (transaction_id)
                               ORDER BY "partition", "offset" """
         )
 
     def served(self, ids: list[str], layout: FeatureLayout) -> NDArray[np.float64]:
         """The vectors of *ids*, in that order, columns as ``layout.names``."""
-        self._register("wanted", "transaction_id", pd.Series(ids, dtype="object"))
-        _narrowed(self._recent, (*_PLACE, *layout.names)).create_view("vectors", replace=True)
-        frame = self._frame("""SELECT * FROM vectors SEMI JOIN wanted USING (transaction_id)
+        self._register("chosen", "transaction_id", pd.Series(ids, dtype="object"))
+        _narrowed(self._recent, (*_POSITION, *layout.names)).create_view("vectors", replace=True)
+        frame = self._frame("""SELECT * FROM vectors SEMI JOIN chosen USING (transaction_id)
             QUALIFY row_number() OVER (PARTITION BY transaction_id ORDER BY "partition", "offset") = 1""").set_index(
             "transaction_id"
         )
@@ -194,7 +198,7 @@ class _Archive:
 
 
 def _of_this_log(files: list[Path]) -> list[Path]:
-    """Without those kept from a topic that was made anew: their offsets and their state are others."""
+    """Without those kept from a topic that was created again since: their offsets and state belong to another log."""
     return [path for path in files if _KEPT not in path.name]
 
 
@@ -207,6 +211,6 @@ def _narrowed(relation: duckdb.DuckDBPyRelation, columns: tuple[str, ...]) -> du
 
 
 def _moved(rows: pd.DataFrame, history: pd.DataFrame) -> NDArray[np.bool_]:
-    """Which rows' users stand in several partitions of *history*."""
+    """Which rows' users appear in several partitions of *history*."""
     partitions = history.groupby("user_id")["partition"].nunique()
     return np.asarray(rows["user_id"].isin(partitions[partitions > 1].index).to_numpy(dtype=np.bool_))

@@ -1,6 +1,6 @@
 """Whether served features are those that training would compute: pure functions.
 
-A sample of served vectors is held against the batch form over the same log: each user's transactions in the order of
+A sample of served vectors is compared with the batch form over the same log: each user's transactions in the order of
 the log, the terminals' activity and what was reported. Amount and raw attributes are taken from the vector itself, so
 they are not judged.
 """
@@ -22,13 +22,11 @@ from centinela_trainer.skew.report import Example, FeatureSkew, SkewReport
 
 Matrix = NDArray[np.float64]
 REACH_DAYS = (LONGEST_MS + TERMINAL_DELAY_MS) // DAY_MS
-"""No window begins earlier than so many days before its transaction."""
+"""No window begins earlier than this many days before its transaction."""
 TOLERANCE = 1e-9
-BEFORE_ARCHIVE, MOVED, OTHER_LAYOUT = (
-    "window begins before the archive",
-    "user moved between partitions",
-    "unknown feature set",
-)
+BEFORE_ARCHIVE = "window begins before the archive"
+MOVED = "user moved between partitions"
+OTHER_LAYOUT = "unknown feature set"
 _SINCE = "user_seconds_since_last"
 _MOST_EXAMPLES = 10
 
@@ -55,8 +53,8 @@ def differing(served: Matrix, recomputed: Matrix) -> NDArray[np.bool_]:
     """Where values differ by more than ``TOLERANCE`` (relative above 1), or only one is missing; shape as both."""
     missing = np.isnan(served), np.isnan(recomputed)
     with np.errstate(invalid="ignore"):
-        apart = np.abs(served - recomputed) > TOLERANCE * np.maximum(1.0, np.abs(recomputed))
-    return np.where(missing[0] | missing[1], missing[0] != missing[1], apart)
+        different = np.abs(served - recomputed) > TOLERANCE * np.maximum(1.0, np.abs(recomputed))
+    return np.where(missing[0] | missing[1], missing[0] != missing[1], different)
 
 
 def judged_features(layout: FeatureLayout) -> tuple[str, ...]:
@@ -71,7 +69,7 @@ def reasons_not_to_judge(
 
     Args:
         occurred_ms: Event time of the sampled rows, shape (n,).
-        moved: Whether the row's user stands in several partitions, whose order is unknown, shape (n,).
+        moved: Whether the row's user appears in several partitions, whose order is unknown, shape (n,).
         archive_from_ms: The event time at which the archive begins; None where it holds the log from its beginning.
     """
     reasons = np.full(len(occurred_ms), None, dtype=object)
@@ -99,18 +97,18 @@ def compare(
     """
     names = judged_features(layout)
     columns = [layout.names.index(name) for name in names]
-    ours, theirs = served[:, columns], recomputed[:, columns]
-    differs = differing(ours, theirs)
+    measured, expected = served[:, columns], recomputed[:, columns]
+    differs = differing(measured, expected)
     if not whole_log:
         since = names.index(_SINCE)
-        differs[np.isnan(theirs[:, since]), since] = False
-    found = []
+        differs[np.isnan(expected[:, since]), since] = False
+    by_feature = []
     for origin in sorted(set(origins.tolist())):
         rows = origins == origin
         for at, name in enumerate(names):
             wrong = rows & differs[:, at]
-            gaps = np.abs(ours[wrong, at] - theirs[wrong, at])
-            found.append(
+            gaps = np.abs(measured[wrong, at] - expected[wrong, at])
+            by_feature.append(
                 FeatureSkew(
                     feature=name,
                     origin=str(origin),
@@ -124,12 +122,12 @@ def compare(
             transaction_id=ids[row],
             origin=str(origins[row]),
             feature=names[at],
-            served=_value(ours[row, at]),
-            recomputed=_value(theirs[row, at]),
+            served=_value(measured[row, at]),
+            recomputed=_value(expected[row, at]),
         )
         for row, at in np.argwhere(differs)[:_MOST_EXAMPLES].tolist()
     ]
-    return found, examples, int(differs.any(axis=1).sum())
+    return by_feature, examples, int(differs.any(axis=1).sum())
 
 
 def merged(

@@ -69,10 +69,10 @@ def partitions(dataset: Dataset) -> Iterator[Partition]:
 
 
 def read_folder(folder: Path) -> Dataset:
-    """The data set whose partitions lie in *folder*. Its ``mature_until_us`` is the time of its newest transaction.
+    """The data set whose partitions are in *folder*. Its ``mature_until_us`` is the time of its newest transaction.
 
     Raises:
-        NoSnapshot: There is none, or a file is none of ours.
+        NoSnapshot: There is none, or a file has another format.
     """
     files = sorted(folder.glob(f"day=*/{FILE}"))
     if not files:

@@ -38,7 +38,7 @@ _ONE_OF_A_DAY = """
     SELECT occurred_at, scored_at, origin, decision, variant, score, threshold, is_fraud, model_version, feature_set,
         topic, partition, "offset", filename
     FROM read_parquet($paths, union_by_name=true, hive_partitioning=false, filename=true)
-    WHERE transaction_id = $wanted LIMIT 1
+    WHERE transaction_id = $transaction LIMIT 1
 """
 
 
@@ -57,7 +57,7 @@ class VerdictFound:
 
 @dataclass(frozen=True)
 class Trained:
-    """The run that made a version. ``dataset_at``: where its training set lies, None where it is nowhere to be
+    """The run that made a version. ``dataset_at``: where its training set is; None where it cannot be
     found."""
 
     version: str
@@ -73,35 +73,35 @@ class Trained:
     code_commit: str | None
 
 
-def find_verdict(store: ArchiveStore, log: Consumer, topic: str, wanted: str) -> VerdictFound:
-    """The verdict on *wanted*: from the archive, else from what of the log it does not hold yet.
+def find_verdict(store: ArchiveStore, log: Consumer, topic: str, transaction: str) -> VerdictFound:
+    """The verdict on *transaction*: from the archive, or from the part of the log that the archive does not hold yet.
 
     Args:
         log: Without a group, for this call alone.
 
     Raises:
         UnknownTransaction: There is none.
-        DependencyUnavailable: The archive has none, and the brokers are away.
+        DependencyUnavailable: The archive has none, and the brokers are unavailable.
     """
-    found = find_archived(store, wanted)
+    found = find_archived(store, transaction)
     if found is None:
         try:
-            found = find_in_log(log, store.offsets(), topic, wanted)
-        except DependencyUnavailable as away:
+            found = find_in_log(log, store.offsets(), topic, transaction)
+        except DependencyUnavailable as error:
             raise DependencyUnavailable(
-                f"{wanted} is not in the archive under {store.root}, and the log cannot be asked: {away}",
-                dependency=away.dependency,
-            ) from away
+                f"{transaction} is not in the archive under {store.root}, and the log cannot be read: {error}",
+                dependency=error.dependency,
+            ) from error
     if found is None:
         raise UnknownTransaction(
-            f"there is no verdict on {wanted}: neither in the archive under {store.root} nor in the topic {topic}; "
-            "`centinela audit` finds transactions without one"
+            f"there is no verdict on {transaction}: neither in the archive under {store.root} nor in the topic {topic};"
+            " `centinela audit` finds transactions without one"
         )
     return found
 
 
-def find_archived(store: ArchiveStore, wanted: str) -> VerdictFound | None:
-    """The verdict on *wanted* in the archive's files, the newest day first.
+def find_archived(store: ArchiveStore, transaction: str) -> VerdictFound | None:
+    """The verdict on *transaction* in the archive's files, the newest day first.
 
     Raises:
         DependencyUnavailable: The archive changed meanwhile.
@@ -111,7 +111,7 @@ def find_archived(store: ArchiveStore, wanted: str) -> VerdictFound | None:
         for _, paths in days:
             try:
                 row = connection.execute(
-                    _ONE_OF_A_DAY, {"paths": [str(path) for path in paths], "wanted": wanted}
+                    _ONE_OF_A_DAY, {"paths": [str(path) for path in paths], "transaction": transaction}
                 ).fetchone()
             except duckdb.IOException as error:
                 raise DependencyUnavailable(
@@ -120,15 +120,17 @@ def find_archived(store: ArchiveStore, wanted: str) -> VerdictFound | None:
             if row is not None:
                 *facts, topic, partition, offset, path = row
                 return VerdictFound(
-                    wanted,
+                    transaction,
                     dict(zip(_FACTS, map(_in_utc, facts), strict=True)),
                     f"archive, {topic}[{partition}]@{offset}, {path}",
                 )
     return None
 
 
-def find_in_log(log: Consumer, archived: Mapping[TopicPartition, int], topic: str, wanted: str) -> VerdictFound | None:
-    """The verdict on *wanted* among the records of *topic* from the offsets *archived* on."""
+def find_in_log(
+    log: Consumer, archived: Mapping[TopicPartition, int], topic: str, transaction: str
+) -> VerdictFound | None:
+    """The verdict on *transaction* among the records of *topic* from the offsets *archived* on."""
     partitions = log.partitions_of(topic)
     ends, starts = log.end_offsets(partitions), log.beginning_offsets(partitions)
     log.assign(partitions)
@@ -137,10 +139,10 @@ def find_in_log(log: Consumer, archived: Mapping[TopicPartition, int], topic: st
     decoder, behind = Decoder(TransactionScored), set(partitions)
     while behind:
         for record in log.poll(0.3, 5_000):
-            if transaction_id(record.value) == wanted:
+            if transaction_id(record.value) == transaction:
                 event = decoder.decode(record.value)
                 return VerdictFound(
-                    wanted,
+                    transaction,
                     {name: getattr(event, name) for name in _FACTS},
                     f"log, {topic}[{record.partition}]@{record.offset}",
                 )
@@ -153,7 +155,7 @@ def trace(registry: Registry, version: str, snapshots: SnapshotStore, remote: Sn
 
     Raises:
         UnknownVersion: The registry has no such version (any more).
-        DependencyUnavailable: MLflow is away.
+        DependencyUnavailable: MLflow is unavailable.
     """
     try:
         model = registry.version(version)
@@ -178,7 +180,7 @@ def trace(registry: Registry, version: str, snapshots: SnapshotStore, remote: Sn
 
 
 def locate(digest: str, noted: str | None, snapshots: SnapshotStore, remote: SnapshotRemote | None) -> str | None:
-    """Where the training set *digest* lies: here, where its run noted it, or on the remote."""
+    """Where the training set *digest* is: here, where its run noted it, or on the remote."""
     if (here := snapshots.find(digest)) is not None:
         return str(here.path)
     if noted and Path(noted).is_dir():

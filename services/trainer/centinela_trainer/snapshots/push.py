@@ -75,9 +75,9 @@ def _put(fs: Any, source: str, target: str) -> None:
     if protocols & _WHOLE_OR_NOT_AT_ALL:
         fs.put_file(source, target)
         return
-    aside = f"{target}.part"
-    fs.put_file(source, aside)
-    fs.mv(aside, target)
+    part = f"{target}.part"
+    fs.put_file(source, part)
+    fs.mv(part, target)
 
 
 class SnapshotPusher:

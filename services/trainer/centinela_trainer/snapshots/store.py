@@ -1,10 +1,10 @@
-"""Training sets kept for good: each retrain's, under the digest of its content.
+"""Training sets, kept permanently: each retrain's, under the digest of its content.
 
 ::
 
     <md5>/day=YYYY-MM-DD/rows.parquet    a snapshot, for DuckDB, pandas, anybody
     files/md5/<2 digits>/<30 digits>     its files, linked from there: each content once, however many snapshots have it
-    files/md5/<2 digits>/<30>.dir        its list of files, as DVC keeps it; written when all of them stand
+    files/md5/<2 digits>/<30>.dir        its list of files, as DVC keeps it; written after all of them
 
 ``files/`` is laid out as DVC lays out a cache or a remote: ``dvc remote add -d snapshots <this folder>`` and a ``.dvc``
 file with the digest are all that ``dvc pull`` needs.
@@ -41,7 +41,7 @@ _READ_ONLY = 0o440
 
 @dataclass(frozen=True)
 class Snapshot:
-    """A snapshot that stands. ``digest``: ``md5:`` and 32 hex digits; ``path``: its folder, absolute."""
+    """A snapshot on this disk. ``digest``: ``md5:`` and 32 hex digits; ``path``: its folder, absolute."""
 
     digest: str
     path: Path
@@ -70,7 +70,7 @@ class SnapshotStore:
             return Snapshot(name, self._expose(name, entries).resolve())
 
     def find(self, name: str) -> Snapshot | None:
-        """The snapshot with the digest *name*, where it stands here."""
+        """The snapshot with the digest *name*; None where it is not here."""
         folder = self._folder(name)
         return Snapshot(name, folder.resolve()) if folder.is_dir() else None
 
@@ -86,7 +86,7 @@ class SnapshotStore:
         return read_folder(found.path)
 
     def digests(self) -> list[str]:
-        """The snapshots that stand here."""
+        """Digests of the snapshots that are here."""
         return sorted(
             PREFIX + folder.name for folder in self.root.glob("[0-9a-f]*") if folder.is_dir() and len(folder.name) == 32
         )
@@ -103,7 +103,7 @@ class SnapshotStore:
             raise NoSnapshot(f"there is no snapshot {name} under {self.root}") from error
 
     def object_path(self, name: str) -> Path:
-        """Where the content *name* (an md5, for a list of files followed by ``.dir``) stands."""
+        """Where the content *name* (an md5, for a list of files followed by ``.dir``) is kept."""
         return self.root / object_key(name)
 
     def _folder(self, name: str) -> Path:
@@ -120,20 +120,20 @@ class SnapshotStore:
         folder = self._folder(name)
         if folder.exists():
             return folder
-        aside = folder.with_name(f".{folder.name}.{uuid4().hex[:8]}")
+        part = folder.with_name(f".{folder.name}.{uuid4().hex[:8]}")
         try:
             for entry in entries:
-                target = aside / entry.path
+                target = part / entry.path
                 target.parent.mkdir(parents=True)
                 _link(self.object_path(entry.md5), target)
                 sync_folder(target.parent)
-            aside.rename(folder)
+            part.rename(folder)
             sync_folder(self.root)
         except OSError:
             if not folder.exists():
                 raise
         finally:
-            shutil.rmtree(aside, ignore_errors=True)
+            shutil.rmtree(part, ignore_errors=True)
         return folder
 
     @contextmanager
@@ -150,7 +150,7 @@ def object_key(name: str) -> str:
 
 
 def _link(source: Path, target: Path) -> None:
-    """A second name for the file, or where the disk has no such thing a copy."""
+    """A second name for the file, or a copy where the disk does not support links."""
     try:
         target.hardlink_to(source)
     except OSError:

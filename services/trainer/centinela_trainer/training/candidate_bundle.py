@@ -108,8 +108,8 @@ def write_bundle(
     """Build the bundle of *candidate* in the new folder *dest*.
 
     Args:
-        recent: Rows that no model was trained on, in the layout's columns; where there are none, the test rows stand
-            for them.
+        recent: Rows that no model was trained on, in the layout's columns; where there are none, the test rows are used
+            instead.
     """
     names = candidate.names
     fitted = dataset.columns(names) if params.train.refit else dataset.columns(names, candidate.split.train)

@@ -81,7 +81,7 @@ class Dataset:
 
 @dataclass(frozen=True)
 class Split:
-    """Row numbers of a dataset. ``start_us``: where the test days begin. All training rows lie before them."""
+    """Row numbers of a dataset. ``start_us``: where the test days begin. All training rows are earlier."""
 
     train: Rows
     test: Rows

@@ -42,7 +42,7 @@ def pip_requirements() -> list[str]:
 
 
 def code_commit() -> str:
-    """``CENTINELA_CODE_COMMIT``, else the commit of the checkout that this module lies in, else ``unknown``."""
+    """``CENTINELA_CODE_COMMIT``, else the commit of this module's checkout, else ``unknown``."""
     if commit := os.environ.get("CENTINELA_CODE_COMMIT"):
         return commit
     git = shutil.which("git")

@@ -15,7 +15,7 @@ from centinela_trainer.params import ModelKind, Params
 
 
 class Classifier(Protocol):
-    """What training asks of an estimator."""
+    """What training needs of an estimator."""
 
     def fit(self, matrix: NDArray[Any], is_fraud: NDArray[Any]) -> Any:
         """Learn from rows, shape (n, features), and labels, shape (n,)."""

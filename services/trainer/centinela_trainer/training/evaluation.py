@@ -60,7 +60,7 @@ def card_precision(
 def at_budget(scores: Floats, budget: float) -> float:
     """The least threshold that flags (``score >= threshold``) no more than *budget* of *scores*, shape (n,), n > 0.
 
-    Where the highest scores tie beyond the budget, the threshold lies just above them and nothing is flagged.
+    Where the highest scores tie beyond the budget, the threshold is just above them and nothing is flagged.
     """
     ordered = np.sort(scores)[::-1]
     allowed = int(np.floor(budget * len(ordered)))

@@ -1,4 +1,4 @@
-"""The two ways to a training set's features: as they were served ("log and wait"), or computed anew from the archived
+"""The two ways to a training set's features: as they were served ("log and wait"), or recomputed from the archived
 transactions."""
 
 from __future__ import annotations
@@ -110,17 +110,19 @@ def _reports(
 
 
 def _view(database: duckdb.DuckDBPyConnection, name: str, files: list[Path], columns: tuple[str, ...]) -> bool:
-    """Make *columns* and the place in the log of *files* the view *name*; False where there are no files.
+    """Make *columns* and the log position of *files* the view *name*; False where there are no files.
 
-    ``kept``: from a topic that was made anew since, so before all others.
+    ``kept``: from a topic that was created again since, so before all others.
     """
     if not files:
         return False
-    held = database.read_parquet(
+    archived = database.read_parquet(
         [str(path) for path in files], union_by_name=True, hive_partitioning=False, filename=True
     )
-    wanted = [duckdb.ColumnExpression(column) for column in (*columns, "partition", "offset") if column in held.columns]
-    held.select(*wanted, duckdb.SQLExpression("contains(filename, '.kept') AS kept")).create_view(name)
+    selected = [
+        duckdb.ColumnExpression(column) for column in (*columns, "partition", "offset") if column in archived.columns
+    ]
+    archived.select(*selected, duckdb.SQLExpression("contains(filename, '.kept') AS kept")).create_view(name)
     return True
 
 

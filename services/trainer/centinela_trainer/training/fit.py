@@ -6,7 +6,7 @@ scores are cross-fitted over cards: the scores of each fold come from a model th
 and of the test days only the cards of the other folds. No card is scored by a model that saw it in the test days. This
 estimates how the refitted model, which sees all of it, does on other cards under the patterns of these days; it does
 not estimate how it does when patterns change again. That is what the *forward* scores show: from a model trained before
-the test days (and the gap). The champion, trained earlier, is scored on the same rows as it stands.
+the test days (and the gap). The champion, trained earlier, is scored on the same rows as it is.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Whether a challenger may take the champion's place: pure, with a reason for every refusal."""
+"""Whether a challenger may replace the champion: pure, with a reason for every refusal."""
 
 from __future__ import annotations
 
@@ -78,17 +78,19 @@ def _sanity(evidence: Evidence, params: GateParams) -> dict[str, str]:
 def _quality(evidence: Evidence, params: GateParams) -> dict[str, str]:
     if evidence.frauds < params.min_frauds:
         return {"too_few_frauds": f"{evidence.frauds} frauds in the test days; at least {params.min_frauds} are needed"}
-    ours, theirs = evidence.average_precision, evidence.champion_average_precision
-    if theirs is None:
-        if ours < params.min_average_precision:
+    challenger, champion = evidence.average_precision, evidence.champion_average_precision
+    if champion is None:
+        if challenger < params.min_average_precision:
             return {
-                "below_minimum": f"average precision {ours:.3f} is below the minimum {params.min_average_precision:.3f}"
+                "below_minimum": (
+                    f"average precision {challenger:.3f} is below the minimum {params.min_average_precision:.3f}"
+                )
             }
         return {}
     failures: dict[str, str] = {}
-    if not ours >= theirs + params.min_gain:
+    if not challenger >= champion + params.min_gain:
         failures["no_gain"] = (
-            f"average precision {ours:.3f} against the champion's {theirs:.3f}: the gain must reach"
+            f"average precision {challenger:.3f} against the champion's {champion:.3f}: the gain must reach"
             f" {params.min_gain:.3f}"
         )
     if evidence.share_better is not None and not evidence.share_better >= params.confidence:

@@ -129,7 +129,7 @@ def test_a_folder_that_is_there_is_never_overwritten(good: Path) -> None:
 def test_a_bundle_that_cannot_be_written_whole_is_not_there_at_all(good: Path, tmp_path: Path) -> None:
     with pytest.raises(TypeError):
         bundle.write(tmp_path / "new", verify(good), {SKOPS: None})  # type: ignore[dict-item]
-    with pytest.raises(ValueError, match="no files of a bundle"):
+    with pytest.raises(ValueError, match="not files of a bundle"):
         bundle.write(tmp_path / "new", verify(good), {"notes.txt": b""})
     assert list(tmp_path.iterdir()) == []
 

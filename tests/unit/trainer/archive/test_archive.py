@@ -73,7 +73,8 @@ class Running:
     ) -> None:
         self.clock = FixedClock(START)
         self.archive = archive(ArchiveStore(root), STREAMS, self.clock, flush_rows=rows, flush_s=5)
-        self.health, self.stop = Health(), Unhurried()
+        self.health = Health()
+        self.stop = Unhurried()
         self.loop = SinkLoop(
             FakeConsumer(broker, "archive"),
             FakeProducer(broker),

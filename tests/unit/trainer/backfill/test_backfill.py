@@ -251,7 +251,7 @@ def test_the_handbooks_layout_is_known_and_rows_that_are_none_are_told(transacti
     ("arguments", "said"),
     [
         (["nowhere.csv", "out"], "nowhere.csv does not exist"),
-        (["in.csv", "."], "is there already"),
+        (["in.csv", "."], "exists already"),
         (["in.csv", "out"], "has none of the known layouts"),
         (["in.csv", "out", "--mapping", "no.yaml"], "neither ulb, handbook nor a file"),
     ],

@@ -56,7 +56,8 @@ class SlowRunner:
             return None
         if not self._done:
             return None
-        self._current, self._done = None, False
+        self._current = None
+        self._done = False
         return answer_to(asked)
 
     def cancel(self) -> None:
@@ -66,7 +67,9 @@ class SlowRunner:
 
 class Service:
     def __init__(self) -> None:
-        self.broker, self.runner, self.stop = FakeBroker(), SlowRunner(), threading.Event()
+        self.broker = FakeBroker()
+        self.runner = SlowRunner()
+        self.stop = threading.Event()
         self.producer = FakeTransactionalProducer(self.broker)
         self.loop = ConsumerLoop(
             FakeConsumer(self.broker, "trainer"),
@@ -157,7 +160,9 @@ def test_a_stop_ends_the_child_and_leaves_the_request_uncommitted() -> None:
 class FakeProcess:
     def __init__(self, *, stubborn: bool = False) -> None:
         self.code: int | None = None
-        self.stubborn, self.terminated, self.killed = stubborn, False, False
+        self.stubborn = stubborn
+        self.terminated = False
+        self.killed = False
 
     def poll(self) -> int | None:
         return self.code
@@ -168,7 +173,8 @@ class FakeProcess:
             self.code = -15
 
     def kill(self) -> None:
-        self.killed, self.code = True, -9
+        self.killed = True
+        self.code = -9
 
     def wait(self, timeout: float) -> int:
         if self.code is None:
@@ -180,7 +186,9 @@ class Child:
     """A runner whose processes the test controls."""
 
     def __init__(self, folder: Path) -> None:
-        self.clock, self.health, self.processes = FixedClock(NOW), Health(), list[FakeProcess]()
+        self.clock = FixedClock(NOW)
+        self.health = Health()
+        self.processes = list[FakeProcess]()
         self.files = (folder / "none",) * 3
         self.stubborn = False
         self.runner = ChildRunner(folder, self._start, self.clock, self.health, timeout_s=100)

@@ -203,7 +203,8 @@ def test_a_wrong_value_is_told_by_feature_and_origin_and_forbids_promotion(serve
 
 def test_a_stream_that_missed_a_transaction_of_a_user_shows(served, tmp_path) -> None:
     blind = Served.__new__(Served)
-    blind.transactions, blind.labels = served.transactions, []
+    blind.transactions = served.transactions
+    blind.labels = []
     blind.matrix = blind._streamed()
     report = SkewCheck(served.archive(tmp_path, matrix=blind.matrix), SkewParams(sample=1_000, recent_days=8))()
     assert {one.feature for one in report.features if one.mismatches} <= {
