@@ -24,7 +24,7 @@ class Topic:
 
     @property
     def dlq(self) -> str:
-        """Where records of this topic go that cannot be processed."""
+        """The topic of the dead letters of this topic."""
         return self.name + DLQ_SUFFIX
 
 
@@ -90,6 +90,6 @@ CATALOGUE: tuple[Topic, ...] = (
     RETRAIN_REQUESTS,
     MODEL_EVENTS,
 )
-"""Every topic; each that services consume has a ``<topic>-dlq`` beside it (created with the same partition count)."""
+"""Every topic; each that services consume also has a ``<topic>-dlq`` with the same number of partitions."""
 
 WITH_DLQ: tuple[Topic, ...] = tuple(t for t in CATALOGUE if t.values)

@@ -1,4 +1,4 @@
-"""``centinela acls``: what each service's user needs on brokers that ask who comes."""
+"""``centinela acls``: what each service's user needs on brokers that require authentication."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Prefix = Annotated[str, typer.Option(help="The user of a service is this and the
 
 @app.command("list")
 def list_rights(services: Services = None) -> None:
-    """Show the rights. Asks no broker."""
+    """Show the rights. Connects to no broker."""
     table = Table("service", "resource", Column("name", no_wrap=True), "operations")
     for service in _known(services):
         for rule in acls.RIGHTS[service]:
@@ -41,7 +41,7 @@ def commands(services: Services = None, prefix: Prefix = "centinela-") -> None:
 
 @app.command()
 def create(services: Services = None, prefix: Prefix = "centinela-") -> None:
-    """Give the rights on the configured brokers, as a user who may. Users themselves are made by kafka-configs.sh."""
+    """Give the rights on the configured brokers, as a user who may do that. kafka-configs.sh creates the users."""
     count = acls.create(load_settings(Settings), {service: f"User:{prefix}{service}" for service in _known(services)})
     typer.echo(f"{count} entries are there")
 

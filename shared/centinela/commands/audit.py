@@ -36,7 +36,7 @@ def report(log_audit: LogAudit, wait_s: float, *, as_json: bool) -> bool:
     """Print what *log_audit* finds; whether the log reconciles."""
     result = log_audit.read_until_reconciled(wait_s)
     log, verdicts, dlq = topics.TRANSACTIONS.name, topics.PREDICTIONS.name, topics.TRANSACTIONS.dlq
-    faults = [
+    problems = [
         ("missing", log, result.missing),
         ("repeated", verdicts, result.repeated),
         ("unexpected", verdicts, result.unexpected),
@@ -45,7 +45,9 @@ def report(log_audit: LogAudit, wait_s: float, *, as_json: bool) -> bool:
         ("redriven but not in the log", dlq, result.redrives.lost),
         ("redriven but not resolved", dlq, result.redrives.unresolved),
     ]
-    samples = {name: log_audit.ids_at(topic, found, _SHOWN) for name, topic, found in faults if len(found)}
+    samples = {
+        name: log_audit.ids_at(topic, positions, _SHOWN) for name, topic, positions in problems if len(positions)
+    }
     if as_json:
         typer.echo(json.dumps(_counts(result) | {"reconciled": result.reconciled, "first_ids": samples}))
     else:

@@ -1,4 +1,4 @@
-"""``centinela keys``: make an API key, look at a list of them."""
+"""``centinela keys``: create an API key or a signing key, check a list of keys."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ def new(
         Role, typer.Option(help="What it may do: producer (transactions, labels), scorer (verdicts), operator.")
     ],
 ) -> None:
-    """Print a new key, this once, and the line for the list of keys, which does not give the key away."""
-    made = new_key(name, role)
+    """Print a new key, this once, and its line for the list of keys, which does not reveal the key."""
+    created = new_key(name, role)
     typer.echo("The key, for its owner (it is kept nowhere and cannot be shown again):", err=True)
-    typer.echo(made.key)
+    typer.echo(created.key)
     typer.echo("\nThe line for the file that CENTINELA_API_KEYS_FILE names; restart the services after it:", err=True)
-    typer.echo(str(made.entry))
+    typer.echo(str(created.entry))
 
 
 @app.command()

@@ -37,9 +37,9 @@ def build_app(names: set[str] | None = None) -> typer.Typer:
 
 
 def main() -> None:
-    """Run the command line; errors of ours end with one clear line and exit code 2."""
-    known = {point.name for point in entry_points(group=GROUP)}
-    named = set(sys.argv[1:2]) & known
+    """Run the command line; a ``CentinelaError`` ends it with one clear line and exit code 2."""
+    names = {point.name for point in entry_points(group=GROUP)}
+    named = set(sys.argv[1:2]) & names
     try:
         build_app(named or None)()
     except CentinelaError as error:

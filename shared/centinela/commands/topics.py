@@ -47,7 +47,7 @@ def check() -> None:
 
 @app.command("list")
 def list_topics() -> None:
-    """Show the catalogue: who writes and reads what. Asks no broker."""
+    """Show the catalogue: who writes and reads what. Connects to no broker."""
     partitions = {spec.name: spec.partitions for spec in specifications(load_settings(Settings))}
     table = Table(Column("topic", no_wrap=True), "from -> to", "key", "value", Column("parts", no_wrap=True))
     for topic in CATALOGUE:

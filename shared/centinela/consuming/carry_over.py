@@ -24,7 +24,7 @@ class OffsetCarryOver:
 
     Args:
         group: The group with its former name.
-        former_reader: Makes a consumer of the former group, which only asks for its offsets.
+        former_reader: Makes a consumer of the former group, which only reads its offsets.
         admin: Administers the groups.
     """
 

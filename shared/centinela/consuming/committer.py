@@ -12,7 +12,7 @@ from centinela.telemetry.metrics import CONSUMER_TRANSACTIONS
 
 
 class ProducerStuck(CentinelaError):
-    """Commits fail again and again although the brokers answer: the process must end, and may start anew."""
+    """Commits fail again and again although the brokers answer: the process must end, and may be started again."""
 
 
 class Committer(Protocol):
@@ -25,7 +25,7 @@ class Committer(Protocol):
         """Make *records* and *offsets* (next to read) durable."""
 
     def abort(self) -> None:
-        """Drop what a failed commit left behind."""
+        """Discard what a failed commit left behind."""
 
     def close(self) -> None:
         """Release the producer."""
@@ -35,7 +35,8 @@ class TransactionalCommitter:
     """All or nothing, by a Kafka transaction."""
 
     def __init__(self, consumer: Consumer, producer: TransactionalProducer) -> None:
-        self._consumer, self._producer = consumer, producer
+        self._consumer = consumer
+        self._producer = producer
 
     def start(self) -> None:
         self._producer.init()
@@ -62,7 +63,8 @@ class PlainCommitter:
     """
 
     def __init__(self, consumer: Consumer, producer: Producer | None) -> None:
-        self._consumer, self._producer = consumer, producer
+        self._consumer = consumer
+        self._producer = producer
 
     def start(self) -> None:
         """Nothing to prepare."""

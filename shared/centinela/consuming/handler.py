@@ -1,4 +1,4 @@
-"""What a consumer loop and its handler say to each other."""
+"""The protocol between a consumer loop and its handler."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class Outcome:
 
     Attributes:
         events: Records to write.
-        dead_letters: Records that no retry can help.
+        dead_letters: Records that fail however often they are tried.
         deferred: Per partition, the offset of the first record that was not processed: it and what follows in its
             partition are delivered again later; nothing from there on is committed.
         counts: Further outcomes by name (``{"duplicate": 3}``), for the metrics; each record counts once, so what
@@ -46,7 +46,7 @@ class StatefulHandler:
     """
 
     waiting_for: str = "the handler is not ready"
-    """What ``ready`` waits for, in words, while it is False."""
+    """What ``ready`` waits for while it is False, in words."""
 
     def __call__(self, records: Sequence[Record]) -> Outcome:
         """Process *records*."""
@@ -57,10 +57,10 @@ class StatefulHandler:
         return True
 
     def on_assigned(self, partition: TopicPartition, committed: int | None) -> int | None:
-        """*partition* is ours; the group stands at *committed* (None: nothing was ever committed).
+        """*partition* is assigned to this loop; the group has committed *committed* (None: nothing ever).
 
         Returns:
-            The offset to read from, at most *committed*: what lies before *committed* comes through ``replay``.
+            The offset to read from, at most *committed*: records before *committed* are passed to ``replay``.
             None: from *committed* on, else from the loop's start.
         """
         return None
@@ -69,21 +69,21 @@ class StatefulHandler:
         """*records* were committed before: rebuild state from them, emit nothing."""
 
     def on_committed(self, offsets: Mapping[TopicPartition, int]) -> None:
-        """A commit went through: state stands for *offsets* (next to read), exactly; the moment for a snapshot."""
+        """A commit succeeded: state now is exactly that at *offsets* (next to read); the moment for a snapshot."""
 
     def on_revoked(self, partition: TopicPartition) -> None:
-        """*partition* goes to another member; state stands for what was committed. ``on_dropped`` follows."""
+        """*partition* goes to another member; state is that of the last commit. ``on_dropped`` follows."""
 
     def on_dropped(self, partition: TopicPartition) -> None:
         """Forget *partition*'s state."""
 
     def idle(self) -> Outcome | None:
-        """Called now and then while no records come; the outcome is committed like any other."""
+        """Called at intervals while no records come; the outcome is committed like any other."""
         return None
 
 
 class Stateless(StatefulHandler):
-    """Gives a plain function the whole protocol."""
+    """Gives a function the whole protocol."""
 
     def __init__(self, handle: Handler) -> None:
         self._handle = handle

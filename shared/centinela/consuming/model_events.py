@@ -1,4 +1,4 @@
-"""What ``model-events`` says of a model."""
+"""What ``model-events`` says about a model."""
 
 from __future__ import annotations
 
@@ -15,10 +15,11 @@ _log = structlog.get_logger(__name__)
 
 
 class Promotions:
-    """Finds the promotions of *model_name*; a record that cannot be read is logged and passed over."""
+    """Finds the promotions of *model_name*; a record that cannot be read is logged and skipped."""
 
     def __init__(self, model_name: str) -> None:
-        self._model_name, self._decoder = model_name, ModelEventDecoder()
+        self._model_name = model_name
+        self._decoder = ModelEventDecoder()
 
     def among(self, records: Iterable[Record]) -> Iterator[ModelPromoted]:
         """Those in *records*, in their order."""

@@ -164,7 +164,7 @@ class Partitions:
             first = self._consumer.beginning_offsets([partition])[partition]
             if first > (start or 0):
                 _log.warning(
-                    "replay.cut_short", topic=partition.topic, partition=partition.partition, wanted=start, first=first
+                    "replay.cut_short", topic=partition.topic, partition=partition.partition, start=start, first=first
                 )
                 start = first
         if start is not None:

@@ -1,4 +1,4 @@
-"""Reads whole topics without a group: from the beginning to the end, then whatever is added. For tables of state."""
+"""Reads whole topics without a group: from the beginning to the end, then what is added. For tables of state."""
 
 from __future__ import annotations
 
@@ -26,12 +26,14 @@ class TableReader:
     """Reads all partitions of *topics*. Not thread-safe.
 
     Args:
-        reader: A consumer without a group, for this reader alone.
+        reader: A consumer without a group, used by this reader only.
         batch: Most records given at once.
     """
 
     def __init__(self, reader: Consumer, topics: Sequence[str], *, batch: int = 5_000) -> None:
-        self._consumer, self._topics, self._batch = reader, list(topics), batch
+        self._consumer = reader
+        self._topics = list(topics)
+        self._batch = batch
         self._partitions: frozenset[TopicPartition] = frozenset()
         self._targets: dict[TopicPartition, int] = {}
 
@@ -44,13 +46,13 @@ class TableReader:
         """The next records; empty after *timeout_s* without any.
 
         Raises:
-            DependencyUnavailable: The brokers are away, or a topic does not exist.
+            DependencyUnavailable: The brokers do not answer, or a topic does not exist.
         """
         self._assign()
         return self._consumer.poll(timeout_s, self._batch)
 
     def at_end(self) -> bool:
-        """Whether all has been read that was there when reading began."""
+        """Whether everything has been read that was there when reading began."""
         if not self._partitions:
             return False
         done = [p for p, end in self._targets.items() if self._consumer.position(p) >= end]
@@ -69,7 +71,7 @@ class TableReader:
         """All records up to the end as it is now. Meant for small topics; for large ones use ``poll`` and ``at_end``.
 
         Raises:
-            DependencyUnavailable: The brokers are away, a topic does not exist, or *timeout_s* was not enough.
+            DependencyUnavailable: The brokers do not answer, a topic does not exist, or *timeout_s* was not enough.
         """
         self._assign()
         self._targets = dict(self._consumer.end_offsets(self._partitions))
@@ -95,16 +97,16 @@ class TableReader:
     def _assign(self) -> None:
         if self._partitions:
             return
-        found: set[TopicPartition] = set()
+        all_partitions: set[TopicPartition] = set()
         for topic in self._topics:
             if not (partitions := self._consumer.partitions_of(topic)):
                 raise DependencyUnavailable(
                     f"topic {topic} does not exist: run `centinela topics create`", dependency="kafka"
                 )
-            found |= partitions
-        self._targets = dict(self._consumer.end_offsets(found))
-        self._consumer.assign(found)
-        self._partitions = frozenset(found)
+            all_partitions |= partitions
+        self._targets = dict(self._consumer.end_offsets(all_partitions))
+        self._consumer.assign(all_partitions)
+        self._partitions = frozenset(all_partitions)
 
 
 def open_table(settings: Settings, topics: Sequence[str], *, client: Client = "kafka-python") -> TableReader:
@@ -119,7 +121,7 @@ class TableFollower:
         make: Builds the reader.
         apply: Called with each batch; what it raises ends ``run``.
         condition: Name under which *health* waits until the table was read to its end once.
-        patience: How long reading may stand still.
+        patience: How long reading may make no progress.
     """
 
     def __init__(
@@ -134,16 +136,21 @@ class TableFollower:
         patience: Patience = PATIENCE,
         clock: Clock | None = None,
     ) -> None:
-        self._make, self._apply, self._health, self._stop = make, apply, health, stop
-        self._condition, self._poll_timeout_s = condition, poll_timeout_s
+        self._make = make
+        self._apply = apply
+        self._health = health
+        self._stop = stop
+        self._condition = condition
+        self._poll_timeout_s = poll_timeout_s
         self._clock = clock or SystemClock()
-        self._patience, self._progress = patience, Progress(patience.stuck_s, self._clock.monotonic())
+        self._patience = patience
+        self._progress = Progress(patience.stuck_s, self._clock.monotonic())
         self._observed_at = float("-inf")
         self._outage = Outage(health, stop)
         health.wait_for(condition, "being read from the beginning")
 
     def run(self) -> None:
-        """Read and follow until the stop event, waiting out a broker that is away."""
+        """Read and follow until the stop event, waiting while the brokers do not answer."""
         self._progress.bind_to_thread()
         reader = self._make()
         try:

@@ -1,6 +1,6 @@
-"""What of a record people may see: as in the logs, no card data, and users only as keyed hashes [P].
+"""What people may see of a record: as in the logs, no card data, and users only as keyed hashes.
 
-By what is allowed rather than by what is forbidden: of a value only the fields below are shown as they are.
+It lists what is allowed rather than what is forbidden: only the fields below are shown as they are.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ _LETTER, _DIGIT = re.compile(r"[^\W\d_]"), re.compile(r"\d")
 
 
 def masked_value(value: bytes | None, salt: str) -> Any:
-    """A record's value for people: JSON with what may be seen, or the shape of what is no JSON object."""
+    """A record's value for people: JSON with what may be seen, or the shape of what is not a JSON object."""
     if value is None:
         return None
     try:
@@ -71,7 +71,7 @@ def masked_value(value: bytes | None, salt: str) -> Any:
 
 
 def masked_headers(headers: Headers) -> dict[str, str]:
-    """Headers for people: ours and the standard ones as they are but for card numbers, of others the size only."""
+    """Headers for people: Centinela's and the standard ones without card numbers, of others only the size."""
     return {
         name: masked_text((value or b"").decode(errors="replace"))
         if name.startswith(SHOWN_HEADERS)
@@ -86,7 +86,7 @@ def masked_key(key: bytes | None, salt: str) -> str | None:
 
 
 def masked_text(text: str) -> str:
-    """*text* without what may be a card number: 12 to 19 digits whose check digit holds, or that are broken up."""
+    """*text* without what may be a card number: 12 to 19 digits whose check digit is right, or that are broken up."""
     return _DIGITS.sub(
         lambda found: (
             f"({len(found[0])} digits)" if " " in found[0] or "-" in found[0] or _luhn(found[0]) else found[0]

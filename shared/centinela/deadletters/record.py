@@ -107,7 +107,8 @@ class DeadLetterCap:
         self._window = window
         self._min = min_records
         self._batches: deque[tuple[int, int]] = deque()
-        self._records = self._dead = 0
+        self._records = 0
+        self._dead = 0
 
     def check(self, records: int, dead: int) -> None:
         """Count a batch of *records*, *dead* of which are dead letters.

@@ -22,14 +22,16 @@ class GuardedThread(threading.Thread):
 
     def __init__(self, name: str, target: Callable[[], None], health: Health, on_death: Callable[[], None]) -> None:
         super().__init__(name=name, daemon=True)
-        self._work, self._health, self._on_death = target, health, on_death
+        self._work = target
+        self._health = health
+        self._on_death = on_death
 
     def run(self) -> None:
         """Do the work; see the class."""
         try:
             self._work()
         except Exception as error:
-            ours = isinstance(error, CentinelaError)  # its message says what to do, where it was raised does not
-            _log.error("thread.died", thread=self.name, detail=str(error), exc_info=None if ours else error)
-            self._health.died(f"{self.name}: {type(error).__name__}" + (f": {error}" if ours else ""))
+            expected = isinstance(error, CentinelaError)  # its message says what to do; a stack would not help
+            _log.error("thread.died", thread=self.name, detail=str(error), exc_info=None if expected else error)
+            self._health.died(f"{self.name}: {type(error).__name__}" + (f": {error}" if expected else ""))
             self._on_death()

@@ -1,4 +1,4 @@
-"""What each service must be allowed to do on the brokers, and no more; ``create`` grants it to users."""
+"""What each service must be allowed to do on the brokers, and nothing else; ``create`` grants it to users."""
 
 from __future__ import annotations
 
@@ -30,11 +30,12 @@ from centinela.topics import (
 def _rules(
     reads: Iterable[Topic] = (),
     writes: Iterable[Topic] = (),
-    letters: Iterable[Topic] = (),
+    dead_letters: Iterable[Topic] = (),
     others: Iterable[Rule] = (),
 ) -> tuple[Rule, ...]:
     """Reading or writing includes Describe, and Write on a topic includes being an idempotent producer."""
-    read, written = {t.name for t in reads}, {t.name for t in writes} | {t.dlq for t in letters}
+    read = {t.name for t in reads}
+    written = {t.name for t in writes} | {t.dlq for t in dead_letters}
     operations: dict[str, tuple[Operation, ...]] = {
         **dict.fromkeys(read - written, ("Read",)),
         **dict.fromkeys(written - read, ("Write",)),
@@ -54,7 +55,7 @@ def _transactions(name: str, *, prefixed: bool = False) -> Rule:
 
 
 _READER = Rule("group", READERS, ("Describe",))
-"""librdkafka asks after a group also where it reads without one."""
+"""librdkafka asks for the group even where it reads without one."""
 
 RIGHTS: Final[Mapping[str, tuple[Rule, ...]]] = {
     "ingest": _rules(writes=[TRANSACTIONS, LABELS]),
@@ -105,8 +106,8 @@ RIGHTS: Final[Mapping[str, tuple[Rule, ...]]] = {
         Rule("group", groups.STREAM.name, ("Describe",)),
     ),
 }
-"""Per service the rules that its user needs. ``operator``: who makes topics, replays, redrives dead letters and asks
-for training."""
+"""Per service the rules that its user needs. ``operator``: who creates topics, replays, redrives dead letters and
+requests training."""
 
 
 def commands(service: str, principal: str, bootstrap_servers: str) -> list[str]:
@@ -128,7 +129,7 @@ def create(settings: Settings, principals: Mapping[str, str]) -> int:
     took.
 
     Raises:
-        AccessRefused: The user of *settings* may not change the brokers' rights.
+        AccessRefused: The user of *settings* may not change rights on the brokers.
         CentinelaError: The brokers refuse an entry.
     """
     return create_acls(settings, [(principal, RIGHTS[service]) for service, principal in principals.items()])

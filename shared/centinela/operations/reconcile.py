@@ -161,8 +161,8 @@ def reconcile(
 
 def id_hash(value: bytes | None) -> int:
     """64-bit hash of the transaction id in a record's value, ``UNDECODABLE`` where it has none."""
-    found = transaction_id(value)
-    return UNDECODABLE if found is None else xxhash.xxh3_64_intdigest(found.encode()) or 1
+    id_ = transaction_id(value)
+    return UNDECODABLE if id_ is None else xxhash.xxh3_64_intdigest(id_.encode()) or 1
 
 
 def letter_origin(record: Record, topic: str) -> int | None:
@@ -263,8 +263,8 @@ class LogAudit:
             self._consumer.assign([partition])
             self._consumer.seek(partition, position.offset)
             records = self._consumer.poll(5.0, 1)
-            found = transaction_id(records[0].value) if records and records[0].offset == position.offset else None
-            ids.append(found or f"{topic}[{position.partition}]@{position.offset}")
+            id_ = transaction_id(records[0].value) if records and records[0].offset == position.offset else None
+            ids.append(id_ or f"{topic}[{position.partition}]@{position.offset}")
         return ids
 
     def _assign(self) -> None:

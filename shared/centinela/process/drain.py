@@ -1,4 +1,4 @@
-"""The end of a process: one after another, within one budget of time."""
+"""The end of a process: its parts are closed one after another, within one budget of time."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _log = structlog.get_logger(__name__)
 
 
 class Drain:
-    """Ends parts of a process; what does not end in time is left behind in a daemon thread, and said.
+    """Ends parts of a process; what does not end in time is left behind in a daemon thread, and logged.
 
     Args:
         within_s: For all of them together, from now on.
@@ -28,7 +28,7 @@ class Drain:
         return max(0.0, self._until - self._clock.monotonic())
 
     def join(self, *threads: threading.Thread) -> None:
-        """Wait for *threads* to end; those never started have."""
+        """Wait for *threads* to end; those that were never started are skipped."""
         for thread in threads:
             if thread.ident is not None:
                 thread.join(self.left())
@@ -36,7 +36,7 @@ class Drain:
                     _log.warning("drain.left_behind", part=thread.name)
 
     def close(self, part: str, close: Callable[[], None]) -> None:
-        """Call *close*, which may wait for a broker that is away, and wait for it as long as there is time; what it
+        """Call *close*, which may wait for a broker that does not answer, and wait for it while there is time; what it
         raises is logged."""
 
         def attempt() -> None:

@@ -24,13 +24,13 @@ from centinela.telemetry.logging import configure_logging
 
 S = TypeVar("S", bound=Settings)
 _UMASK = 0o027
-"""What a service writes holds transactions: nobody but its user and its group reads it."""
+"""A service's files contain transactions: only its user and its group may read them."""
 END_WITHIN_S = 10.0
-"""A process that has failed is gone after so long, whatever a client of it still waits for."""
+"""A process that has failed ends within this time, whatever one of its clients still waits for."""
 
 
 def load_settings(settings_class: type[S]) -> S:
-    """The settings of the environment; one that does not hold ends the process with a line that names its variable
+    """The settings of the environment; an invalid one ends the process with a line that names its variable
     (exit 2)."""
     try:
         return settings_class()
@@ -47,11 +47,11 @@ def load_settings(settings_class: type[S]) -> S:
 def start(settings_class: type[S], service: str) -> tuple[S, threading.Event]:
     """Read the settings, configure logging, and return both the settings and an event that SIGTERM and SIGINT set.
 
-    From here on an exception that nobody catches is logged like everything else, as the last line.
+    From then on an uncaught exception is logged like everything else, as the last line.
 
     Raises:
-        SystemExit: A setting does not hold, the process would be open to others without API keys, the access to Kafka
-            is not complete, or the keys of models cannot be used (exit 2, one clear line).
+        SystemExit: A setting is invalid, the process would be open to others without API keys, the access to Kafka is
+            incomplete, or the keys of models cannot be used (exit 2, one clear line).
     """
     settings = load_settings(settings_class)
     os.umask(_UMASK)
@@ -89,7 +89,7 @@ def serve(settings_class: type[S], service: str, run: Callable[[S, threading.Eve
 
 
 def failed(error: CentinelaError | str) -> int:
-    """Say why the process ends, as its last line, and see to it that it does end. The exit code, 1."""
+    """Log why the process ends, as its last line, and make sure that it ends. The exit code, 1."""
     kind = type(error).__name__ if isinstance(error, CentinelaError) else "Died"
     structlog.get_logger().error("process.failed", error=kind, detail=str(error))
     _end_soon()
@@ -107,5 +107,5 @@ def _crashed(kind: type[BaseException], error: BaseException, trace: TracebackTy
 
 
 def _end_soon() -> None:
-    """Cut off what hangs at the end, clients that wait for a broker for one: with all stacks, by exit code 1."""
+    """End a process that hangs (a client may wait for a broker): print all stacks and exit with code 1."""
     faulthandler.dump_traceback_later(END_WITHIN_S, exit=True)

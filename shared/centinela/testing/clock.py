@@ -24,5 +24,5 @@ class FixedClock:
         self._instant = instant
 
     def jump(self, by: timedelta) -> None:
-        """Move wall time alone, as when a machine's clock is corrected."""
+        """Move wall time only, as when a machine's clock is corrected."""
         self._instant += by

@@ -39,29 +39,32 @@ class FakeStore:
         run_tags: Mapping[str, str] | None = None,
     ) -> str:
         """Register a version whose run has *bundle* in its artifacts, and *run_tags*; the version."""
-        found = self._models.setdefault(model, _Model())
-        version = str(len(found.versions) + 1)
+        registered = self._models.setdefault(model, _Model())
+        version = str(len(registered.versions) + 1)
         run_id = f"run-{model}-{version}"
         self._artifacts[run_id] = {f"{BUNDLE_FOLDER}/{name}": data for name, data in (bundle or {}).items()}
         self._runs[run_id] = ModelRun(run_id, "baseline", "FINISHED", created_at, dict(run_tags or {}))
-        found.versions[version] = ModelVersion(version, created_at, run_id, (), dict(tags or {}), dict(metrics or {}))
+        registered.versions[version] = ModelVersion(
+            version, created_at, run_id, (), dict(tags or {}), dict(metrics or {})
+        )
         return version
 
     def state(self, model: str) -> ModelState:
-        found = self._of(model)
-        return ModelState(dict(found.aliases), dict(found.tags))
+        registered = self._of(model)
+        return ModelState(dict(registered.aliases), dict(registered.tags))
 
     def versions(self, model: str, limit: int) -> list[ModelVersion]:
-        found = self._of(model)
-        newest = list(found.versions.values())[::-1][:limit]
+        registered = self._of(model)
+        newest = list(registered.versions.values())[::-1][:limit]
         return [
-            replace(v, aliases=tuple(sorted(a for a, at in found.aliases.items() if at == v.version))) for v in newest
+            replace(v, aliases=tuple(sorted(a for a, at in registered.aliases.items() if at == v.version)))
+            for v in newest
         ]
 
     def version(self, model: str, version: str) -> ModelVersion:
-        found = self._version(model, version)
+        registered = self._version(model, version)
         return replace(
-            found, aliases=tuple(sorted(alias for alias, at in self._of(model).aliases.items() if at == version))
+            registered, aliases=tuple(sorted(alias for alias, at in self._of(model).aliases.items() if at == version))
         )
 
     def run(self, run_id: str) -> ModelRun | None:
@@ -79,8 +82,8 @@ class FakeStore:
         if version is None:
             self._of(model).tags[key] = value
         else:
-            found = self._version(model, version)
-            self._of(model).versions[version] = replace(found, tags={**found.tags, key: value})
+            registered = self._version(model, version)
+            self._of(model).versions[version] = replace(registered, tags={**registered.tags, key: value})
 
     def run_of(self, model: str, version: str) -> str | None:
         return self._version(model, version).run_id

@@ -22,17 +22,17 @@ T = TypeVar("T")
 
 
 class GroupAdmin:
-    """``GroupAdmin`` of the port; each call connects anew, since a process calls it once at most."""
+    """``GroupAdmin`` of the port; each call makes a connection of its own, since calls are rare."""
 
     def __init__(self, access: Access) -> None:
         self._access = access
 
     def members(self, group: str) -> int:
         try:
-            found = self._call(lambda client: client.describe_groups([group]))
+            described = self._call(lambda client: client.describe_groups([group]))
         except kafka_errors.GroupIdNotFoundError:
             return 0
-        return len(found[group]["members"])
+        return len(described[group]["members"])
 
     def commit(self, group: str, offsets: Mapping[TopicPartition, int]) -> None:
         positions = {KafkaPartition(*p): OffsetAndMetadata(offset, "", -1) for p, offset in offsets.items()}

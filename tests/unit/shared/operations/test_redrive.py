@@ -356,7 +356,7 @@ def test_a_command_that_does_not_say_which_letters_is_refused(call: Callable[[],
         call()
 
 
-def test_a_foreign_closing_closes_nothing() -> None:
+def test_a_foreign_resolution_resolves_nothing() -> None:
     world = World()
     world.dead("a")
     world.broker.append(DLQ, None, headers=(("dlq.closed", b"burnt"), ("dlq.letter", b"x")))
@@ -373,7 +373,7 @@ def test_a_record_without_a_key_goes_back_to_its_own_partition() -> None:
     assert [r.partition for r in world.put_back()] == [1]
 
 
-def test_the_closing_stands_in_the_letters_partition() -> None:
+def test_the_resolution_is_in_the_dead_letters_partition() -> None:
     world = World()
     letters = [world.die(Record("transactions", n % 2, 100 + n, None, b"{")) for n in range(4)]
     world.redrive()
