@@ -37,7 +37,7 @@ def await_topics(
     """Return once Kafka answers and has the topics *names*; says once what it waits for. Closes *consumer*.
 
     Args:
-        wait: Waits so many seconds; returns True where the run is to stop.
+        wait: Waits that many seconds; returns True where the run should stop.
 
     Raises:
         DependencyUnavailable: Kafka did not answer for *patience_s*.

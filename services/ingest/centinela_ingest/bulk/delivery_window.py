@@ -20,7 +20,7 @@ class DeliveryWindow:
     """Sends through *producer*, with a limited number of deliveries in flight, and waits for each.
 
     Args:
-        wait: Waits so many seconds; returns True where the run is to stop (``threading.Event.wait``).
+        wait: Waits that many seconds; returns True where the run should stop (``threading.Event.wait``).
         patience_s: How long Kafka may accept nothing before the run is abandoned.
         window: Most deliveries in flight.
     """

@@ -17,7 +17,7 @@ class Pacer:
     """Cuts a stream into slices and waits until each is due. Catches up after a stall.
 
     Args:
-        wait: Waits so many seconds; returns True where the run is to stop (``threading.Event.wait``).
+        wait: Waits that many seconds; returns True where the run should stop (``threading.Event.wait``).
         rate: Most records a second; None for no limit.
         speedup: Seconds of event time in a second; None to ignore event time.
     """

@@ -8,7 +8,7 @@ import threading
 
 import structlog
 
-from centinela.clock import SystemClock
+from centinela.clock import Clock, SystemClock
 from centinela.kafka.connect import producer
 from centinela.liveness.health import Health
 from centinela.liveness.threads import GuardedThread
@@ -51,33 +51,22 @@ class GatewayProcess:
         self._settings = settings
         self._stop = stop
         self.health = Health("model")
-        self._cache = cache = VerdictCache(settings.gateway_verdicts)
+        self._cache = VerdictCache(settings.gateway_verdicts)
         self._models = build_models(settings, "gateway", self.health, clock, stop, registry=registry)
-        self._replica = replica = build_replica(settings, cache, clock, self.health, stop)
-        self.state = replica.state
+        self._replica = build_replica(settings, self._cache, clock, self.health, stop)
+        self.state = self._replica.state
         self._producer = producer(settings, client="confluent", linger_ms=1)
-        self._outbox = outbox = Outbox(
-            settings.outbox_file,
-            clock,
-            max_records=settings.gateway_outbox_records,
-            max_bytes=settings.gateway_outbox_bytes,
+        self._outbox = _open_outbox(settings, self._cache, clock)
+        link = KafkaLink(self._outbox, clock)
+        readiness = Readiness(self.health, link, self._outbox)
+        delivery = VerdictDelivery(
+            self._producer, self._outbox, link, self._cache, clock, settings.gateway_outbox_after_s
         )
-        if waiting := restore(outbox, cache):
-            _log.warning("outbox.not_empty", records=waiting)
-        link = KafkaLink(outbox, clock)
-        readiness = Readiness(self.health, link, outbox)
-        delivery = VerdictDelivery(self._producer, outbox, link, cache, clock, settings.gateway_outbox_after_s)
         self._gateway = Gateway(
-            self._models.core, self.state, delivery, cache, clock, settings.gateway_in_flight, readiness.missing
+            self._models.core, self.state, delivery, self._cache, clock, settings.gateway_in_flight, readiness.missing
         )
         self._sent_all = threading.Event()
-        sender = OutboxSender(outbox, self._producer, link, cache, clock, self._sent_all)
-        for gauge, value in (
-            (OUTBOX_RECORDS, lambda: len(outbox)),
-            (OUTBOX_BYTES, lambda: outbox.size_bytes),
-            (OUTBOX_OLDEST, lambda: outbox.oldest_s),
-        ):
-            gauge.set_function(value)
+        sender = OutboxSender(self._outbox, self._producer, link, self._cache, clock, self._sent_all)
         app = build_app(
             self._gateway,
             self._models.slot,
@@ -94,7 +83,7 @@ class GatewayProcess:
             for name, target in (("decide", self._gateway.work), ("deliver", delivery.work))
         ]
         self._outbox_thread = GuardedThread("outbox", sender.run, self.health, stop.set)
-        self._followers = [self._models.thread, *replica.threads]
+        self._followers = [self._models.thread, *self._replica.threads]
 
     def run(self) -> int:
         """Serve until the stop event, then finish what is in flight; the exit code."""
@@ -137,6 +126,22 @@ class GatewayProcess:
         drain.join(*self._followers)
         drain.close("state", self._replica.close)
         _log.info("process.stopped", port=self.port)
+
+
+def _open_outbox(settings: PredictorSettings, cache: VerdictCache, clock: Clock) -> Outbox:
+    """The outbox on disk, shown in the metrics; its verdicts are in *cache*."""
+    outbox = Outbox(
+        settings.outbox_file,
+        clock,
+        max_records=settings.gateway_outbox_records,
+        max_bytes=settings.gateway_outbox_bytes,
+    )
+    if waiting := restore(outbox, cache):
+        _log.warning("outbox.not_empty", records=waiting)
+    OUTBOX_RECORDS.set_function(lambda: len(outbox))
+    OUTBOX_BYTES.set_function(lambda: outbox.size_bytes)
+    OUTBOX_OLDEST.set_function(lambda: outbox.oldest_s)
+    return outbox
 
 
 def run_gateway(settings: PredictorSettings, stop: threading.Event) -> int:

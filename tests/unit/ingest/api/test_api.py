@@ -173,6 +173,13 @@ def test_more_than_a_thousand_are_refused(client: TestClient, broker: FakeBroker
     assert broker.records("transactions") == []
 
 
+@pytest.mark.parametrize(("method", "path", "status"), [("GET", "/nowhere", 404), ("GET", "/labels", 405)])
+def test_other_errors_have_the_form_of_every_refusal(client: TestClient, method: str, path: str, status: int) -> None:
+    answer = client.request(method, path)
+    assert (answer.status_code, answer.json()["error"]) == (status, "http_error")
+    assert set(answer.json()) == {"error", "detail"}
+
+
 def test_correlation_goes_in_out_and_into_kafka(client: TestClient, broker: FakeBroker) -> None:
     answer = client.post("/transactions", json=GOOD, headers={"traceparent": TRACE, "X-Request-ID": "r-1"})
     assert (answer.headers["traceparent"], answer.headers["x-request-id"]) == (TRACE, "r-1")
