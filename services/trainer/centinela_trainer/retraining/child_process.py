@@ -69,9 +69,9 @@ class ChildRunner:
     as it takes; a child that a signal ended is too, but at most ``KILLS`` times.
 
     Args:
-        folder: For request, answer and output files.
+        folder: Holds the request, answer and output files.
         start: Starts the child.
-        timeout_s: A child that takes longer is ended, and its request answered as failed.
+        timeout_s: A child that takes longer is ended, and its request is answered as failed.
     """
 
     def __init__(self, folder: Path, start: Start, clock: Clock, health: Health, timeout_s: float) -> None:
@@ -86,7 +86,7 @@ class ChildRunner:
         self._kills = 0
 
     def answer(self, request: RetrainRequested) -> TrainingCompleted | None:
-        """The answer to *request*, or None while it is being worked on. Starts the child at the first call."""
+        """The answer to *request*, or None while it is in progress. Starts the child at the first call."""
         running = self._running
         if running is not None and running.request.request_id != request.request_id:
             self.cancel()

@@ -1,5 +1,4 @@
-"""Retrain requests in, ``TrainingCompleted`` out. While a request is worked on its record is deferred, so the consumer
-polls on."""
+"""Retrain requests in, ``TrainingCompleted`` out. A request in progress is deferred, so the consumer keeps polling."""
 
 from __future__ import annotations
 
@@ -26,7 +25,7 @@ class Runner(Protocol):
     """Works on one request at a time."""
 
     def answer(self, request: RetrainRequested) -> TrainingCompleted | None:
-        """The answer, or None while it is being worked on."""
+        """The answer, or None while it is in progress."""
 
     def cancel(self) -> None:
         """Stop working."""
@@ -36,10 +35,10 @@ class RetrainHandler(StatefulHandler):
     """Answers the requests of a partition one after the other.
 
     Args:
-        runner: Trains. The answer to a request that was answered before must be the same again.
+        runner: Trains. A request that was answered before must get the same answer again.
         model_name: Requests for other models are left to others.
         topic: Where answers go.
-        answered: Called after a commit: what was answered is out.
+        answered: Called after each commit: the answers are sent.
     """
 
     def __init__(self, runner: Runner, model_name: str, topic: str, answered: Callable[[], None] | None = None) -> None:

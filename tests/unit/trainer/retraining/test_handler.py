@@ -97,7 +97,7 @@ class Service:
         return [record.key for record in self.broker.records(EVENTS)]
 
 
-def test_a_request_is_held_while_it_is_worked_on_and_committed_with_its_answer() -> None:
+def test_a_request_is_deferred_while_it_is_in_progress_and_committed_with_its_answer() -> None:
     service = Service()
     service.ask(request("one"))
     service.steps()
@@ -247,7 +247,7 @@ def test_an_old_answer_is_never_taken_for_a_new_one(tmp_path: Path) -> None:
     assert (completed.request_id, completed.outcome) == ("two", "failed")
 
 
-def test_a_dependency_that_is_away_postpones_with_growing_pauses_and_says_so(tmp_path: Path) -> None:
+def test_an_unavailable_dependency_postpones_with_growing_pauses_and_is_named(tmp_path: Path) -> None:
     child, asked = Child(tmp_path), request("one")
     for round_number, pause in enumerate((1, 2, 4)):
         child.runner.answer(asked)
@@ -345,7 +345,7 @@ def test_records_that_come_after_the_call_are_not_waited_for(tmp_path: Path) -> 
     wait_for_archive(Growing(broker), archived(tmp_path, 1), ["predictions"], timeout_s=0)
 
 
-def test_the_same_wish_has_the_same_id_and_another_wish_another() -> None:
+def test_the_same_request_has_the_same_id_and_another_one_another() -> None:
     one = request_for(MODEL, NOW, "drift", None)
     assert request_for(MODEL, NOW.astimezone(), "drift", None) == one
     others = [
