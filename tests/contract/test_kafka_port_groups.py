@@ -1,9 +1,12 @@
-"""The Kafka port: groups, positions, and pauses."""
+"""The Kafka port: groups, positions, and held partitions."""
 
 from __future__ import annotations
 
 import time
 
+import pytest
+
+from centinela.errors import DependencyUnavailable
 from centinela.kafka.port import Outgoing, Record, TopicPartition
 from tests.support.kafka_kit import DEADLINE_S, Kit, group_id, joined, poll_some, reader, take, values, write
 
@@ -144,3 +147,18 @@ def test_a_plain_commit_is_where_the_next_member_begins(kit: Kit) -> None:
 
     assert successor.committed([partition]) == {partition: 2}
     assert values(poll_some(successor, 1)) == [b"2"]
+
+
+def test_offsets_are_committed_for_a_group_only_while_it_has_no_members(kit: Kit) -> None:
+    topic, group = kit.topic(), group_id()
+    partition = TopicPartition(topic, 0)
+    admin = kit.group_admin()
+    assert admin.members(group) == 0
+    admin.commit(group, {partition: 3})
+    consumer = joined(kit, topic, group)
+
+    assert admin.members(group) == 1
+    assert consumer.committed([partition]) == {partition: 3}
+    with pytest.raises(DependencyUnavailable):
+        admin.commit(group, {partition: 1})
+    assert consumer.committed([partition]) == {partition: 3}

@@ -9,13 +9,14 @@ from typing import Any, Protocol
 
 from centinela.kafka.confluent.consumer import ConfluentConsumer
 from centinela.kafka.confluent.producers import ConfluentProducer, ConfluentTransactionalProducer
+from centinela.kafka.connect import group_admin
 from centinela.kafka.kafka_python.consumer import KafkaPythonConsumer
 from centinela.kafka.kafka_python.producers import KafkaPythonProducer, KafkaPythonTransactionalProducer
-from centinela.kafka.port import Consumer, Outgoing, Producer, Rebalance, Record, TransactionalProducer
+from centinela.kafka.port import Consumer, GroupAdmin, Outgoing, Producer, Rebalance, Record, TransactionalProducer
 from centinela.kafka.timeouts import KafkaTimeouts
 from centinela.kafka.topic_admin import TopicAdmin, TopicSpec
 from centinela.settings import Settings
-from centinela.testing.kafka import FakeBroker, FakeConsumer, FakeProducer, FakeTransactionalProducer
+from centinela.testing.kafka import FakeBroker, FakeConsumer, FakeGroupAdmin, FakeProducer, FakeTransactionalProducer
 
 DEADLINE_S = 20.0
 NOBODY = "127.0.0.1:9"
@@ -30,6 +31,7 @@ class Kit(Protocol):
     def consumer(self, group: str | None = None) -> Consumer: ...
     def producer(self) -> Producer: ...
     def transactional(self, transactional_id: str) -> TransactionalProducer: ...
+    def group_admin(self) -> GroupAdmin: ...
     def away(self) -> tuple[Consumer, Producer, TransactionalProducer]: ...
 
 
@@ -50,6 +52,9 @@ class FakeKit:
 
     def transactional(self, transactional_id: str) -> TransactionalProducer:
         return FakeTransactionalProducer(self.broker, transactional_id)
+
+    def group_admin(self) -> GroupAdmin:
+        return FakeGroupAdmin(self.broker)
 
     def away(self) -> tuple[Consumer, Producer, TransactionalProducer]:
         self.broker.away = True
@@ -84,6 +89,9 @@ class RealKit:
 
     def transactional(self, transactional_id: str) -> TransactionalProducer:
         return self._keep(self._transactional(self._servers, transactional_id))
+
+    def group_admin(self) -> GroupAdmin:
+        return group_admin(Settings(kafka_bootstrap_servers=self._servers))
 
     def away(self) -> tuple[Consumer, Producer, TransactionalProducer]:
         return (

@@ -34,7 +34,7 @@ _SLICE_MS = 50
 _GROUP_FETCH_MS, _TABLE_FETCH_MS = 200, 500
 """How long a broker waits for records: in a group, records of one partition wait meanwhile for those that are empty."""
 _ALLOWED_MS = 500
-_HELD_PAUSE_S = 0.02
+_HELD_PAUSE_S = 0.1
 """Pause after a poll that had records of held partitions only, which the next poll fetches again."""
 _REFUSALS = 5
 
