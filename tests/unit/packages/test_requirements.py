@@ -11,7 +11,9 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-REQUIREMENTS = Path(__file__).parents[2] / "requirements"
+from tests.packages.check import ROOT
+
+REQUIREMENTS = ROOT / "requirements"
 IMAGES = {
     "centinela": "centinela[web]",
     "ingest": "centinela-ingest",
