@@ -151,17 +151,18 @@ class OutgoingRecords:
     ) -> Matrix:
         """Fill the rows of adopted verdicts in the columns given; the matrix as served, which has a gateway's own
         vectors where they have this layout."""
-        served: list[tuple[int, bytes]] = []
-        for row, (event, verdict) in enumerate(zip(batch.events, verdicts, strict=True)):
-            if event.verdict is None:
-                continue
-            if verdict.score is None or verdict.model_version is None:
-                continue
-            model_of[row] = models.number(verdict.model_version, verdict.variant)
-            scores[row] = verdict.score
-            alerts[row] = verdict.is_fraud
-            if verdict.feature_set == self._layout.id:
-                served.append((row, verdict.features or b""))
+        by_model = [
+            (row, verdict)
+            for row, (event, verdict) in enumerate(zip(batch.events, verdicts, strict=True))
+            if event.verdict is not None and verdict.score is not None
+        ]
+        if not by_model:
+            return batch.matrix
+        rows = [row for row, _ in by_model]
+        model_of[rows] = [models.number(verdict.model_version or "", verdict.variant) for _, verdict in by_model]
+        scores[rows] = [verdict.score for _, verdict in by_model]
+        alerts[rows] = [verdict.decision == "decline" for _, verdict in by_model]
+        served = [(row, verdict.features or b"") for row, verdict in by_model if verdict.feature_set == self._layout.id]
         if not served:
             return batch.matrix
         matrix = batch.matrix.copy()
