@@ -89,7 +89,7 @@ def test_each_client_is_told_the_same(pair: tuple[Path, Path]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("fields", "said"),
+    ("fields", "message"),
     [
         ({"kafka_security_protocol": "SASL_SSL"}, "needs CENTINELA_KAFKA_SASL_USERNAME"),
         (
@@ -127,10 +127,10 @@ def test_each_client_is_told_the_same(pair: tuple[Path, Path]) -> None:
         ),
     ],
 )
-def test_what_does_not_go_together_is_refused_with_what_to_set(fields: dict[str, Any], said: str) -> None:
+def test_what_does_not_go_together_is_refused_with_what_to_set(fields: dict[str, Any], message: str) -> None:
     with pytest.raises(InvalidAccess) as refused:
         access(Settings(**fields))
-    assert said in str(refused.value)
+    assert message in str(refused.value)
     assert SECRET not in str(refused.value)
 
 
@@ -149,7 +149,7 @@ def test_no_representation_shows_a_secret() -> None:
 
 
 @pytest.mark.parametrize(
-    ("code", "said"),
+    ("code", "message"),
     [
         (KafkaError.TOPIC_AUTHORIZATION_FAILED, "does not allow this to the client's user"),
         (KafkaError.GROUP_AUTHORIZATION_FAILED, "centinela acls list"),
@@ -158,12 +158,12 @@ def test_no_representation_shows_a_secret() -> None:
         (KafkaError.SASL_AUTHENTICATION_FAILED, "CENTINELA_KAFKA_SECURITY_PROTOCOL"),
     ],
 )
-def test_librdkafkas_refusals_end_the_process_rather_than_being_waited_out(code: int, said: str) -> None:
+def test_librdkafkas_refusals_end_the_process_rather_than_being_waited_out(code: int, message: str) -> None:
     for fatal in (False, True):
         error = port_error(KafkaError(code, "why", fatal=fatal))
         assert isinstance(error, AccessRefused)
         assert not isinstance(error, DependencyUnavailable)
-        assert said in str(error)
+        assert message in str(error)
 
 
 @pytest.mark.parametrize("raised", [SaslAuthenticationFailedError("why"), GroupAuthorizationFailedError("g")])
