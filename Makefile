@@ -16,7 +16,7 @@ PARALLEL := -n $(WORKERS) --maxprocesses 4 --dist loadgroup --no-loadscope-reord
 
 .PHONY: help env demo soak up pipeline down status test unit test-faults fuzz check format types package-check requirements clean
 
-help: ## what there is to run
+help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-19s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 env: $(STAMP) ## the environment in .venv, from pinned and hashed requirements
@@ -46,7 +46,7 @@ pipeline: env ## train on simulated days or your file, by dvc.yaml and params.ya
 down: env ## stop everything that `up` or `demo` started
 	@$(PY) -m centinela down $(ARGS)
 
-status: env ## what runs, and what it waits for
+status: env ## show what runs, and what it waits for
 	@$(PY) -m centinela status $(ARGS)
 
 test: env ## all tests, on a real Kafka and a real MLflow (WORKERS=0: one after another, with their output)
@@ -78,10 +78,10 @@ benchmark-features: env ## what exact features cost, in batch and in the stream 
 benchmark-model: env ## how good the default training is on the Handbook's stream (HANDBOOK=its transactions, a Parquet file)
 	@OMP_NUM_THREADS=1 $(PY) benchmarks/model.py $(HANDBOOK) $(ARGS)
 
-benchmark-stream: env .local/benchmark-venv/.installed ## transactions a CPU-second of one predictor, beside Quix Streams and Faust (HANDBOOK=its transactions, else simulated)
+benchmark-stream: env .local/benchmark-venv/.installed ## transactions per CPU-second of one predictor, compared with Quix Streams and Faust (HANDBOOK=its transactions, else simulated)
 	@$(PY) benchmarks/stream.py $(HANDBOOK) $(ARGS)
 
-benchmark-gateway: env ## how long a gateway takes to answer, and to see what came through the stream
+benchmark-gateway: env ## how long a gateway takes to answer, and to see what the stream scored
 	@$(PY) benchmarks/gateway.py $(ARGS)
 
 .local/benchmark-venv/.installed: $(STAMP) requirements/benchmarks.txt
@@ -94,12 +94,12 @@ exactness: env ## every window of the Handbook's stream through Kafka against an
 
 FAULTS ?= 100
 SEED ?= 7
-test-faults: env ## break a running stack FAULTS times by the schedule of SEED, and prove that nothing is lost, doubled or wrong (half an hour)
+test-faults: env ## break a running stack FAULTS times by the schedule of SEED, and prove that nothing is lost, duplicated or wrong (half an hour)
 	@OMP_NUM_THREADS=1 $(PY) -m tests.support.faultrun --faults $(FAULTS) --seed $(SEED) $(ARGS)
 
 N ?= 1000000
 fuzz: SEED ?= 1
-fuzz: env ## put N changed records through the stream's decoder: each is a transaction or a dead letter
+fuzz: env ## put N mutated records through the stream's decoder: each is a transaction or a dead letter
 	@$(PY) -m tests.support.fuzz_stream $(N) --seed $(SEED) $(ARGS)
 
 clean: ## stop everything; remove .local and the tools' caches (not .venv)
