@@ -1,8 +1,8 @@
-"""What Feast serves of Centinela: the windows that each verdict rested on, by cardholder and by terminal.
+"""What Feast serves: the window features of each verdict, by cardholder and by terminal.
 
 Feast computes nothing here. A row is the served vector of a transaction: online as ``python -m centinela_predictor
-feast`` pushes it, offline as the archive holds it, one Parquet column for each feature under its name in the vector;
-``field_mapping`` renames. One more line here, and a feature of the vector is served, pushed included.
+feast`` pushes it, offline as it is in the archive, one Parquet column per feature under its name in the vector;
+``field_mapping`` renames. To serve another feature of the vector, add a line here; it is pushed too.
 """
 
 from datetime import timedelta
@@ -69,9 +69,9 @@ terminal_risk_features = FeatureView(
     entities=[terminal],
     ttl=timedelta(days=1),
     schema=[
-        Field(name=f"terminal_{what}_{window}", dtype=Float64, description=f"{meaning} in the {window} window.")
+        Field(name=f"terminal_{statistic}_{window}", dtype=Float64, description=f"{meaning} in the {window} window.")
         for window in ("1d", "7d", "30d")
-        for what, meaning in (("count", "Transactions"), ("risk", "Share of transactions known as fraud"))
+        for statistic, meaning in (("count", "Transactions"), ("risk", "Share of transactions known as fraud"))
     ],
     source=terminal_push,
 )

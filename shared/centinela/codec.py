@@ -53,11 +53,10 @@ class Decoder(Generic[E]):
         return event
 
     def decode_many(self, values: Sequence[bytes | None]) -> list[E | InvalidRecord]:
-        """One result per value, in order: the event, or why it is none. Fast where all are good.
+        """One result per value, in order: the event, or why it is not one. Fast if all are valid.
 
-        All values are decoded as one array, with a secret number between each two. Only where exactly that number
-        stands between each two events is every value one event by itself: a value that is a half, or two events, cannot
-        name it.
+        All values are decoded as one array, with a secret number between any two. Every value is exactly one event only
+        if that number is between any two events: half an event, or a value of two events, cannot know it.
         """
         try:
             if all(values) and max(map(len, values)) <= MAX_RECORD_BYTES:  # type: ignore[arg-type]

@@ -8,7 +8,7 @@ class CentinelaError(Exception):
 
 
 class InvalidRecord(CentinelaError):
-    """A record that no retry can help: it goes to the dead letters.
+    """A record that cannot be used, now or later: it is dead-lettered.
 
     Args:
         reason: A constant in snake_case (``malformed_json``, ``invalid_field``, ``unsupported_version``, ...).
@@ -34,8 +34,8 @@ class DependencyUnavailable(CentinelaError):
 
 
 class AccessRefused(CentinelaError):
-    """A dependency answers, but does not know us or does not let us: no retry helps, the process must end and say
-    so."""
+    """A dependency answers, but refuses this process (authentication or authorization): a retry does not help, the
+    process must end with that message."""
 
 
 class TransactionAborted(CentinelaError):
@@ -49,8 +49,8 @@ class ProducerFenced(CentinelaError):
 
 
 class ModelRejected(CentinelaError):
-    """A model bundle failed verification; the model in service stays."""
+    """A model bundle failed verification; the model in service is kept."""
 
 
 class PromotionConflict(CentinelaError):
-    """The alias does not stand where the caller expected it."""
+    """The alias does not point to the version that the caller expected."""

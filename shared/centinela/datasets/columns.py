@@ -1,4 +1,4 @@
-"""Transactions as columns: the form in which files and the simulator hand them to the feed."""
+"""Transactions as columns: the form in which files and the simulator produce them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Transactions:
     """*n* transactions in the order in which they are sent.
 
     Shapes: all columns (n,), ``attributes`` (n, len(attribute_names)) with NaN for a missing value. Times are
-    milliseconds since the epoch; ``reported_ms`` is ``NEVER`` where no label will be reported.
+    milliseconds since the epoch; ``reported_ms`` is ``NEVER`` if no label will be reported.
     """
 
     transaction_id: NDArray[np.object_]

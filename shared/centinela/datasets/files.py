@@ -1,4 +1,4 @@
-"""CSV (also gzipped) and Parquet files as batches of rows that know their number."""
+"""CSV (also gzipped) and Parquet files as batches of numbered rows."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ _MISSING = ["", "NA", "N/A", "NaN", "nan", "null", "NULL", "None"]
 
 
 class UnreadableFile(CentinelaError):
-    """The file is not there, is no CSV or Parquet, or breaks off."""
+    """The file does not exist, is neither CSV nor Parquet, or is truncated."""
 
 
 @dataclass(frozen=True)
 class Malformed:
-    """A row that is none: another number of fields than the header has."""
+    """A row with another number of fields than the header."""
 
     row: int
     detail: str
@@ -40,7 +40,7 @@ class Malformed:
 
 @dataclass(frozen=True)
 class Batch:
-    """Rows of a file: ``numbers`` (n,) counts data rows from 1; ``malformed`` came up since the batch before."""
+    """Rows of a file: ``numbers`` (n,) counts data rows from 1; ``malformed`` were found since the batch before."""
 
     table: pa.RecordBatch
     numbers: NDArray[np.int64]
@@ -59,7 +59,7 @@ class Batch:
 
 @dataclass(frozen=True)
 class TableFile:
-    """A file that was opened: its columns, its rows (counted, not parsed), and a way to read the wanted columns."""
+    """A file that was opened: its columns, its rows (counted, not parsed), and a way to read selected columns."""
 
     columns: list[str]
     rows: int
@@ -124,24 +124,25 @@ def _count_lines(stream: IO[bytes]) -> int:
 
 @dataclass
 class _Malformed:
-    """Collects the rows that the parser turns away, and numbers those that it lets through."""
+    """Collects the rows that the parser rejects, and numbers those that it accepts."""
 
-    found: list[Malformed] = field(default_factory=list)
-    taken: int = 0
+    rejected: list[Malformed] = field(default_factory=list)
+    returned: int = 0
     at: int = 1
 
     def __call__(self, row: arrow_csv.InvalidRow) -> str:
         detail = f"{row.actual_columns} fields; the header has {row.expected_columns}"
-        self.found.append(Malformed(row.number - 1, detail, row.text))
+        self.rejected.append(Malformed(row.number - 1, detail, row.text))
         return "skip"
 
     def numbers(self, count: int) -> tuple[NDArray[np.int64], tuple[Malformed, ...]]:
-        """The numbers of the next *count* rows let through, and the rows turned away since the last call.
+        """The numbers of the next *count* accepted rows, and the rows rejected since the last call.
 
-        The parser reads ahead: rows turned away may lie behind those *count*.
+        The parser reads ahead: rejected rows may come after those *count*.
         """
-        new, self.taken = tuple(self.found[self.taken :]), len(self.found)
-        skipped = [row.row for row in self.found if row.row >= self.at]
+        new = tuple(self.rejected[self.returned :])
+        self.returned = len(self.rejected)
+        skipped = [row.row for row in self.rejected if row.row >= self.at]
         span = np.arange(self.at, self.at + count + len(skipped))
         kept = span[~np.isin(span, skipped)][:count]
         self.at = int(kept[-1]) + 1 if count else self.at
@@ -149,7 +150,7 @@ class _Malformed:
 
 
 def _read_csv(path: Path, zipped: bool, columns: Sequence[str]) -> Iterator[Batch]:
-    """Every column as text: a value that is no number must fail its row, not the file."""
+    """Every column as text: a value that is not a number must fail its row, not the file."""
     malformed = _Malformed()
     with _bytes(path, zipped) as stream:
         try:

@@ -1,4 +1,4 @@
-"""Which column of a file is which field of a transaction. A mapping is a small YAML file; two ship with the package."""
+"""Maps the columns of a file to a transaction's fields. A mapping is a small YAML file; two ship with the package."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ Unit = Literal["s", "ms"]
 
 
 class MappingError(CentinelaError):
-    """A mapping does not hold, or does not fit the file."""
+    """A mapping is invalid, or does not fit the file."""
 
 
 class TimeRule(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """How ``occurred_at`` is read: as a number of *unit* from *base*, or (no unit) as a timestamp, in *zone* where it
-    names none."""
+    """How ``occurred_at`` is read: as a number of *unit* from *base*, or (no unit) as a timestamp, in *zone* if it
+    has none."""
 
     unit: Unit | None = None
     base: datetime = datetime(1970, 1, 1, tzinfo=UTC)
@@ -36,7 +36,7 @@ class TimeRule(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Mapping(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """``columns``: the file's column to our field. ``attributes``: the file's column to an attribute's name.
+    """``columns``: the file's column to the field. ``attributes``: the file's column to an attribute's name.
 
     ``id_prefix`` goes before every transaction id; without a column of ids it is followed by the row's number.
     """
@@ -48,24 +48,24 @@ class Mapping(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     def column(self, field: Field) -> str | None:
         """The file's column of *field*, or None."""
-        return next((column for column, ours in self.columns.items() if ours == field), None)
+        return next((column for column, name in self.columns.items() if name == field), None)
 
     def with_prefix(self, id_prefix: str) -> Mapping:
         """The same mapping with another ``id_prefix``."""
         return msgspec.structs.replace(self, id_prefix=id_prefix)
 
     @property
-    def wanted(self) -> list[str]:
+    def required(self) -> list[str]:
         """All columns that the file must have."""
         return [*self.columns, *self.attributes]
 
     def require(self, columns: Sequence[str], source: str) -> None:
-        """Refuse a file that lacks a column.
+        """Check that the file has all columns.
 
         Raises:
-            MappingError: Names the missing columns and those that are there.
+            MappingError: Some are missing; the message names them and those that exist.
         """
-        if missing := [name for name in self.wanted if name not in columns]:
+        if missing := [name for name in self.required if name not in columns]:
             raise MappingError(
                 f"{source} has no column {_list(missing)}, which the mapping names; its columns: {_list(columns)}"
             )
@@ -77,10 +77,10 @@ def shipped(name: str) -> Mapping:
 
 
 def load_mapping(choice: str) -> Mapping:
-    """A shipped mapping by name, or one's own by path.
+    """A shipped mapping by name, or another by path.
 
     Raises:
-        MappingError: No such file, no YAML, or a key, field, unit or zone that does not exist.
+        MappingError: The file does not exist, is not valid YAML, or has an unknown key, field, unit or zone.
     """
     if choice in SHIPPED:
         return shipped(choice)
@@ -97,12 +97,12 @@ def detect(columns: Sequence[str], source: str) -> tuple[str, Mapping]:
     """The shipped mapping whose columns are all in *columns*, with its name.
 
     Raises:
-        MappingError: None fits; says for each what is missing.
+        MappingError: None fits; the message says what each lacks.
     """
     lacking = []
     for name in SHIPPED:
         mapping = shipped(name)
-        missing = [column for column in mapping.wanted if column not in columns]
+        missing = [column for column in mapping.required if column not in columns]
         if not missing:
             return name, mapping
         lacking.append(f"{name} (lacks {_list(missing)})")
@@ -115,22 +115,20 @@ def detect(columns: Sequence[str], source: str) -> tuple[str, Mapping]:
 def _parse(text: str, source: str) -> Mapping:
     try:
         content: Any = yaml.safe_load(text)
-    except (
-        Exception
-    ) as error:  # beside its own error, AttributeError, ValueError and RecursionError for dates, numbers and nesting
-        raise MappingError(f"mapping {source}: no YAML ({error})") from error
+    except Exception as error:  # also AttributeError, ValueError and RecursionError, for dates, numbers and nesting
+        raise MappingError(f"mapping {source}: not valid YAML ({error})") from error
     try:
         mapping = msgspec.convert(content, Mapping)
     except (msgspec.ValidationError, ValueError, RecursionError) as error:
         raise MappingError(f"mapping {source}: {error}") from error
     for field in ("occurred_at", "amount"):
         if field not in mapping.columns.values():
-            raise MappingError(f"mapping {source}: columns names none for {field!r}, which every transaction has")
+            raise MappingError(f"mapping {source}: columns has no entry for {field!r}, which every transaction needs")
     if len(set(mapping.columns.values())) < len(mapping.columns):
-        raise MappingError(f"mapping {source}: columns names one field twice")
+        raise MappingError(f"mapping {source}: columns names a field twice")
     if mapping.column("transaction_id") is None and not mapping.id_prefix:
         raise MappingError(
-            f"mapping {source}: without a column for 'transaction_id' an id_prefix is needed, to number the rows with"
+            f"mapping {source}: without a column for 'transaction_id' an id_prefix is needed, to number the rows"
         )
     if mapping.time.base.tzinfo is None:
         raise MappingError(f"mapping {source}: time.base needs a zone, such as a closing Z")

@@ -1,4 +1,4 @@
-"""From the rows of a file to transactions. A row that is none is told apart, with the reason."""
+"""Turns the rows of a file into transactions, and rejects the others with a reason."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _TRUE, _FALSE = {"1", "1.0", "true", "t", "yes"}, {"0", "0.0", "false", "f", "no
 
 @dataclass(frozen=True)
 class LabelRule:
-    """Which labels are reported, and how long after the transaction. None of them where ``delay`` is None."""
+    """Which labels are reported, and how long after the transaction; none if ``delay`` is None."""
 
     delay: timedelta | None = timedelta(days=7)
     genuine: bool = False
@@ -36,7 +36,7 @@ class LabelRule:
 
 @dataclass(frozen=True)
 class Reject:
-    """A row that is no transaction: its number in the file, why, and its values."""
+    """A rejected row: its number in the file, the reason, and its values."""
 
     row: int
     reason: str
@@ -60,18 +60,18 @@ class _Problems:
 def to_transactions(
     batch: Batch, mapping: Mapping, labels: LabelRule, now: datetime
 ) -> tuple[Transactions, list[Reject]]:
-    """The good rows of *batch* as transactions, and the others.
+    """The valid rows of *batch* as transactions, and the rejected ones.
 
     Args:
-        now: Times more than a day later than this are refused, as the stream would.
+        now: Times more than a day later than this are rejected, as in the stream.
 
     Raises:
-        UnreadableFile: A column is of a type that its field cannot be made of (a list as an amount).
+        UnreadableFile: The type of a column cannot be converted to its field (a list as an amount).
     """
     try:
         return _to_transactions(batch, mapping, labels, now)
     except pa.ArrowException as error:
-        raise UnreadableFile(f"a column has another type than its field: {error}") from error
+        raise UnreadableFile(f"the type of a column does not fit its field: {error}") from error
 
 
 def _to_transactions(
@@ -105,25 +105,25 @@ def _to_transactions(
     problems.add((amount < 0) | (amount > AMOUNT_LIMIT), "invalid_field", "amount: negative or above 1e9")
     names = tuple(mapping.attributes.values())
     attributes = np.empty((table.num_rows, len(names)))
-    for index, (source, ours) in enumerate(mapping.attributes.items()):
-        attributes[:, index] = _numbers(table.column(source), f"attributes.{ours}", problems)
-        problems.add(np.isinf(attributes[:, index]), "invalid_field", f"attributes.{ours}: not finite")
+    for index, (source, name) in enumerate(mapping.attributes.items()):
+        attributes[:, index] = _numbers(table.column(source), f"attributes.{name}", problems)
+        problems.add(np.isinf(attributes[:, index]), "invalid_field", f"attributes.{name}: not finite")
     user = _ids(column("user_id"), "user_id", problems)
     terminal = _ids(column("terminal_id"), "terminal_id", problems)
-    fraud, known = _flags(column("is_fraud"), table.num_rows, problems)
+    fraud, labelled = _flags(column("is_fraud"), table.num_rows, problems)
 
     reported = np.full(table.num_rows, NEVER)
     if labels.delay is not None:
-        chosen = known if labels.genuine else known & fraud
+        chosen = labelled if labels.genuine else labelled & fraud
         reported[chosen] = occurred_ms[chosen] + int(labels.delay.total_seconds() * 1_000)
     good = ~problems.bad
-    nobody = np.full(table.num_rows, None, dtype=object)
+    missing = np.full(table.num_rows, None, dtype=object)
     transactions = Transactions(
         transaction_id=ids[good],
         occurred_ms=occurred_ms[good],
         amount=amount[good],
-        user_id=(user if user is not None else nobody)[good],
-        terminal_id=(terminal if terminal is not None else nobody)[good],
+        user_id=(user if user is not None else missing)[good],
+        terminal_id=(terminal if terminal is not None else missing)[good],
         attribute_names=names,
         attributes=attributes[good],
         is_fraud=fraud[good],
@@ -133,7 +133,7 @@ def _to_transactions(
         Reject(
             int(numbers[index]),
             *problems.first[index],
-            {name: _value(table.column(name)[index]) for name in mapping.wanted},
+            {name: _value(table.column(name)[index]) for name in mapping.required},
         )
         for index in sorted(problems.first)
     ]
@@ -142,7 +142,7 @@ def _to_transactions(
 
 
 def _value(cell: pa.Scalar) -> Any:
-    """A cell for the letter of its row; a time that no ``datetime`` can hold as its number."""
+    """The value of *cell* for the dead letter of its row; a time outside the range of ``datetime`` as its number."""
     try:
         return cell.as_py()
     except (OverflowError, ValueError):
@@ -158,7 +158,7 @@ def _ids(
         pa.types.is_floating(column.type)
         and compute.all(compute.equal(column, compute.floor(column))).as_py() is not False
     ):
-        with suppress(pa.ArrowInvalid):  # beyond what an integer holds: as it stands
+        with suppress(pa.ArrowInvalid):  # larger than an integer: left as it is
             column = column.cast(pa.int64())
     ids = np.array(column.cast(pa.string()).to_pylist(), dtype=object)
     lengths = np.array([0 if i is None else len(i) for i in ids])
@@ -169,7 +169,7 @@ def _ids(
 
 
 def _numbers(column: pa.Array, field: str, problems: _Problems) -> NDArray[np.float64]:
-    """Values as float64, NaN where there is none; text that is no number is a problem of its row."""
+    """Values as float64, NaN if missing; text that is not a number is a problem of its row."""
     try:
         values = column.cast(pa.float64())
     except pa.ArrowInvalid:

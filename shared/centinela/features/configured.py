@@ -1,4 +1,4 @@
-"""The layout that settings ask for: the raw attributes, and the extra features of a YAML file."""
+"""The configured layout: the raw attributes, and the extra features of a YAML file."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from centinela.features.layout import FeatureLayout
 from centinela.features.spec import AMOUNT, Feature, parse_duration, parse_window
 from centinela.settings import Settings
 
-_NEEDED, _OPTIONAL = ("name", "entity", "aggregation", "window"), ("column", "delay")
+_REQUIRED = ("name", "entity", "aggregation", "window")
+_OPTIONAL = ("column", "delay")
 
 
 class FeaturesError(CentinelaError):
@@ -47,9 +48,9 @@ def load_features(path: Path) -> tuple[Feature, ...]:
         ) from error
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
-        raise FeaturesError(f"{path}, line {line}: no YAML: {error.problem}") from error
+        raise FeaturesError(f"{path}, line {line}: not valid YAML: {error.problem}") from error
     except (yaml.YAMLError, RecursionError) as error:
-        raise FeaturesError(f"{path}: no YAML: {error}") from error
+        raise FeaturesError(f"{path}: not valid YAML: {error}") from error
     if document is None:
         return ()
     if not isinstance(document, yaml.SequenceNode):
@@ -59,19 +60,19 @@ def load_features(path: Path) -> tuple[Feature, ...]:
 
 def _feature(path: Path, item: yaml.Node) -> Feature:
     if not isinstance(item, yaml.MappingNode):
-        raise _fault(path, item, f"expected a mapping with {', '.join(_NEEDED)}")
+        raise _fault(path, item, f"expected a mapping with {', '.join(_REQUIRED)}")
     given: dict[str, str] = {}
     for key, value in item.value:
-        if key.value not in _NEEDED + _OPTIONAL or not isinstance(value, yaml.ScalarNode):
+        if key.value not in _REQUIRED + _OPTIONAL or not isinstance(value, yaml.ScalarNode):
             raise _fault(
                 path,
                 key,
-                f"{key.value!r}: expected one value each for {', '.join(_NEEDED)}, and perhaps {', '.join(_OPTIONAL)}",
+                f"{key.value!r}: expected one value each for {', '.join(_REQUIRED)}, optionally {', '.join(_OPTIONAL)}",
             )
         if key.value in given:
             raise _fault(path, key, f"{key.value!r} is given twice")
         given[key.value] = value.value
-    if missing := [name for name in _NEEDED if name not in given]:
+    if missing := [name for name in _REQUIRED if name not in given]:
         raise _fault(path, item, f"{', '.join(missing)} missing")
     try:
         delay = parse_duration(given["delay"]) if "delay" in given else 0

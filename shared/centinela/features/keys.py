@@ -1,4 +1,4 @@
-"""Identifiers and instants as the integers that feature state holds."""
+"""Identifiers and amounts as the integers that feature state contains."""
 
 from __future__ import annotations
 

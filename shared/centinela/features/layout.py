@@ -1,4 +1,4 @@
-"""Which features there are, in which order, and how a served vector looks as bytes."""
+"""The features and their order, and a served vector as bytes."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class FeatureLayout:
     *attributes*.
 
     Raises:
-        ValueError: A name is empty, repeats or holds a comma; an extra feature looks at a column that is no attribute.
+        ValueError: A name is empty, repeated or contains a comma; an extra feature uses an unknown column.
     """
 
     attributes: tuple[str, ...] = ()
@@ -38,13 +38,13 @@ class FeatureLayout:
         for name in self.attributes:
             if not name or "," in name or name in BASE_FEATURES:
                 raise ValueError(
-                    f"{name!r} cannot name an attribute: it is empty, holds a comma or names a base feature"
+                    f"{name!r} cannot name an attribute: it is empty, contains a comma or names a base feature"
                 )
         object.__setattr__(self, "extra", tuple(sorted(self.extra, key=lambda feature: feature.entity == "terminal")))
         taken = {*BASE_FEATURES, *self.attributes}
         for feature in self.extra:
             if feature.name in taken:
-                raise ValueError(f"feature {feature.name!r} bears the name of another column")
+                raise ValueError(f"feature {feature.name!r} has the name of another column")
             taken.add(feature.name)
             if feature.column not in (AMOUNT, TERMINAL, *self.attributes):
                 raise ValueError(
@@ -69,7 +69,7 @@ class FeatureLayout:
 
     @cached_property
     def stored(self) -> tuple[str, ...]:
-        """Columns beside the amount that user state keeps of each transaction, sorted."""
+        """Columns other than the amount that user state keeps of each transaction, sorted."""
         return tuple(sorted({feature.column for feature in self.user_extra} - {AMOUNT}))
 
     @cached_property
@@ -118,5 +118,5 @@ def unpack_rows(rows: Sequence[bytes], width: int) -> NDArray[np.float64]:
     """
     for row in rows:
         if len(row) != width * _ROW.itemsize:
-            raise ValueError(f"a vector of {len(row)} bytes does not hold {width} features of {_ROW.itemsize} bytes")
+            raise ValueError(f"a vector of {len(row)} bytes does not contain {width} features of {_ROW.itemsize} bytes")
     return np.frombuffer(b"".join(rows), dtype=_ROW).astype(np.float64, copy=True).reshape(len(rows), width)

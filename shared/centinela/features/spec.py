@@ -1,7 +1,7 @@
-"""Which windowed features there are: the base features, one line each, and the rules for more.
+"""Windowed features: the base features, one line each, and the rules for others.
 
-A window of W with delay D covers ``(t - D - W, t - D]`` of the entity's transactions, the transaction itself included
-where D is 0.
+A window of W with delay D covers ``(t - D - W, t - D]`` of the entity's transactions, including the transaction itself
+if D is 0.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from centinela.times import DAY_MS, HOUR_MS, MINUTE_MS
 
 Entity = Literal["user", "terminal"]
 LONGEST_MS = 30 * DAY_MS
-"""Windows and their delay reach at most this far back (a terminal's count it from its least delay on)."""
+"""A window and its delay reach at most this far back (for a terminal, on top of its minimum delay)."""
 TERMINAL_DELAY_MS = 7 * DAY_MS
 UNBOUNDED = 0
-"""The window of what looks back as far as the state remembers; of base features only."""
+"""The window of a base feature that reaches back as far as the state does."""
 USER_AGGREGATIONS = ("count", "sum", "mean", "max", "min", "std", "distinct", "seconds_since_last", "ratio_to_mean")
 TERMINAL_AGGREGATIONS = ("count", "fraud_share")
 AMOUNT, TERMINAL = "amount", "terminal_id"
@@ -41,7 +41,7 @@ class Feature:
     milliseconds.
 
     Raises:
-        ValueError: What was asked for is not allowed; the message says what is.
+        ValueError: The combination is not allowed; the message says what is.
     """
 
     name: str
@@ -60,7 +60,7 @@ class Feature:
         if allowed is None:
             raise ValueError(f"entity {self.entity!r} is neither user nor terminal")
         if self.aggregation not in allowed:
-            raise ValueError(f"aggregation {self.aggregation!r} of a {self.entity} is none of {', '.join(allowed)}")
+            raise ValueError(f"aggregation {self.aggregation!r} of a {self.entity} is not one of {', '.join(allowed)}")
         self._check_column()
         self._check_window()
 
@@ -76,7 +76,7 @@ class Feature:
         if self.column != AMOUNT and (self.entity == "terminal" or self.aggregation in _TAKES_NO_COLUMN):
             raise ValueError(f"aggregation {self.aggregation!r} of a {self.entity} takes no column")
         if self.column == TERMINAL and self.aggregation != "distinct":
-            raise ValueError(f"column {TERMINAL} is no number: only distinct can look at it, not {self.aggregation}")
+            raise ValueError(f"column {TERMINAL} is not a number: only distinct can use it, not {self.aggregation}")
 
     def _check_window(self) -> None:
         if self.window_ms < 0 or self.delay_ms < 0:
@@ -85,14 +85,14 @@ class Feature:
         if self.delay_ms < least:
             raise ValueError(
                 f"delay {duration_text(self.delay_ms)} of a terminal is less than {duration_text(least)}: partitions"
-                " are only kept that close in event time, so a later end of the window would see some of them and not"
-                " others",
+                " are only kept that close in event time, so a window with a later end would miss"
+                " some of them",
             )
         if self.window_ms + self.delay_ms > LONGEST_MS + least:
             longest = duration_text(LONGEST_MS + least)
             raise ValueError(
-                f"window {duration_text(self.window_ms)} with its delay reaches further back than {longest}, which is"
-                " what is kept"
+                f"window {duration_text(self.window_ms)} with its delay reaches further back than {longest}: nothing"
+                " older is kept"
             )
 
 
@@ -117,10 +117,10 @@ BASE_TERMINAL = (
 
 
 def parse_feature(text: str) -> Feature:
-    """The feature whose ``text`` this is.
+    """The feature whose ``text`` is *text*.
 
     Raises:
-        ValueError: It is none, or not allowed.
+        ValueError: *text* is not a feature, or not an allowed one.
     """
     match = _TEXT.fullmatch(text)
     if not match:
@@ -134,11 +134,11 @@ def parse_duration(text: str) -> int:
     """Milliseconds of a duration such as ``30s``, ``15m``, ``1h``, ``7d``.
 
     Raises:
-        ValueError: It is none.
+        ValueError: It is not one.
     """
     match = _DURATION.fullmatch(text)
     if not match:
-        raise ValueError(f"{text!r} is no duration: give a whole number and a unit, such as 30s, 15m, 1h or 7d")
+        raise ValueError(f"{text!r} is not a duration: give a whole number and a unit, such as 30s, 15m, 1h or 7d")
     return int(match[1]) * _UNITS_MS[match[2]]
 
 
@@ -146,10 +146,10 @@ def parse_window(text: str) -> int:
     """Milliseconds of a window's length: a duration above 0.
 
     Raises:
-        ValueError: It is none.
+        ValueError: It is not one.
     """
     if not (window := parse_duration(text)):
-        raise ValueError("a window of no length holds nothing: give at least 1s")
+        raise ValueError("a window needs a length: give at least 1s")
     return window
 
 

@@ -1,9 +1,8 @@
-"""Feast on Centinela's terms [A]: its stores with event time kept, its definitions applied, served vectors pushed to
-it.
+"""The Feast adapter: stores that respect event time, applied definitions, and pushed vectors.
 
-Feast's own metrics module turns prometheus_client to its multi-process mode, in this process where it comes first and,
-by two variables, in all that this process starts. Metrics here are each process's own: so it comes second, and the
-variables go.
+Feast's metrics module switches prometheus_client to multi-process mode: in this process if it is imported first, and,
+through two variables, in every child process. Metrics here belong to one process, so prometheus_client is imported
+first, and the variables are removed.
 """
 
 import os

@@ -1,8 +1,8 @@
-"""Feast's DuckDB offline store over the archive: every entity row comes back, ties are decided, layouts may differ [A].
+"""Feast's DuckDB offline store over the archive: every entity row is returned, ties are decided, layouts may differ.
 
-Feast's own reader knows the columns of the first file only, fails where no file is there yet, and decides between
-rows of one entity at one instant by chance. Here the columns are those of all files, an empty archive gives missing
-values, and of one entity's rows at one instant the last in the log counts, as in the online store.
+Feast's own reader uses the columns of the first file only, fails if there is no file yet, and chooses at random between
+rows of one entity at one instant. Here the columns are those of all files, an empty archive gives missing values, and
+of one entity's rows at one instant the last in the log counts, as in the online store.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ _ORDER = "offset"
 
 
 class ArchiveDuckDBOfflineStoreConfig(DuckDBOfflineStoreConfig):
-    """Configuration in ``feature_store.yaml``: as for Feast's ``duckdb``, and where relative paths of sources begin."""
+    """Configuration in ``feature_store.yaml``: as for Feast's ``duckdb``, with the root of relative source paths."""
 
     type: Literal["centinela.featurestore.duckdb.ArchiveDuckDBOfflineStore"] = (
         "centinela.featurestore.duckdb.ArchiveDuckDBOfflineStore"
     )
     root: str = "."
-    """Folder, from the yaml's own folder on: the services' data directory."""
+    """The services' data directory, relative to the folder of the YAML file."""
 
 
 class ArchiveDuckDBOfflineStore(DuckDBOfflineStore):
@@ -50,7 +50,7 @@ class ArchiveDuckDBOfflineStore(DuckDBOfflineStore):
         full_feature_names: bool = False,
         filter_by_created_timestamp: bool = False,
     ) -> Any:
-        """For each row of *entity_df* the values as of its time, NaN where there are none within the TTL.
+        """For each row of *entity_df* the values as of its time, NaN if there are none within the TTL.
 
         A naive time is UTC.
 
@@ -151,7 +151,7 @@ def _archive(config: Any, source: Any, keys: Sequence[str], columns: Sequence[st
     time = source.timestamp_field
     path = str(Path(config.repo_path or ".") / config.offline_store.root / source.path)
     if not glob.glob(path):
-        return _nothing(source, keys, columns)
+        return _empty(source, keys, columns)
     table = ibis.read_parquet(path, union_by_name=True, hive_partitioning=False)
     missing = {name: ibis.null("float64") for name in columns if name not in table.columns}
     table = table.mutate(**missing) if missing else table
@@ -163,13 +163,13 @@ def _archive(config: Any, source: Any, keys: Sequence[str], columns: Sequence[st
 
 
 def _by_feature_names(job: Any, source: Any) -> Any:
-    """Materialization renames by the mapping of the view's push source, which has none; so *job* does it by that of
-    *source*."""
+    """Rename *job* by the mapping of *source*: materialization would use that of the view's push source, which is
+    empty."""
     job.table = job.table.rename({new: old for old, new in source.field_mapping.items() if old in job.table.columns})
     return job
 
 
-def _nothing(source: Any, keys: Sequence[str], columns: Sequence[str]) -> Table:
+def _empty(source: Any, keys: Sequence[str], columns: Sequence[str]) -> Table:
     kinds = dict.fromkeys(columns, pa.float64()) | dict.fromkeys(keys, pa.string()) | {source.timestamp_field: _TIME}
     if source.created_timestamp_column:
         kinds[source.created_timestamp_column] = _TIME
@@ -177,7 +177,7 @@ def _nothing(source: Any, keys: Sequence[str], columns: Sequence[str]) -> Table:
 
 
 def _columns(source: Any, features: Sequence[str]) -> list[str]:
-    """What *features* are called in the archive."""
+    """The names of *features* in the archive."""
     back = {new: old for old, new in source.field_mapping.items()}
     return [back.get(name, name) for name in features]
 
@@ -187,7 +187,7 @@ def _keys(view: Any) -> list[str]:
 
 
 def _in_utc(entity_df: pd.DataFrame) -> tuple[pd.DataFrame, Span]:
-    """A copy of *entity_df* with aware times, and from when to when they reach."""
+    """A copy of *entity_df* with aware times, and the first and the last of them."""
     time = infer_event_timestamp_from_entity_df(dict(entity_df.dtypes))
     entities = entity_df.assign(**{time: pd.to_datetime(entity_df[time], utc=True)})
     return entities, (entities[time].min().to_pydatetime(), entities[time].max().to_pydatetime())

@@ -1,4 +1,4 @@
-"""What Centinela's online stores share: reads that honour a view's TTL, and errors that say the store is away [A]."""
+"""What the online stores share: reads that respect a view's TTL, and one error for an unavailable store."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def ttl_clock_of_environment() -> str:
 
 @contextmanager
 def reaching(*errors: type[Exception]) -> Iterator[None]:
-    """Turn *errors* of a store that is away into ``DependencyUnavailable``."""
+    """Raise *errors* of an unavailable store as ``DependencyUnavailable``."""
     try:
         yield
     except errors as error:
@@ -36,10 +36,10 @@ def reaching(*errors: type[Exception]) -> Iterator[None]:
 
 
 class ExpiringReads(OnlineStore):
-    """Mixin before a Feast online store: what is older than the view's TTL reads as not found, as does an entity row
+    """Mixin for a Feast online store: values older than the view's TTL read as not found, as does an entity row
     without a key.
 
-    Views are read one by one, each with its own TTL. The age counts from ``clock``, or, where the store is configured
+    Views are read one by one, each with its own TTL. The age counts from ``clock``, or, if the store is configured
     with ``ttl_clock: event`` (a replay of last year's transactions), from the greatest event time ever written to the
     view.
     """
@@ -47,25 +47,25 @@ class ExpiringReads(OnlineStore):
     clock: Clock = SystemClock()
 
     def newest_us(self, config: Any, table: Any) -> int:
-        """Greatest event time ever written to the view *table*, us; 0 where none was."""
+        """Greatest event time ever written to the view *table*, us; 0 if none was."""
         raise NotImplementedError
 
     def exact_times(self, config: Any, table: Any, entity_keys: list[Any], rows: Rows) -> Rows:
-        """*rows* with event times as they were written, where the store's own reads round them."""
+        """*rows* with exact event times, if the store's own reads round them."""
         return rows
 
     def online_read(
         self, config: Any, table: Any, entity_keys: list[Any], requested_features: list[str] | None = None
     ) -> Rows:
-        wanted = None if requested_features is None else list(requested_features)
-        rows = super().online_read(config, table, entity_keys, wanted)  # type: ignore[safe-super]
+        names = None if requested_features is None else list(requested_features)
+        rows = super().online_read(config, table, entity_keys, names)  # type: ignore[safe-super]
         return without_expired(self.exact_times(config, table, entity_keys, rows), table.ttl, self._now(config, table))
 
     async def online_read_async(
         self, config: Any, table: Any, entity_keys: list[Any], requested_features: list[str] | None = None
     ) -> Rows:
-        wanted = None if requested_features is None else list(requested_features)
-        rows = await super().online_read_async(config, table, entity_keys, wanted)
+        names = None if requested_features is None else list(requested_features)
+        rows = await super().online_read_async(config, table, entity_keys, names)
         return without_expired(self.exact_times(config, table, entity_keys, rows), table.ttl, self._now(config, table))
 
     def _read_features_per_fv(self, config: Any, grouped_refs: Any, join_key_values: Any, *rest: Any) -> None:
@@ -83,9 +83,9 @@ class ExpiringReads(OnlineStore):
 
 
 def _with_a_key(join_key_values: dict[str, list[Any]]) -> dict[str, list[Any]]:
-    """Feast stumbles over a row whose key is None; it is looked up under the empty text, which names nobody."""
-    nobody = Value(string_val="")
+    """Feast fails on a row whose key is None; it is looked up under the empty string, which is nobody's key."""
+    no_key = Value(string_val="")
     return {
-        name: [value if value.WhichOneof("val") else nobody for value in values]
+        name: [value if value.WhichOneof("val") else no_key for value in values]
         for name, values in join_key_values.items()
     }

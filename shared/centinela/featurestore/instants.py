@@ -1,4 +1,4 @@
-"""Event time of feature rows: which of several is the newest, and which is too old to be served [P]."""
+"""Event time of feature rows: which of several is the newest, and which is too old to be served."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Read = tuple[datetime | None, Values | None]
 
 
 def microseconds(instant: datetime) -> int:
-    """Microseconds since 1970; a naive instant is UTC, as Feast means it."""
+    """Microseconds since 1970; a naive instant is UTC, as in Feast."""
     return to_us(instant if instant.tzinfo else instant.replace(tzinfo=UTC))
 
 
@@ -30,10 +30,10 @@ def newest_of_each(rows: Iterable[tuple[Key, int, Row]]) -> dict[Key, tuple[int,
 
 
 def without_expired(rows: Sequence[Read[Values]], ttl: timedelta | None, now: datetime) -> list[Read[Values]]:
-    """*rows*, ``(event time, values)`` each, with ``(None, None)`` for what is older than *ttl* at *now* or was never
-    there.
+    """*rows*, ``(event time, values)`` each, with ``(None, None)`` for rows that are older than *ttl* at *now* or were
+    never written.
 
-    A row exactly *ttl* old is served, as by Feast's offline join. No *ttl*, or one of zero, never expires.
+    A row exactly *ttl* old is served, as in Feast's offline join. No *ttl*, or one of zero, never expires.
     """
     least = now - ttl if ttl else EPOCH
     return [

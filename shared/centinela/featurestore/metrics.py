@@ -7,8 +7,8 @@ from prometheus_client import Counter, Gauge
 EXPORTED_BY = ("feast",)
 ROWS = Counter(
     "centinela_feature_store_rows_total",
-    "Feature rows offered to the online store: written, superseded (a newer row of the same entity stood in the batch),"
-    " late (a newer one was stored).",
+    "Feature rows offered to the online store: written, superseded (the batch has a newer row of the same entity),"
+    " late (a newer one is stored).",
     ["view", "outcome"],
 )
 NEWEST = Gauge(

@@ -1,4 +1,4 @@
-"""Pushes served vectors to whatever views of a feature store have a push source [A]."""
+"""Pushes served vectors to the views of a feature store that have a push source."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from feast import FeatureStore, PushSource
 
 @dataclass(frozen=True)
 class Target:
-    """A push source and what it takes.
+    """A push source and its columns.
 
     Attributes:
         source: Its name.
@@ -26,9 +26,9 @@ class Target:
     features: dict[str, str]
 
     def rows(self, served: pd.DataFrame) -> pd.DataFrame:
-        """What of *served* is pushed: rows that name the entity; a feature that the vector has not is NaN."""
-        known = served.dropna(subset=list(self.keys))
-        return known.reindex(columns=[*self.keys, *self.times, *self.features]).rename(columns=self.features)
+        """The part of *served* to push: rows that name the entity; a feature that the vector lacks is NaN."""
+        named = served.dropna(subset=list(self.keys))
+        return named.reindex(columns=[*self.keys, *self.times, *self.features]).rename(columns=self.features)
 
 
 class FeaturePusher:
@@ -46,14 +46,14 @@ class FeaturePusher:
 
     @property
     def targets(self) -> Sequence[Target]:
-        """What is pushed where."""
+        """The push sources and their columns."""
         return self._targets
 
     def push(self, served: pd.DataFrame) -> None:
-        """Push *served*: verdicts in log order, by the archive's columns. Twice is as good as once.
+        """Push *served*: verdicts in log order, by the archive's columns. Pushing twice changes nothing.
 
         Raises:
-            DependencyUnavailable: The online store is away; whatever part was written may be written again.
+            DependencyUnavailable: The online store is unavailable; a part may be written, and may be written again.
         """
         for target in self._targets:
             rows = target.rows(served)
@@ -71,6 +71,6 @@ def _targets(store: FeatureStore) -> list[Target]:
         features = {names.get(feature.name, feature.name): feature.name for feature in view.features}
         keys = tuple(column.name for column in view.entity_columns)
         times = tuple(name for name in (archive.timestamp_field, archive.created_timestamp_column) if name)
-        known = targets.get(source.name)
-        targets[source.name] = Target(source.name, keys, times, (known.features if known else {}) | features)
+        earlier = targets.get(source.name)
+        targets[source.name] = Target(source.name, keys, times, (earlier.features if earlier else {}) | features)
     return list(targets.values())

@@ -1,4 +1,4 @@
-"""Feast's Redis online store, with event time kept: no write of an older value, no read of an expired one [A].
+"""Feast's Redis online store, respecting event time: an older value is never written, an expired one never read.
 
 The layout in Redis is Feast's own. The comparison and the write of an entity are one script on the server, so that two
 writers cannot overtake each other between them.
@@ -22,7 +22,7 @@ from centinela.featurestore.instants import microseconds, newest_of_each
 from centinela.times import from_us
 
 Write = tuple[Any, dict[str, Any], datetime, datetime | None]
-AWAY = (
+UNAVAILABLE = (
     exceptions.ConnectionError,
     exceptions.TimeoutError,
     exceptions.ReadOnlyError,
@@ -59,7 +59,7 @@ Timestamp."""
 
 
 class EventTimeRedisOnlineStoreConfig(RedisOnlineStoreConfig):
-    """Configuration in ``feature_store.yaml``: as for Feast's ``redis``, and ``ttl_clock`` (see ``ExpiringReads``)."""
+    """Configuration in ``feature_store.yaml``: as for Feast's ``redis``, with ``ttl_clock`` (see ``ExpiringReads``)."""
 
     type: Literal["centinela.featurestore.redis.EventTimeRedisOnlineStore"] = (
         "centinela.featurestore.redis.EventTimeRedisOnlineStore"  # type: ignore[assignment]
@@ -79,7 +79,7 @@ class EventTimeRedisOnlineStore(ExpiringReads, RedisOnlineStore):
             DependencyUnavailable: Redis does not answer, takes no writes or is full.
         """
         commands = _Commands(config, table, data)
-        with reaching(*AWAY), self._get_client(config.online_store).pipeline(transaction=False) as pipe:
+        with reaching(*UNAVAILABLE), self._get_client(config.online_store).pipeline(transaction=False) as pipe:
             for command in commands:
                 pipe.execute_command(*command)
             commands.answered(pipe.execute())
@@ -92,7 +92,7 @@ class EventTimeRedisOnlineStore(ExpiringReads, RedisOnlineStore):
         """Like ``online_write_batch``."""
         commands = _Commands(config, table, data)
         client = await self._get_client_async(config.online_store)
-        with reaching(*AWAY):
+        with reaching(*UNAVAILABLE):
             async with client.pipeline(transaction=False) as pipe:
                 for command in commands:
                     pipe.execute_command(*command)
@@ -115,7 +115,8 @@ class _Commands:
     """The commands that write a batch: one for each entity, and one for the greatest event time of the view."""
 
     def __init__(self, config: Any, table: Any, data: list[Write]) -> None:
-        self._table, self._offered = table, len(data)
+        self._table = table
+        self._offered = len(data)
         view = _versioned_fv_name(table, config)
         version = config.entity_key_serialization_version
         expires = config.online_store.key_ttl_seconds or 0
@@ -149,7 +150,7 @@ class _Commands:
         return iter(self._commands)
 
     def answered(self, answers: Sequence[int]) -> None:
-        """Count what the server did."""
+        """Count the server's answers."""
         if answers:
             metrics.count(self._table.name, self._offered, len(self._newest), sum(answers[:-1]), self._greatest)
 

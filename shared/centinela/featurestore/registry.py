@@ -1,5 +1,4 @@
-"""Feast's registry in a file, replaced as a whole [A]: Feast's own writes in place, and who reads meanwhile gets a
-half."""
+"""Feast's registry in a file that is replaced as a whole: Feast writes in place, and readers may see half a file."""
 
 from __future__ import annotations
 
@@ -12,7 +11,7 @@ from centinela.files import write_atomically
 
 
 class ReplacedFileRegistryStore(FileRegistryStore):
-    """Written aside, synced, renamed; its folder is made where it is missing."""
+    """Writes atomically; makes the folder if it is missing."""
 
     def _write_registry(self, registry_proto: Any) -> None:
         registry_proto.version_id = str(uuid.uuid4())

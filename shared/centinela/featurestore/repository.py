@@ -1,4 +1,4 @@
-"""Opens the feature store that ``deploy/feast`` describes, for any data directory, and applies its definitions [A]."""
+"""Opens the feature store that ``deploy/feast`` describes, for any data directory, and applies its definitions."""
 
 from __future__ import annotations
 

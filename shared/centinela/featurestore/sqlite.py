@@ -1,7 +1,7 @@
-"""Feast's sqlite online store, with event time kept: no write of an older value, no read of an expired one [A].
+"""Feast's sqlite online store, respecting event time: an older value is never written, an expired one never read.
 
-Feast's tables stay as they are. Beside them one table holds each entity's event time to the microsecond (Feast's own
-column holds seconds); it is written in the same sqlite transaction as the values.
+Feast's tables are unchanged. One more table has each entity's event time to the microsecond (Feast's own column has
+seconds); it is written in the same sqlite transaction as the values.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class EventTimeSqliteOnlineStore(ExpiringReads, SqliteOnlineStore):
         """Write each entity's newest row of *data*, unless a newer one is stored.
 
         Raises:
-            DependencyUnavailable: The file is locked for long, or the disk refuses.
+            DependencyUnavailable: The file stays locked, or the disk refuses.
         """
         with reaching(sqlite3.OperationalError):
             for first in range(0, len(data), _AT_ONCE):
@@ -100,20 +100,20 @@ class EventTimeSqliteOnlineStore(ExpiringReads, SqliteOnlineStore):
 
     def _times(self, config: Any, table: Any, keys: list[bytes]) -> dict[bytes, int]:
         connection, view = self._get_conn(config), _view(config, table)
-        found: dict[bytes, int] = {}
+        times: dict[bytes, int] = {}
         for first in range(0, len(keys), _AT_ONCE):
-            some = keys[first : first + _AT_ONCE]
-            marks = ",".join("?" * len(some))
+            batch = keys[first : first + _AT_ONCE]
+            marks = ",".join("?" * len(batch))
             query = f"SELECT entity_key, event_us FROM centinela_event_times WHERE view = ? AND entity_key IN ({marks})"  # noqa: S608
-            found.update(connection.execute(query, (view, *some)).fetchall())
-        return found
+            times.update(connection.execute(query, (view, *batch)).fetchall())
+        return times
 
     def _get_conn(self, config: Any) -> sqlite3.Connection:
-        fresh = not self._conn
-        if fresh:
+        is_new = not self._conn
+        if is_new:
             Path(self._get_db_path(config)).parent.mkdir(parents=True, exist_ok=True)
         connection: sqlite3.Connection = super()._get_conn(config)
-        if fresh:
+        if is_new:
             connection.execute("PRAGMA journal_mode = WAL")
             connection.execute(_SCHEMA)
         return connection
@@ -121,7 +121,7 @@ class EventTimeSqliteOnlineStore(ExpiringReads, SqliteOnlineStore):
 
 @contextmanager
 def _transaction(connection: sqlite3.Connection) -> Iterator[None]:
-    """A write transaction that ends by Feast's own commit inside; here what it left open is ended."""
+    """A write transaction. Feast commits inside it; what is still open after that is committed or rolled back."""
     connection.execute("BEGIN IMMEDIATE")
     try:
         yield

@@ -1,6 +1,6 @@
 """JSON Schema and an example of every event version, as files.
 
-``python -m centinela.schemas`` writes the schemas again.
+``python -m centinela.schemas`` writes the schema files.
 """
 
 from __future__ import annotations

@@ -26,7 +26,7 @@ def configure_logging(service: str, *, level: str = "INFO", format: str = "auto"
 
     Args:
         service: Bound to every line.
-        level: Least level logged.
+        level: Lowest level that is logged.
         format: ``json``, ``console``, or ``auto``: console on a terminal, JSON elsewhere.
     """
     pretty = format == "console" or (format == "auto" and sys.stderr.isatty())
@@ -60,9 +60,8 @@ def configure_logging(service: str, *, level: str = "INFO", format: str = "auto"
     root.handlers[:] = [handler]
     root.setLevel(level)
     for client in ("kafka", "centinela.librdkafka"):
-        logging.getLogger(client).setLevel(
-            "WARNING" if level == "DEBUG" else "CRITICAL"
-        )  # outages are told once, by us
+        # DependencyState logs an outage once.
+        logging.getLogger(client).setLevel("WARNING" if level == "DEBUG" else "CRITICAL")
     for noisy in ("aiokafka", "urllib3", "httpx", "matplotlib", "alembic"):
         logging.getLogger(noisy).setLevel("WARNING")
     structlog.contextvars.bind_contextvars(service=service)

@@ -162,7 +162,7 @@ def rows_of(path: Path, mapping: Mapping = MAPPING) -> int:
     table = open_table(path)
     mapping.require(table.columns, path.name)
     seen = 0
-    for batch in table.batches(mapping.wanted):
+    for batch in table.batches(mapping.required):
         good, refused = to_transactions(batch, mapping, LabelRule(), NOW)
         assert len(good.transaction_id) + len(refused) == len(batch.numbers) + len(batch.malformed)
         seen += len(batch.numbers) + len(batch.malformed)

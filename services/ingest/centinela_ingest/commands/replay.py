@@ -44,7 +44,7 @@ def replay_table(
     """
     rows_left = limit
     running = True
-    for batch in table.batches(mapping.wanted):
+    for batch in table.batches(mapping.required):
         if not running or rows_left == 0:
             break
         if rows_left is not None:

@@ -158,7 +158,7 @@ def open_files(
         for one in paths:
             table = open_table(one)
             chosen.require(table.columns, str(one))
-            for batch in table.batches(chosen.wanted):
+            for batch in table.batches(chosen.required):
                 good, rejects = to_transactions(batch, chosen, LabelRule(label_delay, genuine=True), now)
                 for reject in rejects[: max(0, 5 - rejected)]:
                     tell(f"{one.name}, row {reject.row} left out: {reject.reason}: {reject.detail}")

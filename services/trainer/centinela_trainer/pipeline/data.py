@@ -56,7 +56,7 @@ def load_history(params: Params, now: datetime) -> History:
     mapping.require(table.columns, str(path))
     rule = LabelRule(timedelta(days=params.data.label_delay_days))
     parts, rejected = [], 0
-    for batch in table.batches(mapping.wanted):
+    for batch in table.batches(mapping.required):
         transactions, rejects = to_transactions(batch, mapping, rule, now)
         parts.append(transactions)
         rejected += len(rejects)

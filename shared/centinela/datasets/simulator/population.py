@@ -41,7 +41,7 @@ def build_population(profile: Profile) -> Population:
     return Population(
         mean_amount=mean_amount,
         rate=rate,
-        terminals=np.concatenate([found for _, found in near]),
+        terminals=np.concatenate([indices for _, indices in near]),
         first=np.concatenate([[0], np.cumsum(reachable)[:-1]]),
         reachable=reachable,
         user_ids=_names("c", profile.customers),
@@ -52,7 +52,7 @@ def build_population(profile: Profile) -> Population:
 def _reachable(
     homes: NDArray[np.float64], sites: NDArray[np.float64], radius: float
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """How many sites each home reaches, and their indices, home after home."""
+    """Number of sites that each home reaches, and their indices, home by home."""
     distance = np.square(homes[:, None, 0] - sites[None, :, 0]) + np.square(homes[:, None, 1] - sites[None, :, 1])
     within = distance <= radius * radius
     within[np.arange(len(homes)), distance.argmin(axis=1)] = True

@@ -1,4 +1,4 @@
-"""What is simulated: the population, the frauds, the labels and the drift."""
+"""The parameters of a simulation: population, frauds, labels and drift."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Drift:
 
 @dataclass(frozen=True)
 class Profile:
-    """All that a simulated stream depends on. Frauds a day scale with the population, so that their share stays."""
+    """All parameters of a simulated stream. Frauds a day scale with the population, so that their share is constant."""
 
     seed: int = 0
     customers: int = 5_000
@@ -42,7 +42,7 @@ class Profile:
     drifts: tuple[Drift, ...] = ()
     radius: float = 5.0
     amount_rule: float = 3.25
-    """Scenario 1: fraud where the amount exceeds the customer's mean by so many standard deviations."""
+    """Scenario 1: fraud where the amount exceeds the customer's mean by this many standard deviations."""
     compromised_terminals_per_day: float = 2 / 10_000
     """Scenario 2: new ones a day, as a share of all terminals; each for ``terminal_days``."""
     terminal_days: int = 28
@@ -50,9 +50,9 @@ class Profile:
     """Scenario 3: new ones a day, as a share of all customers; each for ``card_days``."""
     card_days: int = 14
     label_lag_days: tuple[float, float, float] = (4.0, 6.5, 7.5)
-    """Least, most frequent and greatest delay of a fraud report (triangular)."""
+    """Minimum, mode and maximum of the delay of a fraud report (triangular)."""
     unreported_share: float = 0.05
-    """Frauds that nobody ever reports."""
+    """Share of frauds that are never reported."""
 
     def __post_init__(self) -> None:
         if self.seed < 0:
@@ -65,12 +65,12 @@ def parse_drift(text: str) -> Drift:
     """A drift from ``NAME@START[-END][:STRENGTH]`` in days: ``card_testing@60``, ``season@30-58``, ``covariate@60:2``.
 
     Raises:
-        ValueError: The text has another form, or names no known drift.
+        ValueError: The text has another form, or names an unknown drift.
     """
     match = _DRIFT.match(text)
     if not match or match["name"] not in get_args(DriftName):
         raise ValueError(
-            f"{text!r} is no drift: write NAME@START[-END][:STRENGTH], NAME one of {', '.join(get_args(DriftName))}"
+            f"{text!r} is not a drift: write NAME@START[-END][:STRENGTH], NAME one of {', '.join(get_args(DriftName))}"
         )
     name, start = match["name"], int(match["start"])
     duration = _DURATION[name]

@@ -23,7 +23,7 @@ _STREAM = {"shopping": 1, "terminals": 2, "cards": 3, "takeover": 4, "card_testi
 
 
 class Simulation:
-    """Makes days of transactions. Two simulations of equal profiles make equal days, in any order of asking."""
+    """Makes days of transactions. Simulations with equal profiles make equal days, in any order."""
 
     def __init__(self, profile: Profile) -> None:
         self.profile = profile
@@ -40,7 +40,7 @@ class Simulation:
         """Day *number* (0 is ``profile.start``), ascending in time, with the columns ``COLUMNS``.
 
         ``occurred_at`` and ``reported_at`` are UTC; ``reported_at`` is the time of the fraud report, NaT for genuine
-        transactions and for the frauds that nobody reports. ``scenario``: 0 genuine, 1 amount, 2 terminal, 3 card,
+        transactions and for frauds that are never reported. ``scenario``: 0 genuine, 1 amount, 2 terminal, 3 card,
         4 card testing.
         """
         shopping, testing = self._shopping(number), self._card_testing(number)
@@ -75,7 +75,7 @@ class Simulation:
         return next((d for d in self.profile.drifts if d.name == name and d.active(number)), None)
 
     def _shopping(self, number: int) -> tuple[NDArray[np.generic], ...]:
-        """What customers do, with the frauds 1 to 3 on top: customer, terminal, second of the day, amount, scenario."""
+        """Ordinary payments, with frauds 1 to 3: customer, terminal, second of the day, amount, scenario."""
         rng, people = self._rng("shopping", number), self._people
         season, covariate = self._drift("season", number), self._drift("covariate", number)
         volume = 1 + _SEASON_SURPLUS * season.strength if season else 1.0
@@ -110,15 +110,15 @@ class Simulation:
     def _compromised(
         self, stream: str, population: int, per_day: float, lasting: int, number: int
     ) -> NDArray[np.int64]:
-        """Who was compromised on day *number* or the ``lasting - 1`` days before it. A fraction a day adds up over
-        days."""
+        """The customers or terminals compromised on day *number* or the ``lasting - 1`` days before it. Fractions add
+        up over the days."""
         rate = per_day * population
-        found = []
+        compromised = []
         for day in range(number - lasting + 1, number + 1):
             count = int(np.floor((day + _PAST + 1) * rate)) - int(np.floor((day + _PAST) * rate))
             if count:
-                found.append(self._rng(stream, day).integers(0, population, count))
-        return np.concatenate(found) if found else np.empty(0, dtype=np.int64)
+                compromised.append(self._rng(stream, day).integers(0, population, count))
+        return np.concatenate(compromised) if compromised else np.empty(0, dtype=np.int64)
 
     def _card_testing(self, number: int) -> tuple[NDArray[np.generic], ...]:
         """Bursts of 8 to 20 payments of 0.5 to 4 within 20 minutes on one card, at terminals anywhere."""
@@ -141,6 +141,6 @@ class Simulation:
         lag_ms = np.round(rng.triangular(*self.profile.label_lag_days, len(occurred_ms)) * DAY_S * 1_000).astype(
             np.int64
         )
-        known = is_fraud & (rng.random(len(occurred_ms)) >= self.profile.unreported_share)
+        reported = is_fraud & (rng.random(len(occurred_ms)) >= self.profile.unreported_share)
         stamps = (occurred_ms + lag_ms).astype("datetime64[ms]")
-        return pd.DatetimeIndex(np.where(known, stamps, np.datetime64("NaT"))).tz_localize("UTC")
+        return pd.DatetimeIndex(np.where(reported, stamps, np.datetime64("NaT"))).tz_localize("UTC")

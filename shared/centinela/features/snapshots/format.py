@@ -19,7 +19,7 @@ Arrays = dict[str, NDArray[np.generic]]
 
 
 class SnapshotDamaged(ValueError):
-    """The bytes are no snapshot of this format, or not all of it."""
+    """The bytes are not a complete snapshot of this format."""
 
 
 class _Array(msgspec.Struct, array_like=True):
@@ -51,7 +51,7 @@ def unpack(kind: str, data: bytes) -> tuple[dict[str, int], Arrays]:
     """Facts and arrays of ``pack``.
 
     Raises:
-        SnapshotDamaged: Another format or kind, cut short, or changed.
+        SnapshotDamaged: Another format or kind, truncated, or changed.
     """
     body, checksum = data[:-16], data[-16:]
     if not body.startswith(_MAGIC):
@@ -83,6 +83,6 @@ def name_of(position: int) -> str:
 
 
 def position_of(name: str) -> int | None:
-    """The position that *name* tells; None where it is no snapshot's."""
+    """The position in *name*; None if it is not the name of a snapshot."""
     match = _NAME.match(name)
     return int(match[1]) if match else None

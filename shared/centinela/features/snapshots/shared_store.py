@@ -1,5 +1,5 @@
-"""A second home for snapshots, on storage that many machines reach. Nothing waits long for it, and nothing fails with
-it."""
+"""Copies of snapshots on storage that other machines can read. Nothing waits long for it, and its failures stop
+nothing."""
 
 from __future__ import annotations
 
@@ -31,10 +31,9 @@ class _Upload(NamedTuple):
 
 
 class SharedStorage:
-    """A folder or bucket. Uploads happen in a thread of their own, the newest of each folder; one that fails is tried
-    again.
+    """A folder or bucket. A thread uploads the newest snapshot of each folder, and retries failed uploads.
 
-    Failures are counted, logged, and otherwise passed over: the storage is a convenience, the log is the truth.
+    Failures are counted and logged, and otherwise ignored: the log is the source of truth.
 
     Args:
         url: What fsspec opens (``s3://bucket/prefix``, ``file:///mnt/state``); credentials as its driver takes them
@@ -64,7 +63,7 @@ class SharedStorage:
         return SharedFolder(self, path)
 
     def close(self, timeout_s: float = 5.0) -> None:
-        """Finish what is to be uploaded, for up to *timeout_s*."""
+        """Finish pending uploads, for up to *timeout_s*."""
         with self._changed:
             self._closed = True
             self._changed.notify()
@@ -72,13 +71,13 @@ class SharedStorage:
         self._runner.close()
 
     def offer(self, path: str, position: int, data: bytes, keep: int) -> None:
-        """Upload *data* soon, in place of what still waits for the same folder."""
+        """Upload *data* soon, instead of what is still pending for the same folder."""
         with self._changed:
             self._pending[path] = _Upload(position, data, keep)
             self._changed.notify()
 
     def ask(self, operation: str, path: str, question: Callable[[Any, str], T], otherwise: T) -> T:
-        """What *question* finds, given the file system and *path* on it; *otherwise* where the storage does not answer
+        """The result of *question*, given the file system and *path* on it; *otherwise* if the storage does not answer
         in time."""
         try:
             return self._runner.run(lambda: question(*self._at(path)), self._patience_s)
@@ -117,7 +116,7 @@ class SharedStorage:
                     del self._pending[path]
 
     def _put(self, path: str, upload: _Upload) -> None:
-        """A file that is cut short is refused by its checksum when it is read, and the one before it is taken."""
+        """The checksum of a truncated file fails when it is read, and the one before it is used."""
         fs, folder = self._at(path)
         fs.makedirs(folder, exist_ok=True)
         fs.pipe_file(f"{folder}/{name_of(upload.position)}", upload.data)
@@ -142,11 +141,11 @@ class SharedFolder:
         self._storage, self._path = storage, path
 
     def offer(self, position: int, data: bytes, keep: int) -> None:
-        """Upload soon; the newest *keep* stay."""
+        """Upload soon; the newest *keep* are kept."""
         self._storage.offer(self._path, position, data, keep)
 
     def positions(self) -> frozenset[int]:
-        """What is there; nothing where the storage does not answer."""
+        """The positions there; none if the storage does not answer."""
         return self._storage.ask("list", self._path, positions_in, frozenset())
 
     def read(self, position: int) -> bytes | None:

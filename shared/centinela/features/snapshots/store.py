@@ -12,8 +12,7 @@ from centinela.files import remove_parts, write_atomically
 
 
 class SnapshotStore:
-    """Snapshots by position (an offset), written aside, flushed to the disk and then renamed; then, in the background,
-    sent on.
+    """Snapshots by position (an offset), each written atomically, then uploaded in the background.
 
     Every call raises ``DependencyUnavailable`` where the disk refuses. Shared storage that does not answer is passed
     over.
@@ -21,15 +20,14 @@ class SnapshotStore:
     Args:
         folder: Made with the first save.
         keep: Newest snapshots kept.
-        shared: A second home that other machines read, too.
+        shared: Copies that other machines can read.
     """
 
     def __init__(self, folder: Path, keep: int = 3, shared: SharedFolder | None = None) -> None:
         self._folder, self._keep, self._shared = folder, keep, shared
 
     def save(self, position: int, data: bytes) -> None:
-        """Keep *data* under *position*; older ones past the newest few go, and what a process left that was killed
-        while it wrote."""
+        """Save *data* under *position*; remove older ones past the newest few, and what killed writers left."""
         final = self._folder / name_of(position)
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
@@ -46,7 +44,7 @@ class SnapshotStore:
             self._shared.offer(position, data, self._keep)
 
     def load(self, at_most: int) -> Iterator[tuple[int, bytes]]:
-        """(position, data) of the snapshots at or below *at_most*, the newest first; of equal ones the disk's."""
+        """(position, data) of the snapshots at or below *at_most*, newest first; at one position that on disk."""
         here = self._here()
         there = self._shared.positions() if self._shared is not None else frozenset()
         for position in sorted((p for p in here.keys() | there if p <= at_most), reverse=True):
@@ -61,7 +59,7 @@ class SnapshotStore:
                 yield position, data
 
     def clear(self) -> None:
-        """Forget all that is on the disk: it belongs to another log."""
+        """Delete everything on disk: it belongs to another log."""
         for path in self._here().values():
             path.unlink(missing_ok=True)
 

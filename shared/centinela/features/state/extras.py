@@ -1,4 +1,4 @@
-"""Extra features of users: any aggregation over any window, by one scan over the entries that the windows hold.
+"""Extra features of users: any aggregation over any window, by one scan over the entries in the windows.
 
 Slower than the kernels of the base features, in proportion to what a window holds, and general.
 """
@@ -75,8 +75,8 @@ class ExtraFeatures:
 
 @dataclass(slots=True)
 class _Values:
-    """What is there of one column in the windows of n transactions: the first ``counts[0]`` values belong to the first,
-    and so on."""
+    """The values of one column in the windows of n transactions: the first ``counts[0]`` belong to the first, and so
+    on."""
 
     values: NDArray[np.generic]
     counts: Int64s
@@ -102,7 +102,7 @@ class _Values:
             return np.where(total != 0, own / (total / self.counts), np.nan)
 
     def distinct(self) -> Floats:
-        """How many different values each window holds, shape (n,)."""
+        """Number of distinct values in each window, shape (n,)."""
         n = len(self.counts)
         owner = np.repeat(np.arange(n), self.counts)
         order = np.lexsort((self.values, owner))
@@ -144,7 +144,7 @@ class _Held:
         return self._values(at, "terminals")
 
     def seconds_since_last(self) -> Floats:
-        """Seconds since the latest entry beside the transaction itself, NaN where there is none; shape (n,)."""
+        """Seconds since the latest entry other than the transaction itself, NaN if there is none; shape (n,)."""
         last = self._columns[0][np.maximum(self._high - 1, 0)]
         return np.where(self._high > self._low, (self.own[0] - last) / 1000.0, np.nan)
 
@@ -168,7 +168,7 @@ class _Held:
 
 
 def _parts(sizes: Int64s) -> Iterator[slice]:
-    """Cut transactions so that the windows of each part hold about a million entries together."""
+    """Cut transactions into parts whose windows together have about a million entries."""
     ends = np.cumsum(sizes + 1)
     first = 0
     while first < len(sizes):

@@ -1,4 +1,4 @@
-"""Which transaction ids were seen, and what is kept of each: an open-addressing table of 64-bit hashes."""
+"""Known transaction ids, with values for each: an open-addressing table of 64-bit hashes."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _SPREAD = np.uint64(0x9E3779B97F4A7C15)
 class IdTable:
     """Maps distinct non-zero hashes to their index in order of arrival.
 
-    At most half of the slots are in use; the golden ratio spreads ids over them, and a probe goes on to the next slot.
+    At most half of the slots are in use; ids are spread by the golden ratio, and a probe continues at the next slot.
 
     Args:
         columns: int64 values kept with each id.
@@ -36,7 +36,7 @@ class IdTable:
 
     @property
     def nbytes(self) -> int:
-        """Bytes held."""
+        """Bytes in memory."""
         return sum(array.nbytes for array in (self._keys, self._index, self._ids, *self._columns))
 
     @property
@@ -49,12 +49,12 @@ class IdTable:
         return self._columns[number][: self._count]
 
     def find(self, ids: Hashes) -> Int64s:
-        """Index of each of *ids*, shape (n,); -1 where it was never added."""
+        """Index of each of *ids*, shape (n,); -1 if it was never added."""
         slots = self._probe(ids)
         return np.where(self._keys[slots] == ids, self._index[slots], -1)
 
     def of(self, ids: Hashes) -> Int64s:
-        """Index of each of *ids*, shape (n,); those it does not have yet are added in their order. For tables without
+        """Index of each of *ids*, shape (n,); new ones are added in their order. For tables without
         columns."""
         index = self.find(ids)
         new = np.flatnonzero(index < 0)
@@ -106,7 +106,7 @@ class IdTable:
 class IdGenerations:
     """An ``IdTable`` that forgets its oldest ids a generation at a time.
 
-    A *place* tells where an id stands until the next ``turn``; -1 stands nowhere.
+    A *place* is the position of an id until the next ``turn``; -1 is none.
     """
 
     def __init__(self, columns: int) -> None:
@@ -118,7 +118,7 @@ class IdGenerations:
 
     @property
     def nbytes(self) -> int:
-        """Bytes held."""
+        """Bytes in memory."""
         return self._current.nbytes + self._previous.nbytes
 
     def find(self, ids: Hashes) -> Int64s:
@@ -159,7 +159,7 @@ class IdGenerations:
         return arrays
 
     def load(self, arrays: dict[str, NDArray[np.generic]]) -> None:
-        """Fill this fresh object."""
+        """Fill this empty object."""
         for name, table in (("current", self._current), ("previous", self._previous)):
             table.add(arrays[f"{name}_ids"].astype(np.uint64), *arrays[f"{name}_columns"].astype(np.int64))
 
@@ -211,14 +211,14 @@ class SeenIds:
         return np.concatenate(parts) if parts else np.zeros(0, bool)
 
     def unseen(self, ids: Hashes) -> NDArray[np.bool_]:
-        """Like ``admit``, but remembers nothing."""
+        """Like ``admit``, but changes nothing."""
         fresh = self._current.find(ids) < 0
         if len(self._previous):
             fresh &= self._previous.find(ids) < 0
         return fresh & first_of_each(ids)
 
     def payloads(self, ids: Hashes) -> Int64s:
-        """What each of *ids*, shape (n,), came with first; ``UNKNOWN`` where that is forgotten."""
+        """The first payload of each of *ids*, shape (n,); ``UNKNOWN`` if it is forgotten."""
         found = np.full(len(ids), UNKNOWN, np.int64)
         for table in (self._previous, self._current):
             index = table.find(ids)
@@ -234,6 +234,6 @@ class SeenIds:
         }
 
     def load(self, arrays: dict[str, NDArray[np.generic]]) -> None:
-        """Fill this fresh object."""
+        """Fill this empty object."""
         for when, table in (("current", self._current), ("previous", self._previous)):
             table.add(arrays[f"seen_{when}"].astype(np.uint64), arrays[f"payloads_{when}"].astype(np.int64))

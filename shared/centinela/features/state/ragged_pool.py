@@ -35,7 +35,7 @@ def order_of(rows: Int64s, times: Int64s | None = None) -> Int64s:
 
 
 def search_after(times: Int64s, low: Int64s, high: Int64s, bound: Int64s) -> Int64s:
-    """Per i the first index in ``low[i] .. high[i]`` whose time is later than ``bound[i]``; ``high[i]`` where none is.
+    """Per i the first index in ``low[i] .. high[i]`` whose time is later than ``bound[i]``; ``high[i]`` if none is.
 
     Args:
         times: Ascending within each range.
@@ -90,12 +90,12 @@ class RaggedPool:
 
     @property
     def nbytes(self) -> int:
-        """Bytes held."""
+        """Bytes in memory."""
         return sum(array.nbytes for array in (*self.columns, self._offset, self._capacity, self.start, self.end))
 
     @property
     def slots(self) -> int:
-        """Entries that the blocks given out so far could hold."""
+        """Capacity, in entries, of the allocated blocks."""
         return self._top
 
     def add_rows(self, count: int) -> None:
@@ -110,7 +110,7 @@ class RaggedPool:
                 setattr(self, name, new)
 
     def insert(self, rows: Int64s, *values: Int64s) -> Inserted:
-        """Put entries into their places by time; after those of equal time.
+        """Insert entries by time, after those of equal time.
 
         Args:
             rows: Row of each entry, ascending, shape (n,), n > 0.
@@ -149,7 +149,7 @@ class RaggedPool:
         return end - start, [column[flat] for column in self.columns]
 
     def load(self, lengths: Int64s, columns: list[Int64s]) -> None:
-        """Fill this fresh pool with what ``live`` gave."""
+        """Fill this empty pool with what ``live`` returned."""
         self.add_rows(len(lengths))
         filled = np.flatnonzero(lengths)
         if len(filled):

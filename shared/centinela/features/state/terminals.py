@@ -1,4 +1,4 @@
-"""Each terminal's activity and its known frauds, and the features read from them."""
+"""Each terminal's activity and known frauds, and the features computed from them."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from centinela.times import HOUR_MS
 DELAY_MS = TERMINAL_DELAY_MS
 """Windows end at least this much before the transaction."""
 LABEL_MARGIN_MS = HOUR_MS
-"""A label counts this much after it was reported, so that one still on its way changes nothing."""
+"""A label counts from this long after it was reported, so that one still in transit changes nothing."""
 SKEW_MS = DELAY_MS - LATENESS_MS
-"""Partitions may be this far apart in event time (see the gate of the predictor's stream): an event that comes late in
-the one that is behind is still heard of before a window that holds it is read in the other."""
+"""Partitions may be this far apart in event time (see the gate of the predictor's stream): a late event in the
+partition that is behind is still applied before a window that contains it is read in the other."""
 HORIZON_MS = DELAY_MS + LONGEST_MS + SKEW_MS + LATENESS_MS
 _ROW, _TIME, _REPORT = 0, 1, 2
-_UNHEARD = -1
+_NO_ACTIVITY = -1
 _UNREPORTED = -(1 << 62)
 _MOST_WAITING = 1_000_000
 Matrix = NDArray[np.float64]
@@ -39,7 +39,7 @@ class TerminalState:
     on one transaction keep
     theirs: what was read does not depend on it. A report on a transaction that was never heard of waits for it, until
     all activity is ``HORIZON_MS`` further. Of more than a million that wait the oldest frauds are forgotten, and
-    further genuine reports are not remembered.
+    further genuine reports are not kept.
     """
 
     def __init__(self, layout: FeatureLayout = BASE_LAYOUT) -> None:
@@ -48,10 +48,9 @@ class TerminalState:
         self._index = IdTable()
         self._activity = RaggedPool(columns=1)
         self._frauds = RaggedPool(columns=3)
-        """Time of the transaction; since when a change of what is known of it counts; the change, +1 fraud, -1 genuine
-        again."""
+        """Time of the transaction; time from which a label counts; its change, +1 fraud, -1 genuine again."""
         self._transactions = IdGenerations(columns=3)
-        """Row of the terminal, or ``_UNHEARD``; time; the latest report as twice its time, plus 1 for fraud."""
+        """Row of the terminal, or ``_NO_ACTIVITY``; time; the latest report as twice its time, plus 1 for fraud."""
         self._pending: dict[int, list[tuple[int, int]]] = {}
         self._unheard = 0
         self._newest, self._rotated = -(1 << 62), -(1 << 62)
@@ -61,7 +60,7 @@ class TerminalState:
 
     @property
     def nbytes(self) -> int:
-        """Bytes held, but for the reports that wait."""
+        """Bytes in memory, without the waiting reports."""
         return self._index.nbytes + self._activity.nbytes + self._frauds.nbytes + self._transactions.nbytes
 
     @property
@@ -75,11 +74,11 @@ class TerminalState:
         return len(self._pending)
 
     def apply_activity(self, terminals: Hashes, times: Int64s, ids: Hashes) -> None:
-        """Take transactions: hash of the terminal, event time in ms, hash of the transaction id; each of shape (n,)."""
+        """Apply transactions: hash of the terminal, event time in ms, hash of the id; each of shape (n,)."""
         places = self._transactions.find(ids)
         news = (
             first_of_each(ids)
-            & (self._transactions.get(_ROW, places, _UNHEARD) == _UNHEARD)
+            & (self._transactions.get(_ROW, places, _NO_ACTIVITY) == _NO_ACTIVITY)
             & (terminals != MISSING_ID)
         )
         if not news.all():
@@ -89,8 +88,8 @@ class TerminalState:
             self._turn(int(times.max()))
 
     def apply_history(self, terminals: Hashes, times: Int64s, ids: Hashes, labelled: NDArray[np.bool_]) -> None:
-        """As ``apply_activity``, where no transaction comes twice and only *labelled* ones, shape (n,), are ever
-        reported on."""
+        """Like ``apply_activity``, for transactions that occur once and of which only *labelled* ones, shape (n,), ever
+        have reports."""
         there = terminals != MISSING_ID
         if there.any():
             rows, some = self._insert(terminals[there], times[there]), labelled[there]
@@ -99,7 +98,7 @@ class TerminalState:
             self._turn(int(times[there].max()))
 
     def apply_labels(self, ids: Hashes, is_fraud: NDArray[np.bool_], occurred: Int64s, reported: Int64s) -> None:
-        """Take labels in log order: transaction id hash, outcome, event time and time of the report in ms; each of
+        """Apply labels in log order: transaction id hash, outcome, event time and time of the report in ms; each of
         shape (n,)."""
         reports = 2 * reported + is_fraud
         while len(ids):
@@ -108,7 +107,7 @@ class TerminalState:
             ids, reports, occurred = ids[~first], reports[~first], occurred[~first]
 
     def read(self, terminals: Hashes, times: Int64s) -> Matrix:
-        """Features of transactions at *times* on *terminals*, shape (n, k); NaN where there is no terminal. Changes
+        """Features of transactions at *times* on *terminals*, shape (n, k); NaN without a terminal. Changes
         nothing."""
         features = np.zeros((len(terminals), len(self._features)))
         rows = self._index.find(terminals)
@@ -151,7 +150,9 @@ class TerminalState:
         state._activity.load(ints["activity"], [ints["times"]])
         state._frauds.load(ints["frauds"], [ints["fraud_times"], ints["fraud_known"], ints["fraud_changes"]])
         state._transactions.load(arrays)
-        state._unheard = sum(int((ints[f"{name}_columns"][_ROW] == _UNHEARD).sum()) for name in ("current", "previous"))
+        state._unheard = sum(
+            int((ints[f"{name}_columns"][_ROW] == _NO_ACTIVITY).sum()) for name in ("current", "previous")
+        )
         waiting = zip(
             arrays["pending_ids"].tolist(),
             ints["pending_known"].tolist(),
@@ -192,7 +193,7 @@ class TerminalState:
         return counts
 
     def _insert(self, terminals: Hashes, times: Int64s) -> Int64s:
-        """Take new transactions; the row of each one's terminal."""
+        """Apply new transactions; the row of each one's terminal."""
         rows = self._index.of(terminals)
         for pool in (self._activity, self._frauds):
             pool.add_rows(len(self._index) - len(pool))
@@ -203,7 +204,7 @@ class TerminalState:
         return rows
 
     def _remember(self, rows: Int64s, times: Int64s, ids: Hashes, places: Int64s) -> None:
-        """Transactions were heard of; what was reported on them before counts from now on."""
+        """Transactions were applied: earlier reports on them count from now on."""
         reported = places >= 0
         fresh = ~reported
         self._transactions.add(ids[fresh], rows[fresh], times[fresh], np.full(int(fresh.sum()), _UNREPORTED))
@@ -222,11 +223,11 @@ class TerminalState:
             self._change(*np.array(waited, np.int64).T)
 
     def _report(self, ids: Hashes, reports: Int64s, occurred: Int64s) -> None:
-        """Take reports on distinct transactions."""
+        """Apply reports on distinct transactions."""
         transactions = self._transactions
         places = transactions.find(ids)
         last = transactions.get(_REPORT, places, _UNREPORTED)
-        rows = transactions.get(_ROW, places, _UNHEARD)
+        rows = transactions.get(_ROW, places, _NO_ACTIVITY)
         taken, changed = reports >> 1 >= last >> 1, (reports ^ last) & 1 == 1
         known = taken & (places >= 0)
         transactions.put(_REPORT, places[known], reports[known])
@@ -236,10 +237,10 @@ class TerminalState:
         self._unheard += int(fresh.sum())
         transactions.add(ids[fresh], rows[fresh], occurred[fresh], reports[fresh])
         known_at, change = (reports >> 1) + LABEL_MARGIN_MS, 2 * (reports & 1) - 1
-        counts = taken & changed & (rows != _UNHEARD)
+        counts = taken & changed & (rows != _NO_ACTIVITY)
         if counts.any():
             self._change(rows[counts], transactions.get(_TIME, places[counts], 0), known_at[counts], change[counts])
-        waits = taken & changed & (rows == _UNHEARD)
+        waits = taken & changed & (rows == _NO_ACTIVITY)
         for i, *entry in zip(ids[waits].tolist(), known_at[waits].tolist(), change[waits].tolist(), strict=True):
             self._pending.setdefault(i, []).append((entry[0], entry[1]))
         while len(self._pending) > _MOST_WAITING:
@@ -249,19 +250,19 @@ class TerminalState:
             transactions.put(_REPORT, place, np.array([_UNREPORTED]))
 
     def _change(self, rows: Int64s, times: Int64s, known_at: Int64s, changes: Int64s) -> None:
-        """From *known_at* on, transactions at *times* count *changes* more as frauds of their rows' terminals."""
+        """From *known_at* on, add *changes* to the known frauds of their rows' terminals at *times*."""
         order = order_of(rows, times)
         put = self._frauds.insert(rows[order], times[order], known_at[order], changes[order])
         newest = self._frauds.columns[0][self._frauds.end[put.rows] - 1]
         self._frauds.expire(put.rows, newest - HORIZON_MS)
 
     def _turn(self, newest: int) -> None:
-        """Forget ids and waiting reports that no window can reach any more, a generation at a time."""
+        """Drop ids and waiting reports that no window can reach any more, a generation at a time."""
         self._newest = max(self._newest, newest)
         if self._newest - self._rotated > HORIZON_MS:
             self._rotated = self._newest
             old = self._transactions.turn()
-            waits, in_reach = old.column(_ROW) == _UNHEARD, old.column(_TIME) > self._newest - HORIZON_MS
+            waits, in_reach = old.column(_ROW) == _NO_ACTIVITY, old.column(_TIME) > self._newest - HORIZON_MS
             self._transactions.add(old.ids[in_reach], *(old.column(c)[in_reach] for c in range(3)))
             self._unheard -= int((waits & ~in_reach).sum())
             for i in old.ids[waits & ~in_reach].tolist():

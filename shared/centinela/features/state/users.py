@@ -1,4 +1,4 @@
-"""Each cardholder's history, and the features read from it."""
+"""Each cardholder's history, and the features computed from it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from centinela.times import DAY_MS
 
 WINDOWS_MS = np.array([1, 7, 30], dtype=np.int64) * DAY_MS
 LATENESS_MS = 2 * DAY_MS
-"""A transaction up to this much older than its user's newest finds all of its windows kept."""
+"""A transaction up to this much older than its user's newest has complete windows."""
 HORIZON_MS = LONGEST_MS + LATENESS_MS
 _MAX_AT = USER_FEATURES.index("user_max_30d")
 _SINCE_AT = USER_FEATURES.index("user_seconds_since_last")
@@ -54,7 +54,7 @@ class UserState:
 
     @property
     def nbytes(self) -> int:
-        """Bytes held."""
+        """Bytes in memory."""
         return self._index.nbytes + self._pool.nbytes + self._max_value.nbytes + self._max_time.nbytes
 
     @property
@@ -63,13 +63,13 @@ class UserState:
         return _BASE + len(self._extras)
 
     def apply(self, users: Hashes, times: Int64s, amounts: Int64s, stored: Int64s | None = None) -> Matrix:
-        """Take transactions in log order; their features, shape (n, k).
+        """Apply transactions in log order; their features, shape (n, k).
 
         Args:
             users: Hash of each user, ``MISSING_ID`` where there is none (features NaN, nothing kept), shape (n,).
             times: Event time, ms, shape (n,).
             amounts: Minor units, shape (n,).
-            stored: The bits of the columns that the layout stores beside, shape (len(layout.stored), n).
+            stored: The bits of the other columns that the layout stores, shape (len(layout.stored), n).
         """
         own = self._own(times, amounts, stored)
         features = np.full((len(users), self.width), np.nan)
@@ -84,8 +84,7 @@ class UserState:
         return features
 
     def read(self, users: Hashes, times: Int64s, amounts: Int64s, stored: Int64s | None = None) -> Matrix:
-        """The features that each transaction would get if it were the next to be applied, alone. Changes nothing. Shape
-        (n, k)."""
+        """The features of each transaction if it alone were applied next. Changes nothing. Shape (n, k)."""
         everything = self._own(times, amounts, stored)
         features = np.full((len(users), self.width), np.nan)
         known = np.flatnonzero(users != MISSING_ID)
@@ -106,7 +105,7 @@ class UserState:
         return features
 
     def taken_late(self) -> tuple[int, int]:
-        """Transactions applied since this was asked last that were older than their user's newest: up to
+        """Transactions applied since the last call that were older than their user's newest: up to
         ``LATENESS_MS``, and more."""
         counts = self._late, self._too_late
         self._late = self._too_late = 0
@@ -150,7 +149,7 @@ class UserState:
         return rows
 
     def _own(self, times: Int64s, amounts: Int64s, stored: Int64s | None) -> list[Int64s]:
-        """The columns that a transaction brings."""
+        """The columns of a transaction."""
         beside = [] if stored is None else list(stored)
         if len(beside) != self._stored:
             raise ValueError(f"{len(beside)} columns given beside time and amount; the layout stores {self._stored}")
@@ -202,7 +201,7 @@ class UserState:
         return features
 
     def _alone(self, own: list[Int64s]) -> Matrix:
-        """Features of transactions that see nothing but themselves."""
+        """Features of transactions whose windows contain only themselves."""
         features = np.empty((len(own[_TIME]), self.width))
         features[:, 0:_MAX_AT:2] = 1.0
         features[:, 1:_MAX_AT:2] = (own[_AMOUNT] / 100.0)[:, None]
@@ -214,7 +213,7 @@ class UserState:
         return features
 
     def _sum_up(self, put: Inserted) -> None:
-        """Renew the running sums from the first changed entry of each row."""
+        """Recompute the running sums from the first changed entry of each row."""
         amounts, before = self._pool.columns[_AMOUNT], self._pool.columns[_BEFORE]
         lengths = self._pool.end[put.rows] - put.changed
         flat = flat_ranges(put.changed, lengths)

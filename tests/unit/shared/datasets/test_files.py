@@ -36,7 +36,7 @@ def read(
     table: TableFile, mapping: Mapping, labels: LabelRule | None = None
 ) -> tuple[list[Transactions], list[Reject]]:
     found, rejects = [], []
-    for batch in table.batches(mapping.wanted):
+    for batch in table.batches(mapping.required):
         transactions, bad = to_transactions(batch, mapping, labels or LabelRule(), NOW)
         found.append(transactions)
         rejects += bad
@@ -136,7 +136,7 @@ def test_old_line_ends_are_read_too(csv: Callable[[str], TableFile]) -> None:
 
 def test_a_limit_takes_the_first_rows_of_the_file_bad_ones_included(csv: Callable[[str], TableFile]) -> None:
     table = csv(HEADER + GOOD + "short\n" + GOOD + GOOD)
-    [batch] = table.batches(PLAIN.wanted)
+    [batch] = table.batches(PLAIN.required)
     transactions, rejects = to_transactions(batch.head(3), PLAIN, LabelRule(), NOW)
     assert (len(transactions), [r.row for r in rejects]) == (2, [2])
     transactions, rejects = to_transactions(batch.head(1), PLAIN, LabelRule(), NOW)

@@ -1,4 +1,4 @@
-"""Mappings are found by columns, and one that does not hold names what is wrong."""
+"""A mapping is detected by its columns, and an invalid one says what is wrong."""
 
 from __future__ import annotations
 
@@ -37,20 +37,20 @@ def test_a_file_without_a_mapped_column_is_refused_by_its_name(tmp_path: Path) -
 @pytest.mark.parametrize(
     ("text", "complaint"),
     [
-        ("columns: {a: occurred_at}\nid_prefix: x-", "none for 'amount'"),
-        ("columns: {b: amount}\nid_prefix: x-", "none for 'occurred_at'"),
+        ("columns: {a: occurred_at}\nid_prefix: x-", "no entry for 'amount'"),
+        ("columns: {b: amount}\nid_prefix: x-", "no entry for 'occurred_at'"),
         ("columns: {a: occurred_at, b: amount}", "id_prefix is needed"),
-        ("columns: {a: occurred_at, b: amount, c: amount}\nid_prefix: x-", "one field twice"),
+        ("columns: {a: occurred_at, b: amount, c: amount}\nid_prefix: x-", "a field twice"),
         ("columns: {a: occurred_at, b: amuont}\nid_prefix: x-", "amuont"),
         ("colums: {a: occurred_at}", "colums|columns"),
         (GOOD + "time: {unit: h}", "unit"),
         (GOOD + "time: {zone: Europe/Nowhere}", "Europe/Nowhere"),
         (GOOD + "time: {unit: s, base: 2013-09-01T00:00:00}", r"time\.base needs a zone"),
-        ("columns: [", "no YAML"),
+        ("columns: [", "not valid YAML"),
         ("just text", "mapping"),
     ],
 )
-def test_a_mapping_that_does_not_hold_names_what_is_wrong(tmp_path: Path, text: str, complaint: str) -> None:
+def test_an_invalid_mapping_says_what_is_wrong(tmp_path: Path, text: str, complaint: str) -> None:
     path = tmp_path / "m.yaml"
     path.write_text(text)
     with pytest.raises(MappingError, match=complaint):

@@ -40,7 +40,7 @@ def test_packed_rows_come_back_bit_for_bit() -> None:
 
 
 def test_a_vector_of_another_length_is_refused() -> None:
-    with pytest.raises(ValueError, match="16 bytes does not hold 3"):
+    with pytest.raises(ValueError, match="16 bytes does not contain 3"):
         unpack_rows([b"\0" * 16], 3)
 
 

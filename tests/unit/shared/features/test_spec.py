@@ -98,13 +98,13 @@ GOOD = {"name": "x", "entity": "user", "aggregation": "mean", "window": "1h"}
         (
             {"aggregation": "median"},
             (
-                "'median' of a user is none of count, sum, mean, max, min, std, distinct, seconds_since_last,"
+                "'median' of a user is not one of count, sum, mean, max, min, std, distinct, seconds_since_last,"
                 " ratio_to_mean"
             ),
         ),
         ({"entity": "card"}, "'card' is neither user nor terminal"),
-        ({"aggregation": "fraud_share"}, "'fraud_share' of a user is none of"),
-        ({"entity": "terminal", "aggregation": "mean"}, "'mean' of a terminal is none of count, fraud_share"),
+        ({"aggregation": "fraud_share"}, "'fraud_share' of a user is not one of"),
+        ({"entity": "terminal", "aggregation": "mean"}, "'mean' of a terminal is not one of count, fraud_share"),
         (
             {"entity": "terminal", "aggregation": "count", "delay": "1d"},
             "delay 1d of a terminal is less than 7d: partitions are only kept that close",
@@ -113,17 +113,20 @@ GOOD = {"name": "x", "entity": "user", "aggregation": "mean", "window": "1h"}
         ({"entity": "terminal", "aggregation": "count", "delay": "7d", "column": "v1"}, "takes no column"),
         ({"window": "30d", "delay": "1s"}, "further back than 30d"),
         ({"window": "31d"}, "further back than 30d"),
-        ({"window": "0s"}, "a window of no length"),
-        ({"window": "1 week"}, "'1 week' is no duration: give a whole number and a unit, such as 30s, 15m, 1h or 7d"),
-        ({"delay": "soon"}, "'soon' is no duration"),
-        ({"column": "terminal_id"}, "only distinct can look at it, not mean"),
+        ({"window": "0s"}, "a window needs a length"),
+        (
+            {"window": "1 week"},
+            "'1 week' is not a duration: give a whole number and a unit, such as 30s, 15m, 1h or 7d",
+        ),
+        ({"delay": "soon"}, "'soon' is not a duration"),
+        ({"column": "terminal_id"}, "only distinct can use it, not mean"),
         ({"column": "a,b"}, "needs letters, digits"),
         ({"aggregation": "seconds_since_last", "column": "v1"}, "takes no column"),
         ({"name": "User"}, "'User' needs lower-case letters"),
         ({"name": "user_id"}, "is a field of the verdict"),
         (
             {"windows": "1h"},
-            "'windows': expected one value each for name, entity, aggregation, window, and perhaps column, delay",
+            "'windows': expected one value each for name, entity, aggregation, window, optionally column, delay",
         ),
         ({"name": None}, "name missing"),
     ],
@@ -133,7 +136,7 @@ def test_a_line_that_is_not_allowed_is_named_with_what_is(
 ) -> None:
     path = tmp_path / "features.yaml"
     line = ", ".join(f"{key}: '{value}'" for key, value in {**GOOD, **changes}.items() if value is not None)
-    path.write_text(f"# ours\n- {{name: y, entity: user, aggregation: sum, window: 1h}}\n- {{{line}}}\n")
+    path.write_text(f"# extra\n- {{name: y, entity: user, aggregation: sum, window: 1h}}\n- {{{line}}}\n")
 
     with pytest.raises(FeaturesError) as caught:
         load_features(path)
@@ -145,7 +148,7 @@ def test_a_line_that_is_not_allowed_is_named_with_what_is(
 @pytest.mark.parametrize(
     ("text", "complaint"),
     [
-        ("- [", "line 2: no YAML"),
+        ("- [", "line 2: not valid YAML"),
         ("name: x", "line 1: expected a list"),
         ("- x", "line 1: expected a mapping"),
         ("- {name: x, name: y}", "line 1: 'name' is given twice"),
@@ -172,9 +175,9 @@ def test_a_missing_file_and_an_empty_one(tmp_path: Path) -> None:
     ("attributes", "extra", "complaint"),
     [
         (("v1",), (Feature("x", "user", "sum", 1, "v2"),), "'v2' is neither amount, terminal_id nor an attribute"),
-        (("v1",), (Feature("v1", "user", "sum", 1),), "bears the name of another column"),
-        ((), (Feature("user_count_1d", "user", "sum", 1),), "bears the name of another column"),
-        ((), (TERMINALS_1H, TERMINALS_1H), "bears the name of another column"),
+        (("v1",), (Feature("v1", "user", "sum", 1),), "has the name of another column"),
+        ((), (Feature("user_count_1d", "user", "sum", 1),), "has the name of another column"),
+        ((), (TERMINALS_1H, TERMINALS_1H), "has the name of another column"),
     ],
 )
 def test_an_extra_feature_needs_a_name_of_its_own_and_a_declared_column(
