@@ -64,7 +64,7 @@ format: env ## format all Python code
 	@$(PY) -m ruff format .
 
 types: env
-	@$(PY) -m mypy $(SOURCES)
+	@$(PY) -m mypy $(SOURCES) tests benchmarks
 
 package-check: env ## build the wheels, install each into an empty environment, import every module (a few minutes)
 	@$(PY) -m tests.packages.check $(ARGS)

@@ -1,8 +1,9 @@
 """What exact features cost: ``make benchmark-features``, or ``python benchmarks/features.py [HANDBOOK.parquet]``.
 
-``batch``: ``build_features`` on the whole table. ``stream``: users applied, terminals read and told, in micro-batches,
-columns given as arrays (decoding and scoring are measured by the stream's benchmark). ``snapshot``: state after the
-whole table, made to bytes and back. Figures are CPU-seconds of this process on one thread, the median of ``--rounds``.
+``batch``: ``build_features`` on the whole table. ``stream``: users applied, terminals read and updated, in micro-
+batches, columns given as arrays (decoding and scoring are measured by the stream's benchmark). ``snapshot``: state
+after the whole table, converted to bytes and back. Figures are CPU-seconds of this process on one thread, the median
+of ``--rounds``.
 
 Without a file of the Handbook's transactions (argument or CENTINELA_HANDBOOK) the simulator's are taken.
 """
@@ -115,7 +116,7 @@ def stream(
     users, terminals, seen = UserState(layout), TerminalState(layout), SeenIds()
     terminals.apply_labels(*labels)
     for first in range(0, len(columns), batch):
-        part = columns.take(slice(first, first + batch))
+        part = columns.take(np.arange(first, min(first + batch, len(columns))))
         if deduplicate:
             seen.admit(part.ids)
         users.apply(part.users, part.times, part.minor, part.stored)
@@ -182,7 +183,7 @@ def _snapshot(state: UserState | TerminalState, restore: Callable[[Any], Any], r
 
 
 def show(figures: dict[str, Any]) -> None:
-    """The figures as a table, beside what is aimed at."""
+    """The figures and the targets as a table."""
     batch = figures["batch"]
     print(f"{figures['transactions']:,} transactions ({figures['source']}); CPU-seconds of one thread, medians\n")
     print(f"{'':50}{'CPU-s':>8}{'per CPU-s':>14}   aim")

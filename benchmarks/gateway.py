@@ -86,11 +86,11 @@ def background(settings: Settings, rate: int) -> Iterator[None]:
     def send() -> None:
         sender = producer(settings, client="confluent")
         for second in itertools.count():
-            began = time.monotonic()
+            started = time.monotonic()
             for n in range(rate // 10):
                 sent = transaction(f"b{second}-{n}", f"b{n % 500}", 10.0)
                 sender.send(Outgoing(TRANSACTIONS.name, encode(sent), (sent.user_id or "").encode()))
-            if stop.wait(max(0.0, 0.1 - (time.monotonic() - began))):
+            if stop.wait(max(0.0, 0.1 - (time.monotonic() - started))):
                 sender.close()
                 return
 
@@ -107,12 +107,12 @@ def answers(address: str, clients: int, rate: float, seconds: float) -> list[flo
     """Seconds that each request took; all must be answered."""
 
     def ask(number: int) -> list[float]:
-        took = []
+        took: list[float] = []
         with httpx.Client(base_url=address, timeout=20) as client:
-            began = time.monotonic()
+            started = time.monotonic()
             for n in itertools.count():
-                due = began + n * clients / rate
-                if due > began + seconds:
+                due = started + n * clients / rate
+                if due > started + seconds:
                     return took
                 time.sleep(max(0.0, due - time.monotonic()))
                 before = time.perf_counter()
@@ -160,14 +160,14 @@ def served(settings: Settings, names: set[str]) -> dict[str, bytes]:
     reader, decoder = consumer(settings, group=None, client="confluent"), Decoder(TransactionReceived)
     partitions = [TopicPartition(TRANSACTIONS.name, number) for number in range(PARTITIONS)]
     reader.assign(partitions)
-    found: dict[str, bytes] = {}
-    while len(found) < len(names):
+    vectors: dict[str, bytes] = {}
+    while len(vectors) < len(names):
         for record in reader.poll(1.0, 5_000):
             event = decoder.decode(record.value)
             if event.transaction_id in names and event.verdict is not None and event.verdict.features is not None:
-                found[event.transaction_id] = event.verdict.features
+                vectors[event.transaction_id] = event.verdict.features
     reader.close()
-    return found
+    return vectors
 
 
 def measure(options: argparse.Namespace, folder: Path) -> dict[str, dict[str, float]]:

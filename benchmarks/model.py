@@ -49,22 +49,22 @@ LENGTHS = (7, 14, 28)
 
 def measured(kind: ModelKind, params: Params, dataset: Dataset, week: Week) -> dict[str, Any]:
     """The default training of *kind* on *dataset*, judged on *week*."""
-    began = time.process_time()
+    started = time.process_time()
     candidate = train(dataset, kind, params)
     trained = time.process_time()
     columns = [dataset.names.index(name) for name in candidate.names]
     scores = fraud_scores(candidate.estimator, as_served(week.matrix[:, columns]))
-    found = quality(week, scores)
+    judged = quality(week, scores)
     return {
         "kind": kind,
         "features": len(candidate.names),
         "rows": len(dataset),
         "frauds": int(dataset.is_fraud.sum()),
-        "average_precision": found.average_precision,
-        "roc_auc": found.roc_auc,
-        f"card_precision_at_{CARDS_PER_DAY}": found.card_precision,
-        "leak_suspected": found.leaks,
-        "cpu_s": round(trained - began, 2),
+        "average_precision": judged.average_precision,
+        "roc_auc": judged.roc_auc,
+        f"card_precision_at_{CARDS_PER_DAY}": judged.card_precision,
+        "leak_suspected": judged.leaks,
+        "cpu_s": round(trained - started, 2),
     }
 
 
@@ -121,9 +121,9 @@ def main() -> int:
     chosen = parser.parse_args()
     params = load_params(chosen.params)
     transactions = read_transactions(handbook_file(chosen.file))
-    began = time.process_time()
+    started = time.process_time()
     stream = to_stream(transactions, reports_of(transactions))
-    features_s = time.process_time() - began
+    features_s = time.process_time() - started
     rows = benchmark_rows(stream, params, day(TEST_START))
     week = test_week(stream, day(TEST_START))
     print(

@@ -79,15 +79,15 @@ def changed(params: Params, kind: ModelKind, values: Mapping[str, Any]) -> Param
 
 def figures(kind: ModelKind, params: Params, cases: list[tuple[Dataset, Week]]) -> dict[str, float]:
     """Mean and least average precision, and mean Card Precision@100, over *cases*."""
-    found = []
+    qualities = []
     for dataset, week in cases:
         estimator = build_estimator(kind, params)
         estimator.fit(as_served(dataset.matrix), dataset.is_fraud.astype(np.int64))
-        found.append(quality(week, fraud_scores(estimator, as_served(week.matrix))))
+        qualities.append(quality(week, fraud_scores(estimator, as_served(week.matrix))))
     return {
-        "average_precision": float(np.mean([q.average_precision for q in found])),
-        "least": float(np.min([q.average_precision for q in found])),
-        "card_precision": float(np.mean([q.card_precision for q in found])),
+        "average_precision": float(np.mean([q.average_precision for q in qualities])),
+        "least": float(np.min([q.average_precision for q in qualities])),
+        "card_precision": float(np.mean([q.card_precision for q in qualities])),
     }
 
 
@@ -101,18 +101,18 @@ def main() -> None:
         "--output",
         type=Path,
         required=True,
-        help="JSON lines: what was tried; what stands there already is not tried again",
+        help="JSON lines: what was tried; what is there already is not tried again",
     )
     chosen = parser.parse_args()
     params = load_params(chosen.params)
-    known = [json.loads(line) for line in chosen.output.read_text().splitlines()] if chosen.output.exists() else []
+    tried = [json.loads(line) for line in chosen.output.read_text().splitlines()] if chosen.output.exists() else []
     transactions = read_transactions(handbook_file(chosen.file))
     stream = to_stream(transactions, reports_of(transactions))
     with chosen.output.open("a") as output:
         for kind in chosen.kind or MODEL_KINDS:
             for days, weeks, settings in plan(kind, chosen.lengths):
                 row: dict[str, Any] = {"kind": kind, "days": days, "settings": settings}
-                if not any(row.items() <= other.items() for other in known):
+                if not any(row.items() <= other.items() for other in tried):
                     row |= figures(kind, changed(params, kind, settings), cases_of(stream, weeks, days))
                     print(json.dumps(row), file=output, flush=True)
                     print(json.dumps(row), flush=True)

@@ -72,9 +72,9 @@ def load(bundle: Path) -> dict[str, float]:
     """``Scorer.load`` as the first thing a process does."""
     from centinela.model.scorer import Scorer
 
-    began = time.perf_counter()
+    started = time.perf_counter()
     Scorer.load(bundle)
-    return {"load_s": time.perf_counter() - began}
+    return {"load_s": time.perf_counter() - started}
 
 
 def swap(bundle: Path, after_s: float) -> dict[str, float]:
@@ -130,7 +130,7 @@ def swap(bundle: Path, after_s: float) -> dict[str, float]:
     else:
         threading.Thread(target=import_libraries, args=(stop,), daemon=True).start()
     time.sleep(after_s)
-    began = time.perf_counter()
+    started = time.perf_counter()
     promoted = ModelPromoted(
         model_name="FraudDetector",
         alias="champion",
@@ -144,7 +144,7 @@ def swap(bundle: Path, after_s: float) -> dict[str, float]:
     while (champion := slot.pair.champion) is None:
         time.sleep(0.002)
     champion.scorer.score(row, layout)
-    taken = time.perf_counter() - began
+    taken = time.perf_counter() - started
     stop.set()
     thread.join()
     return {"swap_s": taken, "rss_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}

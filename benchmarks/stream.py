@@ -1,8 +1,10 @@
-"""Transactions per CPU-second of one predictor, beside Quix Streams and Faust: ``python benchmarks/stream.py [FILE]``.
+"""Transactions per CPU-second of one predictor, compared with Quix Streams and Faust.
+
+``python benchmarks/stream.py [FILE]``.
 
 One broker, one topic of 4 partitions that holds all transactions before anybody begins. Each process is imported,
 connected and idle when its CPU time (user and system, all threads) begins to count, and done when everything is in its
-output, committed. The predictor does all that it does in production; what the peers leave out stands in
+output, committed. The predictor does all that it does in production; what the peers leave out is in
 ``stream_peer.py``.
 """
 
@@ -73,7 +75,9 @@ class Rig:
     """A broker with the transactions, and the bundle that all score by."""
 
     def __init__(self, servers: str, folder: Path, file: Path, rows: int) -> None:
-        self.servers, self.folder, self.rows = servers, folder, rows
+        self.servers = servers
+        self.folder = folder
+        self.rows = rows
         self.settings = Settings(kafka_bootstrap_servers=servers, partitions=PARTITIONS, attributes=())
         self.admin = TopicAdmin(self.settings)
         self._withheld = [spec for spec in specifications(self.settings) if spec.name == TERMINAL_ACTIVITY.name]
@@ -180,7 +184,7 @@ def predictor(rig: Rig) -> Figure:
 
 
 def peer(rig: Rig, name: str, does: str, command: Sequence[str], output: str, rows: int) -> Figure:
-    """A process that says "ready" and begins when told."""
+    """A process that says "ready" and starts on request."""
     rig.admin.create([TopicSpec(output, PARTITIONS, 1, {})])
     with (
         rig.progress(output) as done,
@@ -204,9 +208,9 @@ def measured(
 ) -> Figure:
     """Start, and wait until *done* counts *rows*."""
     watched = psutil.Process(process.pid)
-    before, began = cpu_of(watched), time.monotonic()
+    before, started = cpu_of(watched), time.monotonic()
     start()
-    finished, heard = 0, began
+    finished, heard = 0, started
     while finished < rows:
         time.sleep(0.05)
         if process.poll() is not None:
@@ -215,7 +219,7 @@ def measured(
             finished, heard = now, time.monotonic()
         if time.monotonic() - heard > SILENCE_S:
             raise TimeoutError(f"{name} did {finished} of {rows} and no more")
-    return Figure(name, does, finished, cpu_of(watched) - before, time.monotonic() - began)
+    return Figure(name, does, finished, cpu_of(watched) - before, time.monotonic() - started)
 
 
 @contextmanager
@@ -272,7 +276,7 @@ def simulated(folder: Path, rows: int) -> Path:
 
 
 def compare(options: argparse.Namespace, folder: Path) -> list[Figure]:
-    """All runs: ours *rounds* times, each on a broker of its own; the peers beside the last."""
+    """All runs: ours *rounds* times, each on its own broker; the peers together with the last."""
     file = options.file or simulated(folder, options.rows)
     figures = []
     for number in range(options.rounds):

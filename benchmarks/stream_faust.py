@@ -1,4 +1,4 @@
-"""A Faust agent beside the predictor: ``python stream_faust.py SERVERS MODEL NAMES OUTPUT FOLDER``."""
+"""A Faust agent to compare the predictor with: ``python stream_faust.py SERVERS MODEL NAMES OUTPUT FOLDER``."""
 
 from __future__ import annotations
 
@@ -38,8 +38,8 @@ def main(servers: str, model: str, names: str, output: str, folder: str) -> None
     async def score(stream: Any) -> None:
         async for events in stream.take(_BATCH, within=_WITHIN_S):
             rows = [features(event, windows[event["user_id"]]) for event in events]
-            for event, found in zip(events, scorer.scores(rows), strict=True):
-                await sink.send(key=event["user_id"].encode(), value=verdict(event, found))
+            for event, score in zip(events, scorer.scores(rows), strict=True):
+                await sink.send(key=event["user_id"].encode(), value=verdict(event, score))
 
     wait_for_the_start()
     faust.Worker(app, loglevel="WARN").execute_from_commandline()

@@ -39,8 +39,8 @@ class Scorer:
         """One score a row of (amount, night, weekend, count, mean)."""
         matrix = np.full((len(rows), self._width), np.nan, np.float32)
         matrix[:, self._at] = rows
-        found = self._session.run([self._output], {self._input: matrix})[0]
-        scores: list[float] = found[:, 1].tolist()
+        outputs = self._session.run([self._output], {self._input: matrix})[0]
+        scores: list[float] = outputs[:, 1].tolist()
         return scores
 
 
@@ -67,6 +67,6 @@ def verdict(event: dict[str, Any], score: float) -> dict[str, Any]:
 
 
 def wait_for_the_start() -> None:
-    """Everything is imported and loaded: say so, and wait to be told."""
+    """Everything is imported and loaded: say so, and wait for the start."""
     print("ready", flush=True)
     sys.stdin.readline()

@@ -1,5 +1,7 @@
-"""A Quix Streams application beside the predictor: ``python stream_quix.py SERVERS MODEL NAMES GUARANTEE OUTPUT
-FOLDER``."""
+"""A Quix Streams application to compare the predictor with.
+
+``python stream_quix.py SERVERS MODEL NAMES GUARANTEE OUTPUT FOLDER``.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +28,8 @@ def main(servers: str, model: str, names: str, guarantee: Any, output: str, fold
         window = state.get("window", [])
         row = features(event, window)
         state.set("window", window)
-        return verdict(event, scorer.scores([row])[0])
+        scored: dict[str, Any] = verdict(event, scorer.scores([row])[0])
+        return scored
 
     frame = app.dataframe(app.topic("transactions", value_deserializer="json"))
     frame.apply(score, stateful=True).to_topic(app.topic(output, value_serializer="json"))

@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from centinela import schemas
-from centinela.events import encode
+from centinela.events import Event, encode
 
 TYPES = pytest.mark.parametrize("event_type", schemas.event_types(), ids=lambda t: t.__name__)
 
@@ -24,7 +24,7 @@ def test_the_schema_file_is_the_one_that_the_code_generates(event_type: type) ->
 @TYPES
 def test_the_example_decodes_and_encodes_back_to_the_same_content(event_type: type) -> None:
     example = schemas.example(event_type)
-    event = msgspec.json.decode(example, type=event_type)
+    event: Event = msgspec.json.decode(example, type=event_type)
     assert msgspec.json.decode(encode(event), type=event_type) == event
     assert json.loads(encode(event)).items() <= json.loads(example).items()
 

@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pandas as pd
 import pyarrow as pa
@@ -63,7 +63,7 @@ class Features:
         self.data, self.redis, self.clock = data, redis, FixedClock(NOW)
         self.feast = open_store(REPO, data, redis)
         apply(self.feast, REPO, data)
-        self.online: Any = self.feast._get_provider().online_store
+        self.online = cast("Any", self.feast._get_provider().online_store)
         self.online.clock = self.clock
         if redis:
             self.online._get_client(self.feast.config.online_store).flushall()

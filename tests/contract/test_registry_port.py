@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import httpx
 import numpy as np
@@ -89,7 +89,7 @@ class MlflowWorld:
         )
         return str(version["model_version"]["version"])
 
-    def _post(self, path: str, **body: object) -> dict[str, dict[str, str]]:
+    def _post(self, path: str, **body: object) -> dict[str, Any]:
         response = self._http.post(f"/api/2.0/mlflow/{path}", json=body)
         response.raise_for_status()
         return dict(response.json())
@@ -333,13 +333,14 @@ def test_a_server_that_is_away_is_a_dependency_that_is_away(
     away.away = True
     settings = make_settings(kafka=False, mlflow_tracking_uri="http://127.0.0.1:9")
     for registry in (Registry(settings), Registry(settings, store=away)):
-        for call in (
+        calls: list[Callable[[Registry], object]] = [
             lambda r: r.version_of(CHAMPION),
             lambda r: r.versions(),
             lambda r: r.promote("1"),
             lambda r: r.rollback(),
             lambda r: r.download("1", tmp_path / "1"),
-        ):
+        ]
+        for call in calls:
             with pytest.raises(DependencyUnavailable) as caught:
                 call(registry)
             assert caught.value.dependency == "mlflow"

@@ -15,6 +15,7 @@ from tests.support.faultrun.archive_check import judge_archive
 from tests.support.faultrun.features import judge_features
 from tests.support.faultrun.oracle import Judgement, judge_trainings
 from tests.support.faultrun.readback import Raw, ReadBack, Reported, Scored, Transaction
+from tests.support.tables import rows_of
 
 LAYOUT = FeatureLayout(("v1", "v2"))
 START = datetime(2024, 1, 1, tzinfo=UTC)
@@ -48,7 +49,7 @@ class Served:
         )
         self.matrix = build_features(table, labels, LAYOUT).to_numpy().copy()
         self.found.labels = [Reported("t03", True, times[3] + timedelta(days=2))]
-        for row in table.itertuples():
+        for row in rows_of(table):
             self.found.log.add(Raw(0, row.Index, None, b"", {}))
             self.found.transactions.append(
                 Transaction(row.transaction_id, times[row.Index], row.amount, row.user_id, "m", {"v1": 1.0})

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import pytest
 
@@ -51,8 +51,8 @@ def test_records_at_the_size_limit_get_letters_that_can_be_written(
         producer.send(record).wait(DEADLINE_S)
     producer.close()
 
-    def refuse(batch: list[Record]) -> Outcome:
-        return Outcome(dead_letters=[DeadLetter(record, "invalid_field", "é" * 5_000) for record in batch])
+    def refuse(records: Sequence[Record]) -> Outcome:
+        return Outcome(dead_letters=[DeadLetter(record, "invalid_field", "é" * 5_000) for record in records])
 
     stop, deadline = threading.Event(), time.monotonic() + DEADLINE_S
     loop = ConsumerLoop(

@@ -12,6 +12,7 @@ import time
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -215,6 +216,14 @@ def reports(records: list[Record], topic: str) -> list[DriftReported]:
     return [msgspec.json.decode(r.value or b"", type=DriftReported) for r in records if r.topic == topic]
 
 
+def has_reports(records: list[Record], topic: str, count: int) -> bool:
+    return len(reports(records, topic)) >= count
+
+
+def reaches_day(records: list[Record], topic: str, day: int) -> bool:
+    return reports(records, topic)[-1].end.day >= day
+
+
 def requests(records: list[Record], topic: str) -> list[RetrainRequested]:
     return [msgspec.json.decode(r.value or b"", type=RetrainRequested) for r in records if r.topic == topic]
 
@@ -229,13 +238,13 @@ def test_panes_and_labels_become_reports_and_one_request_and_a_kill_in_the_middl
         send(service, range(9))
         service.start()
         with reading(service, topics.reports, topics.requests) as until:
-            until(lambda records, topic=topics.reports: len(reports(records, topic)) >= 8)
+            until(partial(has_reports, topic=topics.reports, count=8))
             if service is killed:
                 service.kill()
             send(service, range(9, 18))
             if service is killed:
                 service.start()
-            records = until(lambda records, topic=topics.reports: reports(records, topic)[-1].end.day >= 18)
+            records = until(partial(reaches_day, topic=topics.reports, day=18))
         assert service.stop() == 0
         collected[service] = records
 

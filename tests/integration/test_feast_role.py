@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any, cast
 
 import httpx
 import numpy as np
@@ -90,7 +91,8 @@ def test_after_a_kill_before_the_commit_the_store_holds_each_users_newest_commit
 
     store = open_store(REPO, settings.data_dir)
     apply(store, REPO, settings.data_dir)
-    store._get_provider().online_store.clock = FixedClock(START + timedelta(hours=1))
+    online = cast("Any", store._get_provider().online_store)
+    online.clock = FixedClock(START + timedelta(hours=1))
     pusher = FeaturePusher(store)
 
     class Killed(Exception):
@@ -146,7 +148,8 @@ def test_the_process_says_what_it_waits_for_and_ends_in_good_order(tmp_path: Pat
         [sys.executable, "-m", "centinela_predictor", "feast"], env=environment, stderr=subprocess.PIPE, text=True
     ) as process:
         try:
-            deadline, waiting = time.monotonic() + 120, {}
+            deadline = time.monotonic() + 120
+            waiting: dict[str, str] = {}
             while set(waiting) != {"kafka"} or "not there yet" in waiting["kafka"]:
                 assert time.monotonic() < deadline, waiting
                 assert process.poll() is None

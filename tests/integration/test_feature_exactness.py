@@ -15,7 +15,7 @@ import pytest
 
 from centinela_local.broker.jars import can_run_broker
 from centinela_local.testing.temporary_kafka import TemporaryBroker
-from tests.support.exactness import held_against_an_independent_computation
+from tests.support.exactness import compare_with_independent_computation
 
 ROWS = 6_000
 
@@ -53,7 +53,7 @@ def empty_broker(tmp_path: Path) -> Iterator[str]:
 def test_all_windows_agree(empty_broker: str, tmp_path: Path, file: Path, predictors: int, kills: int) -> None:
     (tmp_path / "data").mkdir()
 
-    found = held_against_an_independent_computation(
+    found = compare_with_independent_computation(
         empty_broker, file, tmp_path / "data", predictors=predictors, kills=kills
     )
 

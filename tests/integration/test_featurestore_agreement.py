@@ -13,10 +13,10 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
@@ -33,6 +33,7 @@ from centinela_local.paths import CHECKOUT
 from centinela_predictor.feast.sink import served_rows
 from centinela_trainer.archive.arrow_tables import Row, verdict_tables
 from centinela_trainer.archive.store import ArchiveStore
+from tests.support.tables import rows_of
 
 PAIRS = int(os.environ.get("CENTINELA_TEST_FEAST_PAIRS", "300"))
 STREAM = os.environ.get("CENTINELA_TEST_FEAST_STREAM")
@@ -91,7 +92,7 @@ class Traffic:
                 features=vector,
                 scored_at=row.occurred_at.to_pydatetime(),
             )
-            for row, vector in zip(part.itertuples(), vectors, strict=True)
+            for row, vector in zip(rows_of(part), vectors, strict=True)
         ]
 
     def archive(self, data: Path) -> None:
@@ -202,7 +203,7 @@ def pairs(traffic: Traffic) -> pd.DataFrame:
     )
 
 
-def differing(expected: dict[str, float | None], given: dict[str, Any]) -> Iterator[str]:
+def differing(expected: dict[str, float | None], given: Mapping[Any, Any]) -> Iterator[str]:
     """The features whose value is not the expected one, bit by bit."""
     for feature, value in expected.items():
         found = given[feature]
@@ -236,7 +237,8 @@ def test_online_every_pair_gets_what_was_served_up_to_then(
 ) -> None:
     feast = open_store(REPO, tmp_path)
     apply(feast, REPO, tmp_path)
-    pusher, online = FeaturePusher(feast), feast._get_provider().online_store
+    pusher = FeaturePusher(feast)
+    online = cast("Any", feast._get_provider().online_store)
     service = feast.get_feature_service("fraud_detection")
     stops = np.linspace(len(traffic.log) // 10, len(traffic.log), -(-PAIRS // READS)).astype(int)
     newest, pushed, wrong, valued = traffic.times[0], 0, [], 0

@@ -6,6 +6,7 @@ from __future__ import annotations
 import shutil
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
@@ -70,7 +71,7 @@ class Archived:
         )
 
     def history(
-        self, *rows: tuple[str | None, datetime], features: tuple[str, ...] = (MEAN,), **options: bool
+        self, *rows: tuple[str | None, datetime], features: tuple[str, ...] = (MEAN,), **options: Any
     ) -> pd.DataFrame:
         """The answer to (user, time) rows, in their order."""
         users, times = (list(column) for column in zip(*rows, strict=True))
@@ -81,7 +82,7 @@ class Archived:
         assert sorted(answer["row"]) == list(range(len(rows)))
         return answer.sort_values("row").reset_index(drop=True)
 
-    def mean(self, *rows: tuple[str | None, datetime], **options: bool) -> list[float | None]:
+    def mean(self, *rows: tuple[str | None, datetime], **options: Any) -> list[float | None]:
         return [
             None if np.isnan(value) else value for value in self.history(*rows, **options)["avg_transaction_amount"]
         ]
@@ -136,7 +137,8 @@ def test_one_more_line_serves_one_more_column_of_the_vector_also_where_old_files
     answer = archived.history(("u1", NOON), ("u2", NOON), ("u3", NOON), features=(MEAN, v1))
     np.testing.assert_array_equal(answer[["avg_transaction_amount", "v1"]], [[1.0, np.nan], [2.0, 0.0], [3.0, np.nan]])
 
-    archived.feast._get_provider().online_store.clock = FixedClock(NOON)
+    online = cast("Any", archived.feast._get_provider().online_store)
+    online.clock = FixedClock(NOON)
     served = pd.DataFrame(
         {
             "user_id": ["u2"],

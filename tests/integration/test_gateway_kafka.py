@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import httpx
 import numpy as np
@@ -139,7 +140,13 @@ def test_what_is_answered_is_in_the_log_with_its_verdict(gateway: Running, bundl
     assert gateway.client.post("/predict", json={"amount": 1}).status_code == 503
     gateway.serve("1")
 
-    body = {"transaction_id": f"tx-{unique}", "user_id": f"u-{unique}", "amount": 120.0, "v1": 3.0, "v2": 0.1}
+    body: dict[str, Any] = {
+        "transaction_id": f"tx-{unique}",
+        "user_id": f"u-{unique}",
+        "amount": 120.0,
+        "v1": 3.0,
+        "v2": 0.1,
+    }
     response = gateway.client.post("/predict", json=body, headers={"traceparent": TRACE, "X-Request-ID": "order-7"})
     answer = response.json()
     assert response.status_code == 200
@@ -174,7 +181,7 @@ def test_the_users_windows_count_what_came_back_from_the_log(gateway: Running, u
     at = datetime.now(UTC) - timedelta(minutes=10)
 
     def counted(n: int) -> float:
-        body = {
+        body: dict[str, Any] = {
             "transaction_id": f"w-{unique}-{n}",
             "user_id": f"w-{unique}",
             "amount": 10,
@@ -267,7 +274,7 @@ def test_after_a_restart_the_first_verdict_stands_and_another_payload_an_hour_la
 ) -> None:
     gateway.serve("1")
     at = datetime.now(UTC) - timedelta(hours=2)
-    body = {
+    body: dict[str, Any] = {
         "transaction_id": f"r-{unique}",
         "user_id": f"u-{unique}",
         "amount": 10.0,

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -98,8 +99,8 @@ def pair(make_settings: Callable[..., PredictorSettings], unique: str) -> Iterat
 def test_the_stream_adopts_the_gateways_verdicts_and_the_gateway_answers_with_the_streams(
     pair: Pair, unique: str
 ) -> None:
-    answers = {
-        body["transaction_id"]: pair.client.post("/predict", json=body).json()
+    answers: dict[str, Any] = {
+        str(body["transaction_id"]): pair.client.post("/predict", json=body).json()
         for body in (
             {"transaction_id": f"g-{unique}-{n}", "user_id": f"u-{n % 3}-{unique}", "amount": 10 + n, "v1": 0.5 * n}
             for n in range(12)

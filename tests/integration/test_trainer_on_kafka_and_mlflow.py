@@ -6,6 +6,7 @@ import socket
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import httpx
 import numpy as np
@@ -32,7 +33,7 @@ def world(make_settings: Callable[..., TrainerSettings], unique: str, tmp_path: 
     return world_of(make_settings, unique, tmp_path)
 
 
-def pairs(entries: list[dict]) -> dict[str, object]:
+def pairs(entries: list[dict[str, Any]]) -> dict[str, Any]:
     return {entry["key"]: entry["value"] for entry in entries}
 
 
@@ -51,6 +52,8 @@ def test_requests_become_a_first_champion_then_a_better_one_and_the_same_request
         world.ask(second)
         three = world.answers(3)[-1]
     assert (three.outcome, three.model_version) == ("promoted", "2"), three.reason
+    assert three.average_precision is not None
+    assert three.champion_average_precision is not None
     assert three.average_precision > three.champion_average_precision
     assert world.registry.aliases() == {CHAMPION: "2"}
 
@@ -75,7 +78,7 @@ def test_requests_become_a_first_champion_then_a_better_one_and_the_same_request
     assert tags["dataset_digest"] == three.dataset_digest
     assert run["inputs"]["dataset_inputs"][0]["dataset"]["digest"] == three.dataset_digest
     snapshots = SnapshotStore(world.settings.snapshots_dir)
-    assert snapshots.digests() == sorted([one.dataset_digest, three.dataset_digest])
+    assert snapshots.digests() == sorted(str(event.dataset_digest) for event in (one, three))
     assert folder_digest(Path(tags["dataset_snapshot"])) == three.dataset_digest
     listed = httpx.get(
         f"{world.settings.mlflow_tracking_uri}/api/2.0/mlflow/artifacts/list", params={"run_id": three.run_id}

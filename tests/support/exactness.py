@@ -1,4 +1,4 @@
-"""A file through Kafka and the stream, and every served window held against the independent computation.
+"""A file through Kafka and the stream, and every served window compared with the independent computation.
 
 By hand, on the whole of the Handbook's file: ``make exactness HANDBOOK=... ARGS="--kills 2"``.
 """
@@ -32,7 +32,7 @@ from tests.support.predictor_world import LAYOUT
 from tests.support.served_models import small_bundle
 
 SILENCE_S = 300.0
-"""So long may no verdict come before a run is given up."""
+"""A run without a verdict for this long is given up."""
 TOLERANCE = 1e-9
 
 
@@ -59,7 +59,8 @@ class Predictors:
     def __init__(self, servers: str, folder: Path, count: int) -> None:
         small_bundle(folder / "models" / "1", LAYOUT)
         (folder / "models" / "current").symlink_to("1")
-        self._servers, self._folder = servers, folder
+        self._servers = servers
+        self._folder = folder
         self._log = (folder / "stream.log").open("a+")
         self._running = {slot: self._start(slot) for slot in range(count)}
 
@@ -106,7 +107,7 @@ class Predictors:
         )
 
 
-def held_against_an_independent_computation(
+def compare_with_independent_computation(
     servers: str, file: Path, folder: Path, *, predictors: int = 1, kills: int = 0
 ) -> Finding:
     """Replay *file*, a Parquet file of the Handbook's columns in order of time, and compare what is served. The topics
@@ -130,14 +131,14 @@ def held_against_an_independent_computation(
         stdout=subprocess.DEVNULL,
     )
     transactions = table_of(file)
-    began = time.monotonic()
+    started = time.monotonic()
     running, served = Predictors(servers, folder, predictors), Served(servers, transactions["transaction_id"])
     try:
         for number in range(kills):
             served.read_until((number + 1) * len(transactions) // (kills + 1), running)
             running.kill(number % predictors)
         served.read_until(len(transactions), running)
-        took = time.monotonic() - began
+        took = time.monotonic() - started
         served.read_what_is_left()
     finally:
         running.close()
@@ -187,9 +188,10 @@ class Served:
         """Where the served windows differ from *expected*."""
         mismatches = {}
         for name in expected.columns:
-            ours, other = self._vectors[:, LAYOUT.names.index(name)], expected[name].to_numpy()
-            same = np.abs(ours - other) <= (0 if "_count_" in name else TOLERANCE)
-            mismatches[name] = int((~(same | (np.isnan(ours) & np.isnan(other)))).sum())
+            served = self._vectors[:, LAYOUT.names.index(name)]
+            other = expected[name].to_numpy()
+            same = np.abs(served - other) <= (0 if "_count_" in name else TOLERANCE)
+            mismatches[name] = int((~(same | (np.isnan(served) & np.isnan(other)))).sum())
         frauds = int((expected["terminal_risk_30d"] > 0).sum())
         return Finding(
             len(expected), int((self._times == 0).sum()), int((self._times > 1).sum()), mismatches, frauds, kills, took
@@ -219,8 +221,9 @@ def table_of(file: Path) -> pd.DataFrame:
 
 
 def labels_of(servers: str) -> pd.DataFrame:
-    """What was reported, as it stands in the topic."""
-    reader, values = reader_of(servers, "labels"), []
+    """The labels in the topic."""
+    reader = reader_of(servers, "labels")
+    values: list[dict[str, Any]] = []
     left = sum(
         end - first for first, end in (reader.get_watermark_offsets(partition, 20) for partition in reader.assignment())
     )
@@ -274,7 +277,7 @@ def main() -> int:
             ].to_parquet(file)
         broker.start()
         (folder / "data").mkdir()
-        found = held_against_an_independent_computation(
+        found = compare_with_independent_computation(
             broker.bootstrap_servers, file, folder / "data", predictors=options.predictors, kills=options.kills
         )
     finally:

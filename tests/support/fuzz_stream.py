@@ -102,12 +102,12 @@ def main() -> int:
     parser.add_argument("count", type=int, nargs="?", default=1_000_000)
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args()
-    began = time.monotonic()
+    started = time.monotonic()
     outcomes = fuzz(options.count, options.seed, lambda line: print(line, file=sys.stderr))
     for name, count in outcomes.most_common():
         print(f"{count:>10,}  {name}")
     print(
-        f"{sum(outcomes.values()):>10,}  records in {time.monotonic() - began:.0f} s, seed {options.seed}: each a"
+        f"{sum(outcomes.values()):>10,}  records in {time.monotonic() - started:.0f} s, seed {options.seed}: each a"
         " transaction or a dead letter"
     )
     return 0

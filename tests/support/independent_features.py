@@ -19,15 +19,21 @@ DAY = 24 * HOUR
 LABEL_MARGIN = HOUR
 
 
-class Wanted(Protocol):
-    """A feature beside the base ones; durations in ms."""
+class ExtraFeature(Protocol):
+    """A feature in addition to the base ones; durations in ms."""
 
-    name: str
-    entity: str
-    aggregation: str
-    column: str
-    window_ms: int
-    delay_ms: int
+    @property
+    def name(self) -> str: ...
+    @property
+    def entity(self) -> str: ...
+    @property
+    def aggregation(self) -> str: ...
+    @property
+    def column(self) -> str: ...
+    @property
+    def window_ms(self) -> int: ...
+    @property
+    def delay_ms(self) -> int: ...
 
 
 _BASE_USER = [
@@ -55,7 +61,7 @@ _TERMINAL_SQL = {"count": "count(b.seq)", "fraud_share": "coalesce(count(f.id) /
 
 
 def independent_features(
-    transactions: pd.DataFrame, labels: pd.DataFrame, extra: Sequence[Wanted] = (), *, order: str = "time"
+    transactions: pd.DataFrame, labels: pd.DataFrame, extra: Sequence[ExtraFeature] = (), *, order: str = "time"
 ) -> pd.DataFrame:
     """The base features, those of *extra*, and the columns is_night and is_weekend, on the index of *transactions*.
 
@@ -106,11 +112,12 @@ def independent_features(
             )
     result = pd.concat([part.drop(columns="row") for part in parts], axis=1)
     result.index = transactions.index
-    return result.astype(float)
+    features: pd.DataFrame = result.astype(float)
+    return features
 
 
 def _make_frauds(db: duckdb.DuckDBPyConnection) -> None:
-    """``frauds``: from when until when a transaction is known as fraud, by the reports that were not older than one
+    """``frauds``: from when until when a transaction counts as fraud, by the reports that were not older than one
     before."""
     db.execute(f"""
         CREATE TABLE frauds AS
@@ -133,12 +140,13 @@ def _users(db: duckdb.DuckDBPyConnection, window: int, delay: int, wanted: list[
         f' {_USER_SQL[aggregation].format(a=f"any_value(a.{column})", b=f"b.{column}")} END AS "{name}"'
         for name, aggregation, column in wanted
     )
-    return db.sql(f"""
+    rows: pd.DataFrame = db.sql(f"""
         SELECT a.row, {columns} FROM t a
         LEFT JOIN t b ON b.user_id = a.user_id AND b.seq <= a.seq AND b.ms <= a.ms - {delay}
             AND b.ms > a.ms - {delay + window}
         GROUP BY a.row, a.user_id, a.ms, a.seq ORDER BY a.row
     """).df()  # noqa: S608
+    return rows
 
 
 def _terminals(db: duckdb.DuckDBPyConnection, window: int, delay: int, wanted: list[tuple[str, str]]) -> pd.DataFrame:
@@ -146,13 +154,14 @@ def _terminals(db: duckdb.DuckDBPyConnection, window: int, delay: int, wanted: l
         f'CASE WHEN a.terminal_id IS NULL THEN NULL ELSE {_TERMINAL_SQL[aggregation]} END AS "{name}"'
         for name, aggregation in wanted
     )
-    return db.sql(f"""
+    rows: pd.DataFrame = db.sql(f"""
         SELECT a.row, {columns} FROM t a
         LEFT JOIN t b ON b.terminal_id = a.terminal_id AND b.ms <= a.ms - {delay}
             AND b.ms > a.ms - {delay + window}
         LEFT JOIN frauds f ON f.id = b.transaction_id AND f.since <= a.ms AND a.ms < f.until
         GROUP BY a.row, a.terminal_id ORDER BY a.row
     """).df()  # noqa: S608
+    return rows
 
 
 def _ms(instants: pd.Series) -> pd.Series:

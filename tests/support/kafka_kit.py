@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 import uuid
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from typing import Protocol, TypeVar
 
 from centinela.kafka.confluent.consumer import ConfluentConsumer
 from centinela.kafka.confluent.producers import ConfluentProducer, ConfluentTransactionalProducer
@@ -18,6 +18,7 @@ from centinela.kafka.topic_admin import TopicAdmin, TopicSpec
 from centinela.settings import Settings
 from centinela.testing.kafka import FakeBroker, FakeConsumer, FakeGroupAdmin, FakeProducer, FakeTransactionalProducer
 
+_Made = TypeVar("_Made", bound="Consumer | Producer | TransactionalProducer")
 DEADLINE_S = 20.0
 NOBODY = "127.0.0.1:9"
 BRISK = KafkaTimeouts(heartbeat_s=0.2)
@@ -71,10 +72,13 @@ class RealKit:
         producer: Callable[..., Producer],
         transactional: Callable[..., TransactionalProducer],
     ) -> None:
-        self._servers, self._consumer, self._producer, self._transactional = servers, consumer, producer, transactional
+        self._servers = servers
+        self._consumer = consumer
+        self._producer = producer
+        self._transactional = transactional
         self._admin = TopicAdmin(Settings(kafka_bootstrap_servers=servers))
         self._shared = producer(servers)
-        self._made: list[Any] = []
+        self._made: list[Consumer | TransactionalProducer | Producer] = []
 
     def topic(self, partitions: int = 1) -> str:
         name = f"t-{uuid.uuid4().hex[:8]}"
@@ -108,7 +112,7 @@ class RealKit:
         self._shared.close()
         self._admin.close()
 
-    def _keep(self, made: Any) -> Any:
+    def _keep(self, made: _Made) -> _Made:
         self._made.append(made)
         return made
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from typing import Any
 
 from centinela.consuming.handler import Outcome, StatefulHandler
 from centinela.consuming.loop import ConsumerLoop, LoopOptions
@@ -21,7 +22,7 @@ P0, P1 = TopicPartition(SOURCE, 0), TopicPartition(SOURCE, 1)
 
 
 class Copying(StatefulHandler):
-    """Copies each record; ``b"bad"`` is refused; keeps a history of what it was told."""
+    """Copies each record; ``b"bad"`` is refused; keeps a history of its calls."""
 
     def __init__(self) -> None:
         self.calls: list[tuple[object, ...]] = []
@@ -77,15 +78,13 @@ class Rig:
     """A loop with everything around it."""
 
     def __init__(
-        self, partitions: int = 1, group: str = GROUP, broker: FakeBroker | None = None, **options: object
+        self, partitions: int = 1, group: str = GROUP, broker: FakeBroker | None = None, **options: Any
     ) -> None:
         self.broker = broker or FakeBroker(partitions)
-        self.handler, self.health, self.stop, self.clock = (
-            Copying(),
-            Health("kafka"),
-            threading.Event(),
-            FixedClock(NOW),
-        )
+        self.handler = Copying()
+        self.health = Health("kafka")
+        self.stop = threading.Event()
+        self.clock = FixedClock(NOW)
         self.consumer = FakeConsumer(self.broker, group)
         self.producer = FakeTransactionalProducer(self.broker, f"{group}-{id(self)}")
         self.loop = ConsumerLoop(
@@ -96,7 +95,7 @@ class Rig:
             health=self.health,
             stop=self.stop,
             options=LoopOptions(clock=self.clock, poll_timeout_s=0, **options),
-        )  # type: ignore[arg-type]
+        )
 
     def fill(self, *values: bytes, partition: int = 0) -> None:
         for value in values:

@@ -120,7 +120,8 @@ class Mutator:
     """
 
     def __init__(self, records: Sequence[bytes], seed: int) -> None:
-        self._records, self._random = list(records), random.Random(seed)  # noqa: S311 not for secrets
+        self._records = list(records)
+        self._random = random.Random(seed)  # noqa: S311 not for secrets
         self._ways: tuple[Callable[[bytes], bytes], ...] = (
             self._flip,
             self._cut,

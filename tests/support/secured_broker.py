@@ -30,7 +30,7 @@ class SecuredBroker:
 
     Args:
         folder: An empty folder, which the caller removes.
-        users: Names to passwords of the users that there are beside ``ADMIN``, who may do everything.
+        users: Names to passwords of the users in addition to ``ADMIN``, who may do everything.
     """
 
     def __init__(self, folder: Path, users: Mapping[str, str]) -> None:
@@ -44,7 +44,7 @@ class SecuredBroker:
         return self._node.bootstrap_servers
 
     def environment(self, user: str, password: str) -> dict[str, str]:
-        """The variables by which a process of ours connects as *user*."""
+        """The variables with which a process of the platform connects as *user*."""
         return {
             "CENTINELA_KAFKA_BOOTSTRAP_SERVERS": self.bootstrap_servers,
             "CENTINELA_KAFKA_SECURITY_PROTOCOL": "SASL_SSL",

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import httpx
 import numpy as np
@@ -57,7 +58,11 @@ def fill(store: ArchiveStore) -> None:
     verdicts, labels = [], []
     for number, (day, features) in enumerate(zip(days, pack_rows(matrix), strict=True)):
         occurred = START + timedelta(days=float(day))
-        ids = {"transaction_id": f"t{number:05d}", "user_id": f"u{random.integers(300)}", "occurred_at": occurred}
+        ids: dict[str, Any] = {
+            "transaction_id": f"t{number:05d}",
+            "user_id": f"u{random.integers(300)}",
+            "occurred_at": occurred,
+        }
         verdicts.append(
             Row(
                 "predictions",
@@ -171,17 +176,18 @@ class World:
             table.close()
         return found
 
-    def runs(self) -> list[dict]:
+    def runs(self) -> list[dict[str, Any]]:
         """All runs of the experiment, as MLflow's own API shows them."""
         base = f"{self.settings.mlflow_tracking_uri}/api/2.0/mlflow"
         experiment = httpx.get(
             f"{base}/experiments/get-by-name", params={"experiment_name": self.settings.experiment}
         ).json()
-        return (
+        runs: list[dict[str, Any]] = (
             httpx.post(f"{base}/runs/search", json={"experiment_ids": [experiment["experiment"]["experiment_id"]]})
             .json()
             .get("runs", [])
         )
+        return runs
 
 
 def world_of(make_settings: Callable[..., TrainerSettings], unique: str, folder: Path) -> World:

@@ -40,7 +40,7 @@ def judge_features(found: ReadBack, first: Mapping[str, int], names: tuple[str, 
     stale = by_gateway & ~same[:, user].all(axis=1) & same[:, ~user].all(axis=1)
     ways = _Prefixes(table, names)
     explained = [n for n in np.flatnonzero(stale).tolist() if ways.explains(int(places[n]), served[n])]
-    right = same.all(axis=1)
+    right = np.asarray(same.all(axis=1))
     right[explained] = True
     for n, name in enumerate(names):
         judgement.notes.setdefault("feature mismatches", {})[name] = int((~same[~right, n]).sum())  # type: ignore[index]
@@ -59,18 +59,20 @@ def judge_features(found: ReadBack, first: Mapping[str, int], names: tuple[str, 
 
 def _same(served: np.ndarray, wanted: np.ndarray, names: tuple[str, ...]) -> np.ndarray:
     tolerance = np.array([0.0 if "_count_" in name else TOLERANCE for name in names])
-    return (np.abs(served - wanted) <= tolerance * np.maximum(1.0, np.abs(wanted))) | (
-        np.isnan(served) & np.isnan(wanted)
-    )
+    close = np.abs(served - wanted) <= tolerance * np.maximum(1.0, np.abs(wanted))
+    same: np.ndarray = close | (np.isnan(served) & np.isnan(wanted))
+    return same
 
 
 class _Prefixes:
     """A user's windows on the log without that user's last few transactions."""
 
     def __init__(self, table: pd.DataFrame, names: tuple[str, ...]) -> None:
-        self._names, self._user = names, table["user_id"].to_numpy()
+        self._names = names
+        self._user = table["user_id"].to_numpy()
         self._ms = (pd.to_datetime(table["occurred_at"], utc=True) - pd.Timestamp(0, tz="UTC")) // pd.Timedelta(1, "ms")
-        self._times, self._amounts = self._ms.to_numpy(np.int64), table["amount"].to_numpy()
+        self._times = self._ms.to_numpy(np.int64)
+        self._amounts = table["amount"].to_numpy()
         self._rows = (
             {user: rows.to_numpy() for user, rows in table.groupby("user_id").groups.items()} if len(table) else {}
         )

@@ -6,6 +6,7 @@ import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from tests.support.faultrun.ledger import Ledger
 from tests.support.faultrun.readback import Places, ReadBack, Transaction
@@ -173,16 +174,16 @@ def _unpromised(found: ReadBack, first: Mapping[str, int], place: tuple[int, int
 
 
 def judge_answers(found: ReadBack, ledger: Ledger, judgement: Judgement) -> None:
-    """What the gateway answered is the verdict that stands."""
+    """What the gateway answered is the verdict in the log."""
     by_id = {verdict.transaction_id: verdict for verdict in found.verdicts}
 
-    def differs(name: str, answer: Mapping[str, object]) -> bool:
+    def differs(name: str, answer: Mapping[str, Any]) -> bool:
         verdict = by_id.get(name)
         return (
             verdict is None
             or (verdict.decision, verdict.model_version) != (answer["decision"], answer["model_version"])
             or not math.isclose(verdict.score or 0.0, float(answer["fraud_probability"] or 0.0), abs_tol=1e-12)
-        )  # type: ignore[arg-type]
+        )
 
     judgement.check(
         "gateway answers that are the verdict",

@@ -108,11 +108,11 @@ class ReadBack:
 
 
 def read_back(servers: str) -> ReadBack:
-    """All topics from their beginning to their end as it is now."""
+    """All topics from their beginning to their current end."""
     found = ReadBack()
-    decode_transaction, decode_scored, decode_label = (
-        msgspec.json.Decoder(kind).decode for kind in (Transaction, Scored, Reported)
-    )
+    decode_transaction = msgspec.json.Decoder(Transaction).decode
+    decode_scored = msgspec.json.Decoder(Scored).decode
+    decode_label = msgspec.json.Decoder(Reported).decode
     for record in records_of(servers, "transactions"):
         found.log.add(record)
         found.fingerprints.append(fingerprint(record.value))

@@ -67,9 +67,12 @@ class Run:
     """
 
     def __init__(self, stack: FaultStack, options: Options, say: Callable[[str], None]) -> None:
-        self._stack, self._options, self._say = stack, options, say
+        self._stack = stack
+        self._options = options
+        self._say = say
         self._began = time.monotonic()
-        self.ledger, self.judgement = Ledger(), Judgement()
+        self.ledger = Ledger()
+        self.judgement = Judgement()
         self.happened: list[Happened] = []
         self._watch = Watch(stack.servers, stack.urls, round(2 * options.rate), self.clock)
         self._injector = FullInjector(stack, self.clock, self._retrain, options.drain_s)

@@ -80,7 +80,9 @@ class HttpSender:
     """
 
     def __init__(self, path: str, url: str, ledger: Ledger, workers: int = 6) -> None:
-        self._path, self._url, self._ledger = path, url, ledger
+        self._path = path
+        self._url = url
+        self._ledger = ledger
         self._queues: list[queue.SimpleQueue[Item | None]] = [queue.SimpleQueue() for _ in range(workers)]
         self._threads = [
             threading.Thread(target=self._work, args=(waiting,), name=f"{path}-{n}", daemon=True)
@@ -174,8 +176,13 @@ class Load:
         most_behind: int = 40_000,
     ) -> None:
         self.ledger = ledger
-        self._items, self._kafka, self._http = items, kafka, {"ingest": ingest, "gateway": gateway}
-        self._rate, self._lag, self._looks, self._most_behind = rate, lag, looks, most_behind
+        self._items = items
+        self._kafka = kafka
+        self._http = {"ingest": ingest, "gateway": gateway}
+        self._rate = rate
+        self._lag = lag
+        self._looks = looks
+        self._most_behind = most_behind
         self._jumped = False
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="load", daemon=True)
@@ -218,7 +225,8 @@ class Load:
             if self._jumped and item.path == "gateway":
                 self._await_stream()
             self.ledger.begin(item)
-            self.sent, self.event_ms = self.sent + 1, item.at_ms
+            self.sent = self.sent + 1
+            self.event_ms = item.at_ms
             (self._kafka if item.path == "kafka" else self._http[item.path]).send(item)
 
     def _await_stream(self) -> None:

@@ -12,6 +12,7 @@ import time
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from mlflow import MlflowClient  # noqa: TID251 - registers versions as somebody does who has nothing but MLflow
 from rich.console import Console
@@ -61,11 +62,12 @@ class FaultStack:
     """
 
     def __init__(self, folder: Path, ports: list[int], brokers: int, *, mounts: bool) -> None:
-        self.folder, self._mounts = folder, mounts
+        self.folder = folder
+        self._mounts = mounts
         self.layout = FeatureLayout(ATTRIBUTES)
         self.cluster = TemporaryCluster(folder, ports[: 2 * brokers])
         names = [name for name in LocalSettings.model_fields if name.endswith("_port")]
-        given = dict(zip(names, ports[2 * brokers :], strict=False))
+        given: dict[str, Any] = dict(zip(names, ports[2 * brokers :], strict=False))
         self.extra_ports = ports[2 * brokers + len(names) :]
         second = self.extra_ports.pop(0)
         self.data = folder / "data"
@@ -75,7 +77,7 @@ class FaultStack:
             partitions=4,
             replication_factor=min(3, brokers),
             **given,
-        )  # type: ignore[arg-type]
+        )
         services = service_processes(settings)
         stream = next(process for process in services if process.name == "stream")
         services.append(
@@ -110,7 +112,8 @@ class FaultStack:
             environment=environment,
         )
         paths = self._stack.paths
-        self.log_dir, self._listing = paths.log, paths.processes
+        self.log_dir = paths.log
+        self._listing = paths.processes
         self.supervisor = Supervisor(paths.supervisor_config, paths.socket())
         self.versions: list[str] = []
         """Sound versions in the registry, and when the first of them was promoted."""

@@ -46,8 +46,13 @@ class Watch:
     """
 
     def __init__(self, servers: str, urls: dict[str, str], normal_lag: int, clock: Callable[[], float]) -> None:
-        self._servers, self._urls, self._normal, self._clock = servers, urls, normal_lag, clock
-        self.lag, self.most_lag, self.looks = 0, 0, 0
+        self._servers = servers
+        self._urls = urls
+        self._normal = normal_lag
+        self._clock = clock
+        self.lag = 0
+        self.most_lag = 0
+        self.looks = 0
         self.unready: list[str] = []
         self._known = False
         self._steady_since: float | None = None
@@ -94,7 +99,8 @@ class Watch:
                 ends = [consumer.get_watermark_offsets(p, 3)[1] for p in partitions]
                 done = consumer.committed(partitions, 3)
                 self.lag = sum(max(0, end - max(0, p.offset)) for p, end in zip(done, ends, strict=True))
-                self.most_lag, self.looks = max(self.most_lag, self.lag), self.looks + 1
+                self.most_lag = max(self.most_lag, self.lag)
+                self.looks = self.looks + 1
                 self._known = True
             answers = {name: ask(f"{url}/ready", 2.0) for name, url in self._urls.items()}
             self.unready = [name for name, answer in answers.items() if answer is None or answer.status != 200]

@@ -18,6 +18,7 @@ START_MS = to_ms(datetime(2024, 1, 1, tzinfo=UTC))
 ATTRIBUTES = ("v1", "v2")
 
 Path = Literal["kafka", "ingest", "gateway"]
+_PATHS: tuple[Path, ...] = ("kafka", "ingest", "gateway")
 What = Literal["transaction", "copy", "conflict", "malformed", "refused", "label"]
 
 
@@ -103,7 +104,7 @@ class Workload:
         )
         for number, (at, by, who, where, amount, (v1, v2), luck, late, lags) in enumerate(rows):
             name = f"{profile.seed}-{day:03d}-{number:06d}"
-            way: Path = ("kafka", "ingest", "gateway")[by]  # type: ignore[assignment]
+            way: Path = _PATHS[by]
             user_id = f"{'kig'[by]}{who if by == 0 else who % (profile.users // 10)}"
             no_user, no_terminal = by == 0 and luck[1] < 0.005, luck[2] < 0.01
             value = payload(

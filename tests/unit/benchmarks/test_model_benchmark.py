@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from model import benchmark_rows, measured, table
-from model_data import DELAY_DAYS, Quality, quality, reports_of, test_week, to_stream, training_set
+from model_data import DELAY_DAYS, Quality, Stream, quality, reports_of, test_week, to_stream, training_set
 
 from centinela.datasets.simulator import Profile, Simulation
 from centinela.features.backfill import build_features
@@ -35,11 +35,12 @@ def transactions() -> pd.DataFrame:
 
 
 @pytest.fixture(scope="module")
-def stream(transactions):
-    return to_stream(transactions, reports_of(transactions))
+def stream(transactions: pd.DataFrame) -> Stream:
+    made: Stream = to_stream(transactions, reports_of(transactions))
+    return made
 
 
-def test_the_training_set_is_the_newest_days_whose_labels_are_in(transactions, stream) -> None:
+def test_the_training_set_is_the_newest_days_whose_labels_are_in(transactions: pd.DataFrame, stream: Stream) -> None:
     dataset = training_set(stream, TEST, 7)
     wanted = transactions[
         (transactions["occurred_at"] > TEST - 14 * DAY) & (transactions["occurred_at"] <= TEST - 7 * DAY)
@@ -48,7 +49,9 @@ def test_the_training_set_is_the_newest_days_whose_labels_are_in(transactions, s
     assert dataset.is_fraud.tolist() == wanted["is_fraud"].tolist()
 
 
-def test_on_each_test_day_the_cards_known_by_then_are_left_out_and_no_others(transactions, stream) -> None:
+def test_on_each_test_day_the_cards_known_by_then_are_left_out_and_no_others(
+    transactions: pd.DataFrame, stream: Stream
+) -> None:
     expected = []
     for number in range(7):
         morning = TEST + number * DAY
@@ -66,7 +69,7 @@ def test_on_each_test_day_the_cards_known_by_then_are_left_out_and_no_others(tra
     assert 0 < len(wanted) < (transactions["occurred_at"] >= TEST).sum()
 
 
-def test_features_do_not_change_with_what_happens_or_is_reported_later(transactions) -> None:
+def test_features_do_not_change_with_what_happens_or_is_reported_later(transactions: pd.DataFrame) -> None:
     layout, reports = FeatureLayout(), reports_of(transactions)
     features = build_features(transactions, reports, layout)
     random = np.random.default_rng(3)
@@ -85,7 +88,7 @@ def test_features_do_not_change_with_what_happens_or_is_reported_later(transacti
         assert not other[~seen].equals(features[~seen])
 
 
-def test_shuffled_labels_teach_nothing_and_true_ones_do(transactions, stream) -> None:
+def test_shuffled_labels_teach_nothing_and_true_ones_do(transactions: pd.DataFrame, stream: Stream) -> None:
     shuffled = transactions.assign(is_fraud=np.random.default_rng(11).permutation(transactions["is_fraud"]))
     nonsense = to_stream(shuffled, reports_of(shuffled))
     found = {}
@@ -98,7 +101,7 @@ def test_shuffled_labels_teach_nothing_and_true_ones_do(transactions, stream) ->
     assert found["true"] > 10
 
 
-def test_a_feature_that_knows_the_label_is_flagged_and_an_honest_set_is_not(stream) -> None:
+def test_a_feature_that_knows_the_label_is_flagged_and_an_honest_set_is_not(stream: Stream) -> None:
     dataset, week = training_set(stream, TEST, 28), test_week(stream, TEST)
     leaky = dataclasses.replace(
         dataset, names=(*dataset.names, "chargeback"), matrix=np.column_stack([dataset.matrix, dataset.is_fraud])
@@ -108,7 +111,7 @@ def test_a_feature_that_knows_the_label_is_flagged_and_an_honest_set_is_not(stre
     assert not measured("hgb", PARAMS, dataset, week)["leak_suspected"]
 
 
-def test_scores_are_judged_by_the_three_figures(stream) -> None:
+def test_scores_are_judged_by_the_three_figures(stream: Stream) -> None:
     week = test_week(stream, TEST)
     perfect = quality(week, week.is_fraud.astype(float))
     assert perfect.average_precision == perfect.roc_auc == 1
@@ -118,7 +121,7 @@ def test_scores_are_judged_by_the_three_figures(stream) -> None:
     )
 
 
-def test_every_kind_and_length_is_measured_and_the_default_is_marked(stream) -> None:
+def test_every_kind_and_length_is_measured_and_the_default_is_marked(stream: Stream) -> None:
     rows = benchmark_rows(stream, PARAMS, TEST, lengths=(14, 28))
     assert [(row["days"], row["kind"], row["features"]) for row in rows] == [
         (14, "hgb", 17),

@@ -6,6 +6,7 @@ import json
 import struct
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -33,6 +34,7 @@ from centinela.telemetry.tracing import traceparent_or_new
 from centinela.web.refusals import RequestRefused
 from centinela_ingest.api.requests import LabelIn, Parser, TransactionIn
 from centinela_predictor.gateway.requests import parse_many, parse_one
+from centinela_predictor.state import admission
 from centinela_predictor.state.admission import verdict_fault
 from centinela_predictor.state.terminal_activity import Block, pack_block, unpack_block
 from tests.support import fuzz_stream
@@ -91,7 +93,7 @@ def test_an_event_decodes_or_is_an_invalid_record(kind: type[events.Event]) -> N
         together = decoder.decode_many(values)
         assert len(together) == len(values)
         for value, found in zip(values, together, strict=True):
-            alone = outcome(lambda value=value: decoder.decode(value), InvalidRecord)
+            alone = outcome(partial(decoder.decode, value), InvalidRecord)
             if isinstance(alone, InvalidRecord):
                 assert isinstance(found, InvalidRecord)
                 assert found.reason == alone.reason
@@ -163,9 +165,9 @@ def test_a_block_of_activity_is_read_or_refused(value: bytes) -> None:
     st.integers(-(2**63), 2**63 - 1),
 )
 def test_a_block_of_activity_survives_its_own_form(rows: list[tuple[int, int, int]], watermark: int) -> None:
-    terminals, times, hashes = (
-        np.array([row[n] for row in rows], dtype) for n, dtype in enumerate((np.uint64, np.int64, np.uint64))
-    )
+    terminals = np.array([row[0] for row in rows], np.uint64)
+    times = np.array([row[1] for row in rows], np.int64)
+    hashes = np.array([row[2] for row in rows], np.uint64)
     found = unpack_block(pack_block(Block(watermark, 7, 8, terminals, times, hashes)))
     assert found.watermark == watermark
     assert [list(map(int, column)) for column in (found.terminals, found.times, found.ids)] == [
@@ -359,7 +361,7 @@ def _ingest(kind: type) -> Callable[[bytes], object]:
     ids=["ingest-transactions", "ingest-labels", "gateway-one", "gateway-many"],
 )
 def test_a_body_is_read_or_refused_with_4xx(
-    read: Callable[[bytes], object], kind: type, refusal: type[Exception]
+    read: Callable[[bytes], object], kind: type, refusal: type[RequestRefused]
 ) -> None:
     bodies = [*corpus(START), *Mutator(corpus(START), 5).many(1_500)]
     wrapped = [b'{"transactions": [' + body + b"]}" for body in bodies[:300]] + [
@@ -419,7 +421,7 @@ def test_times_at_the_edges_of_what_a_date_can_be_are_refused_not_fatal() -> Non
     ):
         body = b'{"transaction_id": "a", "amount": 1, "occurred_at": "%s"}' % text.encode()
         record = Record("transactions", 0, 0, None, body, (), 0)
-        admitted = fuzz_stream.admit([record], START + timedelta(days=1))
+        admitted = admission.admit([record], START + timedelta(days=1))
         assert len(admitted.refused) == 1
         assert admitted.refused[0].reason in {"time_before_1970", "time_in_future", "invalid_field"}
         with pytest.raises(RequestRefused):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from typing import Literal
 
 import pytest
 
@@ -23,6 +24,9 @@ from centinela_local.demo.summary import LogCounts, SkewCounts, Summary, summari
 ATTACK = datetime(2025, 3, 1, tzinfo=UTC)
 WALL = datetime(2026, 11, 24, 12, tzinfo=UTC)
 
+State = Literal["insufficient", "stable", "warning", "alarm"]
+TrainingOutcome = Literal["promoted", "challenger", "refused", "failed"]
+
 
 def day(number: float) -> datetime:
     """Days after the attack started."""
@@ -30,7 +34,11 @@ def day(number: float) -> datetime:
 
 
 def report(
-    end: float, version: str, average_precision: float | None, state: str = "stable", frauds: int = 50
+    end: float,
+    version: str,
+    average_precision: float | None,
+    state: State = "stable",
+    frauds: int = 50,
 ) -> DriftReported:
     measured = PerformanceMeasured(
         start=day(end - 14), end=day(end - 7), count=100, frauds=frauds, average_precision=average_precision
@@ -48,7 +56,7 @@ def report(
         retrain="none",
         reason="because",
         performance=measured,
-    )  # type: ignore[arg-type]
+    )
 
 
 def promoted(version: str, previous: str | None = None) -> ModelPromoted:
@@ -74,7 +82,7 @@ def loaded(version: str, replica: str) -> ModelLoaded:
     )
 
 
-def trained(request: str, version: str | None, outcome: str = "promoted") -> TrainingCompleted:
+def trained(request: str, version: str | None, outcome: TrainingOutcome = "promoted") -> TrainingCompleted:
     return TrainingCompleted(
         model_name="FraudDetector",
         request_id=request,
@@ -82,13 +90,13 @@ def trained(request: str, version: str | None, outcome: str = "promoted") -> Tra
         reason="gate",
         completed_at=WALL,
         model_version=version,
-    )  # type: ignore[arg-type]
+    )
 
 
-def asked(request: str, by: str) -> RetrainRequested:
+def asked(request: str, by: Literal["drift", "operator"]) -> RetrainRequested:
     return RetrainRequested(
         request_id=request, model_name="FraudDetector", requested_by=by, as_of=day(10), reason="AP fell"
-    )  # type: ignore[arg-type]
+    )
 
 
 FIRST = [

@@ -24,7 +24,7 @@ from centinela.testing.clock import FixedClock
 from centinela.testing.kafka import FakeBroker, FakeConsumer, FakeProducer
 from centinela.testing.registry_store import FakeStore
 from centinela.topics import MODEL_EVENTS
-from centinela_registry_watcher.watcher import Watcher
+from centinela_registry_watcher.watcher import Aliases, Watcher
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
 TOPIC = MODEL_EVENTS.name
@@ -43,11 +43,11 @@ class World:
         self.health = Health()
         self.stop = threading.Event()
 
-    def watcher(self, registry: object = None) -> Watcher:
+    def watcher(self, registry: Aliases | None = None) -> Watcher:
         return Watcher(
             registry or self.registry,
             TableReader(FakeConsumer(self.broker), [TOPIC]),
-            FakeProducer(self.broker),  # type: ignore[arg-type]
+            FakeProducer(self.broker),
             model_name=self.registry.model_name,
             poll_s=0.01,
             health=self.health,

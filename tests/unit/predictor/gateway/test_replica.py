@@ -6,6 +6,7 @@ from __future__ import annotations
 import threading
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -279,14 +280,16 @@ def test_another_payload_is_distinguished_from_the_first_where_only_predictions_
         entry.verdict, PredictRequest(transaction_id="p", amount=2.0, attributes={"v1": 1.5}, occurred_at=NOW), LAYOUT
     )
     hour_later = NOW + timedelta(hours=1)
-    for other in (
+    others: tuple[dict[str, Any], ...] = (
         {"amount": 3.0},
         {"attributes": {"v1": 1.6}},
         {"attributes": {}},
         {"occurred_at": hour_later},
         {"currency": "USD"},
-    ):
-        request = PredictRequest(**({"transaction_id": "p", "amount": 2.0, "attributes": {"v1": 1.5}} | other))
+    )
+    for other in others:
+        fields: dict[str, Any] = {"transaction_id": "p", "amount": 2.0, "attributes": {"v1": 1.5}}
+        request = PredictRequest(**(fields | other))
         with pytest.raises(RequestRefused) as refused:
             require_same(entry.verdict, request, LAYOUT)
         assert (refused.value.status, refused.value.field) == (409, next(iter(other)))

@@ -179,7 +179,7 @@ def test_a_process_that_ends_in_good_order_leaves_the_next_nothing_to_replay(tmp
     replayed: list[object] = []
 
     second = world.stream()
-    second.handler.replay = replayed.extend  # type: ignore[method-assign]
+    second.handler.replay = replayed.extend  # type: ignore[method-assign, assignment]
     world.send(*transactions[300:])
     second.run_until_verdicts(N)
 

@@ -140,7 +140,7 @@ def test_a_copy_is_recognised_after_a_crash(tmp_path: Path) -> None:
 
 
 GOOD = b'{"transaction_id":"x","occurred_at":"2018-04-01T00:00:00Z","amount":1.0}'
-BAD = {
+BAD: dict[str, list[bytes | None]] = {
     "malformed_json": [b"{", b"\xff", GOOD[:-1], b'{"x":' + b"[" * 5_000],
     "empty": [None, b""],
     "unsupported_version": [GOOD[:-1] + b',"version":2}'],
@@ -160,7 +160,7 @@ BAD = {
     "time_before_1970": [GOOD.replace(b"2018", b"1969"), GOOD.replace(b"2018", b"0001")],
     "invalid_verdict": [
         msgspec.json.encode(transaction(7, verdict=gateway_verdict(**changes)))
-        for changes in (  # type: ignore[arg-type]
+        for changes in (
             {"score": None},
             {"model_version": None},
             {"variant": "none"},

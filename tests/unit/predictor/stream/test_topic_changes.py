@@ -231,7 +231,7 @@ def test_a_predictor_on_another_machine_starts_from_shared_snapshots(tmp_path: P
 
     again = SharedStorage(url)
     second = world.stream(folder=tmp_path / "two", shared=again)
-    second.handler.replay = replayed.extend  # type: ignore[method-assign]
+    second.handler.replay = replayed.extend  # type: ignore[method-assign, assignment]
     world.send(*transactions[300:])
     second.run_until_verdicts(N)
     again.close()

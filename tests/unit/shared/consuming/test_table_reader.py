@@ -115,9 +115,13 @@ def test_a_follower_is_ready_once_it_caught_up_and_waits_out_an_outage() -> None
 def test_a_follower_that_hangs_is_not_live_until_it_goes_on() -> None:
     broker, health, stop, release = FakeBroker(), Health(), threading.Event(), threading.Event()
     broker.append(TOPIC, b"old")
+
+    def hang(_: Sequence[Record]) -> None:
+        release.wait(30)
+
     follower = TableFollower(
         lambda: reader(broker),
-        lambda _: bool(release.wait(30)),
+        hang,
         health=health,
         stop=stop,
         condition="models",

@@ -14,6 +14,7 @@ from centinela.features.backfill import build_features
 from centinela.features.layout import FeatureLayout
 from centinela.features.state.terminals import TerminalState
 from centinela.features.state.users import UserState
+from tests.support.tables import rows_of
 
 LAYOUT = FeatureLayout(("v1", "v2"))
 START = datetime(2018, 4, 1, tzinfo=UTC)
@@ -101,7 +102,7 @@ def test_the_stream_in_small_batches_gives_the_same_bytes() -> None:
             terminal_id=row.terminal_id,
             attributes={"v1": row.v1},
         )
-        for row in table.itertuples()
+        for row in rows_of(table)
     ]
     users, terminals = UserState(), TerminalState()
     everything = Columns.of(
@@ -109,7 +110,7 @@ def test_the_stream_in_small_batches_gives_the_same_bytes() -> None:
             TransactionReceived(
                 transaction_id=label.transaction_id, occurred_at=label.reported_at.to_pydatetime(), amount=0
             )
-            for label in labels.itertuples()
+            for label in rows_of(labels)
         ]
     )
     terminals.apply_labels(everything.ids, np.ones(len(everything), bool), everything.times, everything.times)

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -154,7 +155,7 @@ def test_the_stream_gives_the_bytes_of_the_batch_form_however_its_log_is_cut(one
 
 @given(traffic(), st.sampled_from(["log", "time"]))
 @settings(max_examples=15, deadline=None)
-def test_every_feature_equals_an_independent_computation(one: Traffic, order: str) -> None:
+def test_every_feature_equals_an_independent_computation(one: Traffic, order: Literal["log", "time"]) -> None:
     log, labels = one
     table = table_of(log)
 

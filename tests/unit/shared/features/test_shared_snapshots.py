@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
 from centinela.errors import CentinelaError
-from centinela.features.snapshots.shared_store import SHARED_SNAPSHOTS, SharedStorage
+from centinela.features.snapshots.shared_store import SHARED_SNAPSHOTS, SharedFolder, SharedStorage
 from centinela.features.snapshots.store import SnapshotStore
 from tests.support.small_s3 import BUCKET, small_s3
 
@@ -68,8 +69,13 @@ def eventually(holds: Callable[[], bool]) -> None:
         threading.Event().wait(0.01)
 
 
+def has_position(folder: SharedFolder, position: int) -> bool:
+    return position in folder.positions()
+
+
 def failures(operation: str) -> float:
-    return SHARED_SNAPSHOTS.labels(operation, "failed")._value.get()
+    count: float = SHARED_SNAPSHOTS.labels(operation, "failed")._value.get()
+    return count
 
 
 def test_what_one_machine_saved_another_finds_the_newest_first(url: str, tmp_path: Path) -> None:
@@ -77,7 +83,7 @@ def test_what_one_machine_saved_another_finds_the_newest_first(url: str, tmp_pat
     here = SnapshotStore(tmp_path / "here", shared=storage.folder("users/0"))
     for position in (5, 100, 40, 70):
         here.save(position, b"%d" % position)
-        eventually(lambda position=position: position in storage.folder("users/0").positions())
+        eventually(partial(has_position, storage.folder("users/0"), position))
 
     there = SnapshotStore(tmp_path / "there", shared=storage.folder("users/0"))
 
@@ -110,7 +116,7 @@ def test_the_newest_few_stay_on_shared_storage(url: str) -> None:
     folder = storage.folder("s")
     for position in range(6):
         folder.offer(position, b"x", keep=2)
-        eventually(lambda position=position: position in folder.positions())
+        eventually(partial(has_position, folder, position))
 
     eventually(lambda: folder.positions() == {4, 5})
     storage.close()

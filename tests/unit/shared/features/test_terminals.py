@@ -124,7 +124,8 @@ def test_a_state_restored_from_its_arrays_goes_on_as_if_nothing_had_happened(
     then: tuple[list[Activity], list[Label]],
 ) -> None:
     activity = [(terminal, time, i + 1000) for terminal, time, i in then[0]]
-    labels = [*((i + 1000, *rest) for i, *rest in then[1]), *((i + 7, *rest) for i, *rest in first[1])]
+    labels = [(i + 1000, fraud, at, reported) for i, fraud, at, reported in then[1]]
+    labels += [(i + 7, fraud, at, reported) for i, fraud, at, reported in first[1]]
     state = TerminalState()
     apply_all(state, first[0], [])
     apply_all(state, [], labels)

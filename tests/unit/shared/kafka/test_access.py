@@ -136,7 +136,11 @@ def test_what_does_not_go_together_is_refused_with_what_to_set(fields: dict[str,
 
 def test_a_password_may_be_in_a_file_and_plain_text_must_be_meant(tmp_path: Path) -> None:
     (tmp_path / "password").write_text(f"{SECRET}\n")
-    fields = {"kafka_security_protocol": "SASL_PLAINTEXT", "kafka_sasl_mechanism": "PLAIN", "kafka_sasl_username": "me"}
+    fields: dict[str, Any] = {
+        "kafka_security_protocol": "SASL_PLAINTEXT",
+        "kafka_sasl_mechanism": "PLAIN",
+        "kafka_sasl_username": "me",
+    }
     assert access(Settings(**fields, kafka_sasl_password_file=tmp_path / "password", insecure=True)).password == SECRET
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from confluent_kafka import KafkaError  # noqa: TID251 - the errors that the scripted library gives
@@ -71,7 +71,7 @@ class Librdkafka:
 
 
 def consumer(library: Librdkafka) -> ConfluentConsumer:
-    return ConfluentConsumer("127.0.0.1:9", "g", timeouts=SHORT, client=library)
+    return ConfluentConsumer("127.0.0.1:9", "g", timeouts=SHORT, client=cast("Any", library))
 
 
 @pytest.mark.parametrize("at", [0, 1, 2])

@@ -25,7 +25,7 @@ def test_a_call_gives_its_result_or_its_error() -> None:
 
     assert runner.run(lambda: 7, 10) == 7
     with pytest.raises(KeyError):
-        runner.run(lambda: {}["missing"], 10)
+        runner.run(lambda: dict[str, int]()["missing"], 10)
     runner.close()
 
 

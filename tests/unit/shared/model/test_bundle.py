@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -59,7 +60,8 @@ def test_a_golden_set_with_other_scores_is_refused(copy: Path) -> None:
     ],
 )
 def test_a_golden_set_that_is_none_is_refused(copy: Path, content: dict[str, np.ndarray]) -> None:
-    np.savez(copy / GOLDEN, **content)
+    arrays: dict[str, Any] = dict(content)
+    np.savez(copy / GOLDEN, **arrays)
     reseal(copy)
     with pytest.raises(ModelRejected, match="invalid_golden_set"):
         Scorer.load(copy)

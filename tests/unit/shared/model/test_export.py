@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from centinela.model import export
+from centinela.model import parity
 from centinela.model.backends import load_backend, sklearn_score
 from centinela.model.bundle import GOLDEN, ONNX, SKOPS, Manifest, verify
 from centinela.model.export import ModelFacts, build_bundle, hold_against, to_onnx_bytes
@@ -52,7 +52,7 @@ def test_the_serving_form_gives_the_estimators_scores(built: tuple[str, Any, Pat
     scores = scorer.score(wide, LAYOUT)
 
     assert (manifest.backend, scorer.version) == (BACKENDS[kind], "7")
-    assert (scores.dtype, scores.shape) == (np.float64, (5_000,))
+    assert (scores.dtype, scores.shape) == (np.dtype(np.float64), (5_000,))
     assert scores == pytest.approx(sklearn_score(estimator)(fresh), abs=TOLERANCE)
     assert scorer.score(wide[:0], LAYOUT).shape == (0,)
 
@@ -134,14 +134,14 @@ def test_another_models_onnx_does_not_pass_the_gate() -> None:
 )
 def test_scores_count_as_equal_within_the_tolerance(spoil: Callable[[np.ndarray], np.ndarray], passed: bool) -> None:
     expected = np.linspace(0.1, 0.9, 5)
-    assert export.compare("onnx", spoil(expected), expected, (0.2,)).passed is passed
+    assert parity.compare("onnx", spoil(expected), expected, (0.2,)).passed is passed
 
 
 def test_a_decision_that_differs_fails_even_within_the_tolerance() -> None:
     expected = np.array([0.1, 0.5, 0.9])
     got = expected - np.array([0, 1e-9, 0])
-    assert export.compare("onnx", got, expected, (0.4,)).passed
-    attempt = export.compare("onnx", got, expected, (0.5,))
+    assert parity.compare("onnx", got, expected, (0.4,)).passed
+    attempt = parity.compare("onnx", got, expected, (0.5,))
     assert (attempt.passed, attempt.flips) == (False, 1)
 
 

@@ -42,7 +42,7 @@ def rows_at_the_splits(model: HistGradientBoostingClassifier) -> np.ndarray:
                 split,
                 *np.nextafter(split, [-np.inf, np.inf]),
                 near,
-                *np.nextafter(near, np.float32([-np.inf, np.inf])),
+                *np.nextafter(near, np.array([-np.inf, np.inf], np.float32)),
             ]
             rows = ROWS[RANDOM.integers(0, len(ROWS), len(values))]
             rows[:, node["feature_idx"]] = values
@@ -71,14 +71,14 @@ def test_converting_a_model_does_not_change_it() -> None:
 def test_a_row_is_served_as_float32_whatever_it_holds() -> None:
     served = as_served(np.array([[1 / 3, 1e300, -np.inf, np.nan]]))
     assert served.dtype == np.float64
-    assert np.array_equal(served, [[np.float32(1 / 3), LARGEST, -LARGEST, np.nan]], equal_nan=True)
+    assert np.array_equal(served, np.array([[np.float32(1 / 3), LARGEST, -LARGEST, np.nan]]), equal_nan=True)
 
 
 def test_a_form_for_another_number_of_features_is_not_loaded() -> None:
     files = {ONNX: to_onnx_bytes(boosting()), TREELITE: to_treelite_bytes(boosting())}
     for backend in ("onnx", "treelite"):
         with pytest.raises(ValueError, match="the model takes 3 features, not 4"):
-            load_backend(backend, files, features=4)  # type: ignore[arg-type]
+            load_backend(backend, files, features=4)
 
 
 def imported(statements: str, folder: Path) -> set[str]:

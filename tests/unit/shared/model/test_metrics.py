@@ -40,7 +40,7 @@ def test_average_precision_is_undefined_without_a_fraud() -> None:
 
 @pytest.mark.parametrize("kind", [str, np.uint64])
 def test_of_cards_with_equal_scores_the_smaller_one_comes_first(kind: type) -> None:
-    cards = np.array([2, 1]).astype(kind)
+    cards: np.ndarray = np.array([2, 1]).astype(kind)
     everything, days = np.ones(2, dtype=bool), np.zeros(2, dtype=np.int64)
     scores = np.array([0.5, 0.5])
     assert card_precision(np.array([False, True]), scores, cards, everything, days, 1) == 1.0

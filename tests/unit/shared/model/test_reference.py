@@ -16,7 +16,8 @@ RANDOM = np.random.default_rng(3)
 
 
 def bins_of(column: np.ndarray, edges: np.ndarray) -> list[int]:
-    return histogram(column.reshape(-1, 1), edges.reshape(1, -1))[0].tolist()
+    counts: list[int] = histogram(column.reshape(-1, 1), edges.reshape(1, -1))[0].tolist()
+    return counts
 
 
 @pytest.mark.parametrize(
@@ -99,7 +100,7 @@ def test_histograms_have_a_row_per_feature_and_add_up() -> None:
     edges = reference_edges(matrix)
     whole = histogram(matrix, edges)
 
-    assert (whole.shape, whole.dtype) == ((3, BINS + 1), np.uint32)
+    assert (whole.shape, whole.dtype) == ((3, BINS + 1), np.dtype(np.uint32))
     assert whole.sum(axis=1).tolist() == [400] * 3
     assert np.array_equal(histogram(matrix[:123], edges) + histogram(matrix[123:], edges), whole)
     assert histogram(matrix[:0], edges).sum() == 0

@@ -13,8 +13,12 @@ from centinela.process.drain import Drain
 def test_what_hangs_is_left_behind_and_said_and_the_rest_is_ended() -> None:
     hangs, ended = threading.Event(), threading.Event()
     drain = Drain(SystemClock(), 0.05)
+
+    def hang() -> None:
+        hangs.wait(30)
+
     with structlog.testing.capture_logs() as logged:
-        drain.close("stuck", lambda: hangs.wait(30) and None)
+        drain.close("stuck", hang)
         drain.close("other", ended.set)
     assert ended.wait(10)
     assert {"event": "drain.left_behind", "part": "stuck", "log_level": "warning"} in logged

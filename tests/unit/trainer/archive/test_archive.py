@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -177,7 +177,7 @@ class CutShort(Archive):
 
     def flush(self) -> None:
         class Deaf(ArchiveStore):
-            def save_offsets(self, offsets) -> None:
+            def save_offsets(self, offsets: Mapping[TopicPartition, int]) -> None:
                 raise KeyboardInterrupt
 
         self._store.__class__ = Deaf

@@ -4,7 +4,7 @@ half-written read."""
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -53,7 +53,7 @@ def dying_at(monkeypatch: pytest.MonkeyPatch, call: int) -> Iterator[list[int]]:
     """Die instead of the *call*-th of the calls that put a file on the disk, and of later ones; the calls so far."""
     made = [0]
 
-    def counted(real):  # type: ignore[no-untyped-def]
+    def counted(real: Callable[..., object]) -> Callable[..., object]:
         def wrapper(*args: object, **kwargs: object) -> object:
             made[0] += 1
             if made[0] >= call:

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import typer
-from typer.testing import CliRunner
+from typer.testing import CliRunner, Result
 
 from centinela.datasets.simulator import Profile, Simulation
 from centinela.errors import CentinelaError
@@ -25,6 +25,7 @@ from centinela_trainer.archive.store import ArchiveStore
 from centinela_trainer.backfill.features import SlabFeatures
 from centinela_trainer.backfill.source import is_archive, open_archive, open_files
 from centinela_trainer.commands.backfill import backfill, fitting, rebuild
+from tests.support.tables import rows_of
 
 DAYS = 24
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -85,7 +86,7 @@ def read(out: Path) -> pd.DataFrame:
     return pd.concat([pd.read_parquet(path) for path in sorted(out.glob("day=*/features.parquet"))], ignore_index=True)
 
 
-def run(arguments: list[str], monkeypatch: pytest.MonkeyPatch, **settings: str):
+def run(arguments: list[str], monkeypatch: pytest.MonkeyPatch, **settings: str) -> Result:
     for name, value in settings.items():
         monkeypatch.setenv(f"CENTINELA_{name.upper()}", value)
     app = typer.Typer()
@@ -95,7 +96,7 @@ def run(arguments: list[str], monkeypatch: pytest.MonkeyPatch, **settings: str):
 
 @pytest.mark.parametrize("suffix", [".csv", ".parquet"])
 def test_a_file_in_any_order_gives_the_features_of_the_batch_form_by_day(
-    transactions, tmp_path, monkeypatch, suffix
+    transactions: pd.DataFrame, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, suffix: str
 ) -> None:
     (tmp_path / "mapping.yaml").write_text(MAPPING)
     (tmp_path / "features.yaml").write_text(
@@ -124,7 +125,7 @@ def test_a_file_in_any_order_gives_the_features_of_the_batch_form_by_day(
 
 
 @pytest.mark.parametrize("rows", [1, 37, 100_000])
-def test_slabs_of_any_size_give_the_same(transactions, tmp_path, rows) -> None:
+def test_slabs_of_any_size_give_the_same(transactions: pd.DataFrame, tmp_path: Path, rows: int) -> None:
     (tmp_path / "mapping.yaml").write_text(MAPPING)
     few = transactions.head(300) if rows == 1 else transactions
     staged = open_files(
@@ -167,7 +168,7 @@ def an_archive(transactions: pd.DataFrame, root: Path) -> Path:
                     terminal_id=row.terminal_id,
                 ),
             )
-            for number, (row, vector) in enumerate(zip(part.itertuples(), pack_rows(matrix), strict=True))
+            for number, (row, vector) in enumerate(zip(rows_of(part), pack_rows(matrix), strict=True))
         ]
         rows.append(Row("predictions", partition, len(rows), rows[0].event))
         store.write("predictions", TopicPartition("predictions", partition), 0, len(rows) - 1, verdict_tables(rows))
@@ -178,7 +179,7 @@ def an_archive(transactions: pd.DataFrame, root: Path) -> Path:
             occurred_at=row.occurred_at.to_pydatetime(),
             reported_at=row.occurred_at.to_pydatetime() + timedelta(days=7),
         )
-        for row in transactions[transactions["is_fraud"]].itertuples()
+        for row in rows_of(transactions[transactions["is_fraud"]])
     ]
     corrected = told[0]
     told.append(
@@ -200,7 +201,7 @@ def an_archive(transactions: pd.DataFrame, root: Path) -> Path:
 
 
 def test_an_archive_gives_the_features_of_its_transactions_whatever_was_served(
-    transactions, tmp_path, monkeypatch
+    transactions: pd.DataFrame, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     root = an_archive(transactions, tmp_path / "archive")
     result = run([str(root), str(tmp_path / "out")], monkeypatch)
@@ -223,7 +224,9 @@ def test_an_archive_gives_the_features_of_its_transactions_whatever_was_served(
     assert written["is_fraud"].tolist() == wanted.tolist()
 
 
-def test_a_folder_of_files_is_read_as_one(transactions, tmp_path, monkeypatch) -> None:
+def test_a_folder_of_files_is_read_as_one(
+    transactions: pd.DataFrame, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "in").mkdir()
     (tmp_path / "mapping.yaml").write_text(MAPPING)
     own_file(transactions.iloc[::2], tmp_path / "in" / "a.parquet")
@@ -235,7 +238,9 @@ def test_a_folder_of_files_is_read_as_one(transactions, tmp_path, monkeypatch) -
     assert read(tmp_path / "out")["transaction_id"].tolist() == transactions["transaction_id"].tolist()
 
 
-def test_the_handbooks_layout_is_known_and_rows_that_are_none_are_told(transactions, tmp_path, monkeypatch) -> None:
+def test_the_handbooks_layout_is_known_and_rows_that_are_none_are_told(
+    transactions: pd.DataFrame, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     frame = transactions[list(HANDBOOK)].rename(columns=HANDBOOK).head(50)
     frame["TX_DATETIME"] = frame["TX_DATETIME"].dt.tz_localize(None)
     frame.loc[3, "TX_AMOUNT"] = -1
@@ -256,7 +261,9 @@ def test_the_handbooks_layout_is_known_and_rows_that_are_none_are_told(transacti
         (["in.csv", "out", "--mapping", "no.yaml"], "neither ulb, handbook nor a file"),
     ],
 )
-def test_what_is_wrong_is_said_and_nothing_is_left_behind(tmp_path, monkeypatch, arguments, said) -> None:
+def test_what_is_wrong_is_said_and_nothing_is_left_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], said: str
+) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "in.csv").write_text("a,b\n1,2\n")
     result = run(arguments, monkeypatch)
@@ -272,14 +279,14 @@ def test_a_feature_that_looks_at_a_missing_column_is_refused() -> None:
         fitting(layout, ("v1",))
 
 
-def test_an_empty_archive_is_refused(tmp_path) -> None:
+def test_an_empty_archive_is_refused(tmp_path: Path) -> None:
     (tmp_path / "predictions").mkdir()
     assert is_archive(tmp_path)
     with pytest.raises(CentinelaError, match="holds no verdict"):
         open_archive(tmp_path, tmp_path)
 
 
-def test_progress_is_told_as_it_goes(transactions, tmp_path) -> None:
+def test_progress_is_told_as_it_goes(transactions: pd.DataFrame, tmp_path: Path) -> None:
     (tmp_path / "mapping.yaml").write_text(MAPPING)
     read_so_far: list[int] = []
     staged = open_files(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import threading
+from collections.abc import Collection, Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -335,7 +336,7 @@ def test_an_archive_that_is_behind_is_waited_for_only_so_long(tmp_path: Path) ->
 
 def test_records_that_come_after_the_call_are_not_waited_for(tmp_path: Path) -> None:
     class Growing(FakeConsumer):
-        def end_offsets(self, partitions):
+        def end_offsets(self, partitions: Collection[TopicPartition]) -> Mapping[TopicPartition, int]:
             ends = super().end_offsets(partitions)
             broker.append("predictions", b"later")
             return ends

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import pandas as pd
@@ -22,11 +24,13 @@ from centinela.testing.clock import FixedClock
 from centinela.testing.registry_store import FakeStore
 from centinela_trainer.archive.arrow_tables import Row, label_tables, verdict_tables
 from centinela_trainer.archive.reader import ArchiveReader
+from centinela_trainer.mlflow_tracking import Tracking
 from centinela_trainer.params import GateParams, HgbParams, Params, SkewParams, TrainParams
 from centinela_trainer.retraining.job import TrainingJob
 from centinela_trainer.skew.check import SkewCheck
 from centinela_trainer.skew.report import load
 from centinela_trainer.snapshots.store import SnapshotStore
+from tests.support.tables import rows_of
 
 START, DAYS, NAME = datetime(2025, 1, 1, tzinfo=UTC), 50, "FraudDetector"
 LAYOUT = FeatureLayout()
@@ -56,7 +60,14 @@ class FakeTracking:
         self.run_tags |= tags
         return "run-1"
 
-    def log(self, _run_id: str, *, params=None, metrics=None, tags=None) -> None:
+    def log(
+        self,
+        _run_id: str,
+        *,
+        params: Mapping[str, object] | None = None,
+        metrics: Mapping[str, float] | None = None,
+        tags: Mapping[str, str] | None = None,
+    ) -> None:
         self.metrics |= metrics or {}
         self.run_tags |= tags or {}
 
@@ -65,19 +76,19 @@ class FakeTracking:
             f"{under}/{path.name}" if under else path.name: path.read_bytes() for path in folder.iterdir()
         }
 
-    def log_data(self, _run_id: str, _data) -> None:
+    def log_data(self, _run_id: str, _data: object) -> None:
         pass
 
-    def log_model(self, _run_id: str, _model) -> str:
+    def log_model(self, _run_id: str, _model: object) -> str:
         return "models:/m-1"
 
     def is_running(self, _run_id: str) -> bool:
         return True
 
-    def save_judgement(self, _run_id: str, _judgement) -> None:
+    def save_judgement(self, _run_id: str, _judgement: object) -> None:
         pass
 
-    def complete(self, _run_id: str, _completed) -> None:
+    def complete(self, _run_id: str, _completed: object) -> None:
         pass
 
     def tags(self, _run_id: str) -> dict[str, str]:
@@ -96,7 +107,7 @@ def history() -> pd.DataFrame:
     return pd.concat([simulation.day(number) for number in range(DAYS)], ignore_index=True)
 
 
-def fill(reader: ArchiveReader, history: pd.DataFrame, spoil) -> None:
+def fill(reader: ArchiveReader, history: pd.DataFrame, spoil: Callable[[np.ndarray], object]) -> None:
     frauds = history[history["is_fraud"] & history["reported_at"].notna()]
     matrix = build_features(
         history, frauds[["transaction_id", "is_fraud", "occurred_at", "reported_at"]], LAYOUT
@@ -121,7 +132,7 @@ def fill(reader: ArchiveReader, history: pd.DataFrame, spoil) -> None:
                 terminal_id=row.terminal_id,
             ),
         )
-        for number, (row, vector) in enumerate(zip(history.itertuples(), pack_rows(matrix), strict=True))
+        for number, (row, vector) in enumerate(zip(rows_of(history), pack_rows(matrix), strict=True))
     ]
     reader.store.write("predictions", TopicPartition("predictions", 0), 0, len(rows) - 1, verdict_tables(rows))
     labels = [
@@ -136,7 +147,7 @@ def fill(reader: ArchiveReader, history: pd.DataFrame, spoil) -> None:
                 reported_at=row.reported_at.to_pydatetime(),
             ),
         )
-        for number, row in enumerate(frauds.itertuples())
+        for number, row in enumerate(rows_of(frauds))
     ]
     reader.store.write("labels", TopicPartition("labels", 0), 0, len(labels) - 1, label_tables(labels))
 
@@ -148,7 +159,7 @@ def count_double(matrix: np.ndarray) -> None:
 
 @pytest.mark.parametrize(("spoil", "outcome"), [(lambda _: None, "promoted"), (count_double, "refused")])
 def test_a_challenger_is_promoted_only_where_served_features_are_those_of_the_batch_form(
-    history, tmp_path, spoil, outcome
+    history: pd.DataFrame, tmp_path: Path, spoil: Callable[[np.ndarray], object], outcome: str
 ) -> None:
     reader, store = ArchiveReader(tmp_path / "archive"), FakeStore()
     fill(reader, history, spoil)
@@ -162,7 +173,7 @@ def test_a_challenger_is_promoted_only_where_served_features_are_those_of_the_ba
         reader,
         SnapshotStore(tmp_path / "snapshots"),
         check,
-        tracking,
+        cast("Tracking", tracking),
         registry,
         FixedClock(START),
         work,
@@ -183,6 +194,7 @@ def test_a_challenger_is_promoted_only_where_served_features_are_those_of_the_ba
     assert tracking.metrics["skew_mismatch_rate"] == (0 if outcome == "promoted" else 1)
     assert "skew.json" in tracking.artifacts
     report = load(tmp_path / "skew.json")
+    assert report is not None
     assert report.mismatches == (0 if outcome == "promoted" else 200)
     if outcome == "promoted":
         signed = Registry(Settings(model_name=NAME, model_public_keys=key.public()), store=store).download(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from typing import cast
 
 import msgspec
 import pytest
@@ -14,6 +15,7 @@ from centinela.settings import Settings
 from centinela.testing.clock import FixedClock
 from centinela.testing.registry_store import FakeStore
 from centinela_trainer.judgement import Judgement, TrainingRun
+from centinela_trainer.mlflow_tracking import Tracking
 from centinela_trainer.retraining.publication import Publication
 
 NOW, NAME = datetime(2026, 3, 1, tzinfo=UTC), "FraudDetector"
@@ -83,7 +85,7 @@ class DyingRegistry(Registry):
 
 
 def publication(runs: FakeRuns, *, auto_promote: bool = True) -> Publication:
-    return Publication(runs, DyingRegistry(runs), FixedClock(NOW), auto_promote=auto_promote)
+    return Publication(cast("Tracking", runs), DyingRegistry(runs), FixedClock(NOW), auto_promote=auto_promote)
 
 
 @pytest.mark.parametrize("dies_at", ["register", "set_alias", "promote", "complete"])

@@ -10,7 +10,7 @@ import pytest
 
 from centinela.times import to_us
 from centinela_trainer.snapshots.format import dataset_digest
-from centinela_trainer.training.dataset import assemble, card_folds, split_by_time
+from centinela_trainer.training.dataset import Dataset, assemble, card_folds, split_by_time
 
 START = datetime(2026, 3, 1, tzinfo=UTC)
 DAY = timedelta(days=1)
@@ -42,7 +42,7 @@ def labels(*rows: tuple[str, bool, float]) -> pa.Table:
     )
 
 
-def known(table: pa.Table, reports: pa.Table, day: float, window: timedelta = 100 * DAY):
+def known(table: pa.Table, reports: pa.Table, day: float, window: timedelta = 100 * DAY) -> Dataset:
     return assemble(table, reports, NAMES, as_of=START + day * DAY, maturity=MATURITY, window=window)
 
 
@@ -109,7 +109,7 @@ def test_the_digest_tells_any_change_of_content_but_not_of_order() -> None:
     assert len({dataset_digest(one), *(dataset_digest(other) for other in others)}) == 4
 
 
-def ten_days():
+def ten_days() -> Dataset:
     return known(predictions(*((f"t{n:04d}", n / 100, 1.0) for n in range(1_000))), labels(), 100, window=200 * DAY)
 
 

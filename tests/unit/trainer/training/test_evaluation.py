@@ -14,7 +14,9 @@ from centinela_trainer.training import evaluation
 DAY_US = 86_400_000_000
 
 
-def some_rows(seed: int, rows: int = 400, cards: int = 60, days: int = 4):
+def some_rows(
+    seed: int, rows: int = 400, cards: int = 60, days: int = 4
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     random = np.random.default_rng(seed)
     is_fraud = random.random(rows) < 0.15
     scores = np.round(np.clip(random.normal(0.2 + 0.4 * is_fraud, 0.2), 0, 1), 2)
@@ -22,7 +24,9 @@ def some_rows(seed: int, rows: int = 400, cards: int = 60, days: int = 4):
     return is_fraud, scores, users, np.sort(random.integers(0, days * DAY_US, rows))
 
 
-def card_precision_by_hand(is_fraud, scores, cards, times, k, start) -> float:
+def card_precision_by_hand(
+    is_fraud: np.ndarray, scores: np.ndarray, cards: np.ndarray, times: np.ndarray, k: int, start: int
+) -> float:
     found: set[str] = set()
     shares = []
     for day in sorted({(t - start) // DAY_US for t in times}):
@@ -38,7 +42,7 @@ def card_precision_by_hand(is_fraud, scores, cards, times, k, start) -> float:
         caught = [card for card in ranked if card in compromised]
         found.update(caught)
         shares.append(len(caught) / k)
-    return sum(shares) / len(shares)
+    return float(np.mean(shares))
 
 
 @pytest.mark.parametrize("seed", range(5))

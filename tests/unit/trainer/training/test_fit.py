@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from centinela.model.metrics import average_precision
-from centinela_trainer.params import EvaluateParams, HgbParams, Params, RfParams, TrainParams
+from centinela_trainer.params import EvaluateParams, HgbParams, ModelKind, Params, RfParams, TrainParams
 from centinela_trainer.training.dataset import Dataset
 from centinela_trainer.training.fit import NotEnoughData, fraud_scores, train
 
@@ -48,7 +48,7 @@ def a_dataset(
 
 
 @pytest.mark.parametrize("kind", ["hgb", "rf", "lr"])
-def test_each_kind_learns_leaves_out_the_empty_column_and_repeats_itself(kind) -> None:
+def test_each_kind_learns_leaves_out_the_empty_column_and_repeats_itself(kind: ModelKind) -> None:
     dataset = a_dataset()
     one, two = train(dataset, kind, PARAMS), train(dataset, kind, PARAMS)
     assert one.names == ("amount", "count", "noise")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import numpy as np
 import pytest
@@ -48,7 +49,7 @@ def test_a_better_challenger_passes_and_the_reason_has_both_figures() -> None:
         ({"champion_average_precision": None, "share_better": None, "average_precision": 0.39}, "below_minimum"),
     ],
 )
-def test_each_fault_refuses_with_its_name(change: dict[str, object], failure: str) -> None:
+def test_each_fault_refuses_with_its_name(change: dict[str, Any], failure: str) -> None:
     verdict = decide(dataclasses.replace(GOOD, **change), PARAMS)
     assert not verdict.passed
     assert verdict.failures == (failure,)
@@ -64,7 +65,7 @@ def test_each_fault_refuses_with_its_name(change: dict[str, object], failure: st
         {"alert_rate": 0.05},
     ],
 )
-def test_what_just_reaches_a_limit_passes(change: dict[str, object]) -> None:
+def test_what_just_reaches_a_limit_passes(change: dict[str, Any]) -> None:
     assert decide(dataclasses.replace(GOOD, **change), PARAMS).passed
 
 
