@@ -53,7 +53,9 @@ class PredictorSettings(Settings):
         ),
     )
     gateway_outbox_records: int = Field(
-        100_000, ge=1, description="Verdicts in the outbox at most; past it, with Kafka away, new transactions get 503."
+        100_000,
+        ge=1,
+        description="Verdicts in the outbox at most; past it, while Kafka is unavailable, new transactions get 503.",
     )
     gateway_outbox_bytes: int = Field(256_000_000, ge=1_000_000, description="Their size at most.")
     gateway_verdicts: int = Field(

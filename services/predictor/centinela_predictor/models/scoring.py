@@ -94,7 +94,8 @@ class ScoringCore:
     """
 
     def __init__(self, slot: ModelSlot, router: Router) -> None:
-        self._slot, self._router = slot, router
+        self._slot = slot
+        self._router = router
 
     @property
     def ready(self) -> bool:

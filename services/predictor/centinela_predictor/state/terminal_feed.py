@@ -42,7 +42,8 @@ class TerminalTable:
     """
 
     def __init__(self, partitions: Sequence[int] = (), layout: FeatureLayout = BASE_LAYOUT) -> None:
-        self.state, self.gate = TerminalState(layout), Gate(partitions)
+        self.state = TerminalState(layout)
+        self.gate = Gate(partitions)
         self._labels: Decoder[LabelReported] = Decoder(LabelReported)
         self._known: set[tuple[int, int]] = set()
 
@@ -205,7 +206,8 @@ class TerminalFeed:
             self._reader.seek(partition, offset)
         self._targets = {p: end[p] for p in partitions if self._next[p] < end[p]}
         self._saved = sum(self._next.values())
-        self._table, self._store = table, store
+        self._table = table
+        self._store = store
 
     def _partitions(self, topic: str, least: int) -> frozenset[TopicPartition]:
         partitions = self._reader.partitions_of(topic)

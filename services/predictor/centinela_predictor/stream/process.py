@@ -37,7 +37,8 @@ class StreamProcess:
         self, settings: PredictorSettings, stop: threading.Event, *, registry: Downloads | None = None
     ) -> None:
         clock = SystemClock()
-        self._settings, self._stop = settings, stop
+        self._settings = settings
+        self._stop = stop
         self.health = Health("model", "kafka", "handler")
         self._models = build_models(settings, "stream", self.health, clock, stop, registry=registry)
         slot = self._models.slot
