@@ -193,7 +193,7 @@ def test_the_sample_is_of_the_newest_days_up_to_as_of_and_the_same_each_time(arc
     report = checked(SkewCheck(archive, PARAMS), as_of)
     assert as_of - timedelta(hours=6) < report.as_of <= as_of
     assert report == checked(SkewCheck(archive, PARAMS), as_of)
-    assert checked(SkewCheck(archive, PARAMS), START - timedelta(days=1)) is None
+    assert SkewCheck(archive, PARAMS)(START - timedelta(days=1)) is None
 
 
 def test_a_wrong_value_is_told_by_feature_and_origin_and_forbids_promotion(served: Served, tmp_path: Path) -> None:
