@@ -98,7 +98,7 @@ def test_services_that_start_wait_and_end_say_no_secret(tmp_path: Path) -> None:
     [
         (["centinela_ingest"], {"CENTINELA_KAFKA_SASL_USERNAME": ""}, "needs CENTINELA_KAFKA_SASL_USERNAME"),
         (["centinela_ingest"], {"CENTINELA_KAFKA_SECURITY_PROTOCOL": "PLAINTEXT"}, "sends neither"),
-        (["centinela_ingest"], {"CENTINELA_API_KEYS": f"shop:producer:{PASSWORD}"}, "the hash of shop is none"),
+        (["centinela_ingest"], {"CENTINELA_API_KEYS": f"shop:producer:{PASSWORD}"}, "the hash of shop is not one"),
         (["centinela_ingest"], {"CENTINELA_INGEST_PORT": "none"}, "CENTINELA_INGEST_PORT"),
         (["centinela_trainer", "serve"], {"CENTINELA_MODEL_SIGNING_KEY": SIGNING[:-4]}, "the signing key is not one"),
         (

@@ -141,7 +141,7 @@ def test_a_users_file_takes_the_simulators_place(tmp_path: Path) -> None:
 def test_a_file_that_is_not_there_and_a_drift_that_does_not_exist_are_named(tmp_path: Path) -> None:
     with pytest.raises(ParamsError, match=r"nowhere\.csv: no such file"):
         load_history(Params(data=DataParams(path="nowhere.csv")), CLOCK.now())
-    with pytest.raises(ParamsError, match=r"data\.scenarios: 'flood@3' is no drift"):
+    with pytest.raises(ParamsError, match=r"data\.scenarios: 'flood@3' is not a drift"):
         load_history(Params(data=DataParams(path=str(tmp_path), scenarios=("flood@3",))), CLOCK.now())
 
 
