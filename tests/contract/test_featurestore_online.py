@@ -200,12 +200,12 @@ def test_a_second_process_reads_what_the_first_has_pushed(features: Features) ->
 def test_a_store_that_is_away_is_named_as_what_is_waited_for(tmp_path: Path) -> None:
     blocked = open_store(REPO, tmp_path / "s")
     (tmp_path / "s" / "feast" / "online.db").mkdir(parents=True)
-    with pytest.raises(DependencyUnavailable) as away:
+    with pytest.raises(DependencyUnavailable) as unavailable:
         apply(blocked, REPO, tmp_path / "s")
-    assert away.value.dependency == "feature store"
+    assert unavailable.value.dependency == "feature store"
 
     unreachable = open_store(REPO, tmp_path / "r", f"127.0.0.1:{free_port()}")
     apply(unreachable, REPO, tmp_path / "r")
-    with pytest.raises(DependencyUnavailable) as away:
+    with pytest.raises(DependencyUnavailable) as unavailable:
         FeaturePusher(unreachable).push(served(("u1", NOW, 1.0)))
-    assert away.value.dependency == "feature store"
+    assert unavailable.value.dependency == "feature store"

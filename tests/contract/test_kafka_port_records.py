@@ -1,4 +1,4 @@
-"""The Kafka port: records, timeouts, and brokers that are away."""
+"""The Kafka port: records, timeouts, and brokers that do not answer."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def test_a_topic_that_does_not_exist_has_no_partitions(kit: Kit) -> None:
 
 
 def test_brokers_that_are_away_are_reported_in_bounded_time(kit: Kit) -> None:
-    consumer, producer, transactional = kit.away()
+    consumer, producer, transactional = kit.unavailable()
     consumer.subscribe(["t"])
 
     def poll_until_told() -> None:

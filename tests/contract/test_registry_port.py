@@ -329,10 +329,10 @@ def test_a_download_never_overwrites(world: World, bundle_files: dict[str, bytes
 def test_a_server_that_is_away_is_a_dependency_that_is_away(
     make_settings: Callable[..., Settings], tmp_path: Path
 ) -> None:
-    away = FakeStore()
-    away.away = True
+    unavailable = FakeStore()
+    unavailable.unavailable = True
     settings = make_settings(kafka=False, mlflow_tracking_uri="http://127.0.0.1:9")
-    for registry in (Registry(settings), Registry(settings, store=away)):
+    for registry in (Registry(settings), Registry(settings, store=unavailable)):
         calls: list[Callable[[Registry], object]] = [
             lambda r: r.version_of(CHAMPION),
             lambda r: r.versions(),

@@ -12,7 +12,8 @@ import threading
 import time
 
 from centinela.consuming.handler import Outcome
-from centinela.consuming.loop import ConsumerLoop, LoopOptions
+from centinela.consuming.loop import ConsumerLoop
+from centinela.consuming.options import LoopOptions
 from centinela.kafka import connect
 from centinela.kafka.port import Outgoing
 from centinela.liveness.health import Health

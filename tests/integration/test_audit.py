@@ -9,7 +9,8 @@ from collections.abc import Callable, Iterator, Sequence
 import pytest
 
 from centinela.consuming.handler import Outcome
-from centinela.consuming.loop import ConsumerLoop, LoopOptions
+from centinela.consuming.loop import ConsumerLoop
+from centinela.consuming.options import LoopOptions
 from centinela.deadletters.record import DeadLetter
 from centinela.errors import InvalidRecord
 from centinela.kafka import connect

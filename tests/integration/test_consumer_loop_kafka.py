@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from centinela.consuming.handler import Outcome, StatefulHandler
-from centinela.consuming.loop import ConsumerLoop, LoopOptions
+from centinela.consuming.loop import ConsumerLoop
+from centinela.consuming.options import LoopOptions
 from centinela.errors import DependencyUnavailable
 from centinela.kafka import connect
 from centinela.kafka.confluent.consumer import ConfluentConsumer

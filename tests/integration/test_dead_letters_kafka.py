@@ -11,7 +11,8 @@ import pytest
 
 from centinela.codec import MAX_RECORD_BYTES
 from centinela.consuming.handler import Outcome
-from centinela.consuming.loop import ConsumerLoop, LoopOptions
+from centinela.consuming.loop import ConsumerLoop
+from centinela.consuming.options import LoopOptions
 from centinela.consuming.table_reader import TableReader
 from centinela.deadletters.record import DeadLetter, DeadLetterCap
 from centinela.kafka import connect

@@ -10,7 +10,8 @@ import pytest
 
 from centinela.consuming.carry_over import carry_over
 from centinela.consuming.handler import Outcome
-from centinela.consuming.loop import ConsumerLoop, LoopOptions
+from centinela.consuming.loop import ConsumerLoop
+from centinela.consuming.options import LoopOptions
 from centinela.groups import ConsumerGroup
 from centinela.kafka import connect
 from centinela.kafka.connect import Client

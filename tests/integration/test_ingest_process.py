@@ -103,9 +103,9 @@ def test_the_api_waits_for_kafka_refuses_while_it_is_away_and_goes_on_when_it_is
     assert set(taken.values()) == {202}
 
     own_broker.stop()
-    while_away = api.post("away")
-    assert while_away.status_code == 503
-    assert while_away.elapsed.total_seconds() < 15
+    while_unavailable = api.post("unavailable")
+    assert while_unavailable.status_code == 503
+    assert while_unavailable.elapsed.total_seconds() < 15
     until(lambda: api.status("/ready") == 503, "the outage shows")
 
     own_broker.start()

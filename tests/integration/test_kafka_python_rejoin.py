@@ -1,4 +1,4 @@
-"""kafka-python's consumer joins anew when its group refuses its commits again and again."""
+"""kafka-python's consumer rejoins when its group refuses its commits again and again."""
 
 from __future__ import annotations
 

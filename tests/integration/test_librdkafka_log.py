@@ -1,4 +1,4 @@
-"""What librdkafka says of brokers that are away goes into the structured log or nowhere, never raw to standard
+"""What librdkafka says of unavailable brokers goes into the structured log or nowhere, never raw to standard
 error."""
 
 from __future__ import annotations

@@ -151,7 +151,7 @@ def test_an_interrupted_run_is_marked_failed_and_training_starts_again(world: Wo
 
 class DiesWhilePromoting(Registry):
     def promote(self, version: str, expect: str | None = None, *, reason: str = "") -> str | None:
-        raise DependencyUnavailable("the registry went away", dependency="mlflow")
+        raise DependencyUnavailable("the registry stopped answering", dependency="mlflow")
 
 
 def test_a_crash_between_registration_and_promotion_is_finished_without_training_again(

@@ -68,12 +68,12 @@ class Broker:
         self.sent: list[Outgoing] = []
         self.acknowledges = threading.Event()
         self.acknowledges.set()
-        self.away = False
+        self.unavailable = False
         self.refuses: InvalidRecord | None = None
         self.refuses_id: str | None = None
 
     def send(self, record: Outgoing) -> Delivery:
-        if self.away:
+        if self.unavailable:
             raise DependencyUnavailable("Kafka does not answer")
         if self.refuses:
             raise self.refuses

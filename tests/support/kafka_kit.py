@@ -33,7 +33,7 @@ class Kit(Protocol):
     def producer(self) -> Producer: ...
     def transactional(self, transactional_id: str) -> TransactionalProducer: ...
     def group_admin(self) -> GroupAdmin: ...
-    def away(self) -> tuple[Consumer, Producer, TransactionalProducer]: ...
+    def unavailable(self) -> tuple[Consumer, Producer, TransactionalProducer]: ...
 
 
 class FakeKit:
@@ -57,8 +57,8 @@ class FakeKit:
     def group_admin(self) -> GroupAdmin:
         return FakeGroupAdmin(self.broker)
 
-    def away(self) -> tuple[Consumer, Producer, TransactionalProducer]:
-        self.broker.away = True
+    def unavailable(self) -> tuple[Consumer, Producer, TransactionalProducer]:
+        self.broker.unavailable = True
         return self.consumer("g"), self.producer(), self.transactional("t")
 
 
@@ -97,7 +97,7 @@ class RealKit:
     def group_admin(self) -> GroupAdmin:
         return group_admin(Settings(kafka_bootstrap_servers=self._servers))
 
-    def away(self) -> tuple[Consumer, Producer, TransactionalProducer]:
+    def unavailable(self) -> tuple[Consumer, Producer, TransactionalProducer]:
         return (
             self._keep(self._consumer(NOBODY, "g", timeouts=SHORT)),
             self._keep(self._producer(NOBODY, timeouts=SHORT)),

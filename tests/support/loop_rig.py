@@ -8,7 +8,8 @@ from datetime import UTC, datetime
 from typing import Any
 
 from centinela.consuming.handler import Outcome, StatefulHandler
-from centinela.consuming.loop import ConsumerLoop, LoopOptions
+from centinela.consuming.loop import ConsumerLoop
+from centinela.consuming.options import LoopOptions
 from centinela.deadletters.record import DeadLetter
 from centinela.errors import InvalidRecord
 from centinela.kafka.port import Outgoing, Record, TopicPartition

@@ -12,7 +12,8 @@ from typing import Any
 import msgspec
 import pandas as pd
 
-from centinela.consuming.loop import ConsumerLoop, LoopOptions
+from centinela.consuming.loop import ConsumerLoop
+from centinela.consuming.options import LoopOptions
 from centinela.deadletters.record import DeadLetterCap
 from centinela.events import FeaturePane, LabelReported, TransactionReceived, TransactionScored, encode
 from centinela.features.backfill import build_features

@@ -9,55 +9,26 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Mapping, Sequence
 from operator import attrgetter
 
 import structlog
 
-from centinela.clock import Clock, SystemClock
 from centinela.consuming.committer import Committer, PlainCommitter, ProducerStuck, TransactionalCommitter
 from centinela.consuming.handler import Handler, Outcome, stateful
+from centinela.consuming.options import LoopOptions
 from centinela.consuming.outage import Outage
 from centinela.consuming.partitions import Partitions
-from centinela.deadletters.record import DeadLetterCap, dead_letter
+from centinela.deadletters.record import dead_letter
 from centinela.errors import CentinelaError, DependencyUnavailable, TransactionAborted
 from centinela.kafka.port import Consumer, Producer, Record, TopicPartition, TransactionalProducer
 from centinela.liveness.health import Health
-from centinela.liveness.progress import PATIENCE, Patience, Progress
+from centinela.liveness.progress import Progress
 from centinela.liveness.retry import Backoff
 from centinela.liveness.watchdog import Watchdog
 from centinela.telemetry.metrics import BATCH_DURATION, CONSUMER_LAG, CONSUMER_RECORDS
 
 _log = structlog.get_logger(__name__)
-
-
-@dataclass(frozen=True)
-class LoopOptions:
-    """What both loops can be told; one object for one loop.
-
-    Attributes:
-        batch: Most records delivered at once.
-        poll_timeout_s: Longest wait for records.
-        idle_s: While no records come, the handler's ``idle`` is called at this interval.
-        defer_s: How long a partition rests that the handler deferred.
-        lag_s: Interval of the measurement of the lag.
-        cap: Limit on the share of dead letters.
-        service: Label of the metrics, and the loop's name in the log.
-        patience: How long the loop may make no progress, or its commits fail on brokers that answer.
-        carry_over: Called before the loop subscribes, where the group had another name before.
-    """
-
-    batch: int = 1_000
-    poll_timeout_s: float = 0.2
-    idle_s: float = 1.0
-    defer_s: float = 0.1
-    lag_s: float = 5.0
-    cap: DeadLetterCap = field(default_factory=DeadLetterCap)
-    clock: Clock = field(default_factory=SystemClock)
-    service: str = ""
-    patience: Patience = PATIENCE
-    carry_over: Callable[[Consumer, Sequence[str]], None] | None = None
 
 
 class _Loop:

@@ -1,6 +1,6 @@
 """A Kafka in memory for tests, for one thread. It passes the contract suite that the real adapters pass.
 
-Failures are made on purpose: ``broker.away = True``, ``broker.rebalance(group)``, ``broker.evict(consumer)``,
+Failures are made on purpose: ``broker.unavailable = True``, ``broker.rebalance(group)``, ``broker.evict(consumer)``,
 ``producer.fail_next_commit(error)``.
 """
 

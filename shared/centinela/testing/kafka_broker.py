@@ -52,11 +52,11 @@ class Group:
 class FakeBroker:
     """Topics are created when first written to or named, with *partitions* partitions each; others by ``create``.
 
-    ``away = True`` makes every call raise ``DependencyUnavailable``.
+    ``unavailable = True`` makes every call raise ``DependencyUnavailable``.
     """
 
     def __init__(self, partitions: int = 1, *, auto_create: bool = True) -> None:
-        self.away = False
+        self.unavailable = False
         self._default = partitions
         self._auto_create = auto_create
         self._logs: dict[TopicPartition, list[Entry]] = {}
@@ -151,8 +151,8 @@ class FakeBroker:
         self.rebalance(consumer.group)
 
     def check(self) -> None:
-        """Raises ``DependencyUnavailable`` while ``away``."""
-        if self.away:
+        """Raises ``DependencyUnavailable`` while ``unavailable``."""
+        if self.unavailable:
             raise DependencyUnavailable("Kafka does not answer", dependency="kafka")
 
     def partitions(self, topic: str) -> frozenset[TopicPartition]:

@@ -20,10 +20,11 @@ class _Model:
 
 
 class FakeStore:
-    """``centinela.model.registry_store.Store``. ``away = True`` makes every call raise ``DependencyUnavailable``."""
+    """``centinela.model.registry_store.Store``. ``unavailable = True`` makes every call raise
+    ``DependencyUnavailable``."""
 
     def __init__(self) -> None:
-        self.away = False
+        self.unavailable = False
         self._models: dict[str, _Model] = {}
         self._artifacts: dict[str, dict[str, bytes]] = {}
         self._runs: dict[str, ModelRun] = {}
@@ -107,5 +108,5 @@ class FakeStore:
             raise UnknownVersion(f"{model} has no version {version}") from None
 
     def _check(self) -> None:
-        if self.away:
+        if self.unavailable:
             raise DependencyUnavailable("MLflow does not answer", dependency="mlflow")

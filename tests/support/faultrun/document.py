@@ -29,12 +29,12 @@ NAMES = {
     "predictor_paused": "SIGSTOP of a predictor past session and transaction time-outs (22 to 26 s)",
     "zombie": "SIGSTOP of a predictor, another in its place, SIGCONT: the first is fenced",
     "rebalance_storm": "4 more predictors join and leave",
-    "mlflow_away": "MLflow away, kill -9 of a predictor meanwhile",
+    "mlflow_away": "MLflow unavailable, kill -9 of a predictor meanwhile",
     "archive_disk_full": "the archive's disk full",
     "snapshot_disk_full": "the disk of feature state full, kill -9 of a predictor meanwhile",
     "snapshot_damaged": "newest snapshots cut short or changed by one bit, kill -9",
     "bundle_damaged": "the served bundle cut short or changed by one bit, kill -9",
-    "parquet_damaged": "an archive file damaged; the archive written anew",
+    "parquet_damaged": "an archive file damaged; the archive rebuilt",
     "slow_consumer": "a predictor that runs a quarter of the time",
     "retrain_killed": "kill -9 of the trainer at work",
 }
@@ -67,7 +67,7 @@ def figures(report: dict[str, Any]) -> str:
         "|---|---:|---:|---:|---:|---:|",
         *_kinds(report["faults"]),
         "",
-        "A fault beside others counts until all of them are overcome.",
+        "A fault that overlaps others counts until all of them are overcome.",
     ]
     return "\n".join(lines)
 

@@ -67,7 +67,7 @@ class FullInjector(Injector):
         cut = chance.random() < 0.5
         happened.what = (
             f"an archive file {'cut short' if cut else 'changed by one bit'} while the archive is killed; a training;"
-            " then the archive written anew"
+            " then the archive rebuilt"
         )
         if files:
             _damage(chance.choice(files), cut, chance.random())

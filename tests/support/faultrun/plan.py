@@ -36,7 +36,7 @@ Kind = Literal[
 
 @dataclass(frozen=True)
 class Shape:
-    """How often a kind comes, beside the once that each comes at least, and how long it lasts, seconds."""
+    """How often a kind comes, in addition to the one time that each comes, and how long it lasts, seconds."""
 
     weight: float
     hold_s: tuple[float, float] = (0.0, 0.0)

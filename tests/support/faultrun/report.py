@@ -84,7 +84,7 @@ def _faults_table(happened: Sequence[Happened]) -> list[str]:
     lines = ["| # | at s | fault | lasted s | recovered after s | |", "|---:|---:|---|---:|---:|---|"]
     for h in happened:
         remarks = [
-            *(["beside others"] if h.overlapped else []),
+            *(["overlapping others"] if h.overlapped else []),
             *(["missed its point"] if h.hit is False else []),
             *h.problems,
         ]

@@ -126,7 +126,7 @@ class FaultStack:
 
     @property
     def connection(self) -> Settings:
-        """Settings of a command beside the stack."""
+        """Settings of a command that runs next to the stack."""
         return self._stack.connection
 
     def start(self) -> None:
@@ -211,7 +211,7 @@ class FaultStack:
         return entry["command"], {**os.environ, **entry["environment"]}
 
     def stranger(self, name: str, changes: Mapping[str, str]) -> subprocess.Popen[bytes]:
-        """Start a process like *name* with *changes* to its environment, unsupervised; its log is beside the
+        """Start a process like *name* with *changes* to its environment, unsupervised; its log is next to the
         others'."""
         command, environment = self.environment_of(name)
         with (self.log_dir / "strangers.log").open("ab") as log:

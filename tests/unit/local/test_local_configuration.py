@@ -126,9 +126,9 @@ def test_the_listing_holds_each_process_with_its_own_environment() -> None:
         ("RUNNING", Answer(503, {"waiting_for": {"model": "none yet"}}), True, "waits for model (none yet)"),
         (
             "RUNNING",
-            Answer(503, {"waiting_for": {"model": "none yet", "kafka": "away"}}),
+            Answer(503, {"waiting_for": {"model": "none yet", "kafka": "unavailable"}}),
             False,
-            "waits for kafka (away)",
+            "waits for kafka (unavailable)",
         ),
         ("RUNNING", Answer(404, {}), False, "answers 404"),
         ("RUNNING", Answer(503, {}), False, "answers 503"),

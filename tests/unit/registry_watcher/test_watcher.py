@@ -165,16 +165,16 @@ def test_a_kafka_that_is_away_is_waited_for_and_the_change_told_afterwards(world
     watcher = world.watcher()
     watcher.step()
     world.registry.promote("1")
-    world.broker.away = True
+    world.broker.unavailable = True
     with pytest.raises(DependencyUnavailable):
         watcher.step()
-    world.broker.away = False
+    world.broker.unavailable = False
     watcher.step()
     assert world.told() == [("champion", "1", 1)]
 
 
 def test_readiness_names_what_is_away_and_returns_with_it(world: World) -> None:
-    world.store.away = True
+    world.store.unavailable = True
     watcher = world.watcher()
     assert set(world.health.unmet()) == {"kafka", "mlflow"}
     thread = threading.Thread(target=watcher.run)
@@ -183,7 +183,7 @@ def test_readiness_names_what_is_away_and_returns_with_it(world: World) -> None:
         assert _eventually(
             lambda: set(world.health.unmet()) == {"mlflow"} and "does not answer" in world.health.unmet()["mlflow"]
         )
-        world.store.away = False
+        world.store.unavailable = False
         world.registry.promote("1")
         assert _eventually(lambda: world.health.ready and world.told() == [("champion", "1", 1)])
     finally:

@@ -7,7 +7,8 @@ import threading
 import structlog
 
 from centinela.consuming.carry_over import carry_over
-from centinela.consuming.loop import LoopOptions, SinkLoop
+from centinela.consuming.loop import SinkLoop
+from centinela.consuming.options import LoopOptions
 from centinela.consuming.outage import Outage
 from centinela.deadletters.record import DeadLetterCap
 from centinela.errors import CentinelaError, DependencyUnavailable

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 from centinela.clock import Clock
 from centinela.consuming.carry_over import carry_over
-from centinela.consuming.loop import ConsumerLoop, LoopOptions
+from centinela.consuming.loop import ConsumerLoop
+from centinela.consuming.options import LoopOptions
 from centinela.deadletters.record import DeadLetterCap
 from centinela.features.configured import layout_of
 from centinela.groups import STREAM

@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from centinela import groups, topics
 from centinela.clock import SystemClock
 from centinela.consuming.carry_over import carry_over
-from centinela.consuming.loop import LoopOptions, SinkLoop
+from centinela.consuming.loop import SinkLoop
+from centinela.consuming.options import LoopOptions
 from centinela.deadletters.record import DeadLetterCap
 from centinela.groups import ConsumerGroup
 from centinela.kafka import connect

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING
 from centinela import groups, topics
 from centinela.clock import SystemClock
 from centinela.consuming.carry_over import carry_over
-from centinela.consuming.loop import ConsumerLoop, LoopOptions
+from centinela.consuming.loop import ConsumerLoop
+from centinela.consuming.options import LoopOptions
 from centinela.deadletters.record import DeadLetterCap
 from centinela.groups import ConsumerGroup
 from centinela.kafka import connect

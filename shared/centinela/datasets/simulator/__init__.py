@@ -1,7 +1,7 @@
 """A deterministic stream of card transactions with fraud, late labels and drift to order.
 
-After the Fraud Detection Handbook (Le Borgne et al.), chapter 3, written anew: vectorised, and any day can be made
-without the days before it.
+After the Fraud Detection Handbook (Le Borgne et al.), chapter 3, implemented from its description: vectorised, and any
+day can be made without the days before it.
 """
 
 from centinela.datasets.simulator.profile import Drift, Profile, parse_drift

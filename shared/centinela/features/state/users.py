@@ -33,7 +33,7 @@ class UserState:
     ones.
 
     A window of W covers ``(t - W, t]``, the transaction itself included: count, mean, and for 30 days the greatest
-    amount, in major units; beside them the seconds since the user's transaction before, NaN where none is known. The
+    amount, in major units; and also the seconds since the user's transaction before, NaN where none is known. The
     features of a transaction rest on those that came before it in the log, of times up to its own: what comes later,
     even with an earlier or the same time, does not change them. So equal times are ordered as the log orders them (a
     log written in the order of time and transaction id thus keeps the order of ids), and how the log is cut into
@@ -150,10 +150,12 @@ class UserState:
 
     def _own(self, times: Int64s, amounts: Int64s, stored: Int64s | None) -> list[Int64s]:
         """The columns of a transaction."""
-        beside = [] if stored is None else list(stored)
-        if len(beside) != self._stored:
-            raise ValueError(f"{len(beside)} columns given beside time and amount; the layout stores {self._stored}")
-        return [times, amounts, *beside]
+        others = [] if stored is None else list(stored)
+        if len(others) != self._stored:
+            raise ValueError(
+                f"{len(others)} columns given in addition to time and amount; the layout stores {self._stored}"
+            )
+        return [times, amounts, *others]
 
     def _apply_run(self, rows: Int64s, own: list[Int64s]) -> Matrix:
         """Features of entries ascending in time within a row; *rows* ascend."""

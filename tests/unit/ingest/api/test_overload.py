@@ -16,7 +16,7 @@ from tests.support.ingest_api import GOOD, LABEL, build
 
 def test_an_outage_of_kafka_is_answered_at_once_with_a_time_to_retry(broker: FakeBroker) -> None:
     client, service = build(broker, ingest_retry_after_s=3)
-    broker.away = True
+    broker.unavailable = True
     answer = client.post("/transactions", json=GOOD)
     assert (answer.status_code, answer.json()["error"], answer.headers["retry-after"]) == (
         503,
@@ -27,7 +27,7 @@ def test_an_outage_of_kafka_is_answered_at_once_with_a_time_to_retry(broker: Fak
     assert "kafka" in client.get("/ready").json()["waiting_for"]
     assert client.get("/health").status_code == 200
 
-    broker.away = False
+    broker.unavailable = False
     service.watch.check()
     assert client.get("/ready").status_code == 200
     assert client.post("/transactions", json=GOOD).status_code == 202
@@ -35,7 +35,7 @@ def test_an_outage_of_kafka_is_answered_at_once_with_a_time_to_retry(broker: Fak
 
 
 def test_before_kafka_was_ever_reached_nothing_is_ready_nor_sent(broker: FakeBroker) -> None:
-    broker.away = True
+    broker.unavailable = True
     client, _ = build(broker)
     assert client.get("/ready").status_code == 503
     assert client.post("/labels", json=LABEL).status_code == 503

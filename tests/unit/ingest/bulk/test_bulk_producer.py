@@ -48,14 +48,14 @@ class Recorder:
 
     def __init__(self) -> None:
         self.sent: list[Outgoing] = []
-        self.away = False
+        self.unavailable = False
         self.lost: set[int] = set()
         self.at: list[float] = []
         self.time: FakeTime | None = None
 
     def send(self, record: Outgoing) -> Delivery:
-        if self.away:
-            raise DependencyUnavailable("away", dependency="kafka")
+        if self.unavailable:
+            raise DependencyUnavailable("unavailable", dependency="kafka")
         self.sent.append(record)
         if self.time is not None:
             self.at.append(self.time.seconds)
@@ -273,11 +273,11 @@ def test_records_without_an_acknowledgement_are_counted_and_end_the_run_with_an_
 
 def test_a_kafka_that_comes_back_in_time_gets_everything() -> None:
     producer, time = Recorder(), FakeTime()
-    producer.away = True
+    producer.unavailable = True
 
     def wait(seconds: float) -> bool:
         time.wait(seconds)
-        producer.away = time.seconds < 20
+        producer.unavailable = time.seconds < 20
         return False
 
     bulk = BulkProducer(producer, BulkOptions(source="test"), clock=time, wait=wait)
@@ -288,7 +288,7 @@ def test_a_kafka_that_comes_back_in_time_gets_everything() -> None:
 
 def test_a_kafka_that_stays_unavailable_ends_the_run_after_the_patience() -> None:
     producer, time = Recorder(), FakeTime()
-    producer.away = True
+    producer.unavailable = True
     with pytest.raises(DeliveryIncomplete, match="1 records were not delivered"):
         make(producer, time, patience_s=30).send(columns([0]))
     assert 30 <= time.seconds < 31

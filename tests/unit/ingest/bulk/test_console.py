@@ -31,11 +31,11 @@ def waiter(clock: FixedClock, then: Callable[[], None] = lambda: None) -> Callab
 
 def test_kafka_is_waited_for_with_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     broker, clock, waits = FakeBroker(), FixedClock(NOW), []
-    broker.away = True
+    broker.unavailable = True
 
     def back_later() -> None:
         waits.append(1)
-        broker.away = len(waits) < 3
+        broker.unavailable = len(waits) < 3
 
     await_topics(FakeConsumer(broker), ["transactions"], "k:1", clock, waiter(clock, back_later), 60)
     assert capsys.readouterr().err.splitlines() == ["waiting for Kafka at k:1"]
@@ -43,7 +43,7 @@ def test_kafka_is_waited_for_with_one_line(capsys: pytest.CaptureFixture[str]) -
 
 def test_a_kafka_that_stays_unavailable_ends_the_run_before_anything_is_sent() -> None:
     broker, clock = FakeBroker(), FixedClock(NOW)
-    broker.away = True
+    broker.unavailable = True
     with pytest.raises(DependencyUnavailable, match="nothing was sent: Kafka at k:1 does not answer"):
         await_topics(FakeConsumer(broker), ["transactions"], "k:1", clock, waiter(clock), 5)
     assert 5 <= clock.monotonic() < 6

@@ -1,4 +1,4 @@
-"""The Feast role's handler: what reaches the store, in which order, and what happens while the store is away."""
+"""The Feast role's handler: what reaches the store, in which order, and what happens while the store is unavailable."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from centinela.consuming.loop import LoopOptions, SinkLoop
+from centinela.consuming.loop import SinkLoop
+from centinela.consuming.options import LoopOptions
 from centinela.deadletters.record import DeadLetterCap
 from centinela.errors import DependencyUnavailable
 from centinela.events import TransactionScored, encode
@@ -24,15 +25,15 @@ NARROW, WIDE = FeatureLayout(), FeatureLayout(("v1",))
 
 
 class Shelf:
-    """Keeps what is pushed; ``away`` makes it fail so many times."""
+    """Keeps what is pushed; ``unavailable`` makes it fail so many times."""
 
-    def __init__(self, away: int = 0) -> None:
+    def __init__(self, unavailable: int = 0) -> None:
         self.pushed: list[pd.DataFrame] = []
-        self.away = away
+        self.unavailable = unavailable
 
     def push(self, served: pd.DataFrame) -> None:
-        if self.away:
-            self.away -= 1
+        if self.unavailable:
+            self.unavailable -= 1
             raise DependencyUnavailable("no answer", dependency="feature store")
         self.pushed.append(served)
 
@@ -107,11 +108,11 @@ def test_vectors_of_two_layouts_keep_their_order_and_lack_what_they_have_not() -
 
 def test_while_the_store_is_away_nothing_is_committed_and_afterwards_all_of_it_is_pushed() -> None:
     values = [encode(verdict(n)) for n in range(3)]
-    broker, health = run(values, Shelf(away=99))
+    broker, health = run(values, Shelf(unavailable=99))
     assert committed(broker) is None
     assert health.unmet()["feature store"] == "no answer"
 
-    shelf = Shelf(away=2)
+    shelf = Shelf(unavailable=2)
     broker, health = run(values, shelf)
     assert len(shelf.pushed) == 1
     assert committed(broker) == 3

@@ -170,7 +170,7 @@ def test_other_errors_have_the_same_form(client: TestClient, method: str, path: 
 
 
 def test_without_kafka_it_answers_says_so_and_refuses_when_the_outbox_is_full(client: TestClient, world: World) -> None:
-    world.broker.away = True
+    world.broker.unavailable = True
     answers = [client.post("/predict", json={"transaction_id": f"tx-{n}", "amount": 5}) for n in range(2)]
     assert [answer.status_code for answer in answers] == [200, 200]
     health = client.get("/health")

@@ -22,7 +22,7 @@ def world() -> Iterator[World]:
 
 
 def test_without_kafka_the_verdict_is_in_the_outbox_when_it_is_answered_and_a_retry_gets_it(world: World) -> None:
-    world.broker.away = True
+    world.broker.unavailable = True
     [first] = world.ask(tx())
     [kept] = world.outbox.oldest(10)
     event = DECODE(kept.outgoing.value)
@@ -55,7 +55,7 @@ def test_half_of_a_short_time_is_left_for_the_outbox() -> None:
 
 def test_a_full_outbox_accepts_no_new_transaction_and_a_refused_one_is_decided_again_when_there_is_room() -> None:
     world = World(outbox_records=1).start()
-    world.broker.away = True
+    world.broker.unavailable = True
     [kept] = world.ask(tx("kept"))
     for _ in range(3):
         with pytest.raises(OutboxFull):
@@ -65,7 +65,7 @@ def test_a_full_outbox_accepts_no_new_transaction_and_a_refused_one_is_decided_a
     assert world.ask(tx("kept")) == [msgspec.structs.replace(kept, repeated=True)]
     assert len(world.cache) == 1
 
-    world.broker.away = False
+    world.broker.unavailable = False
     drain(world)
     world.slot.swap("champion", served("2"))
     [answer] = world.ask(tx("refused"))
@@ -76,7 +76,7 @@ def test_a_full_outbox_accepts_no_new_transaction_and_a_refused_one_is_decided_a
 
 def test_a_batch_that_does_not_fit_is_refused_as_a_whole_and_a_smaller_one_is_accepted() -> None:
     world = World(outbox_records=2)
-    world.link.down("away")
+    world.link.down("unavailable")
     big, small = world.submit(*[tx(f"b{n}") for n in range(2)]), world.submit(tx("s"))
     world.start().stop()
     assert [answer.transaction_id for answer in big.result(0)] == ["b0", "b1"]
@@ -86,10 +86,10 @@ def test_a_batch_that_does_not_fit_is_refused_as_a_whole_and_a_smaller_one_is_ac
 
 
 def test_what_the_outbox_has_is_sent_in_order_and_then_records_go_straight_again(world: World) -> None:
-    world.broker.away = True
+    world.broker.unavailable = True
     for n in range(5):
         world.ask(tx(f"kept-{n}", user_id="u"))
-    world.broker.away = False
+    world.broker.unavailable = False
     world.ask(tx("behind", user_id="u"))
     drain(world)
     world.ask(tx("straight", user_id="u"))
@@ -102,9 +102,9 @@ def test_what_the_outbox_has_is_sent_in_order_and_then_records_go_straight_again
 
 
 def test_nothing_overtakes_what_waits_in_the_outbox_or_is_on_its_way_there_though_kafka_is_back(world: World) -> None:
-    world.broker.away = True
+    world.broker.unavailable = True
     world.ask(tx("kept"))
-    world.broker.away = False
+    world.broker.unavailable = False
     world.link.up()
     assert not world.link.direct()
 
@@ -116,9 +116,9 @@ def test_nothing_overtakes_what_waits_in_the_outbox_or_is_on_its_way_there_thoug
 
 
 def test_what_the_log_is_known_to_have_leaves_the_outbox_unsent(world: World) -> None:
-    world.broker.away = True
+    world.broker.unavailable = True
     world.ask(tx("came-by-itself"), tx("did-not"))
-    world.broker.away = False
+    world.broker.unavailable = False
     entry = world.cache.get("came-by-itself")
     assert entry is not None
     world.cache.add_from_log(entry.verdict, final=False)
@@ -128,10 +128,10 @@ def test_what_the_log_is_known_to_have_leaves_the_outbox_unsent(world: World) ->
 
 
 def test_a_record_that_kafka_never_accepts_does_not_delay_others(world: World) -> None:
-    world.broker.away = True
+    world.broker.unavailable = True
     world.ask(tx("never"))
     world.ask(tx("later"))
-    world.broker.away = False
+    world.broker.unavailable = False
     world.broker.refuses_id = "never"
     drain(world)
     assert [DECODE(record.value).transaction_id for record in world.broker.sent] == ["later"]
@@ -148,7 +148,7 @@ def test_before_it_is_ready_a_gateway_gives_the_verdicts_it_knows_and_no_new_one
 
 def test_a_verdict_that_the_log_may_not_have_is_not_forgotten_however_many_follow() -> None:
     world = World().start()
-    world.broker.away = True
+    world.broker.unavailable = True
     world.ask(tx("kept"))
     for n in range(1_500):
         world.cache.add_from_log(

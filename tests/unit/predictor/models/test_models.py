@@ -45,12 +45,12 @@ class Registry:
     def __init__(self) -> None:
         self.models = {"1": "good", "2": "good", "3": "diverges"}
         self.digests: dict[str, str] = {}
-        self.away = False
+        self.unavailable = False
         self.downloads: list[str] = []
 
     def download(self, version: str, dest: Path) -> Path:
         self.downloads.append(version)
-        if self.away:
+        if self.unavailable:
             raise DependencyUnavailable("MLflow does not answer")
         bundle = dest / "bundle"
         bundle.mkdir(parents=True)
@@ -65,10 +65,10 @@ class Events:
     def __init__(self) -> None:
         self.coming: deque[Record] = deque()
         self.caught_up = True
-        self.away = False
+        self.unavailable = False
 
     def poll(self, timeout_s: float) -> Sequence[Record]:
-        if self.away:
+        if self.unavailable:
             raise DependencyUnavailable("Kafka does not answer")
         taken = list(self.coming)
         self.coming.clear()
@@ -218,7 +218,7 @@ def test_the_first_model_refused_is_not_ready_and_says_why(world: World) -> None
 
 
 def test_a_registry_that_is_away_is_tried_again_with_growing_pauses(world: World) -> None:
-    world.registry.away = True
+    world.registry.unavailable = True
     world.events.promote("1", 1)
     world.step()
     world.step()
@@ -229,17 +229,17 @@ def test_a_registry_that_is_away_is_tried_again_with_growing_pauses(world: World
     world.clock.set(NOW + timedelta(seconds=2))
     world.step()
     assert world.registry.downloads == ["1", "1"]
-    world.registry.away = False
+    world.registry.unavailable = False
     world.clock.set(NOW + timedelta(seconds=3))
     world.step()
     assert world.serving() == "1"
 
 
 def test_a_newer_promotion_cuts_the_pause_short(world: World) -> None:
-    world.registry.away = True
+    world.registry.unavailable = True
     world.events.promote("1", 1)
     world.step()
-    world.registry.away = False
+    world.registry.unavailable = False
     world.events.promote("2", 2)
     world.step()
     assert world.serving() == "2"
@@ -250,9 +250,9 @@ def test_a_restart_serves_from_disk_while_registry_and_kafka_are_away(world: Wor
     world.events.promote("1", 1)
     world.events.promote("2", 2, "challenger")
     world.step()
-    world.registry.away = True
+    world.registry.unavailable = True
     world.restart()
-    world.events.away = True
+    world.events.unavailable = True
     world.follower.step(0.0, _set())
     assert (world.serving(), world.serving("challenger")) == ("1", "2")
     assert world.health.ready
@@ -313,10 +313,10 @@ def test_events_of_others_and_nonsense_are_passed_over(world: World) -> None:
 
 def test_kafka_away_does_not_undo_a_swap_and_the_answer_is_told_later(world: World) -> None:
     world.events.promote("1", 1)
-    world.broker.away = True
+    world.broker.unavailable = True
     world.step()
     assert (world.serving(), world.registry.downloads) == ("1", ["1"])
-    world.broker.away = False
+    world.broker.unavailable = False
     world.clock.set(NOW + timedelta(seconds=1))
     world.step()
     assert [event.sequence for event in world.told()] == [1]

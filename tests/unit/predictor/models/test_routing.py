@@ -42,9 +42,9 @@ def test_another_process_with_another_hash_seed_routes_alike() -> None:
 
 @pytest.mark.parametrize("share", [0.01, 0.1, 0.5, 0.9])
 def test_the_share_of_keys_is_the_share_asked_for(share: float) -> None:
-    away = int(Router("experiment-1", share).goes_to_challenger(KEYS).sum())
+    to_challenger = int(Router("experiment-1", share).goes_to_challenger(KEYS).sum())
     deviation = (share * (1 - share) * len(KEYS)) ** 0.5
-    assert abs(away - share * len(KEYS)) < 4 * deviation
+    assert abs(to_challenger - share * len(KEYS)) < 4 * deviation
 
 
 def test_a_larger_share_keeps_those_who_were_with_the_challenger() -> None:

@@ -92,17 +92,17 @@ def test_the_challenger_scores_its_share_and_the_verdict_says_so(slot: ModelSlot
     keys = [f"u-{n}" for n in range(400)]
     batch = core(slot, share=0.25).score(rows(*[100.0] * 400), LAYOUT, keys)
 
-    away = Router("salt", 0.25).goes_to_challenger(keys).tolist()
-    assert 0 < sum(away) < 400
+    to_challenger = Router("salt", 0.25).goes_to_challenger(keys).tolist()
+    assert 0 < sum(to_challenger) < 400
     given = verdicts(batch)
-    assert [v.variant == "challenger" for v in given] == away
-    assert [v.model_version == "2" for v in given] == away
-    assert [v.is_fraud for v in given] == batch.is_fraud.tolist() == away
-    assert [v.threshold == 0.9 for v in given] == away
-    assert challenger.rows == sum(away)
+    assert [v.variant == "challenger" for v in given] == to_challenger
+    assert [v.model_version == "2" for v in given] == to_challenger
+    assert [v.is_fraud for v in given] == batch.is_fraud.tolist() == to_challenger
+    assert [v.threshold == 0.9 for v in given] == to_challenger
+    assert challenger.rows == sum(to_challenger)
     assert [(share.variant, share.model.version, len(share.rows)) for share in batch.shares] == [
-        ("champion", "1", 400 - sum(away)),
-        ("challenger", "2", sum(away)),
+        ("champion", "1", 400 - sum(to_challenger)),
+        ("challenger", "2", sum(to_challenger)),
     ]
 
 

@@ -1,5 +1,5 @@
-"""A topic that grows or is made anew, and a predictor that joins late or on another machine: the features stay those of
-the whole table."""
+"""A topic that grows or is created again, and a predictor that joins late or on another machine: the features stay
+those of the whole table."""
 
 from __future__ import annotations
 

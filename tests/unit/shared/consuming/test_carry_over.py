@@ -101,11 +101,11 @@ def test_a_group_without_a_past_begins_at_the_beginning(former: str | None) -> N
 
 def test_brokers_that_do_not_answer_are_waited_for(broker: FakeBroker) -> None:
     carry_over, reader = renamed(broker), FakeConsumer(broker, GROUP)
-    broker.away = True
+    broker.unavailable = True
 
     with pytest.raises(DependencyUnavailable):
         carry_over(reader, [SOURCE])
-    broker.away = False
+    broker.unavailable = False
     carry_over(reader, [SOURCE])
 
     assert broker.committed(GROUP) == {TopicPartition(SOURCE, 0): 2}

@@ -9,7 +9,8 @@ import pytest
 from prometheus_client import REGISTRY
 
 from centinela.consuming.handler import Outcome
-from centinela.consuming.loop import ConsumerLoop, LoopOptions, SinkLoop
+from centinela.consuming.loop import ConsumerLoop, SinkLoop
+from centinela.consuming.options import LoopOptions
 from centinela.errors import DependencyUnavailable
 from centinela.kafka.port import Outgoing
 from centinela.liveness.health import Health

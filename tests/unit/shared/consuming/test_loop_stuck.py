@@ -62,10 +62,10 @@ def test_brokers_that_are_away_for_long_do_not_end_the_loop() -> None:
     rig.fill(b"a")
     rig.producer.fail_next_commit(DependencyUnavailable("no answer", dependency="kafka"))
     rig.steps(2)
-    rig.broker.away = True
+    rig.broker.unavailable = True
     later(rig, 600)
     rig.steps(2)
-    rig.broker.away = False
+    rig.broker.unavailable = False
     rig.steps()
 
     assert rig.sink() == [b"a"]

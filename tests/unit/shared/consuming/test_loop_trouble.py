@@ -1,4 +1,4 @@
-"""The consumer loop in trouble: aborts, brokers and dependencies that are away, fencing, floods, bugs."""
+"""The consumer loop in trouble: aborts, unavailable brokers and dependencies, fencing, floods, bugs."""
 
 from __future__ import annotations
 
@@ -48,11 +48,11 @@ def test_brokers_that_go_away_are_waited_for_and_reported_once() -> None:
     rig = Rig()
     rig.fill(b"a")
     rig.steps(1)
-    rig.broker.away = True
+    rig.broker.unavailable = True
     with capture_logs() as logs:
         rig.steps(3)
         unmet = rig.health.unmet()
-        rig.broker.away = False
+        rig.broker.unavailable = False
         rig.steps()
 
     assert unmet == {"kafka": "Kafka does not answer"}
@@ -67,9 +67,9 @@ def test_brokers_that_go_away_are_waited_for_and_reported_once() -> None:
 def test_a_broker_that_is_away_at_the_start_is_waited_for() -> None:
     rig = Rig()
     rig.fill(b"a")
-    rig.broker.away = True
+    rig.broker.unavailable = True
     rig.steps(2)
-    rig.broker.away = False
+    rig.broker.unavailable = False
     rig.steps()
 
     assert rig.sink() == [b"a"]

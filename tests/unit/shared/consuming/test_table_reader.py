@@ -92,7 +92,7 @@ def test_a_follower_is_ready_once_it_caught_up_and_waits_out_an_outage() -> None
     def apply(records: Sequence[Record]) -> None:
         seen.extend(r.value for r in records)
 
-    broker.away = True
+    broker.unavailable = True
     follower = TableFollower(
         lambda: reader(broker), apply, health=health, stop=stop, condition="models", poll_timeout_s=0
     )
@@ -100,7 +100,7 @@ def test_a_follower_is_ready_once_it_caught_up_and_waits_out_an_outage() -> None
     thread.start()
     until(lambda: "kafka" in health.unmet())
     waiting = set(health.unmet())
-    broker.away = False
+    broker.unavailable = False
     until(lambda: health.ready)
     broker.append(TOPIC, b"new")
     until(lambda: len(seen) == 2)

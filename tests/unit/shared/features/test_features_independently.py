@@ -264,5 +264,5 @@ def test_a_window_that_holds_nothing(aggregation: str, nothing: float) -> None:
 def test_state_without_the_columns_that_its_layout_stores_is_refused() -> None:
     columns = Columns.of([TransactionReceived(transaction_id="a", occurred_at=START, amount=1, user_id="u")])
 
-    with pytest.raises(ValueError, match="0 columns given beside time and amount; the layout stores 2"):
+    with pytest.raises(ValueError, match="0 columns given in addition to time and amount; the layout stores 2"):
         UserState(LAYOUT).apply(columns.users, columns.times, columns.minor, columns.stored)

@@ -1,4 +1,4 @@
-"""The confluent adapter on a scripted librdkafka: what it gives back beside an error, and that closing ends."""
+"""The confluent adapter on a scripted librdkafka: what it gives back together with an error, and that closing ends."""
 
 from __future__ import annotations
 

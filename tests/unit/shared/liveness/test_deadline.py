@@ -1,4 +1,4 @@
-"""Calls without a time-out of their own get one, and a broker that is away is not asked in vain all the time."""
+"""Calls without a time-out of their own get one, and an unavailable broker is not asked all the time."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def test_a_failed_attempt_is_not_repeated_at_once() -> None:
 
     def fail() -> object:
         attempts.append(1)
-        raise DependencyUnavailable("away")
+        raise DependencyUnavailable("unavailable")
 
     connection = Connection(fail, retry_after_s=60)
 

@@ -20,7 +20,7 @@ from tests.support.small_models import KINDS, TRAIN, TRUTH, Layout
 
 
 def reseal(directory: Path, **changes: object) -> None:
-    """Write the manifest anew with *changes* and the digests of the files as they are: a forger's, or a builder's
+    """Rewrite the manifest with *changes* and the digests of the files as they are: a forger's, or a builder's
     bug."""
     manifest = msgspec.json.decode((directory / MANIFEST).read_bytes(), type=Manifest)
     files = {name: sha256((directory / name).read_bytes()) for name in manifest.files}

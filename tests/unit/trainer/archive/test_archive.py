@@ -12,7 +12,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from centinela.consuming.handler import Outcome
-from centinela.consuming.loop import LoopOptions, SinkLoop
+from centinela.consuming.loop import SinkLoop
+from centinela.consuming.options import LoopOptions
 from centinela.errors import DependencyUnavailable
 from centinela.events import LabelReported, TransactionScored, encode
 from centinela.features.layout import FeatureLayout, pack_rows

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from centinela.consuming.loop import ConsumerLoop, LoopOptions
+from centinela.consuming.loop import ConsumerLoop
+from centinela.consuming.options import LoopOptions
 from centinela.errors import DependencyUnavailable, TransactionAborted
 from centinela.events import RetrainRequested, TrainingCompleted, encode
 from centinela.kafka.port import Outgoing, TopicPartition

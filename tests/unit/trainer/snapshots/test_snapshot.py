@@ -114,7 +114,7 @@ class Unreliable(SnapshotRemote):
     def push(self, store: SnapshotStore, name: str) -> Pushed:
         if self.refusals:
             self.refusals -= 1
-            raise ConnectionError("away")
+            raise ConnectionError("unavailable")
         return super().push(store, name)
 
 

@@ -1,4 +1,4 @@
-"""Training features as served, and computed anew from the archive: the same where the stream was right, better where it
+"""Training features as served, and recomputed from the archive: the same where the stream was right, better where it
 lacked a feature."""
 
 from __future__ import annotations
