@@ -12,7 +12,7 @@ SOURCES := shared/centinela services/*/centinela_* deploy/local/centinela_local
 ARGS ?=
 MINUTES ?= 120
 WORKERS ?= auto
-PARALLEL := -n $(WORKERS) --maxprocesses 4 --dist loadgroup --no-loadscope-reorder
+PARALLEL := -n $(WORKERS) --maxprocesses 4 --dist loadscope --no-loadscope-reorder
 
 .PHONY: help env demo soak up pipeline down status test unit test-faults fuzz check format types package-check requirements clean
 

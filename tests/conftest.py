@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 import yaml
+from xdist.remote import Producer
+from xdist.scheduler.loadscope import LoadScopeScheduling
 
 from centinela.settings import Settings
 from centinela_local.broker.choice import choose_broker, docker_answers
@@ -28,20 +30,37 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 _FOLDERS = ("e2e", "faults", "integration", "contract", "unit")
 """In the order in which they run: what takes longest starts first, and small tests fill the gaps at the end."""
+_GROUPS = {
+    "one whole stack at a time": ("tests/e2e/", "tests/faults/test_short_fault_run.py"),
+    "one MLflow server": (
+        "tests/integration/test_trainer_",
+        "tests/integration/test_processes_end.py",
+        "tests/integration/test_local_stack.py",
+        "tests/integration/test_registry_watcher.py",
+        "tests/contract/test_registry_port.py",
+    ),
+}
 
 
-@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Order the tests for parallel workers, and keep the tests of a file in one worker.
+    """Order the tests by folder."""
+    items.sort(key=lambda item: _FOLDERS.index(item.path.relative_to(Path(__file__).parent).parts[0]))
 
-    Files that share a costly server name a group of their own: ``stack`` (one whole stack at a time, whose processes
-    need the machine), ``mlflow`` (one MLflow server).
+
+class _ByServer(LoadScopeScheduling):
+    """Keeps the tests of a file, and the files that share a costly server, in one parallel worker.
+
+    A scheduler of our own because ``--dist loadgroup`` of pytest-xdist 3.8 puts no test in its group under pytest 9.2.
     """
-    folder = Path(__file__).parent
-    items.sort(key=lambda item: _FOLDERS.index(item.path.relative_to(folder).parts[0]))
-    for item in items:
-        if item.get_closest_marker("xdist_group") is None:
-            item.add_marker(pytest.mark.xdist_group(item.path.relative_to(folder).as_posix()))
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = nodeid.partition("::")[0]
+        return next((group for group, files in _GROUPS.items() if file.startswith(files)), file)
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> _ByServer:
+    """The scheduler of ``make test`` and ``make unit``."""
+    return _ByServer(config, log)
 
 
 @pytest.fixture(scope="session")

@@ -22,8 +22,6 @@ from centinela.settings import Settings
 from centinela.testing.clock import FixedClock
 from centinela.testing.registry_store import FakeStore
 
-pytestmark = pytest.mark.xdist_group("mlflow")
-
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 
 

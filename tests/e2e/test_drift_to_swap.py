@@ -20,7 +20,7 @@ from centinela_local.readiness.checks import ask
 from centinela_local.testing.temporary_stack import TemporaryStack, within
 from tests.support.committed_log import Log
 
-pytestmark = [pytest.mark.timeout(1_800), pytest.mark.xdist_group("stack")]
+pytestmark = [pytest.mark.timeout(1_800)]
 
 MODEL, ALIAS = "FraudDetector", "champion"
 PREDICTORS = ("gateway", "stream")

@@ -24,7 +24,7 @@ from sklearn.metrics import average_precision_score
 from centinela.datasets.simulator import Profile, Simulation
 from centinela_local.testing.temporary_stack import TemporaryStack
 
-pytestmark = [pytest.mark.timeout(3_600), pytest.mark.xdist_group("stack")]
+pytestmark = [pytest.mark.timeout(3_600)]
 
 LEAST_AVERAGE_PRECISION = 0.80
 REPLAY_S = 8

@@ -20,7 +20,6 @@ PROFILE = Profile(SEED, per_day=3_000, users=900, terminals=300, jumps={4: 3.0, 
 
 
 @pytest.mark.timeout(1_800)
-@pytest.mark.xdist_group("stack")
 def test_what_was_acknowledged_has_one_outcome_and_the_windows_of_a_fault_free_run(tmp_path: Path) -> None:
     assert can_run_broker(), "this test starts brokers of its own: a JDK is needed"
     print(f"seed {SEED}; CENTINELA_FAULTS_SEED changes it")

@@ -5,12 +5,8 @@ from __future__ import annotations
 import urllib.request
 from collections.abc import Callable
 
-import pytest
-
 from centinela.settings import Settings
 from centinela_local.broker import embedded as local_broker
-
-pytestmark = pytest.mark.xdist_group("mlflow")
 
 
 def test_the_broker_of_the_run_answers_with_its_metadata(broker: str) -> None:

@@ -24,8 +24,6 @@ from centinela_local.processes.ports import free_port
 from tests.support.served_models import small_bundle
 from tests.support.waiting import until, until_started
 
-pytestmark = pytest.mark.xdist_group("mlflow")
-
 WITHIN_S = 10.0
 PROCESSES = {
     "ingest": ("centinela_ingest",),

@@ -21,8 +21,6 @@ from centinela_local.processes.ports import free_port
 from centinela_registry_watcher.bootstrap import run
 from centinela_registry_watcher.settings import WatcherSettings
 
-pytestmark = pytest.mark.xdist_group("mlflow")
-
 Told = list[tuple[str, str | None, int]]
 
 

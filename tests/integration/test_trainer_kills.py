@@ -17,8 +17,6 @@ from centinela_trainer.retraining.child_process import as_environment
 from centinela_trainer.settings import TrainerSettings
 from tests.support.trainer_world import World, world_of
 
-pytestmark = pytest.mark.xdist_group("mlflow")
-
 POINTS = "Tracking.log Registry.set_alias Tracking.complete"
 """Where a child dies, one after the other: before anything is logged, after the version is registered, after it is
 promoted."""

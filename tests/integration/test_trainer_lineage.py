@@ -30,8 +30,6 @@ from centinela_trainer.snapshots.push import SnapshotRemote
 from centinela_trainer.snapshots.store import SnapshotStore
 from centinela_trainer.training.dataset import Dataset
 
-pytestmark = pytest.mark.xdist_group("mlflow")
-
 LAYOUT = FeatureLayout()
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 COMMIT = "c" * 40

@@ -25,8 +25,6 @@ from centinela_trainer.snapshots.format import folder_digest
 from centinela_trainer.snapshots.store import SnapshotStore
 from tests.support.trainer_world import LAYOUT, PARAMS, World, world_of
 
-pytestmark = pytest.mark.xdist_group("mlflow")
-
 
 @pytest.fixture
 def world(make_settings: Callable[..., TrainerSettings], unique: str, tmp_path: Path) -> World:

@@ -18,8 +18,6 @@ from centinela_trainer.pipeline.register import register_model
 from centinela_trainer.settings import TrainerSettings
 from centinela_trainer.snapshots.store import SnapshotStore
 
-pytestmark = pytest.mark.xdist_group("mlflow")
-
 COMMIT = "d" * 40
 
 
