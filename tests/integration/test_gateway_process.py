@@ -112,7 +112,8 @@ def test_thirty_two_requests_held_open_over_a_sigterm_are_answered(
     process.answers("/ready", 200)
     port = int(process.client.base_url.port or 0)
     held = [HeldOpen(port, "/predict", {"transaction_id": f"held-{n}-{unique}", "amount": 5}) for n in range(32)]
-    process.answers("/model", 200)
+    in_flight = '\ncentinela_requests_in_flight{service="gateway"} 32.0'
+    until(lambda: in_flight in process.client.get("/metrics").text, "every request is being served")
 
     process.popen.send_signal(signal.SIGTERM)
     until(lambda: not process.listens(), "no new connection is taken")

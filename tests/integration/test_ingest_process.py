@@ -129,6 +129,8 @@ def test_requests_held_open_over_a_sigterm_are_answered_and_what_was_acknowledge
     ids = [f"held-{n}" for n in range(32)]
     held = [HeldOpen(api.port, "/transactions", GOOD | {"transaction_id": transaction_id}) for transaction_id in ids]
     assert api.post("before").status_code == 202
+    in_flight = '\ncentinela_requests_in_flight{service="ingest"} 32.0'
+    until(lambda: in_flight in api.client.get("/metrics").text, "every request is being served")
 
     api.process.send_signal(signal.SIGTERM)
     until(lambda: api.status("/health") == 0, "no new connection is taken")

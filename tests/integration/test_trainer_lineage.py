@@ -199,7 +199,7 @@ def test_the_archive_answers_while_kafka_is_away_and_the_error_names_what_is_mis
     settings = world.settings.model_copy(update={"kafka_bootstrap_servers": "127.0.0.1:9"})
     assert explain(settings, "archived", world.topic)[1] is not None
     with pytest.raises(
-        DependencyUnavailable, match=r"in-log is not in the archive under .*, and the log cannot be asked"
+        DependencyUnavailable, match=r"in-log is not in the archive under .*, and the log cannot be read"
     ):
         explain(settings, "in-log", world.topic)
 

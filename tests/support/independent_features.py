@@ -46,6 +46,8 @@ _BASE_TERMINAL = [
     for days in (1, 7, 30)
     for what, aggregation in (("count", "count"), ("risk", "fraud_share"))
 ]
+_KEPT_MS = 32 * 86_400_000
+"""A user's transaction that is this much older than the newest one before in the order is forgotten."""
 _USER_SQL = {
     "count": "count({b})",
     "sum": "sum({b})",
@@ -54,7 +56,7 @@ _USER_SQL = {
     "min": "min({b})",
     "std": "stddev_samp({b})",
     "distinct": "count(DISTINCT {b})",
-    "seconds_since_last": "(a.ms - max(b.ms) FILTER (WHERE b.seq <> a.seq)) / 1000.0",
+    "seconds_since_last": f"(a.ms - max(b.ms) FILTER (WHERE b.seq <> a.seq AND b.ms > a.newest - {_KEPT_MS})) / 1000.0",
     "ratio_to_mean": "{a} / nullif(avg({b}), 0)",
 }
 _TERMINAL_SQL = {"count": "count(b.seq)", "fraud_share": "coalesce(count(f.id) / nullif(count(b.seq), 0), 0)"}
@@ -88,7 +90,10 @@ def independent_features(
         db.execute("SET preserve_insertion_order = false")
         db.register("given", table)
         db.register("reports", reports)
-        db.execute("CREATE TABLE t AS SELECT * REPLACE (minor AS amount) FROM given")
+        db.execute(
+            "CREATE TABLE t AS SELECT * REPLACE (minor AS amount), max(ms) OVER (PARTITION BY user_id ORDER BY seq"
+            " ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) AS newest FROM given"
+        )
         _make_frauds(db)
         parts = [
             db.sql(
@@ -144,7 +149,7 @@ def _users(db: duckdb.DuckDBPyConnection, window: int, delay: int, wanted: list[
         SELECT a.row, {columns} FROM t a
         LEFT JOIN t b ON b.user_id = a.user_id AND b.seq <= a.seq AND b.ms <= a.ms - {delay}
             AND b.ms > a.ms - {delay + window}
-        GROUP BY a.row, a.user_id, a.ms, a.seq ORDER BY a.row
+        GROUP BY a.row, a.user_id, a.ms, a.seq, a.newest ORDER BY a.row
     """).df()  # noqa: S608
     return rows
 

@@ -166,6 +166,22 @@ def test_every_feature_equals_an_independent_computation(one: Traffic, order: Li
     pd.testing.assert_frame_equal(features[expected.columns], expected, rtol=1e-9, atol=1e-12)
 
 
+def test_what_a_newer_transaction_made_the_state_forget_is_forgotten_in_the_independent_computation_too() -> None:
+    hours = (0, 810, 809)
+    log = [
+        TransactionReceived(transaction_id=f"t{n}", occurred_at=START + timedelta(hours=hour), amount=1.0, user_id="u1")
+        for n, hour in enumerate(hours)
+    ]
+    labels = pd.DataFrame(columns=["transaction_id", "is_fraud", "occurred_at", "reported_at"])
+    labels = labels.astype({"occurred_at": "datetime64[ns, UTC]", "reported_at": "datetime64[ns, UTC]"})
+
+    expected = independent_features(table_of(log), labels, order="log")["user_seconds_since_last"]
+    features = build_features(table_of(log), labels, LAYOUT, order="log")["user_seconds_since_last"]
+
+    assert expected.isna().tolist() == [True, False, True]
+    pd.testing.assert_series_equal(features, expected)
+
+
 @given(traffic())
 @settings(max_examples=30, deadline=None)
 def test_a_log_in_the_order_of_time_and_id_is_the_same_in_both_orders(one: Traffic) -> None:
