@@ -52,7 +52,7 @@ status: env ## show what runs, and what it waits for
 test: env ## all tests, on a real Kafka and a real MLflow (WORKERS=0: one after another, with their output)
 	@$(PY) -m pytest $(PARALLEL) $(ARGS)
 
-unit: env ## the tests without a broker or a server, in under two minutes
+unit: env ## the tests without a broker or a server, in about two minutes
 	@$(PY) -m pytest $(PARALLEL) tests/unit $(ARGS)
 
 check: env types ## format, lint, layers and types
