@@ -53,7 +53,7 @@ test: env ## all tests, on a real Kafka and a real MLflow (WORKERS=0: one after 
 	@$(PY) -m pytest $(PARALLEL) $(ARGS)
 
 unit: env ## the tests without a broker or a server, in about two minutes
-	@$(PY) -m pytest $(PARALLEL) tests/unit $(ARGS)
+	@$(PY) -m pytest $(PARALLEL) tests/unit tests/field $(ARGS)
 
 check: env types ## format, lint, layers and types
 	@$(PY) -m ruff format --check .

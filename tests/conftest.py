@@ -28,7 +28,7 @@ from centinela_local.testing.temporary_mlflow import TemporaryMlflow
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 """Before scikit-learn is imported: its threads spin, and on a busy machine a small fit then takes minutes."""
 
-_FOLDERS = ("e2e", "faults", "integration", "contract", "unit")
+_FOLDERS = ("e2e", "faults", "integration", "contract", "unit", "field")
 """In the order in which they run: what takes longest starts first, and small tests fill the gaps at the end."""
 _GROUPS = {
     "one whole stack at a time": ("tests/e2e/", "tests/faults/test_short_fault_run.py"),
