@@ -318,6 +318,24 @@ def test_the_bundle_of_a_version_that_is_not_there_is_refused(world: World, tmp_
         world.registry.download("9000", tmp_path / "9000")
 
 
+def test_a_version_that_the_registry_cannot_read_is_refused(world: World, tmp_path: Path) -> None:
+    """An alias is text: MLflow answers 400 to a version that is not a number, and that must not end who follows it."""
+    world.add_version()
+    with pytest.raises(ModelRejected, match=r"missing_version|not_downloadable"):
+        world.registry.download("latest", tmp_path / "latest")
+
+
+def test_an_artifact_that_goes_while_it_is_fetched_is_a_rejection(
+    world: World, bundle_files: dict[str, bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    version = world.add_version(bundle={name: data for name, data in bundle_files.items() if name != "model.skops"})
+    store = world.registry._store
+    monkeypatch.setattr(store, "list_artifacts", lambda run_id, folder: list(bundle_files))
+    with pytest.raises((ModelRejected, DependencyUnavailable)):
+        world.registry.download(version, tmp_path / version)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_download_never_overwrites(world: World, bundle_files: dict[str, bytes], tmp_path: Path) -> None:
     version = world.add_version(bundle=bundle_files)
     with pytest.raises(FileExistsError):

@@ -9,7 +9,7 @@ from typing import Literal
 from uuid import uuid4
 
 from centinela.clock import Clock, SystemClock
-from centinela.errors import ModelRejected, PromotionConflict
+from centinela.errors import CentinelaError, DependencyUnavailable, ModelRejected, PromotionConflict
 from centinela.model.bundle import FILES, MANIFEST, SIGNATURE, verify, write_metadata
 from centinela.model.promotions import HISTORY_TAG, Promotion, before, decode_history, encode_history
 from centinela.model.registry_store import ModelRun, ModelState, ModelVersion, Store, UnknownVersion
@@ -131,15 +131,23 @@ class Registry:
         *dest*.
 
         Raises:
-            ModelRejected: ``missing_version``, or what ``bundle.read_verified`` raises.
+            ModelRejected: ``missing_version``, ``not_downloadable``, or what ``bundle.read_verified`` raises.
+            DependencyUnavailable: The registry does not answer.
             FileExistsError: *dest* exists.
         """
         if dest.exists():
             raise FileExistsError(f"{dest} exists")
         try:
-            run_id = self._store.run_of(self.model_name, version)
+            return self._download(version, dest)
+        except (DependencyUnavailable, ModelRejected):
+            raise
         except UnknownVersion as error:
             raise ModelRejected(f"missing_version: {error}") from error
+        except CentinelaError as error:
+            raise ModelRejected(f"not_downloadable: {error}") from error
+
+    def _download(self, version: str, dest: Path) -> Path:
+        run_id = self._store.run_of(self.model_name, version)
         if run_id is None:
             raise ModelRejected(f"missing_version: version {version} has no run, so no bundle")
         part = dest.with_name(f".{dest.name}.{uuid4().hex[:8]}")

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 
-from centinela.errors import DependencyUnavailable
+from centinela.errors import CentinelaError, DependencyUnavailable
 from centinela.model.registry import BUNDLE_FOLDER
 from centinela.model.registry_store import ModelRun, ModelState, ModelVersion, UnknownVersion
 
@@ -95,6 +95,8 @@ class FakeStore:
 
     def fetch_artifact(self, run_id: str, path: str, dest: Path) -> None:
         self._check()
+        if path not in self._artifacts[run_id]:
+            raise CentinelaError(f"no artifact {path}")
         dest.write_bytes(self._artifacts[run_id][path])
 
     def _of(self, model: str) -> _Model:

@@ -112,7 +112,7 @@ class BundleStore:
             return False
         try:
             self._verify(target)
-        except ModelRejected:
+        except (ModelRejected, OSError):
             return False
         return True
 

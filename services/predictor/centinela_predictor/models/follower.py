@@ -6,6 +6,7 @@ import gc
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
@@ -29,6 +30,8 @@ _log = structlog.get_logger(__name__)
 CONDITION = "model"
 ALIASES: tuple[Alias, Alias] = ("champion", "challenger")
 LONGEST_PAUSE_S = 30.0
+LONGEST_PAUSE_SERVING_S = 600.0
+"""Longest pause between attempts at a refused bundle while another model serves: an attempt loads the whole model."""
 REPORT_TIMEOUT_S = 5.0
 
 
@@ -42,16 +45,29 @@ class ModelEvents(Protocol):
         """Whether everything that the topic held at the start was read."""
 
 
+@dataclass
+class _Refusal:
+    """A promotion whose bundle was refused, and when it is tried again."""
+
+    sequence: int
+    backoff: Backoff
+    reason: str = ""
+    not_before: float = 0.0
+
+
 class ModelFollower:
     """Keeps *slot* at the newest promotion of each alias.
 
-    A bundle that is refused leaves the old model in service. While the registry or Kafka is unavailable the models in
-    service stay, and the promotion is tried again. A rollback is a promotion of an older version.
+    A bundle that is refused leaves the old model in service. It is tried again with growing pauses until a newer
+    promotion: what the registry holds may be complete a moment later, and a model that could not be loaded for lack of
+    memory may load. While the registry or Kafka is unavailable the models in service stay, and the promotion is tried
+    again. A rollback is a promotion of an older version.
 
     Args:
         load: Opens a bundle: verifies, loads, warms, checks the golden set. Raises ``ModelRejected``.
         replica: Names this process in ``ModelLoaded`` and ``ModelLoadRejected``.
-        retry_s: Upper bound of the first pause after a dependency failed; it doubles up to ``LONGEST_PAUSE_S``.
+        retry_s: Upper bound of the first pause after a dependency failed or a bundle was refused; it doubles up to
+            ``LONGEST_PAUSE_S`` (for a refused bundle, while a champion serves, ``LONGEST_PAUSE_SERVING_S``).
     """
 
     def __init__(
@@ -83,6 +99,7 @@ class ModelFollower:
         self._promotions = Promotions(model_name)
         self._promoted: dict[Alias, ModelPromoted] = {}
         self._done: dict[Alias, int] = {}
+        self._refused: dict[Alias, _Refusal] = {}
         self._reports: deque[Outgoing] = deque()
         self._backoff = Backoff(first_s=retry_s, max_s=max(retry_s, LONGEST_PAUSE_S))
         self._not_before = 0.0
@@ -124,9 +141,8 @@ class ModelFollower:
         try:
             for alias in ALIASES:
                 promoted = self._promoted.get(alias)
-                if promoted and promoted.sequence > self._done.get(alias, -1):
+                if promoted and self._is_due(promoted):
                     self._follow(promoted)
-                    self._done[alias] = promoted.sequence
             self._send_reports()
         except DependencyUnavailable as error:
             pause_s = self._backoff.next_s()
@@ -145,10 +161,17 @@ class ModelFollower:
                 self._not_before = 0.0
                 self._backoff.reset()
 
+    def _is_due(self, promoted: ModelPromoted) -> bool:
+        if promoted.sequence <= self._done.get(promoted.alias, -1):
+            return False
+        refusal = self._refused.get(promoted.alias)
+        return refusal is None or refusal.sequence != promoted.sequence or self._clock.monotonic() >= refusal.not_before
+
     def _follow(self, promoted: ModelPromoted) -> None:
         alias, version = promoted.alias, promoted.model_version
         if version is None:
             self._withdraw(alias)
+            self._conclude(promoted)
             return
         started = self._clock.monotonic()
         try:
@@ -158,6 +181,7 @@ class ModelFollower:
         except ModelRejected as error:
             self._reject(promoted, version, str(error))
             return
+        self._conclude(promoted)
         duration = self._clock.monotonic() - started
         _log.info(
             "model.loaded",
@@ -180,7 +204,10 @@ class ModelFollower:
         )
 
     def _serve(self, alias: Alias, version: str, folder: Path) -> None:
-        scorer = self._load(folder)
+        try:
+            scorer = self._load(folder)
+        except OSError as error:
+            raise ModelRejected(f"unreadable: {error}") from error
         first = not self._slot.loaded
         before = self._slot.swap(alias, ServedModel(version, scorer, explainer_of(scorer.manifest)))
         metrics.show_model(alias, before.version if before else None, version)
@@ -199,17 +226,43 @@ class ModelFollower:
         metrics.show_model(alias, before.version if before else None, None)
         _log.info("model.withdrawn", alias=alias, model_version=before.version if before else None)
 
+    def _conclude(self, promoted: ModelPromoted) -> None:
+        self._done[promoted.alias] = promoted.sequence
+        self._refused.pop(promoted.alias, None)
+
     def _reject(self, promoted: ModelPromoted, version: str, reason: str) -> None:
-        serving = self._serving(promoted.alias)
-        metrics.MODELS_REJECTED.labels(promoted.alias).inc()
-        _log.error("model.rejected", alias=promoted.alias, model_version=version, reason=reason, serving=serving)
+        """Keep the old model and set the next attempt. A promotion that is refused again for the same reason is not
+        reported again."""
+        refusal = self._refused.get(promoted.alias)
+        if refusal is None or refusal.sequence != promoted.sequence:
+            refusal = _Refusal(promoted.sequence, Backoff(first_s=self._retry_s, max_s=LONGEST_PAUSE_SERVING_S))
+            self._refused[promoted.alias] = refusal
+        pause_s = refusal.backoff.next_s()
         if not self._slot.loaded:
-            self._health.wait_for(CONDITION, f"version {version} was refused: {reason}")
+            pause_s = min(pause_s, LONGEST_PAUSE_S)
+            self._health.wait_for(CONDITION, f"version {version} was refused, and is tried again: {reason}")
+        refusal.not_before = self._clock.monotonic() + pause_s
+        if reason != refusal.reason:
+            refusal.reason = reason
+            self._report_rejection(promoted, version, reason, pause_s)
+
+    def _report_rejection(self, promoted: ModelPromoted, version: str, reason: str, pause_s: float) -> None:
+        alias = promoted.alias
+        serving = self._serving(alias)
+        metrics.MODELS_REJECTED.labels(alias).inc()
+        _log.error(
+            "model.rejected",
+            alias=alias,
+            model_version=version,
+            reason=reason,
+            serving=serving,
+            retry_s=round(pause_s, 3),
+        )
         self._queue(
-            f"rejected:{promoted.alias}:{self._replica}",
+            f"rejected:{alias}:{self._replica}",
             ModelLoadRejected(
                 model_name=self._model_name,
-                alias=promoted.alias,
+                alias=alias,
                 model_version=version,
                 replica=self._replica,
                 sequence=promoted.sequence,

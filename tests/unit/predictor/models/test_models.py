@@ -19,7 +19,7 @@ from centinela.liveness.health import Health
 from centinela.testing.clock import FixedClock
 from centinela.testing.kafka import FakeBroker, FakeProducer
 from centinela_predictor.models.bundle_store import BundleStore
-from centinela_predictor.models.follower import ModelFollower
+from centinela_predictor.models.follower import LONGEST_PAUSE_S, LONGEST_PAUSE_SERVING_S, ModelFollower
 from centinela_predictor.models.slot import Alias, ModelSlot
 from tests.support.served_models import FakeScorer
 
@@ -34,8 +34,11 @@ def verify(folder: Path) -> None:
 
 def load(folder: Path) -> FakeScorer:
     verify(folder)
-    if (folder / "model").read_text() == "diverges":
-        raise ModelRejected("the golden set differs")
+    match (folder / "model").read_text():
+        case "diverges":
+            raise ModelRejected("the golden set differs")
+        case "unreadable":
+            raise PermissionError("the disk refuses to read")
     return FakeScorer()
 
 
@@ -52,6 +55,8 @@ class Registry:
         self.downloads.append(version)
         if self.unavailable:
             raise DependencyUnavailable("MLflow does not answer")
+        if version not in self.models:
+            raise ModelRejected("missing_file: manifest.json")
         bundle = dest / "bundle"
         bundle.mkdir(parents=True)
         (bundle / "model").write_text(self.models[version])
@@ -120,6 +125,14 @@ class World:
 
     def step(self) -> None:
         self.follower.step(0.0, STOP)
+
+    def attempts_within(self, seconds: int) -> int:
+        """Steps once a second; how many downloads were tried."""
+        before = len(self.registry.downloads)
+        for _ in range(seconds):
+            self.clock.set(self.clock.now() + timedelta(seconds=1))
+            self.step()
+        return len(self.registry.downloads) - before
 
     def serving(self, alias: Alias = "champion") -> str | None:
         model = getattr(self.slot.pair, alias)
@@ -215,6 +228,94 @@ def test_the_first_model_refused_is_not_ready_and_says_why(world: World) -> None
     world.events.promote("3", 1)
     world.step()
     assert "version 3 was refused" in world.health.unmet()["model"]
+
+
+def test_a_first_model_whose_artifacts_come_a_moment_later_serves(world: World) -> None:
+    world.events.promote("4", 1)
+    world.step()
+    assert "version 4 was refused, and is tried again: missing_file" in world.health.unmet()["model"]
+    world.attempts_within(120)
+    world.registry.models["4"] = "good"
+    world.attempts_within(int(LONGEST_PAUSE_S) + 1)
+    assert world.serving() == "4"
+    assert world.health.ready
+    refused, loaded = world.told()
+    assert (type(refused), type(loaded)) == (ModelLoadRejected, ModelLoaded)
+    assert (refused.sequence, loaded.sequence) == (1, 1)
+
+
+def test_while_nothing_serves_a_refused_bundle_is_tried_at_least_every_half_minute(world: World) -> None:
+    world.events.promote("4", 1)
+    world.step()
+    world.attempts_within(120)
+    for _ in range(20):
+        assert world.attempts_within(int(LONGEST_PAUSE_S) + 1) >= 1
+
+
+def test_while_an_older_model_serves_a_refused_bundle_is_tried_ever_more_rarely(world: World) -> None:
+    world.events.promote("1", 1)
+    world.step()
+    world.events.promote("4", 2)
+    world.step()
+    assert world.attempts_within(60) >= 4
+    world.attempts_within(3600)
+    assert 6 <= world.attempts_within(3600) <= 13
+    assert len(world.told()) == 2
+    assert world.health.ready
+    world.registry.models["4"] = "good"
+    world.attempts_within(int(LONGEST_PAUSE_SERVING_S) + 1)
+    assert world.serving() == "4"
+
+
+@pytest.mark.parametrize("fault", ["diverges", "unreadable"])
+def test_a_bundle_that_could_not_be_loaded_is_tried_again_too(world: World, fault: str) -> None:
+    world.registry.models["4"] = fault
+    world.events.promote("4", 1)
+    world.step()
+    assert world.serving() is None
+    (world.folder / "4" / "model").write_text("good")
+    world.attempts_within(3)
+    assert world.serving() == "4"
+
+
+def test_a_refusal_for_another_reason_is_told_too(world: World) -> None:
+    world.events.promote("4", 1)
+    world.step()
+    world.registry.models["4"] = "diverges"
+    world.attempts_within(3)
+    assert [told.reason for told in world.told() if isinstance(told, ModelLoadRejected)] == [
+        "missing_file: manifest.json",
+        "the golden set differs",
+    ]
+
+
+def test_a_newer_promotion_ends_the_wait_for_a_refused_one(world: World) -> None:
+    world.events.promote("4", 1)
+    world.step()
+    world.attempts_within(600)
+    world.events.promote("1", 2)
+    world.step()
+    assert world.serving() == "1"
+    world.registry.models["4"] = "good"
+    assert world.attempts_within(3600) == 0
+
+
+def test_a_refused_challenger_does_not_hold_the_champion_up(world: World) -> None:
+    world.events.promote("4", 1, "challenger")
+    world.events.promote("1", 2)
+    world.step()
+    assert (world.serving(), world.serving("challenger")) == ("1", None)
+    world.registry.models["4"] = "good"
+    world.attempts_within(int(LONGEST_PAUSE_SERVING_S) + 1)
+    assert (world.serving(), world.serving("challenger")) == ("1", "4")
+
+
+def test_a_local_bundle_that_the_disk_does_not_give_is_left_for_the_registry(world: World) -> None:
+    world.events.promote("1", 1)
+    world.step()
+    (world.folder / "1" / "model").write_text("unreadable")
+    world.restart()
+    assert world.serving() is None
 
 
 def test_a_registry_that_is_away_is_tried_again_with_growing_pauses(world: World) -> None:
