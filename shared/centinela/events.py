@@ -27,7 +27,7 @@ class Event(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     version: int = 1
 
 
-class AnyVerdict(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
+class Verdict(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """The fields of a verdict, whoever gave it: what the code carries from scoring to the log.
 
     ``features`` and ``feature_set`` are the served vector and its layout, as in ``TransactionScored``.
@@ -50,7 +50,7 @@ class AnyVerdict(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, 
         return self.decision == "decline"
 
 
-class Verdict(AnyVerdict, frozen=True, gc=False):
+class AttachedVerdict(Verdict, frozen=True, gc=False):
     """A decision already taken on a transaction, which the stream adopts instead of scoring again.
 
     The gateway attaches the verdict that it answered with. Labelled history is loaded with ``origin="history"`` and
@@ -75,7 +75,7 @@ class TransactionReceived(Event, frozen=True):
     terminal_id: Id | None = None
     currency: Annotated[str, Meta(pattern="^[A-Z]{3}$")] = "EUR"
     attributes: dict[str, float | None] = {}
-    verdict: Verdict | None = None
+    verdict: AttachedVerdict | None = None
 
 
 class LabelReported(Event, frozen=True):
@@ -115,7 +115,7 @@ class TransactionScored(Event, frozen=True):
     reasons: tuple[str, ...] = ()
 
     @classmethod
-    def of(cls, transaction: TransactionReceived, verdict: AnyVerdict) -> TransactionScored:
+    def of(cls, transaction: TransactionReceived, verdict: Verdict) -> TransactionScored:
         """The event of *verdict*, which must be complete, on *transaction*."""
         if verdict.feature_set is None or verdict.features is None or verdict.scored_at is None:
             raise ValueError(f"the verdict on {transaction.transaction_id} lacks its vector or its time")

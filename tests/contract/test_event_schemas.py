@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from centinela import schemas
-from centinela.events import Event, encode
+from centinela.events import Event, TransactionReceived, encode
 
 TYPES = pytest.mark.parametrize("event_type", schemas.event_types(), ids=lambda t: t.__name__)
 
@@ -36,6 +36,12 @@ def test_example_and_encoded_event_satisfy_the_schema_and_an_empty_object_does_n
     validator.validate(example)
     validator.validate(json.loads(encode(msgspec.json.decode(schemas.example(event_type), type=event_type))))
     assert not validator.is_valid({})
+
+
+def test_the_verdict_in_a_transaction_keeps_its_published_name() -> None:
+    published = schemas.schema(TransactionReceived)["$defs"]
+    assert published["TransactionReceived"]["properties"]["verdict"]["anyOf"][0] == {"$ref": "#/$defs/Verdict"}
+    assert published["Verdict"]["title"] == "Verdict"
 
 
 def test_every_schema_file_belongs_to_an_event() -> None:

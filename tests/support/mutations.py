@@ -6,7 +6,7 @@ import random
 from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime, timedelta
 
-from centinela.events import TransactionReceived, Verdict, encode
+from centinela.events import AttachedVerdict, TransactionReceived, encode
 
 ODD_VALUES = (
     b"null",
@@ -83,14 +83,14 @@ def corpus(start: datetime) -> list[bytes]:
         occurred_at=start,
         amount=5,
         user_id="u",
-        verdict=Verdict(origin="history", decision="approve", variant="none"),
+        verdict=AttachedVerdict(origin="history", decision="approve", variant="none"),
     )
     served = TransactionReceived(
         transaction_id="t-4",
         occurred_at=start,
         amount=5,
         user_id="u",
-        verdict=Verdict(
+        verdict=AttachedVerdict(
             origin="gateway",
             decision="decline",
             variant="champion",

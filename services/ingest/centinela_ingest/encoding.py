@@ -8,12 +8,12 @@ from typing import NamedTuple
 import numpy as np
 
 from centinela.datasets.columns import Transactions
-from centinela.events import LabelReported, TransactionReceived, Verdict, encode
+from centinela.events import AttachedVerdict, LabelReported, TransactionReceived, encode
 from centinela.kafka.headers import event_headers
 from centinela.kafka.port import Outgoing
 from centinela.times import from_ms
 
-HISTORY = Verdict(origin="history", decision="approve", variant="none")
+HISTORY = AttachedVerdict(origin="history", decision="approve", variant="none")
 
 
 def record_key(user_id: str | None, transaction_id: str) -> bytes:
@@ -48,7 +48,7 @@ def label_record(event: LabelReported, *, topic: str, source: str, traceparent: 
 
 
 def transaction_records(
-    transactions: Transactions, start: int, end: int, *, topic: str, source: str, verdict: Verdict | None
+    transactions: Transactions, start: int, end: int, *, topic: str, source: str, verdict: AttachedVerdict | None
 ) -> Iterator[Outgoing]:
     """The records of rows ``start .. end - 1``, in order. NaN attributes are written as null."""
     names, matrix = transactions.attribute_names, transactions.attributes[start:end].astype(object)

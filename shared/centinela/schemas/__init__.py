@@ -15,6 +15,7 @@ from centinela.events import type_name
 from centinela.topics import CATALOGUE
 
 FOLDER = Path(__file__).parent
+_PUBLISHED_AS = {"AttachedVerdict": "Verdict"}  # a class that was renamed: its name in the schemas stays
 
 
 def event_types() -> tuple[type, ...]:
@@ -29,7 +30,7 @@ def file_name(event_type: type) -> str:
 
 def schema(event_type: type) -> dict[str, Any]:
     """The JSON Schema (draft 2020-12) of one event; how the code wraps a docstring does not show in it."""
-    generated, name = _unwrapped(msgspec.json.schema(event_type)), type_name(event_type)
+    generated, name = _as_published(_unwrapped(msgspec.json.schema(event_type))), type_name(event_type)
     definition = generated["$defs"].pop(event_type.__name__) | {"title": name}
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
@@ -56,6 +57,15 @@ def write_all() -> list[Path]:
         path.write_text(render(event_type))
         paths.append(path)
     return paths
+
+
+def _as_published(generated: dict[str, Any]) -> dict[str, Any]:
+    """*generated* with the published name of each class in its references and definitions."""
+    text = json.dumps(generated)
+    for name, published in _PUBLISHED_AS.items():
+        for old, new in ((f"#/$defs/{name}", f"#/$defs/{published}"), (name, published)):
+            text = text.replace(json.dumps(old), json.dumps(new))
+    return json.loads(text)  # type: ignore[no-any-return]
 
 
 def _unwrapped(value: Any) -> Any:

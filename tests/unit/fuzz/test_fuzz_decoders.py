@@ -124,8 +124,8 @@ def test_changed_transactions_become_transactions_or_dead_letters() -> None:
 
 
 @QUICK
-@given(built(events.Verdict))
-def test_a_verdict_can_be_adopted_or_says_why_not(verdict: events.Verdict) -> None:
+@given(built(events.AttachedVerdict))
+def test_a_verdict_can_be_adopted_or_says_why_not(verdict: events.AttachedVerdict) -> None:
     fault = verdict_fault(verdict)
     assert fault is None or fault.reason == "invalid_verdict"
 

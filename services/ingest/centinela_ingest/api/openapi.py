@@ -62,3 +62,4 @@ LABELS: dict[str, Any] = {
 def hide_verdict(schemas: dict[str, Any]) -> None:
     """Clients send no verdict, though the event has one."""
     schemas["TransactionIn"]["properties"].pop("verdict")
+    del schemas["AttachedVerdict"]

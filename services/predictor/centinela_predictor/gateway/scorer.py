@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from centinela.clock import Clock
 from centinela.errors import DependencyUnavailable
-from centinela.events import TransactionReceived, Verdict, encode
+from centinela.events import AttachedVerdict, TransactionReceived, encode
 from centinela.features.layout import FeatureLayout
 from centinela.kafka.headers import event_headers, event_source
 from centinela.kafka.port import Outgoing
@@ -212,7 +212,7 @@ class Gateway:
         with metrics.SCORING_DURATION.time():
             batch = self._core.score(matrix, layout, [t.user_id or t.transaction_id for t in transactions])
         decided: dict[str, CachedVerdict] = {}
-        for (transaction, call), verdict in zip(new, batch.verdicts(Verdict, "gateway", now), strict=True):
+        for (transaction, call), verdict in zip(new, batch.verdicts(AttachedVerdict, "gateway", now), strict=True):
             with_verdict = msgspec.structs.replace(transaction, verdict=verdict)
             record = _record(with_verdict, call, now)
             decided[transaction.transaction_id] = CachedVerdict(GivenVerdict.of(transaction, verdict), record)

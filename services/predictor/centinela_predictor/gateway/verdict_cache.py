@@ -8,7 +8,7 @@ from datetime import datetime
 import msgspec
 import xxhash
 
-from centinela.events import AnyVerdict, TransactionReceived
+from centinela.events import TransactionReceived, Verdict
 from centinela.features.assemble import attribute_matrix
 from centinela.features.layout import FeatureLayout, pack_rows
 from centinela.kafka.port import Delivery, Outgoing
@@ -18,7 +18,7 @@ from centinela_predictor.gateway.requests import PredictRequest
 _NO_VECTOR: dict[str, None] = {"feature_set": None, "features": None}
 
 
-class GivenVerdict(AnyVerdict, frozen=True, gc=False):
+class GivenVerdict(Verdict, frozen=True, gc=False):
     """What was answered for a transaction, and enough of the transaction to recognize it.
 
     A record of ``predictions`` decodes to it. ``attributes`` is None where only ``predictions`` is known; ``raw`` then
@@ -36,9 +36,9 @@ class GivenVerdict(AnyVerdict, frozen=True, gc=False):
     raw: int | None = None
 
     @classmethod
-    def of(cls, transaction: TransactionReceived, verdict: AnyVerdict) -> GivenVerdict:
+    def of(cls, transaction: TransactionReceived, verdict: Verdict) -> GivenVerdict:
         """What to remember of *verdict* on *transaction*."""
-        fields = {name: getattr(verdict, name) for name in AnyVerdict.__struct_fields__}
+        fields = {name: getattr(verdict, name) for name in Verdict.__struct_fields__}
         return cls(
             **fields | _NO_VECTOR,
             transaction_id=transaction.transaction_id,

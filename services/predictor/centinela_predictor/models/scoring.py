@@ -11,13 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from centinela.errors import DependencyUnavailable
-from centinela.events import AnyVerdict, Decision
+from centinela.events import Decision, Verdict
 from centinela.features.layout import FeatureLayout, pack_rows
 from centinela_predictor.models.routing import Router
 from centinela_predictor.models.slot import ModelPair, ModelSlot, ServedModel
 
 ServedVariant = Literal["champion", "challenger"]
-V = TypeVar("V", bound=AnyVerdict)
+V = TypeVar("V", bound=Verdict)
 NOT_A_NUMBER = "score is not a number: sent to review"
 DECISIONS: tuple[Decision, ...] = ("approve", "review", "decline")
 REVIEW, DECLINE = 1, 2

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from centinela.codec import FUTURE_TOLERANCE, Decoder, require_plausible_time
 from centinela.deadletters.record import DeadLetter
 from centinela.errors import InvalidRecord
-from centinela.events import TransactionReceived, Verdict
+from centinela.events import AttachedVerdict, TransactionReceived
 from centinela.features.assemble import Columns
 from centinela.features.layout import BASE_LAYOUT, FeatureLayout
 from centinela.kafka.port import Record
@@ -82,7 +82,7 @@ def admit(records: Sequence[Record], now: datetime, layout: FeatureLayout = BASE
     return Admitted(good, events, columns, refused)
 
 
-def verdict_fault(verdict: Verdict | None) -> InvalidRecord | None:
+def verdict_fault(verdict: AttachedVerdict | None) -> InvalidRecord | None:
     """Why a verdict that came with its transaction cannot be adopted, or None."""
     if verdict is None or verdict.origin == "history":
         return None

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from centinela.clock import Clock
 from centinela.consuming.handler import Outcome, StatefulHandler
 from centinela.deadletters.record import DeadLetter
-from centinela.events import AnyVerdict
+from centinela.events import Verdict
 from centinela.features.assemble import assemble, attribute_matrix
 from centinela.features.layout import FeatureLayout
 from centinela.kafka.port import Consumer, Record, TopicPartition
@@ -177,7 +177,7 @@ class StreamHandler(StatefulHandler):
     def _emit(self, batches: list[Batch], now: datetime, outcome: Outcome) -> None:
         pair = self._slot.pair
         scored = self._score([batch for batch in batches if len(batch.to_score)])
-        given = iter(scored.verdicts(AnyVerdict, "stream", now) if scored else ())
+        given = iter(scored.verdicts(Verdict, "stream", now) if scored else ())
         first = 0
         for batch in batches:
             verdicts = self._outgoing.verdicts(batch, given, now)

@@ -12,7 +12,7 @@ import numpy as np
 from msgspec.structs import replace
 from numpy.typing import NDArray
 
-from centinela.events import AnyVerdict, TransactionReceived, TransactionScored, Variant, Verdict, encode
+from centinela.events import AttachedVerdict, TransactionReceived, TransactionScored, Variant, Verdict, encode
 from centinela.features.assemble import Columns
 from centinela.features.layout import FeatureLayout, pack_rows, unpack_rows
 from centinela.kafka.headers import event_headers, event_source
@@ -59,7 +59,7 @@ class OutgoingRecords:
         self._layout = layout
         self._panes: dict[tuple[int, str], tuple[ServedModel, PaneModel]] = {}
 
-    def verdicts(self, batch: Batch, scored: Iterator[AnyVerdict], now: datetime) -> list[AnyVerdict]:
+    def verdicts(self, batch: Batch, scored: Iterator[Verdict], now: datetime) -> list[Verdict]:
         """The verdict on each row of *batch*: the one that came with it, else the next of *scored*."""
         if len(batch.to_score) == len(batch.events):
             return list(islice(scored, len(batch.events)))
@@ -69,10 +69,10 @@ class OutgoingRecords:
             for event, vector in zip(batch.events, vectors, strict=True)
         ]
 
-    def _adopted(self, given: Verdict, vector: bytes, now: datetime) -> AnyVerdict:
+    def _adopted(self, given: AttachedVerdict, vector: bytes, now: datetime) -> Verdict:
         """*given* with what it leaves out. History was scored by no model and is served the vector computed here."""
         if given.origin == "history":
-            return AnyVerdict(
+            return Verdict(
                 origin="history",
                 decision=given.decision,
                 variant="none",
@@ -86,7 +86,7 @@ class OutgoingRecords:
             return replace(given, feature_set=self._layout.id, features=vector, scored_at=scored_at)
         return given if given.scored_at else replace(given, scored_at=scored_at)
 
-    def predictions(self, batch: Batch, verdicts: Sequence[AnyVerdict], now: datetime) -> list[Outgoing]:
+    def predictions(self, batch: Batch, verdicts: Sequence[Verdict], now: datetime) -> list[Outgoing]:
         """The records of *verdicts*, keyed like their transactions and in their traces."""
         common = event_headers(event_type="TransactionScored", event_id="", source=SOURCE, time=now)
         of_batch = tuple(item for item in common if item[0] != "ce_id")
@@ -103,7 +103,7 @@ class OutgoingRecords:
     def panes(
         self,
         batch: Batch,
-        verdicts: Sequence[AnyVerdict],
+        verdicts: Sequence[Verdict],
         scored: ScoredBatch | None,
         first: int,
         pair: ModelPair,
@@ -143,7 +143,7 @@ class OutgoingRecords:
     def _place_adopted(
         self,
         batch: Batch,
-        verdicts: Sequence[AnyVerdict],
+        verdicts: Sequence[Verdict],
         models: _PaneModels,
         model_of: NDArray[np.intp],
         scores: NDArray[np.float64],

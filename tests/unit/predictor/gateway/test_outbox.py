@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from centinela.events import TransactionReceived, Verdict, encode
+from centinela.events import AttachedVerdict, TransactionReceived, encode
 from centinela.kafka.port import Outgoing
 from centinela.testing.clock import FixedClock
 from centinela_predictor.gateway.outbox import Outbox, OutboxFull, OutboxUnusable
@@ -173,7 +173,7 @@ def test_the_book_knows_after_a_start_what_the_outbox_has(opened: Open) -> None:
         amount=5.0,
         user_id="u",
         attributes={"v1": 1.0},
-        verdict=Verdict(
+        verdict=AttachedVerdict(
             origin="gateway", decision="review", variant="champion", score=0.6, model_version="3", scored_at=NOW
         ),
     )

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from centinela.consuming.table_reader import TableReader
-from centinela.events import LabelReported, TransactionReceived, TransactionScored, Verdict, encode
+from centinela.events import AttachedVerdict, LabelReported, TransactionReceived, TransactionScored, encode
 from centinela.features.assemble import Columns
 from centinela.features.keys import hash_ids
 from centinela.features.layout import USER_FEATURES, FeatureLayout, pack_rows
@@ -195,7 +195,7 @@ def test_a_gateways_verdict_in_the_log_is_remembered() -> None:
     """So a second gateway, and this one after a restart, answers as the first did."""
     cache = VerdictCache(100)
     gateway_state = replica(cache)
-    verdict = Verdict(
+    verdict = AttachedVerdict(
         origin="gateway",
         decision="decline",
         variant="champion",
@@ -213,7 +213,7 @@ def test_a_gateways_verdict_in_the_log_is_remembered() -> None:
         transaction_id="h",
         occurred_at=NOW,
         amount=3.0,
-        verdict=Verdict(origin="history", decision="approve", variant="none"),
+        verdict=AttachedVerdict(origin="history", decision="approve", variant="none"),
     )
     gateway_state.apply_transactions(records([event, history]))
     entry = cache.get("g")

@@ -10,7 +10,7 @@ import pytest
 from numpy.typing import NDArray
 
 from centinela.errors import DependencyUnavailable
-from centinela.events import AnyVerdict
+from centinela.events import Verdict
 from centinela.features.layout import FeatureLayout
 from centinela_predictor.models.explanations import Explainer
 from centinela_predictor.models.routing import Router
@@ -28,8 +28,8 @@ def rows(*amounts: float) -> NDArray[np.float64]:
     return matrix
 
 
-def verdicts(batch: ScoredBatch) -> list[AnyVerdict]:
-    return batch.verdicts(AnyVerdict, "stream", NOW)
+def verdicts(batch: ScoredBatch) -> list[Verdict]:
+    return batch.verdicts(Verdict, "stream", NOW)
 
 
 def core(slot: ModelSlot, share: float = 0.0) -> ScoringCore:

@@ -11,14 +11,14 @@ import numpy as np
 import pytest
 
 from centinela.errors import TransactionAborted
-from centinela.events import LabelReported, TransactionReceived, Verdict
+from centinela.events import AttachedVerdict, LabelReported, TransactionReceived
 from centinela.features.layout import FeatureLayout
 from centinela.features.spec import Feature
 from centinela.times import DAY_MS, HOUR_MS
 from tests.support.predictor_world import START, Process, World, vectors_of_the_whole_table
 
 N = 600
-HISTORY = Verdict(origin="history", decision="approve", variant="none")
+HISTORY = AttachedVerdict(origin="history", decision="approve", variant="none")
 
 
 def traffic(history: bool = False) -> tuple[list[TransactionReceived], list[LabelReported]]:

@@ -12,7 +12,7 @@ import msgspec
 import numpy as np
 import pytest
 
-from centinela.events import LabelReported, Verdict
+from centinela.events import AttachedVerdict, LabelReported
 from centinela.features.layout import pack_rows, unpack_rows
 from centinela.model.panes import read_pane
 from centinela.telemetry.tracing import new_traceparent
@@ -24,7 +24,7 @@ from tests.support.served_models import served
 DAY = timedelta(days=1)
 
 
-def gateway_verdict(**changes: object) -> Verdict:
+def gateway_verdict(**changes: object) -> AttachedVerdict:
     fields: dict[str, object] = {
         "origin": "gateway",
         "decision": "decline",
@@ -37,7 +37,7 @@ def gateway_verdict(**changes: object) -> Verdict:
         "reasons": ("amount is high",),
         "scored_at": NOW - DAY,
     }
-    return Verdict(**(fields | changes))  # type: ignore[arg-type]
+    return AttachedVerdict(**(fields | changes))  # type: ignore[arg-type]
 
 
 def test_a_transaction_gets_its_verdict_under_its_own_key_and_trace(tmp_path: Path) -> None:
@@ -263,7 +263,8 @@ def test_history_gets_features_and_no_score_and_needs_no_model(tmp_path: Path) -
     world = World(tmp_path, model=None)
     world.send(
         transaction(
-            1, verdict=Verdict(origin="history", decision="approve", variant="none", score=0.4, model_version="3")
+            1,
+            verdict=AttachedVerdict(origin="history", decision="approve", variant="none", score=0.4, model_version="3"),
         )
     )
 
@@ -297,7 +298,7 @@ def test_a_pane_counts_what_a_model_scored_here_or_in_a_gateway(tmp_path: Path) 
         transaction(2, at=START + timedelta(minutes=5)),
         transaction(3, verdict=gateway_verdict()),
         transaction(4, verdict=gateway_verdict(model_version="1", decision="approve", score=0.1)),
-        transaction(5, verdict=Verdict(origin="history", decision="approve", variant="none")),
+        transaction(5, verdict=AttachedVerdict(origin="history", decision="approve", variant="none")),
     )
 
     world.stream().run_until_verdicts(5)

@@ -10,7 +10,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from centinela.events import TransactionReceived, Verdict
+from centinela.events import AttachedVerdict, TransactionReceived
 from centinela.features.assemble import Columns
 from centinela.features.payload import UNKNOWN, contradict
 
@@ -51,7 +51,9 @@ def test_the_order_of_attributes_says_nothing(one: TransactionReceived, random: 
 def test_a_gateway_s_time_is_its_own_and_the_rest_is_compared(
     one: TransactionReceived, other: TransactionReceived
 ) -> None:
-    answered = msgspec.structs.replace(one, verdict=Verdict(origin="gateway", decision="approve", variant="champion"))
+    answered = msgspec.structs.replace(
+        one, verdict=AttachedVerdict(origin="gateway", decision="approve", variant="champion")
+    )
 
     same_time = msgspec.structs.replace(other, occurred_at=one.occurred_at)
     assert contradictory(answered, other) == (one != same_time)
