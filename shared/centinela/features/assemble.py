@@ -116,15 +116,19 @@ def assemble(columns: Columns, users: Matrix, terminals: Matrix, attributes: Mat
     Night: hour (UTC) <= 6. Weekend: Saturday and Sunday (UTC).
 
     Args:
-        users: From ``UserState``, shape (n, 8 and extra ones).
-        terminals: From ``TerminalState``, shape (n, 6 and extra ones).
+        users: From ``UserState``, base features before extra ones.
+        terminals: From ``TerminalState``, base features before extra ones.
         attributes: From ``attribute_matrix``.
     """
     parts = (users[:, len(USER_FEATURES) :], terminals[:, len(TERMINAL_FEATURES) :], attributes)
     matrix = np.empty((len(columns), _EXTRA_AT + sum(part.shape[1] for part in parts)))
-    matrix[:, 0] = columns.amounts
-    matrix[:, 1] = columns.times % DAY_MS // HOUR_MS <= _LAST_NIGHT_HOUR
-    matrix[:, 2] = (columns.times // DAY_MS + _THURSDAY) % 7 >= _SATURDAY
+    of_transaction = (
+        columns.amounts,
+        columns.times % DAY_MS // HOUR_MS <= _LAST_NIGHT_HOUR,
+        (columns.times // DAY_MS + _THURSDAY) % 7 >= _SATURDAY,
+    )
+    for at, (_name, values) in enumerate(zip(TRANSACTION_FEATURES, of_transaction, strict=True)):
+        matrix[:, at] = values
     matrix[:, _USERS_AT:_TERMINALS_AT] = users[:, : len(USER_FEATURES)]
     matrix[:, _TERMINALS_AT:_EXTRA_AT] = terminals[:, : len(TERMINAL_FEATURES)]
     matrix[:, _EXTRA_AT:] = np.concatenate(parts, axis=1)

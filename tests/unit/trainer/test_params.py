@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from centinela_local.paths import CHECKOUT
@@ -21,7 +22,7 @@ def test_the_shipped_file_equals_the_defaults() -> None:
     ("text", "named"),
     [
         ("train: {hgb: {l2_regularization: 0}}", "l2_regularization"),
-        ("train: {model_kind: xgb}", "model_kind"),
+        ("train: {model_kind: no_such}", "model_kind"),
         ("trian: {}", "trian"),
         ("gate: {min_gain: much}", "min_gain"),
         ("a: [", "YAML"),
@@ -43,7 +44,9 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
 def test_logged_params_are_those_of_the_kind_that_ran(kind: ModelKind) -> None:
     flat = flatten(Params(), kind)
     assert flat["model_kind"] == kind
-    assert ("n_estimators" in flat) == (kind == "rf")
+    estimators = {each: set(msgspec.to_builtins(getattr(Params().train, each))) for each in MODEL_KINDS}
+    assert estimators[kind] <= set(flat)
+    assert not (set().union(*estimators.values()) - estimators[kind]) & set(flat)
     assert flat["gate.min_gain"] == Params().gate.min_gain
     assert all(not isinstance(value, dict) for value in flat.values())
 

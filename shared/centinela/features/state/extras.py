@@ -84,22 +84,24 @@ class _Values:
     def aggregate(self, aggregation: str, own: Floats, unit: float) -> Floats:
         """*aggregation* of each window, shape (n,), in units of which one holds *unit* of the values'."""
         with np.errstate(all="ignore"):
-            if aggregation == "count":
-                return self.counts.astype(np.float64)
-            if aggregation == "max":
-                return self._over(np.maximum) / unit
-            if aggregation == "min":
-                return self._over(np.minimum) / unit
-            total = self._over(np.add)
-            if aggregation == "sum":
-                return total / unit
-            if aggregation == "mean":
-                return total / (unit * self.counts)
-            if aggregation == "std":
-                apart: Floats = np.asarray(self.values, np.float64) - np.repeat(total / self.counts, self.counts)
-                squares = _Values(apart * apart, self.counts)._over(np.add)
-                return np.where(self.counts > 1, np.sqrt(squares / (self.counts - 1)), np.nan) / unit
-            return np.where(total != 0, own / (total / self.counts), np.nan)
+            match aggregation:
+                case "count":
+                    return self.counts.astype(np.float64)
+                case "max":
+                    return self._over(np.maximum) / unit
+                case "min":
+                    return self._over(np.minimum) / unit
+                case "sum":
+                    return self._over(np.add) / unit
+                case "mean":
+                    return self._over(np.add) / (unit * self.counts)
+                case "std":
+                    return self._std() / unit
+                case "ratio_to_mean":
+                    total = self._over(np.add)
+                    return np.where(total != 0, own / (total / self.counts), np.nan)
+                case _:
+                    raise NotImplementedError(f"aggregation {aggregation!r} of a user: no code computes it")
 
     def distinct(self) -> Floats:
         """Number of distinct values in each window, shape (n,)."""
@@ -110,6 +112,12 @@ class _Values:
         differs = np.ones(len(values), bool)
         differs[1:] = (values[1:] != values[:-1]) | (owner[1:] != owner[:-1])
         return np.bincount(owner[differs], minlength=n).astype(np.float64)
+
+    def _std(self) -> Floats:
+        """The sample's standard deviation in each window; NaN for fewer than two values."""
+        apart: Floats = np.asarray(self.values, np.float64) - np.repeat(self._over(np.add) / self.counts, self.counts)
+        squares = _Values(apart * apart, self.counts)._over(np.add)
+        return np.where(self.counts > 1, np.sqrt(squares / (self.counts - 1)), np.nan)
 
     def _over(self, ufunc: np.ufunc) -> Floats:
         result = np.full(len(self.counts), np.nan)

@@ -117,7 +117,13 @@ class TerminalState:
             shares = self._count_frauds(rows[at], times[at]) / np.maximum(counts, 1)
             for number, feature in enumerate(self._features):
                 window = self._windows.index((feature.delay_ms, feature.window_ms))
-                features[at, number] = (counts if feature.aggregation == "count" else shares)[window]
+                match feature.aggregation:
+                    case "count":
+                        features[at, number] = counts[window]
+                    case "fraud_share":
+                        features[at, number] = shares[window]
+                    case other:
+                        raise NotImplementedError(f"aggregation {other!r} of a terminal: no code computes it")
         features[terminals == MISSING_ID] = np.nan
         return features
 

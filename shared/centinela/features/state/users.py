@@ -2,20 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from centinela.features.keys import MISSING_ID, Hashes, Int64s
 from centinela.features.layout import BASE_LAYOUT, USER_FEATURES, FeatureLayout
-from centinela.features.spec import LONGEST_MS
+from centinela.features.spec import BASE_USER, LONGEST_MS, UNBOUNDED, Feature, duration_text
 from centinela.features.state.extras import ExtraFeatures
 from centinela.features.state.id_table import IdTable
 from centinela.features.state.ragged_pool import Inserted, RaggedPool, flat_ranges, order_of, search_after
 from centinela.times import DAY_MS
 
-WINDOWS_MS = np.array([1, 7, 30], dtype=np.int64) * DAY_MS
+
+def base_windows_ms(base: Sequence[Feature]) -> Int64s:
+    """The windows of *base*, which must be what this module computes: a count and a mean amount of each window, then
+    the greatest amount of the longest one, then the seconds since the transaction before.
+
+    Raises:
+        NotImplementedError: *base* has another feature, or a name that tells another window.
+    """
+    windows = [feature.window_ms for feature in base[:-2:2]]
+    kinds = [(kind, window) for window in windows for kind in ("count", "mean")]
+    kinds += [("max", LONGEST_MS), ("seconds_since_last", UNBOUNDED)]
+    names = [f"user_{kind}_{duration_text(window)}" if window else f"user_{kind}" for kind, window in kinds]
+    computed = tuple(Feature(name, "user", *kind) for name, kind in zip(names, kinds, strict=True))
+    if tuple(base) != computed:
+        differ = sorted({feature.text for feature in base} ^ {feature.text for feature in computed})
+        raise NotImplementedError(
+            f"BASE_USER: {', '.join(differ) or 'the order'}: the user kernel computes"
+            f" {', '.join(feature.name for feature in computed)} (CONTRIBUTING.md, a base feature)"
+        )
+    return np.array(windows, dtype=np.int64)
+
+
+WINDOWS_MS = base_windows_ms(BASE_USER)
 LATENESS_MS = 2 * DAY_MS
 """A transaction up to this much older than its user's newest has complete windows."""
 HORIZON_MS = LONGEST_MS + LATENESS_MS
@@ -32,7 +54,7 @@ class UserState:
     """Amounts and times per user over the longest window, with the features of ``USER_FEATURES`` and *layout*'s extra
     ones.
 
-    A window of W covers ``(t - W, t]``, the transaction itself included: count, mean, and for 30 days the greatest
+    A window of W covers ``(t - W, t]``, the transaction itself included: count, mean, and for the longest the greatest
     amount, in major units; and also the seconds since the user's transaction before, NaN where none is known. The
     features of a transaction rest on those that came before it in the log, of times up to its own: what comes later,
     even with an earlier or the same time, does not change them. So equal times are ordered as the log orders them (a
@@ -188,8 +210,11 @@ class UserState:
         times = own[_TIME]
         n = len(times)
         low = search_after(
-            stamps, np.tile(start, 3), np.tile(position, 3), (times - WINDOWS_MS[:, None]).ravel()
-        ).reshape(3, n)
+            stamps,
+            np.tile(start, len(WINDOWS_MS)),
+            np.tile(position, len(WINDOWS_MS)),
+            (times - WINDOWS_MS[:, None]).ravel(),
+        ).reshape(len(WINDOWS_MS), n)
         last = np.maximum(position - 1, 0)
         through = before[last] + amounts[last]
         earlier = np.where(low < position, through - before[np.minimum(low, last)], 0)

@@ -19,6 +19,7 @@ from centinela.features.spec import (
     parse_duration,
     parse_feature,
 )
+from centinela.features.state.users import base_windows_ms
 from centinela.settings import Settings
 from centinela.times import DAY_MS, HOUR_MS
 
@@ -27,7 +28,31 @@ TERMINALS_1H = Feature("user_terminals_1h", "user", "distinct", HOUR_MS, "termin
 
 def test_the_base_features_are_declared_in_their_order() -> None:
     assert tuple(feature.name for feature in BASE_USER + BASE_TERMINAL) == BASE_FEATURES[3:]
-    assert len(BASE_FEATURES) == 17
+
+
+@pytest.mark.parametrize(
+    ("base", "named"),
+    [
+        ((*BASE_USER[:2], Feature("user_count_7d", "user", "count", 8 * DAY_MS), *BASE_USER[3:]), "user_count_8d"),
+        ((*BASE_USER[:1], Feature("user_sum_1d", "user", "sum", DAY_MS), *BASE_USER[2:]), "user_sum_1d"),
+        (BASE_USER[1:], "user_count_1d"),
+        ((BASE_USER[1], BASE_USER[0], *BASE_USER[2:]), "the order"),
+        ((*BASE_USER, TERMINALS_1H), "user_terminals_1h"),
+        (BASE_USER[:-1], "user_seconds_since_last"),
+        ((), "user_seconds_since_last"),
+    ],
+)
+def test_base_features_that_the_kernel_does_not_compute_are_refused(base: tuple[Feature, ...], named: str) -> None:
+    with pytest.raises(NotImplementedError, match=named):
+        base_windows_ms(base)
+
+
+def test_the_kernel_takes_other_lengths_of_its_windows_from_the_base_features() -> None:
+    pair = (
+        Feature("user_count_2h", "user", "count", 2 * HOUR_MS),
+        Feature("user_mean_2h", "user", "mean", 2 * HOUR_MS),
+    )
+    assert base_windows_ms((*pair, *BASE_USER[4:])).tolist() == [2 * HOUR_MS, 30 * DAY_MS]
 
 
 def test_one_line_adds_a_feature(tmp_path: Path) -> None:
@@ -96,9 +121,9 @@ GOOD = {"name": "x", "entity": "user", "aggregation": "mean", "window": "1h"}
     ("changes", "complaint"),
     [
         (
-            {"aggregation": "median"},
+            {"aggregation": "no_such"},
             (
-                "'median' of a user is not one of count, sum, mean, max, min, std, distinct, seconds_since_last,"
+                "'no_such' of a user is not one of count, sum, mean, max, min, std, distinct, seconds_since_last,"
                 " ratio_to_mean"
             ),
         ),

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from centinela.model.metrics import average_precision
-from centinela_trainer.params import EvaluateParams, HgbParams, ModelKind, Params, RfParams, TrainParams
+from centinela_trainer.params import MODEL_KINDS, EvaluateParams, HgbParams, ModelKind, Params, RfParams, TrainParams
 from centinela_trainer.training.dataset import Dataset
 from centinela_trainer.training.fit import NotEnoughData, fraud_scores, train
 
@@ -47,7 +47,7 @@ def a_dataset(
     )
 
 
-@pytest.mark.parametrize("kind", ["hgb", "rf", "lr"])
+@pytest.mark.parametrize("kind", MODEL_KINDS)
 def test_each_kind_learns_leaves_out_the_empty_column_and_repeats_itself(kind: ModelKind) -> None:
     dataset = a_dataset()
     one, two = train(dataset, kind, PARAMS), train(dataset, kind, PARAMS)
