@@ -86,6 +86,7 @@ class SecuredBroker:
             "-Xms192m",
             f"-Xmx{self._node.heap_mb}m",
             "-XX:+UseSerialGC",
+            "-XX:TieredStopAtLevel=1",
             "-Djava.net.preferIPv4Stack=true",
             "-cp",
             classpath,
