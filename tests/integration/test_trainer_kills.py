@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from centinela.model.registry import CHAMPION
-from centinela_trainer.retraining.child_process import as_environment
+from centinela_trainer.retraining.child_runner import as_environment
 from centinela_trainer.settings import TrainerSettings
 from tests.support.trainer_world import World, world_of
 

@@ -19,7 +19,7 @@ from centinela.model.registry import CHALLENGER, CHAMPION, Registry
 from centinela.model.scorer import Scorer
 from centinela_trainer.archive.bootstrap import await_archive
 from centinela_trainer.retraining.bootstrap import training_job
-from centinela_trainer.retraining.child_process import EX_TEMPFAIL, start_child
+from centinela_trainer.retraining.child_runner import EX_TEMPFAIL, start_child
 from centinela_trainer.settings import TrainerSettings
 from centinela_trainer.snapshots.format import folder_digest
 from centinela_trainer.snapshots.store import SnapshotStore

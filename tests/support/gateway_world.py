@@ -20,12 +20,12 @@ from centinela.kafka.port import Delivery, Outgoing
 from centinela.testing.clock import FixedClock
 from centinela.web.backpressure import Deadline
 from centinela_predictor.gateway.delivery import VerdictDelivery
+from centinela_predictor.gateway.gateway import Gateway
 from centinela_predictor.gateway.kafka_link import KafkaLink
 from centinela_predictor.gateway.messages import Answer
 from centinela_predictor.gateway.outbox import Outbox
 from centinela_predictor.gateway.outbox_sender import OutboxSender
 from centinela_predictor.gateway.requests import PredictRequest
-from centinela_predictor.gateway.scorer import Gateway
 from centinela_predictor.gateway.verdict_cache import VerdictCache
 from centinela_predictor.models.routing import Router
 from centinela_predictor.models.scoring import ScoringCore

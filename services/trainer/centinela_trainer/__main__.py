@@ -11,7 +11,7 @@ from centinela.process.start import serve
 from centinela_trainer.archive.bootstrap import ARCHIVE
 from centinela_trainer.archive.process import run_archive
 from centinela_trainer.retraining.bootstrap import TRAINER
-from centinela_trainer.retraining.child import answer_request
+from centinela_trainer.retraining.child_main import answer_request
 from centinela_trainer.retraining.process import run_trainer
 from centinela_trainer.settings import TrainerSettings
 

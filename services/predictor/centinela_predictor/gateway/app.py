@@ -21,11 +21,11 @@ from centinela.web.ops import ops_routes
 from centinela.web.refusals import RequestRefused, retry_after
 from centinela.web.responses import json_response
 from centinela_predictor.gateway import metrics, openapi
+from centinela_predictor.gateway.gateway import Gateway, NotReady
 from centinela_predictor.gateway.messages import Answer, Answers
 from centinela_predictor.gateway.outbox import OutboxFull
 from centinela_predictor.gateway.readiness import Readiness
 from centinela_predictor.gateway.requests import BODY_LIMIT, PredictBatch, PredictRequest, parse_many, parse_one
-from centinela_predictor.gateway.scorer import Gateway, NotReady
 from centinela_predictor.models.slot import ModelSlot
 from centinela_predictor.models.slot import describe as describe_models
 

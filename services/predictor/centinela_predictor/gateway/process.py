@@ -20,12 +20,12 @@ from centinela_predictor.bootstrap import build_models
 from centinela_predictor.gateway.app import build_app
 from centinela_predictor.gateway.bootstrap import build_replica
 from centinela_predictor.gateway.delivery import VerdictDelivery
+from centinela_predictor.gateway.gateway import Gateway
 from centinela_predictor.gateway.kafka_link import KafkaLink
 from centinela_predictor.gateway.metrics import OUTBOX_BYTES, OUTBOX_OLDEST, OUTBOX_RECORDS
 from centinela_predictor.gateway.outbox import Outbox
 from centinela_predictor.gateway.outbox_sender import OutboxSender, restore
 from centinela_predictor.gateway.readiness import Readiness
-from centinela_predictor.gateway.scorer import Gateway
 from centinela_predictor.gateway.verdict_cache import VerdictCache
 from centinela_predictor.models.bundle_store import Downloads
 from centinela_predictor.settings import PredictorSettings

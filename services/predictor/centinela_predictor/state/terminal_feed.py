@@ -21,8 +21,9 @@ from centinela.features.state.terminals import TerminalState
 from centinela.kafka.port import Consumer, Record, TopicPartition
 from centinela.times import to_ms, to_ms_array
 from centinela.topics import FEATURE_PANES, LABELS, TERMINAL_ACTIVITY, TRANSACTIONS
+from centinela_predictor.state.gate import Gate
 from centinela_predictor.state.metrics import TERMINAL_RECORDS
-from centinela_predictor.state.terminal_activity import Block, Gate, unpack_block
+from centinela_predictor.state.terminal_activity import Block, unpack_block
 
 _log = structlog.get_logger(__name__)
 _KIND = "terminals:3"

@@ -22,7 +22,7 @@ from centinela.groups import ConsumerGroup
 from centinela.kafka import connect
 from centinela.liveness.health import Health
 from centinela_trainer.params import load_params
-from centinela_trainer.retraining.child_process import ChildRunner, start_child
+from centinela_trainer.retraining.child_runner import ChildRunner, start_child
 from centinela_trainer.retraining.handler import RetrainHandler
 from centinela_trainer.settings import TrainerSettings
 from centinela_trainer.snapshots.push import SnapshotPusher, SnapshotRemote

@@ -24,10 +24,10 @@ from centinela.testing.clock import FixedClock
 from centinela.testing.kafka import FakeBroker, FakeProducer
 from centinela_predictor.gateway.app import build_app
 from centinela_predictor.gateway.delivery import VerdictDelivery
+from centinela_predictor.gateway.gateway import Gateway
 from centinela_predictor.gateway.kafka_link import KafkaLink
 from centinela_predictor.gateway.outbox import Outbox
 from centinela_predictor.gateway.readiness import Readiness
-from centinela_predictor.gateway.scorer import Gateway
 from centinela_predictor.gateway.verdict_cache import VerdictCache
 from centinela_predictor.models.routing import Router
 from centinela_predictor.models.scoring import ScoringCore

@@ -8,8 +8,8 @@ import msgspec
 import pytest
 
 from centinela.web.refusals import RequestRefused
+from centinela_predictor.gateway.gateway import NotReady
 from centinela_predictor.gateway.outbox import OutboxFull
-from centinela_predictor.gateway.scorer import NotReady
 from centinela_predictor.gateway.verdict_cache import GivenVerdict
 from tests.support.gateway_world import DECODE, NOW, World, drain, running_world, tx
 from tests.support.served_models import served

@@ -9,7 +9,8 @@ from prometheus_client import REGISTRY
 
 from centinela.features.layout import unpack_rows
 from centinela.features.state.terminals import SKEW_MS
-from centinela_predictor.state.terminal_activity import IDLE, Gate, unpack_block
+from centinela_predictor.state.gate import Gate
+from centinela_predictor.state.terminal_activity import IDLE, unpack_block
 from centinela_predictor.stream.deferral import StreamLimits
 from tests.support.predictor_world import LAYOUT, NOW, START, World, transaction
 

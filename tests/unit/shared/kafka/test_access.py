@@ -22,7 +22,7 @@ from centinela.kafka.timeouts import TIMEOUTS
 from centinela.operations.acls import RIGHTS, commands
 from centinela.settings import Settings
 from centinela.topics import CATALOGUE, WITH_DLQ
-from centinela_trainer.retraining.child_process import as_environment
+from centinela_trainer.retraining.child_runner import as_environment
 from centinela_trainer.settings import TrainerSettings
 from tests.support.secured_broker import make_certificates
 

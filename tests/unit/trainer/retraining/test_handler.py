@@ -22,7 +22,7 @@ from centinela.testing.kafka import FakeBroker, FakeConsumer, FakeTransactionalP
 from centinela_trainer.archive.catch_up import wait_for_archive
 from centinela_trainer.archive.store import ArchiveStore
 from centinela_trainer.commands.retrain import request_for
-from centinela_trainer.retraining.child_process import EX_TEMPFAIL, ChildRunner
+from centinela_trainer.retraining.child_runner import EX_TEMPFAIL, ChildRunner
 from centinela_trainer.retraining.handler import RetrainHandler
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)

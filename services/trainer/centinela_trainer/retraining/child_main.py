@@ -19,7 +19,7 @@ from centinela.process.start import load_settings
 from centinela.telemetry.logging import configure_logging
 from centinela_trainer.archive.bootstrap import await_archive
 from centinela_trainer.retraining.bootstrap import TRAINER, training_job
-from centinela_trainer.retraining.child_process import EX_TEMPFAIL
+from centinela_trainer.retraining.child_runner import EX_TEMPFAIL
 from centinela_trainer.settings import TrainerSettings
 
 _log = structlog.get_logger(__name__)
