@@ -96,7 +96,8 @@ class Settings(BaseSettings):
     )
     features_file: Path | None = Field(
         None,
-        description="YAML file of further windowed features (`docs/features.md`); the same for stream and gateway.",
+        description="YAML file of further windowed features (`docs/features.md`); the same for stream and gateway."
+        " `make up` and compose take the checkout's `features.yaml`.",
     )
     dead_letter_max_share: float = Field(
         0.5,

@@ -72,7 +72,11 @@ def shared_environment(settings: LocalSettings, paths: Paths, bootstrap_servers:
         if name.endswith("_port")
     }
     data_dir = settings.data_dir if "data_dir" in settings.model_fields_set else paths.root / "data"
-    files = {"CENTINELA_PARAMS_PATH": CHECKOUT / "params.yaml", "CENTINELA_FEAST_REPO": CHECKOUT / "deploy" / "feast"}
+    files = {
+        "CENTINELA_FEATURES_FILE": CHECKOUT / "features.yaml",
+        "CENTINELA_FEAST_REPO": CHECKOUT / "deploy" / "feast",
+        "CENTINELA_PARAMS_PATH": CHECKOUT / "params.yaml",
+    }
     paths_of_checkout = {name: str(path) for name, path in files.items() if name not in os.environ}
     return (
         ports

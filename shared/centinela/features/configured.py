@@ -25,12 +25,27 @@ def layout_of(settings: Settings) -> FeatureLayout:
     Raises:
         FeaturesError: They cannot be used.
     """
-    path = settings.features_file
-    features = load_features(path) if path else ()
     try:
-        return FeatureLayout(settings.attributes, features)
+        layout = FeatureLayout(settings.attributes)
     except ValueError as error:
-        raise FeaturesError(f"{path}: {error}" if path else f"CENTINELA_ATTRIBUTES: {error}") from error
+        raise FeaturesError(f"CENTINELA_ATTRIBUTES: {error}") from error
+    return with_features(layout, settings.features_file) if settings.features_file else layout
+
+
+def with_features(layout: FeatureLayout, path: Path) -> FeatureLayout:
+    """*layout* with the features of the YAML file at *path* as its extra ones.
+
+    Raises:
+        FeaturesError: The file cannot be read, or a line is not allowed, or not in this layout.
+    """
+    features: list[Feature] = []
+    for line, feature in _declared(path):
+        features.append(feature)
+        try:
+            layout = FeatureLayout(layout.attributes, tuple(features))
+        except ValueError as error:
+            raise FeaturesError(f"{path}, line {line}: {error}") from error
+    return layout
 
 
 def load_features(path: Path) -> tuple[Feature, ...]:
@@ -40,6 +55,11 @@ def load_features(path: Path) -> tuple[Feature, ...]:
     Raises:
         FeaturesError: The file cannot be read, or a line is not allowed.
     """
+    return tuple(feature for _line, feature in _declared(path))
+
+
+def _declared(path: Path) -> list[tuple[int, Feature]]:
+    """The features of the file at *path*, each with its line."""
     try:
         document = yaml.compose(path.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
     except (OSError, UnicodeDecodeError) as error:
@@ -52,10 +72,10 @@ def load_features(path: Path) -> tuple[Feature, ...]:
     except (yaml.YAMLError, RecursionError) as error:
         raise FeaturesError(f"{path}: not valid YAML: {error}") from error
     if document is None:
-        return ()
+        return []
     if not isinstance(document, yaml.SequenceNode):
         raise _fault(path, document, "expected a list of features, each on a line that begins with `- `")
-    return tuple(_feature(path, item) for item in document.value)
+    return [(_line(item), _feature(path, item)) for item in document.value]
 
 
 def _feature(path: Path, item: yaml.Node) -> Feature:
@@ -89,4 +109,8 @@ def _feature(path: Path, item: yaml.Node) -> Feature:
 
 
 def _fault(path: Path, node: yaml.Node, problem: str) -> FeaturesError:
-    return FeaturesError(f"{path}, line {node.start_mark.line + 1}: {problem}")
+    return FeaturesError(f"{path}, line {_line(node)}: {problem}")
+
+
+def _line(node: yaml.Node) -> int:
+    return int(node.start_mark.line) + 1

@@ -9,12 +9,13 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 from centinela_local.broker import jars
 from centinela_local.broker.choice import choose_broker
 from centinela_local.broker.embedded import Node, server_properties
 from centinela_local.errors import StartFailed, ToolMissing
-from centinela_local.paths import Paths
+from centinela_local.paths import CHECKOUT, Paths
 from centinela_local.process_list import kafka_process, service_processes, shared_environment
 from centinela_local.processes.spec import Process
 from centinela_local.processes.supervisor_config import render_config, render_listing
@@ -71,6 +72,24 @@ def test_feast_is_one_more_process_where_it_is_asked_for() -> None:
     assert [process.name for process in others] == PROCESSES
     assert feast.command[-2:] == ("centinela_predictor", "feast")
     assert feast.port not in {process.port for process in others}
+
+
+def test_the_stack_reads_the_checkouts_features_unless_told_otherwise(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("CENTINELA_FEATURES_FILE", raising=False)
+    stack = shared_environment(LocalSettings(), Paths(tmp_path), "b:1")
+    assert stack["CENTINELA_FEATURES_FILE"] == str(CHECKOUT / "features.yaml")
+    monkeypatch.setenv("CENTINELA_FEATURES_FILE", "mine.yaml")
+    assert "CENTINELA_FEATURES_FILE" not in shared_environment(LocalSettings(), Paths(tmp_path), "b:1")
+
+
+@pytest.mark.parametrize("service", ["gateway", "predictor", "trainer"])
+def test_the_checkouts_features_are_mounted_where_the_containers_read_them(service: str) -> None:
+    container = yaml.safe_load((CHECKOUT / "docker-compose.yml").read_text())["services"][service]
+    [mount] = [volume for volume in container["volumes"] if isinstance(volume, dict)]
+    assert mount["target"] == container["environment"]["CENTINELA_FEATURES_FILE"]
+    assert mount["source"] == "${CENTINELA_FEATURES_FILE:-./features.yaml}"
 
 
 def test_every_process_gets_the_same_servers_ports_and_absolute_folders(

@@ -16,7 +16,6 @@ from centinela.datasets.rows import LabelRule, to_transactions
 from centinela.datasets.simulator import Profile, Simulation, parse_drift
 from centinela.features.backfill import build_features
 from centinela.features.layout import FeatureLayout
-from centinela.features.spec import Feature
 from centinela.times import from_us, index_from_ms, series_to_us
 from centinela_trainer.params import Params, ParamsError
 from centinela_trainer.training.dataset import Dataset, assemble
@@ -76,10 +75,9 @@ def simulated(params: Params) -> Transactions:
     return Transactions.from_frame(pd.concat(list(simulation.days(data.days)), ignore_index=True))
 
 
-def training_set(history: History, params: Params, extras: tuple[Feature, ...] = ()) -> tuple[FeatureLayout, Dataset]:
-    """The features that the stream would have served, *extras* too, and the labels known once the last transaction is
+def training_set(history: History, params: Params, layout: FeatureLayout) -> Dataset:
+    """The features of *layout* as the stream would have served them, and the labels known once the last transaction is
     mature."""
-    layout = FeatureLayout(history.attributes, extras)
     transactions = history.transactions
     features = build_features(transactions, history.labels, layout)
     maturity = timedelta(days=params.data.maturity_days)
@@ -99,7 +97,7 @@ def training_set(history: History, params: Params, extras: tuple[Feature, ...] =
             "reported_us": pa.array(series_to_us(history.labels["reported_at"])),
         }
     )
-    return layout, assemble(
+    return assemble(
         predictions,
         labels,
         layout.names,

@@ -17,7 +17,7 @@ import structlog
 
 from centinela.clock import Clock
 from centinela.errors import CentinelaError
-from centinela.features.configured import load_features
+from centinela.features.configured import with_features
 from centinela.features.layout import FeatureLayout
 from centinela_trainer.params import Params
 from centinela_trainer.pipeline import report as report
@@ -29,6 +29,7 @@ from centinela_trainer.training.gate import Evidence, GateVerdict, decide
 
 _log = structlog.get_logger(__name__)
 REQUEST = "pipeline"
+FEATURES_FILE = Path("features.yaml")
 UNREGISTERED = "unregistered"
 """The code commit of a bundle that is not registered: ``dvc.lock`` says what made it."""
 
@@ -69,9 +70,22 @@ def preprocess(params: Params, clock: Clock) -> None:
 
 
 def features(params: Params, features_file: Path | None = None) -> None:
-    """Transactions and labels to the training set, in a snapshot's form; with the extra features of *features_file*."""
+    """Transactions and labels to the training set, in a snapshot's form; with the extra features of ``FEATURES_FILE``.
+
+    Args:
+        features_file: The file of the services' settings.
+
+    Raises:
+        CentinelaError: That is another file, whose changes ``dvc.yaml`` would not see.
+    """
+    if features_file is not None and features_file.resolve() != FEATURES_FILE.resolve():
+        raise CentinelaError(
+            f"CENTINELA_FEATURES_FILE={features_file}: the pipeline reads {FEATURES_FILE}, which DVC watches; put the"
+            " features there, and set the variable to it or not at all"
+        )
     history = History(pd.read_parquet(PATHS.transactions), pd.read_parquet(PATHS.labels))
-    layout, dataset = training_set(history, params, load_features(features_file) if features_file else ())
+    layout = with_features(FeatureLayout(history.attributes), FEATURES_FILE)
+    dataset = training_set(history, params, layout)
     shutil.rmtree(PATHS.training_set, ignore_errors=True)
     digest = write_folder(dataset, PATHS.training_set)
     PATHS.feature_set.write_text(f"{layout.id}\n")

@@ -22,6 +22,7 @@ from centinela.features.spec import (
 from centinela.features.state.users import base_windows_ms
 from centinela.settings import Settings
 from centinela.times import DAY_MS, HOUR_MS
+from centinela_local.paths import CHECKOUT
 
 TERMINALS_1H = Feature("user_terminals_1h", "user", "distinct", HOUR_MS, "terminal_id")
 
@@ -186,6 +187,47 @@ def test_a_file_of_another_shape_is_refused_with_the_line(tmp_path: Path, text: 
 
     with pytest.raises(FeaturesError, match=complaint):
         load_features(path)
+
+
+@pytest.mark.parametrize(
+    ("changes", "complaint"),
+    [
+        ({"name": "user_count_1d"}, "feature 'user_count_1d' has the name of another column"),
+        ({"name": "v1"}, "feature 'v1' has the name of another column"),
+        ({"name": "y"}, "feature 'y' has the name of another column"),
+        ({"column": "v2"}, "column 'v2' is neither amount, terminal_id nor an attribute"),
+    ],
+)
+def test_a_line_that_does_not_fit_the_layout_is_named(tmp_path: Path, changes: dict[str, str], complaint: str) -> None:
+    path = tmp_path / "features.yaml"
+    line = ", ".join(f"{key}: {value}" for key, value in {**GOOD, **changes}.items())
+    path.write_text(f"- {{name: y, entity: user, aggregation: sum, window: 1h}}\n\n- {{{line}}}\n")
+
+    with pytest.raises(FeaturesError) as caught:
+        layout_of(Settings(features_file=path, attributes=("v1",)))
+
+    assert str(caught.value).startswith(f"{path}, line 3: ")
+    assert complaint in str(caught.value)
+
+
+def test_attributes_that_cannot_be_used_are_not_blamed_on_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "features.yaml"
+    path.write_text("- {name: y, entity: user, aggregation: sum, window: 1h}\n")
+
+    with pytest.raises(FeaturesError, match=r"^CENTINELA_ATTRIBUTES: an attribute repeats"):
+        layout_of(Settings(features_file=path, attributes=("v1", "v1")))
+
+
+def test_the_shipped_file_declares_nothing_and_the_examples_of_it_and_of_the_page_are_allowed(tmp_path: Path) -> None:
+    shipped, page = CHECKOUT / "features.yaml", CHECKOUT / "docs" / "features.md"
+    example = tmp_path / "example.yaml"
+    for text, count in (
+        (shipped.read_text().replace("# - {", "- {"), 1),
+        (page.read_text().split("```yaml\n")[1].split("```")[0], 5),
+    ):
+        example.write_text(text)
+        assert len(layout_of(Settings(features_file=example)).extra) == count
+    assert load_features(shipped) == ()
 
 
 def test_a_missing_file_and_an_empty_one(tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from centinela_trainer.params import DataParams, EvaluateParams, GateParams, Hgb
 from centinela_trainer.pipeline import report as pipeline_report
 from centinela_trainer.pipeline import stages as pipeline_stages
 from centinela_trainer.pipeline.data import load_history
-from centinela_trainer.pipeline.stages import PATHS
+from centinela_trainer.pipeline.stages import FEATURES_FILE, PATHS
 from centinela_trainer.snapshots.format import folder_digest, read_folder
 from centinela_trainer.snapshots.store import SnapshotStore
 
@@ -36,8 +36,9 @@ SMALL = Params(
 
 @pytest.fixture
 def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty folder with the simulator's where params.yaml has it, to run the stages in."""
+    """A folder with the simulator's where params.yaml has it, and no extra features, to run the stages in."""
     (tmp_path / SMALL.data.path).mkdir(parents=True)
+    (tmp_path / FEATURES_FILE).write_text("# none\n")
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -152,6 +153,21 @@ def test_the_curve_is_thinned_but_keeps_its_ends() -> None:
     assert len(points) <= 201
     assert (points[0]["recall"], points[-1]["recall"]) == (0.0, 1.0)
     assert [point["recall"] for point in points] == sorted(point["recall"] for point in points)
+
+
+def test_a_feature_of_the_watched_file_is_in_the_training_set(checkout: Path) -> None:
+    (checkout / FEATURES_FILE).write_text("- {name: user_max_2h, entity: user, aggregation: max, window: 2h}\n")
+    pipeline_stages.preprocess(SMALL, CLOCK)
+    pipeline_stages.features(SMALL, checkout / FEATURES_FILE)
+    assert PATHS.feature_set.read_text().startswith("v1+user_max_2h=user.max(amount,2h):")
+    assert "user_max_2h" in read_folder(PATHS.training_set).names
+
+
+def test_features_of_a_file_that_dvc_does_not_watch_are_refused(checkout: Path) -> None:
+    with pytest.raises(CentinelaError, match=r"CENTINELA_FEATURES_FILE=mine.yaml: the pipeline reads features.yaml"):
+        pipeline_stages.features(SMALL, Path("mine.yaml"))
+    stage = yaml.safe_load((CHECKOUT / "dvc.yaml").read_text())["stages"]["features"]
+    assert str(FEATURES_FILE) in stage["deps"]
 
 
 def test_every_file_that_dvc_yaml_names_of_the_stages_is_one_that_they_write() -> None:
