@@ -94,6 +94,19 @@ class Settings(BaseSettings):
         tuple(f"v{n}" for n in range(1, 29)),
         description="Raw numeric columns of a transaction that become features (JSON list).",
     )
+    other_fields: tuple[str, ...] = Field(
+        ("time",),
+        description=(
+            "Further numeric columns that a transaction may have (JSON list): they stay in the log and are no features."
+        ),
+    )
+    unknown_fields: Literal["refuse", "report"] = Field(
+        "refuse",
+        description=(
+            "What the gateway and ingest do with a field that is none of the event, `CENTINELA_ATTRIBUTES` and"
+            " `CENTINELA_OTHER_FIELDS`: answer 422 with its name, or take the request and name it in the answer."
+        ),
+    )
     features_file: Path | None = Field(
         None,
         description="YAML file of further windowed features (`docs/features.md`); the same for stream and gateway."

@@ -7,12 +7,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from fastapi import FastAPI
 from numpy.typing import NDArray
 
 from centinela.events import TransactionReceived
+from centinela.features.known_fields import known_fields
 from centinela.features.layout import FeatureLayout
 from centinela.liveness.health import Health
 from centinela.security.keys import ApiKeys
@@ -26,10 +28,12 @@ from centinela_predictor.gateway.gateway import Gateway
 from centinela_predictor.gateway.kafka_link import KafkaLink
 from centinela_predictor.gateway.outbox import Outbox
 from centinela_predictor.gateway.readiness import Readiness
+from centinela_predictor.gateway.requests import RequestParser
 from centinela_predictor.gateway.verdict_cache import VerdictCache
 from centinela_predictor.models.routing import Router
 from centinela_predictor.models.scoring import ScoringCore
 from centinela_predictor.models.slot import ModelSlot
+from centinela_predictor.settings import PredictorSettings
 from tests.support.served_models import served
 
 NOW = datetime(2026, 3, 10, tzinfo=UTC)
@@ -47,10 +51,10 @@ class _AmountOnly:
         return matrix
 
 
-def ingest_app(broker: FakeBroker) -> FastAPI:
-    """ingest, ready, writing to *broker*."""
+def ingest_app(broker: FakeBroker, **settings: Any) -> FastAPI:
+    """ingest with *settings*, ready, writing to *broker*."""
     service = Service(
-        IngestSettings(),
+        IngestSettings(**settings),
         threading.Event(),
         producer=FakeProducer(broker),
         consumer=FakeConsumer(broker),
@@ -61,8 +65,8 @@ def ingest_app(broker: FakeBroker) -> FastAPI:
 
 
 @contextmanager
-def gateway_app(broker: FakeBroker) -> Iterator[FastAPI]:
-    """The gateway with a model in service, writing to *broker*; its threads end with the context."""
+def gateway_app(broker: FakeBroker, **settings: Any) -> Iterator[FastAPI]:
+    """The gateway with *settings* and a model in service, writing to *broker*; its threads end with the context."""
     clock, slot = FixedClock(NOW), ModelSlot()
     outbox = Outbox(Path(":memory:"), clock, max_records=1_000, max_bytes=10_000_000)
     cache, link = VerdictCache(10_000), KafkaLink(outbox, clock)
@@ -76,7 +80,17 @@ def gateway_app(broker: FakeBroker) -> Iterator[FastAPI]:
     for thread in threads:
         thread.start()
     try:
-        yield build_app(gateway, slot, readiness, clock, deadline_s=10.0, in_flight=8, keys=ApiKeys(None))
+        predictor = PredictorSettings(**settings)
+        yield build_app(
+            gateway,
+            RequestParser(known_fields(predictor, refuse=predictor.unknown_fields == "refuse")),
+            slot,
+            readiness,
+            clock,
+            deadline_s=10.0,
+            in_flight=8,
+            keys=ApiKeys(None),
+        )
     finally:
         gateway.stop()
         for thread in threads:

@@ -14,11 +14,12 @@ from datetime import UTC, datetime, timedelta
 import msgspec
 
 from centinela.deadletters.record import dead_letter
-from centinela.events import TransactionReceived, encode
+from centinela.events import encode
+from centinela.features.known_fields import KnownFields
 from centinela.features.layout import BASE_LAYOUT, FeatureLayout
 from centinela.kafka.port import Record
 from centinela.times import EPOCH
-from centinela_predictor.state.admission import admit
+from centinela_predictor.state.admission import SCHEMA_ONLY, AdmissionRules, admit
 from tests.support.mutations import Mutator, corpus
 
 NOW = datetime(2026, 11, 24, tzinfo=UTC)
@@ -33,9 +34,16 @@ REASONS = frozenset(
         "invalid_verdict",
         "time_in_future",
         "time_before_1970",
+        "unknown_field",
     }
 )
 LAYOUTS = (BASE_LAYOUT, FeatureLayout(("v1", "v2", "v3")))
+_ATTRIBUTES = frozenset({"v1", "v2", "v3"})
+RULES = (
+    SCHEMA_ONLY,
+    AdmissionRules(KnownFields(_ATTRIBUTES, refuse=False)),
+    AdmissionRules(KnownFields(_ATTRIBUTES, refuse=True)),
+)
 
 
 class Broken(AssertionError):
@@ -68,7 +76,7 @@ def fuzz(count: int, seed: int, say: Callable[[str], None] = lambda _line: None)
 
 
 def _check(records: list[Record], outcomes: Counter[str]) -> None:
-    admitted = admit(records, NOW, LAYOUTS[records[0].offset % len(LAYOUTS)])
+    admitted = admit(records, NOW, LAYOUTS[records[0].offset % len(LAYOUTS)], RULES[records[0].offset % len(RULES)])
     both = sorted([r.offset for r in admitted.records] + [letter.record.offset for letter in admitted.refused])
     if both != [r.offset for r in records]:
         raise Broken(
@@ -92,7 +100,7 @@ def _check(records: list[Record], outcomes: Counter[str]) -> None:
             and event.version == 1
         ):
             raise Broken(f"let through: {event}")
-        if msgspec.json.decode(encode(event), type=TransactionReceived) != event:
+        if msgspec.json.decode(encode(event), type=type(event)) != event:
             raise Broken(f"does not survive its own form: {event}")
         outcomes["transaction"] += 1
 

@@ -27,6 +27,7 @@ from centinela.topics import CATALOGUE, WITH_DLQ
 from centinela_predictor.models.routing import Router
 from centinela_predictor.models.scoring import ScoringCore
 from centinela_predictor.models.slot import ModelSlot
+from centinela_predictor.state.admission import SCHEMA_ONLY, AdmissionRules
 from centinela_predictor.state.partition_store import PartitionStores
 from centinela_predictor.state.terminal_feed import TerminalFeed
 from centinela_predictor.stream.deferral import StreamLimits
@@ -42,9 +43,15 @@ class World:
     """A broker, models and a clock that outlive the stream processes of a test."""
 
     def __init__(
-        self, folder: Path, partitions: int = 2, model: str | None = "1", layout: FeatureLayout = LAYOUT
+        self,
+        folder: Path,
+        partitions: int = 2,
+        model: str | None = "1",
+        layout: FeatureLayout = LAYOUT,
+        rules: AdmissionRules = SCHEMA_ONLY,
     ) -> None:
         self.layout = layout
+        self.rules = rules
         self.broker = FakeBroker(partitions, auto_create=False)
         for topic in CATALOGUE:
             self.broker.create(topic.name, topic.partitions or partitions)
@@ -95,6 +102,7 @@ class World:
             self.clock,
             shared=shared,
             layout=self.layout,
+            rules=self.rules,
         )
 
     def terminals(self, folder: Path, name: str) -> SnapshotStore:

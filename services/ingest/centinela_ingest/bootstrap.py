@@ -8,6 +8,7 @@ import structlog
 
 from centinela import topics
 from centinela.clock import Clock, SystemClock
+from centinela.features.known_fields import known_fields
 from centinela.kafka import connect
 from centinela.kafka.port import Consumer, Producer
 from centinela.liveness.dependency import DependencyState
@@ -60,7 +61,10 @@ class Service:
             on_fatal=self._fail,
         )
         handler = IngestHandler(
-            settings.ingest_max_batch, transactions_topic=transactions_topic, labels_topic=labels_topic
+            settings.ingest_max_batch,
+            known_fields(settings, refuse=settings.unknown_fields == "refuse"),
+            transactions_topic=transactions_topic,
+            labels_topic=labels_topic,
         )
         self.app = build_app(handler, self.publisher, self.health, clock, settings)
 

@@ -10,6 +10,7 @@ from typing import Literal
 from centinela.clock import Clock
 from centinela.consuming.table_reader import open_table
 from centinela.features.configured import layout_of
+from centinela.features.known_fields import known_fields
 from centinela.features.snapshots.shared_store import SharedStorage
 from centinela.features.snapshots.store import SnapshotStore
 from centinela.kafka.connect import consumer, producer, topic_admin
@@ -29,6 +30,7 @@ from centinela_predictor.models.routing import Router
 from centinela_predictor.models.scoring import ScoringCore
 from centinela_predictor.models.slot import ModelSlot
 from centinela_predictor.settings import PredictorSettings
+from centinela_predictor.state.admission import AdmissionRules
 from centinela_predictor.state.partition_store import PartitionStores
 
 Role = Literal["gateway", "stream"]
@@ -136,5 +138,6 @@ def build_stores(settings: PredictorSettings, clock: Clock) -> StateStores:
         shared=shared,
         dedupe_ids=settings.dedupe_ids,
         layout=layout_of(settings),
+        rules=AdmissionRules(known_fields(settings, refuse=settings.stream_unknown_fields == "refuse")),
     )
     return StateStores(settings, partitions, admin, shared)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 from pydantic import Field
 
@@ -33,6 +34,13 @@ class PredictorSettings(Settings):
     )
     registry_retry_s: float = Field(
         1.0, gt=0, description="First pause before a failed model download is tried again; doubles up to 30 s."
+    )
+    stream_unknown_fields: Literal["refuse", "report"] = Field(
+        "report",
+        description=(
+            "What becomes of a record of `transactions` with a field that nobody knows: a dead letter, or a verdict, a"
+            " count and a line in the log. The same for stream and gateway."
+        ),
     )
     gateway_deadline_s: float = Field(
         5.0,

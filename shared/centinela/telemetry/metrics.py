@@ -35,4 +35,9 @@ DEPENDENCY_ERRORS = Counter("centinela_dependency_errors_total", "Failed calls o
 REQUESTS_DENIED = Counter(
     "centinela_requests_denied_total", "Requests without a key, or with one that does not suffice.", ["error"]
 )
+UNKNOWN_FIELDS = Counter(
+    "centinela_unknown_fields_total",
+    "Fields of accepted transactions and labels that neither the event nor the layout knows: probably misspelt.",
+    ["service"],
+)
 BATCH_DURATION = Histogram("centinela_batch_duration_seconds", "From poll's return to the commit.", ["service"])

@@ -64,7 +64,8 @@ class _OpsEndpoints:
 
 
 def ops_routes(health: Callable[[], Payload], ready: Callable[[], Payload], *, ready_when: str) -> APIRouter:
-    """The three routes.
+    """The three routes. They answer HEAD as well, as load balancers and uptime checks ask; the server leaves out the
+    body. The document describes GET alone.
 
     Args:
         health: The answer of ``/health``.
@@ -78,6 +79,8 @@ def ops_routes(health: Callable[[], Payload], ready: Callable[[], Payload], *, r
     router.add_api_route(
         "/metrics", endpoints.metrics, summary="Metrics in Prometheus' text format", response_class=PlainTextResponse
     )
+    for path, endpoint in (("/health", endpoints.health), ("/ready", endpoints.ready), ("/metrics", endpoints.metrics)):
+        router.add_api_route(path, endpoint, methods=["HEAD"], include_in_schema=False)
     return router
 
 

@@ -21,6 +21,7 @@ from centinela.codec import Decoder, ModelEventDecoder
 from centinela.deadletters import entries as dead_letters
 from centinela.deadletters.record import dead_letter
 from centinela.errors import InvalidRecord
+from centinela.features.known_fields import KnownFields
 from centinela.features.layout import FeatureLayout
 from centinela.features.snapshots.format import _LENGTH, _MAGIC, SnapshotDamaged, pack, unpack
 from centinela.features.state.id_table import IdTable
@@ -33,7 +34,7 @@ from centinela.security.keys import ApiKeys, Denied, InvalidKeys, new_key, parse
 from centinela.telemetry.tracing import traceparent_or_new
 from centinela.web.refusals import RequestRefused
 from centinela_ingest.api.requests import LabelIn, Parser, TransactionIn
-from centinela_predictor.gateway.requests import parse_many, parse_one
+from centinela_predictor.gateway.requests import RequestParser
 from centinela_predictor.state import admission
 from centinela_predictor.state.admission import verdict_fault
 from centinela_predictor.state.terminal_activity import Block, pack_block, unpack_block
@@ -345,8 +346,12 @@ def test_a_table_of_ids_knows_what_was_added_and_nothing_else(added: list[int], 
     assert found.tolist() == [added.index(i) if i in added else -1 for i in added + asked]
 
 
+KNOWN = KnownFields(frozenset({"v1", "v2", "v3"}), refuse=True)
+PARSER = RequestParser(KNOWN)
+
+
 def _ingest(kind: type) -> Callable[[bytes], object]:
-    parser = Parser(kind, 10)
+    parser = Parser(kind, kind.__base__, 10, KNOWN)
     return lambda body: parser.parse(body, START)
 
 
@@ -355,8 +360,8 @@ def _ingest(kind: type) -> Callable[[bytes], object]:
     [
         (_ingest(TransactionIn), TransactionIn, RequestRefused),
         (_ingest(LabelIn), LabelIn, RequestRefused),
-        (lambda body: parse_one(body, START), TransactionIn, RequestRefused),
-        (lambda body: parse_many(body, START), TransactionIn, RequestRefused),
+        (lambda body: PARSER.one(body, START), TransactionIn, RequestRefused),
+        (lambda body: PARSER.many(body, START), TransactionIn, RequestRefused),
     ],
     ids=["ingest-transactions", "ingest-labels", "gateway-one", "gateway-many"],
 )
@@ -406,9 +411,9 @@ def test_a_body_of_deep_arrays_costs_no_more_than_a_flat_one() -> None:
     body."""
     deep = b"[" * 900 + b",".join([b"1"] * 200_000) + b",NaN" + b"]" * 900
     with pytest.raises(RequestRefused):
-        Parser(TransactionIn, 10).parse(deep, START)
+        Parser(TransactionIn, events.TransactionReceived, 10, KNOWN).parse(deep, START)
     with pytest.raises(RequestRefused):
-        parse_many(deep, START)
+        PARSER.many(deep, START)
 
 
 def test_times_at_the_edges_of_what_a_date_can_be_are_refused_not_fatal() -> None:
@@ -425,5 +430,5 @@ def test_times_at_the_edges_of_what_a_date_can_be_are_refused_not_fatal() -> Non
         assert len(admitted.refused) == 1
         assert admitted.refused[0].reason in {"time_before_1970", "time_in_future", "invalid_field"}
         with pytest.raises(RequestRefused):
-            Parser(TransactionIn, 10).parse(body, START)
+            Parser(TransactionIn, events.TransactionReceived, 10, KNOWN).parse(body, START)
     assert decoder.decode(body).transaction_id == "a"

@@ -22,6 +22,7 @@ from centinela.web.openapi import describe
 from centinela.web.ops import health_payload, ops_routes, ready_payload
 from centinela.web.refusals import RequestRefused, retry_after
 from centinela.web.responses import json_response
+from centinela.web.unknown_fields import count_unknown
 from centinela_ingest import metrics
 from centinela_ingest.api import openapi
 from centinela_ingest.api.handler import Accepted, IngestHandler
@@ -70,7 +71,9 @@ class IngestApi:
             user=hashed_user(accepted.user_id, self.settings.log_salt),
             client=client,
         )
-        return json_response(AcceptedAnswer(len(accepted.records), accepted.transaction_ids), 202)
+        count_unknown("ingest", accepted.unknown_fields)
+        answer = AcceptedAnswer(len(accepted.records), accepted.transaction_ids, accepted.unknown_fields)
+        return json_response(answer, 202)
 
 
 def build_app(

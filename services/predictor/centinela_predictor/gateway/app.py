@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 
+import msgspec
 from fastapi import FastAPI, Request, Response
 
 from centinela.clock import Clock
@@ -20,16 +21,17 @@ from centinela.web.openapi import describe
 from centinela.web.ops import ops_routes
 from centinela.web.refusals import RequestRefused, retry_after
 from centinela.web.responses import json_response
+from centinela.web.unknown_fields import count_unknown
 from centinela_predictor.gateway import metrics, openapi
 from centinela_predictor.gateway.gateway import Gateway, NotReady
 from centinela_predictor.gateway.messages import Answer, Answers
 from centinela_predictor.gateway.outbox import OutboxFull
 from centinela_predictor.gateway.readiness import Readiness
-from centinela_predictor.gateway.requests import BODY_LIMIT, PredictBatch, PredictRequest, parse_many, parse_one
+from centinela_predictor.gateway.requests import BODY_LIMIT, Parsed, PredictBatch, PredictRequest, RequestParser
 from centinela_predictor.models.slot import ModelSlot
 from centinela_predictor.models.slot import describe as describe_models
 
-Parse = Callable[[bytes, datetime], list[PredictRequest]]
+Parse = Callable[[bytes, datetime], list[Parsed]]
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,7 @@ class GatewayApi:
     """
 
     gateway: Gateway
+    parser: RequestParser
     slot: ModelSlot
     clock: Clock
     deadline_s: float
@@ -50,12 +53,12 @@ class GatewayApi:
 
     async def predict(self, request: Request) -> Response:
         started = self.clock.monotonic()
-        [answer] = await self._answer(request, _parse_single)
+        [answer] = await self._answer(request, self.parser.one)
         metrics.PREDICTION_LATENCY.observe(self.clock.monotonic() - started)
         return json_response(answer)
 
     async def predict_batch(self, request: Request) -> Response:
-        return json_response(Answers(await self._answer(request, parse_many)))
+        return json_response(Answers(await self._answer(request, self.parser.many)))
 
     async def model(self) -> Response:
         return json_response(describe_models(self.slot.pair))
@@ -64,13 +67,16 @@ class GatewayApi:
         self.keys.require(request.headers.get("authorization"), "scorer")
         with self.in_flight.one():
             deadline = Deadline(self.clock, request.headers.get(TIMEOUT_HEADER), self.deadline_s)
-            requests = parse(await deadline.body(read_body(request, BODY_LIMIT)), self.clock.now())
+            parsed = parse(await deadline.body(read_body(request, BODY_LIMIT)), self.clock.now())
+            requests = [transaction for transaction, _ in parsed]
             future = self.gateway.submit(requests, request.state.traceparent, request.state.request_id, deadline)
-            return await deadline.answer(asyncio.wrap_future(future))
+            answers = await deadline.answer(asyncio.wrap_future(future))
+        return [_with_unknown(answer, unknown) for answer, (_, unknown) in zip(answers, parsed, strict=True)]
 
 
 def build_app(
     gateway: Gateway,
+    parser: RequestParser,
     slot: ModelSlot,
     readiness: Readiness,
     clock: Clock,
@@ -86,7 +92,7 @@ def build_app(
         in_flight: Most requests at once.
         keys: Who may ask for verdicts.
     """
-    api = GatewayApi(gateway, slot, clock, deadline_s, keys, InFlight(in_flight, "gateway"))
+    api = GatewayApi(gateway, parser, slot, clock, deadline_s, keys, InFlight(in_flight, "gateway"))
     app = FastAPI(
         title="Centinela gateway",
         description=(
@@ -112,8 +118,10 @@ def build_app(
     return app
 
 
-def _parse_single(body: bytes, now: datetime) -> list[PredictRequest]:
-    return [parse_one(body, now)]
+def _with_unknown(answer: Answer, fields: tuple[str, ...]) -> Answer:
+    """*answer* to a body with *fields* that mean nothing here."""
+    count_unknown("gateway", fields)
+    return msgspec.structs.replace(answer, unknown_fields=fields) if fields else answer
 
 
 def _count(_request: Request, refused: RequestRefused) -> None:

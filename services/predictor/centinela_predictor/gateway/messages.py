@@ -15,7 +15,8 @@ from centinela_predictor.gateway.verdict_cache import CachedVerdict, GivenVerdic
 
 
 class Answer(msgspec.Struct, frozen=True, kw_only=True):
-    """The verdict on one transaction. ``repeated``: it was given before."""
+    """The verdict on one transaction. ``repeated``: it was given before. ``unknown_fields``: fields of the request that
+    mean nothing here, where such are not refused; left out without any."""
 
     transaction_id: str
     is_fraud: bool
@@ -28,6 +29,7 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
     occurred_at: datetime
     scored_at: datetime
     repeated: bool
+    unknown_fields: tuple[str, ...] | msgspec.UnsetType = msgspec.UNSET
 
 
 class Answers(msgspec.Struct, frozen=True):

@@ -42,7 +42,7 @@ PREDICT: dict[str, Any] = {
     **operation(
         JsonBody(
             PredictRequest,
-            "One transaction. A missing feature is a missing value, not an error.",
+            "One transaction. A raw column that is left out is a missing value; one that nobody knows is refused.",
             {"plain": _PLAIN, "full": _FULL},
         ),
         JsonBody(Answer, _ANSWERED, {"one": _ANSWER}),

@@ -9,6 +9,7 @@ import threading
 import structlog
 
 from centinela.clock import Clock, SystemClock
+from centinela.features.known_fields import known_fields
 from centinela.kafka.connect import producer
 from centinela.liveness.health import Health
 from centinela.liveness.threads import GuardedThread
@@ -26,6 +27,7 @@ from centinela_predictor.gateway.metrics import OUTBOX_BYTES, OUTBOX_OLDEST, OUT
 from centinela_predictor.gateway.outbox import Outbox
 from centinela_predictor.gateway.outbox_sender import OutboxSender, restore
 from centinela_predictor.gateway.readiness import Readiness
+from centinela_predictor.gateway.requests import RequestParser
 from centinela_predictor.gateway.verdict_cache import VerdictCache
 from centinela_predictor.models.bundle_store import Downloads
 from centinela_predictor.settings import PredictorSettings
@@ -69,6 +71,7 @@ class GatewayProcess:
         sender = OutboxSender(self._outbox, self._producer, link, self._cache, clock, self._sent_all)
         app = build_app(
             self._gateway,
+            RequestParser(known_fields(settings, refuse=settings.unknown_fields == "refuse")),
             self._models.slot,
             readiness,
             clock,

@@ -102,7 +102,9 @@ class StateReplica:
         now = self._clock.now()
         for number in sorted({record.partition for record in records}):
             state = self._partitions[number]
-            part = admit([record for record in records if record.partition == number], now, self.layout)
+            part = admit(
+                [record for record in records if record.partition == number], now, self.layout, self._stores.rules
+            )
             admitted = without_misrouted(part, state, number, len(self._partitions))
             with self._lock:
                 state.apply(admitted.columns)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Collection
 from datetime import datetime
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 import msgspec
 from msgspec import Meta
@@ -12,8 +13,10 @@ from msgspec import Meta
 from centinela.codec import require_plausible_time
 from centinela.errors import InvalidRecord
 from centinela.events import Id, Instant, Money
+from centinela.features.known_fields import KnownFields
 from centinela.web.json_errors import DECODE_ERRORS, conversion_refusal, refusal
 from centinela.web.refusals import RequestRefused
+from centinela.web.unknown_fields import unknown_field
 
 BATCH_LIMIT = 1_000
 BODY_LIMIT = 1_000_000
@@ -37,40 +40,84 @@ class PredictBatch(msgspec.Struct, frozen=True):
     transactions: list[PredictRequest]
 
 
+class Parsed(NamedTuple):
+    """A transaction, and the fields of its body that mean nothing here."""
+
+    request: PredictRequest
+    unknown: tuple[str, ...]
+
+
 _FIELDS = frozenset(PredictRequest.__struct_fields__)
+_BATCH_FIELDS = frozenset(PredictBatch.__struct_fields__)
 _one = msgspec.json.Decoder(PredictRequest)
 _many = msgspec.json.Decoder(list[PredictRequest] | PredictBatch)
 
 
-def parse_one(body: bytes, now: datetime) -> PredictRequest:
-    """The transaction of ``POST /predict``.
+class RequestParser:
+    """Reads bodies.
 
-    Raises:
-        RequestRefused: 400 for malformed JSON, 422 for an invalid field, 413 for a body over the limit.
+    Args:
+        known: The attributes that a transaction may have.
     """
-    content = _decoded(body, _one)
-    return _completed(_converted(content, _one.type), content, now, "")
 
+    def __init__(self, known: KnownFields) -> None:
+        self._known = known
 
-def parse_many(body: bytes, now: datetime) -> list[PredictRequest]:
-    """The transactions of ``POST /predict/batch``: a JSON array, or an object with the array ``transactions``.
+    def one(self, body: bytes, now: datetime) -> list[Parsed]:
+        """The transaction of ``POST /predict``.
 
-    Raises:
-        RequestRefused: As ``parse_one``; also 422 where there are more than ``BATCH_LIMIT``.
-    """
-    content = _decoded(body, _many)
-    batch = _converted(content, _many.type)
-    if isinstance(batch, PredictBatch):
-        requests, rows, prefix = batch.transactions, content["transactions"], "transactions"
-    else:
-        requests, rows, prefix = batch, content, ""
-    if len(requests) > BATCH_LIMIT:
-        detail = f"{len(requests)} transactions; at most {BATCH_LIMIT}"
-        raise RequestRefused(422, "too_many", detail, field="transactions")
-    return [
-        _completed(request, row, now, f"{prefix}[{n}].")
-        for n, (request, row) in enumerate(zip(requests, rows, strict=True))
-    ]
+        Raises:
+            RequestRefused: 400 for malformed JSON, 422 for an invalid field, 413 for a body over the limit.
+        """
+        content = _decoded(body, _one)
+        return [self._completed(_converted(content, _one.type), content, now, "")]
+
+    def many(self, body: bytes, now: datetime) -> list[Parsed]:
+        """The transactions of ``POST /predict/batch``: a JSON array, or an object with the array ``transactions``.
+
+        Raises:
+            RequestRefused: As ``one``; also 422 where there are more than ``BATCH_LIMIT``.
+        """
+        content = _decoded(body, _many)
+        batch = _converted(content, _many.type)
+        if isinstance(batch, PredictBatch):
+            requests, rows, prefix = batch.transactions, content["transactions"], "transactions"
+            for name in content:
+                if name not in _BATCH_FIELDS:
+                    raise unknown_field(self._known, name, _BATCH_FIELDS, path=name)
+        else:
+            requests, rows, prefix = batch, content, ""
+        if len(requests) > BATCH_LIMIT:
+            detail = f"{len(requests)} transactions; at most {BATCH_LIMIT}"
+            raise RequestRefused(422, "too_many", detail, field="transactions")
+        return [
+            self._completed(request, row, now, f"{prefix}[{n}].")
+            for n, (request, row) in enumerate(zip(requests, rows, strict=True))
+        ]
+
+    def _completed(self, request: PredictRequest, content: dict[str, Any], now: datetime, prefix: str) -> Parsed:
+        """*request* with the further fields of *content* as attributes, and its time checked."""
+        if request.occurred_at is not None:
+            _check_time(request.occurred_at, now, prefix)
+        further = [name for name in content if name not in _FIELDS]
+        unknown = self._unknown(further, prefix, _FIELDS) + self._unknown(
+            request.attributes, f"{prefix}attributes.", ()
+        )
+        more: dict[str, float | None] = {}
+        for name in further:
+            if name in request.attributes:
+                raise _invalid(prefix + name, "given twice: here and in attributes")
+            more[name] = _number(content[name], prefix + name)
+        if more:
+            request = msgspec.structs.replace(request, attributes=request.attributes | more)
+        return Parsed(request, unknown)
+
+    def _unknown(self, names: Collection[str], prefix: str, fields: Collection[str]) -> tuple[str, ...]:
+        """The paths of those of *names* that mean nothing here."""
+        unknown = self._known.unknown(names)
+        if unknown and self._known.refuse:
+            raise unknown_field(self._known, unknown[0], fields, path=prefix + unknown[0])
+        return tuple(prefix + name for name in unknown)
 
 
 def _decoded(body: bytes, decoder: msgspec.json.Decoder[Any]) -> Any:
@@ -96,20 +143,6 @@ def _converted(content: Any, kind: Any) -> Any:
         return msgspec.convert(content, kind)
     except msgspec.ValidationError as error:
         raise conversion_refusal(error, content) from error
-
-
-def _completed(request: PredictRequest, content: dict[str, Any], now: datetime, prefix: str) -> PredictRequest:
-    """*request* with the further fields of *content* as attributes, and its time checked."""
-    if request.occurred_at is not None:
-        _check_time(request.occurred_at, now, prefix)
-    more: dict[str, float | None] = {}
-    for name, value in content.items():
-        if name in _FIELDS:
-            continue
-        if name in request.attributes:
-            raise _invalid(prefix + name, "given twice: here and in attributes")
-        more[name] = _number(value, prefix + name)
-    return msgspec.structs.replace(request, attributes=request.attributes | more) if more else request
 
 
 def _check_time(occurred_at: datetime, now: datetime, prefix: str) -> None:

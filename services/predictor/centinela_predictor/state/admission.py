@@ -3,8 +3,8 @@ its replay and the gateways' replicas."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
 from itertools import groupby
 from operator import attrgetter
@@ -17,22 +17,48 @@ from centinela.deadletters.record import DeadLetter
 from centinela.errors import InvalidRecord
 from centinela.events import AttachedVerdict, TransactionReceived
 from centinela.features.assemble import Columns
+from centinela.features.known_fields import KnownFields, unknown_name
 from centinela.features.layout import BASE_LAYOUT, FeatureLayout
 from centinela.kafka.port import Record
 from centinela.times import from_ms, to_ms
 
+
+class _Strict(TransactionReceived, frozen=True, forbid_unknown_fields=True):
+    """A transaction without any field that this release does not know."""
+
+
+_strict: Decoder[TransactionReceived] = Decoder(_Strict)
 _decoder: Decoder[TransactionReceived] = Decoder(TransactionReceived)
+_FIELDS = frozenset(TransactionReceived.__struct_fields__)
 _FUTURE_MS = int(FUTURE_TOLERANCE.total_seconds() * 1000)
+
+
+@dataclass(frozen=True)
+class AdmissionRules:
+    """What transactions must keep to beyond their schema: the same for the stream, its replay and the gateways.
+
+    Args:
+        known: The attributes that they may have; None: any.
+    """
+
+    known: KnownFields | None = None
+
+
+SCHEMA_ONLY = AdmissionRules()
 
 
 @dataclass(frozen=True, slots=True)
 class Admitted:
-    """The transactions among some records, in their order, and a dead letter for each of the others."""
+    """The transactions among some records, in their order, and a dead letter for each of the others.
+
+    ``unknown``: the offset and the name of each field of theirs that nobody knows.
+    """
 
     records: list[Record]
     events: list[TransactionReceived]
     columns: Columns
     refused: list[DeadLetter]
+    unknown: list[tuple[int, str]] = field(default_factory=list)
 
     def before(self, offset: int) -> Admitted:
         """The part before *offset*, where all records are of one partition."""
@@ -42,10 +68,16 @@ class Admitted:
             self.events[:n],
             self.columns.take(np.arange(n)),
             [r for r in self.refused if r.record.offset < offset],
+            [(at, name) for at, name in self.unknown if at < offset],
         )
 
 
-def admit(records: Sequence[Record], now: datetime, layout: FeatureLayout = BASE_LAYOUT) -> Admitted:
+def admit(
+    records: Sequence[Record],
+    now: datetime,
+    layout: FeatureLayout = BASE_LAYOUT,
+    rules: AdmissionRules = SCHEMA_ONLY,
+) -> Admitted:
     """Decode *records* and refuse those that cannot be a transaction.
 
     Whether a time is in the future is judged by the record's own timestamp where that is not later than *now*, so that
@@ -54,21 +86,18 @@ def admit(records: Sequence[Record], now: datetime, layout: FeatureLayout = BASE
     Args:
         records: Of one partition or of several, in any mix.
         layout: The layout that the columns are for.
+        rules: What else to refuse.
     """
     refused: list[DeadLetter] = []
     good: list[Record] = []
     events: list[TransactionReceived] = []
-    for record, event in zip(records, _decoder.decode_many([r.value for r in records]), strict=True):
-        fault = (
-            event
-            if isinstance(event, InvalidRecord)
-            else None
-            if event.verdict is None
-            else verdict_fault(event.verdict)
-        )
+    unknown: list[tuple[int, str]] = []
+    for record, event, names in _decoded(records, rules.known):
+        fault = event if isinstance(event, InvalidRecord) else _fault(event, names, rules)
         if fault is None:
             good.append(record)
             events.append(event)  # type: ignore[arg-type]
+            unknown += [(record.offset, name) for name in names]
         else:
             refused.append(DeadLetter.of(record, fault))
     columns = Columns.of(events, layout)
@@ -79,7 +108,34 @@ def admit(records: Sequence[Record], now: datetime, layout: FeatureLayout = BASE
         ]
         keep = np.flatnonzero(~implausible)
         good, events, columns = [good[n] for n in keep], [events[n] for n in keep], columns.take(keep)
-    return Admitted(good, events, columns, refused)
+    return Admitted(good, events, columns, refused, unknown)
+
+
+def _decoded(
+    records: Sequence[Record], known: KnownFields | None
+) -> Iterator[tuple[Record, TransactionReceived | InvalidRecord, tuple[str, ...]]]:
+    """Each record with its event, or why it is none, and the names of fields that nobody knows.
+
+    Records without such fields are decoded once. The others are decoded again, without regard to them: a later release
+    may have added an optional field.
+    """
+    values = [record.value for record in records]
+    decoded = (_decoder if known is None else _strict).decode_many(values)
+    for record, event in zip(records, decoded, strict=True):
+        names: tuple[str, ...] = ()
+        if isinstance(event, InvalidRecord) and known is not None and (name := unknown_name(event.detail)):
+            [event] = _decoder.decode_many([record.value])
+            names = (name,)
+        if known is not None and not isinstance(event, InvalidRecord) and event.attributes:
+            names += tuple(f"attributes.{name}" for name in known.unknown(event.attributes))
+        yield record, event, names
+
+
+def _fault(event: TransactionReceived, names: tuple[str, ...], rules: AdmissionRules) -> InvalidRecord | None:
+    """Why *event* cannot be used, or None. *names*: its fields that nobody knows."""
+    if names and rules.known is not None and rules.known.refuse:
+        return InvalidRecord("unknown_field", rules.known.explain(names[0], _FIELDS))
+    return verdict_fault(event.verdict)
 
 
 def verdict_fault(verdict: AttachedVerdict | None) -> InvalidRecord | None:

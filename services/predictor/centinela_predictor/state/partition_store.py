@@ -17,6 +17,7 @@ from centinela.features.snapshots.shared_store import SharedStorage
 from centinela.features.snapshots.store import SnapshotStore
 from centinela.kafka.port import Consumer, TopicIdentity
 from centinela.topics import TRANSACTIONS
+from centinela_predictor.state.admission import SCHEMA_ONLY, AdmissionRules
 from centinela_predictor.state.partition_state import PartitionState
 from centinela_predictor.state.repartition import repartition
 
@@ -40,6 +41,7 @@ class PartitionStores:
         identify: Returns the identity of ``transactions`` as it is now.
         open_reader: Makes a consumer without a group that reads the whole log.
         dedupe_ids, layout: See ``PartitionState``.
+        rules: See ``admit``.
     """
 
     def __init__(
@@ -52,6 +54,7 @@ class PartitionStores:
         shared: SharedStorage | None = None,
         dedupe_ids: int = 1_000_000,
         layout: FeatureLayout = BASE_LAYOUT,
+        rules: AdmissionRules = SCHEMA_ONLY,
     ) -> None:
         self._folder = folder / _ROOT
         self._identify = identify
@@ -60,6 +63,7 @@ class PartitionStores:
         self._shared = shared
         self._dedupe_ids = dedupe_ids
         self._layout = layout
+        self.rules = rules
         self._log: TopicIdentity | None = None
         self._grown = False
 
@@ -141,7 +145,9 @@ class PartitionStores:
         _log.info("repartition.started", topic=TRANSACTIONS.name, partitions=len(until))
         reader = self._open_reader()
         try:
-            states = repartition(reader, TRANSACTIONS.name, until, self._clock.now(), self._layout, self._dedupe_ids)
+            states = repartition(
+                reader, TRANSACTIONS.name, until, self._clock.now(), self._layout, self._dedupe_ids, self.rules
+            )
         finally:
             reader.close()
         _log.info("repartition.finished", topic=TRANSACTIONS.name, users=[len(state.users) for state in states])

@@ -15,7 +15,7 @@ from centinela.features.layout import FeatureLayout
 from centinela.kafka.partitioner import partition_of
 from centinela.kafka.port import Consumer, Record, TopicPartition
 from centinela.liveness.progress import report_progress
-from centinela_predictor.state.admission import Admitted, admit, by_partition
+from centinela_predictor.state.admission import SCHEMA_ONLY, AdmissionRules, Admitted, admit, by_partition
 from centinela_predictor.state.partition_state import PartitionState
 
 _BATCH = 5_000
@@ -24,7 +24,13 @@ _owner = lru_cache(1 << 17)(partition_of)
 
 
 def repartition(
-    reader: Consumer, topic: str, until: Mapping[int, int], now: datetime, layout: FeatureLayout, dedupe_ids: int
+    reader: Consumer,
+    topic: str,
+    until: Mapping[int, int],
+    now: datetime,
+    layout: FeatureLayout,
+    dedupe_ids: int,
+    rules: AdmissionRules = SCHEMA_ONLY,
 ) -> list[PartitionState]:
     """The state of every partition of *topic* at its offset in *until*, with what its users did in other partitions.
 
@@ -35,6 +41,7 @@ def repartition(
     Args:
         reader: A consumer without a group, for this call alone.
         until: One offset for each of the topic's partitions.
+        rules: As for ``admit``.
 
     Raises:
         DependencyUnavailable: The brokers are unavailable.
@@ -58,7 +65,7 @@ def repartition(
             if record.offset < end[TopicPartition(topic, record.partition)]
         ]
         for number, part in by_partition(records).items():
-            _take(states, number, admit(part, now, layout), until[number])
+            _take(states, number, admit(part, now, layout, rules), until[number])
         reading = {partition for partition in reading if reader.position(partition) < end[partition]}
     return states
 
@@ -101,6 +108,7 @@ def without_misrouted(admitted: Admitted, state: PartitionState, number: int, pa
         [admitted.events[n] for n in keep],
         admitted.columns.take(keep),
         admitted.refused + misrouted,
+        admitted.unknown,
     )
 
 

@@ -30,6 +30,7 @@ from centinela_predictor.stream.deferral import DeferralPolicy, StreamLimits
 from centinela_predictor.stream.outgoing import Batch, OutgoingRecords
 from centinela_predictor.stream.owned_partition import OwnedPartition
 from centinela_predictor.stream.snapshots import Snapshots
+from centinela_predictor.stream.unknown_fields import UnknownFieldReport
 
 _NEVER = -(1 << 62)
 
@@ -76,6 +77,7 @@ class StreamHandler(StatefulHandler):
         self._deferral = DeferralPolicy(core, feed, reader, clock, limits)
         self._announcer = Announcer(feed, writer)
         self._snapshots = Snapshots(stores, reader, feed, clock, health, snapshot_interval_s)
+        self._unknown_fields = UnknownFieldReport()
         self._owned: dict[int, OwnedPartition] = {}
 
     def ready(self) -> bool:
@@ -151,6 +153,7 @@ class StreamHandler(StatefulHandler):
             if offset == records[0].offset and owned.announced == (max(owned.state.newest, deferred_time), 0):
                 return None
         outcome.dead_letters += admitted.refused
+        self._unknown_fields.report([name for _, name in admitted.unknown])
         owned.state.users.taken_late()
         rows, users = owned.state.apply(admitted.columns)
         for name, count in zip(("accepted", "too_late"), owned.state.users.taken_late(), strict=True):
@@ -171,7 +174,10 @@ class StreamHandler(StatefulHandler):
 
     def _admit(self, number: int, records: list[Record], now: datetime) -> Admitted:
         return without_misrouted(
-            admit(records, now, self._layout), self._owned[number].state, number, self._stores.partitions
+            admit(records, now, self._layout, self._stores.rules),
+            self._owned[number].state,
+            number,
+            self._stores.partitions,
         )
 
     def _emit(self, batches: list[Batch], now: datetime, outcome: Outcome) -> None:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from centinela.clock import Clock, SystemClock
 from centinela.codec import Decoder
 from centinela.events import TransactionReceived
+from centinela.features.known_fields import KnownFields
 from centinela.features.layout import FeatureLayout
 from centinela.kafka.headers import header
 from centinela.liveness.health import Health
@@ -28,6 +29,7 @@ from centinela_predictor.gateway.gateway import Gateway
 from centinela_predictor.gateway.kafka_link import KafkaLink
 from centinela_predictor.gateway.outbox import Outbox
 from centinela_predictor.gateway.readiness import Readiness
+from centinela_predictor.gateway.requests import RequestParser
 from centinela_predictor.gateway.verdict_cache import VerdictCache
 from centinela_predictor.models.routing import Router
 from centinela_predictor.models.scoring import ScoringCore
@@ -71,7 +73,16 @@ class World:
         ]
         self.gateway = gateway
         self.client = TestClient(
-            build_app(gateway, self.slot, readiness, clock, deadline_s=10.0, in_flight=4, keys=keys or ApiKeys(None)),
+            build_app(
+                gateway,
+                RequestParser(KnownFields(frozenset({"v1", "v2", "time"}), refuse=True)),
+                self.slot,
+                readiness,
+                clock,
+                deadline_s=10.0,
+                in_flight=4,
+                keys=keys or ApiKeys(None),
+            ),
             raise_server_exceptions=False,
         )
 

@@ -6,16 +6,26 @@ from datetime import UTC, datetime
 
 import pytest
 
+from centinela.features.known_fields import KnownFields
 from centinela.web.refusals import RequestRefused
 from centinela_predictor.gateway.requests import (
     BATCH_LIMIT,
     BODY_LIMIT,
     PredictRequest,
-    parse_many,
-    parse_one,
+    RequestParser,
 )
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
+PARSER = RequestParser(KnownFields(frozenset({"v1", "v2", "time"}), refuse=True))
+
+
+def parse_one(body: bytes, now: datetime) -> PredictRequest:
+    [parsed] = PARSER.one(body, now)
+    return parsed.request
+
+
+def parse_many(body: bytes, now: datetime) -> list[PredictRequest]:
+    return [parsed.request for parsed in PARSER.many(body, now)]
 
 
 def test_the_plain_body_needs_nothing_but_numbers() -> None:

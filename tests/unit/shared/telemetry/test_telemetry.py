@@ -168,6 +168,21 @@ def test_the_ops_server_answers_health_readiness_and_what_is_not_there() -> None
         server.close()
 
 
+def test_every_process_answers_head_like_get_without_a_body() -> None:
+    health = Health("kafka")
+    server = OpsServer(health, bind("127.0.0.1", 0, "CENTINELA_TRAINER_PORT"), [OpsRoute("/hint", dict)])
+    try:
+        for state in ("waiting", "ready"):
+            for path in ("/health", "/ready", "/metrics"):
+                get, head = (httpx.request(m, f"http://127.0.0.1:{server.port}{path}") for m in ("GET", "HEAD"))
+                assert (head.status_code, head.content) == (get.status_code, b""), (state, path)
+                assert head.headers["content-type"] == get.headers["content-type"]
+            health.met("kafka")
+        assert httpx.head(f"http://127.0.0.1:{server.port}/hint").status_code == 405
+    finally:
+        server.close()
+
+
 @pytest.mark.parametrize(
     ("arguments", "source"),
     [(("drift",), "centinela/drift"), (("predictor", "stream"), "centinela/predictor/stream")],
