@@ -10,7 +10,7 @@ from typing import Any, Generic, TypeVar
 import msgspec
 
 from centinela.errors import InvalidRecord
-from centinela.events import SUPPORTED_VERSION, Event, ModelEvent
+from centinela.events import REFUND_HINT, SUPPORTED_VERSION, Event, ModelEvent
 from centinela.times import EPOCH
 
 E = TypeVar("E", bound=Event)
@@ -43,7 +43,7 @@ class Decoder(Generic[E]):
         try:
             event = self._one.decode(value)
         except msgspec.ValidationError as error:
-            raise InvalidRecord("invalid_field", str(error)) from error
+            raise InvalidRecord("invalid_field", _explained(str(error))) from error
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise InvalidRecord("malformed_json", str(error)) from error
         if event.version != SUPPORTED_VERSION:
@@ -78,6 +78,10 @@ class Decoder(Generic[E]):
             return self.decode(value)
         except InvalidRecord as invalid:
             return invalid
+
+
+def _explained(message: str) -> str:
+    return message + REFUND_HINT if message.endswith(">= 0.0 - at `$.amount`") else message
 
 
 class ModelEventDecoder(Decoder[Event]):

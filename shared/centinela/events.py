@@ -14,11 +14,16 @@ from msgspec import Meta
 
 Id = Annotated[str, Meta(min_length=1, max_length=128, description="Opaque identifier, 1 to 128 characters.")]
 Instant = Annotated[datetime, Meta(tz=True, description="RFC 3339 instant with its zone.")]
+REFUND_HINT = '; for a refund or a reversal give its amount, not below 0, and "kind": "refund" or "reversal"'
+"""What a negative amount probably means."""
 Money = Annotated[float, Meta(ge=0, le=1e9, description="Major units of the currency, >= 0.")]
 Probability = Annotated[float, Meta(ge=0, le=1)]
 Decision = Literal["approve", "review", "decline"]
 Variant = Literal["champion", "challenger", "none"]
 Origin = Literal["stream", "gateway", "history"]
+Kind = Literal["purchase", "refund", "reversal"]
+PURCHASE: Kind = "purchase"
+"""What windows consist of, what is scored, and what models learn from."""
 
 
 class Event(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -65,7 +70,8 @@ class TransactionReceived(Event, frozen=True):
 
     ``user_id`` is None where the source does not know the cardholder: history features are then missing values.
     ``attributes`` are raw numeric columns passed through to the model (``v1`` .. ``v28``, ...); None is a missing
-    value.
+    value. A ``kind`` other than ``purchase`` gives money back, ``amount`` of it: no model scores it, and it is in
+    nobody's windows.
     """
 
     transaction_id: Id
@@ -76,6 +82,7 @@ class TransactionReceived(Event, frozen=True):
     currency: Annotated[str, Meta(pattern="^[A-Z]{3}$")] = "EUR"
     attributes: dict[str, float | None] = {}
     verdict: AttachedVerdict | None = None
+    kind: Kind = "purchase"
 
 
 class LabelReported(Event, frozen=True):
@@ -93,7 +100,8 @@ class TransactionScored(Event, frozen=True):
     """The one verdict on a transaction. Topic ``predictions``, keyed like its transaction.
 
     ``features`` is the served vector: float64, little-endian, in the order of ``feature_set`` (see
-    ``centinela.features.spec``), base64 in JSON. ``score`` is None only for loaded history (``origin="history"``).
+    ``centinela.features.spec``), base64 in JSON. ``score`` is None only for loaded history (``origin="history"``) and
+    where ``kind`` is not ``purchase``: those are let through (``approve``) by no model (``variant="none"``).
     """
 
     transaction_id: Id
@@ -113,6 +121,7 @@ class TransactionScored(Event, frozen=True):
     threshold: Probability | None = None
     model_version: str | None = None
     reasons: tuple[str, ...] = ()
+    kind: Kind = "purchase"
 
     @classmethod
     def of(cls, transaction: TransactionReceived, verdict: Verdict) -> TransactionScored:
@@ -137,6 +146,7 @@ class TransactionScored(Event, frozen=True):
             threshold=verdict.threshold,
             model_version=verdict.model_version,
             reasons=verdict.reasons,
+            kind=transaction.kind,
         )
 
 

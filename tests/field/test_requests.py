@@ -22,6 +22,10 @@ LABEL = {
 }
 PREDICT = {"amount": 5.5}
 REPORT = {"unknown_fields": "report"}
+NEGATIVE = (
+    "Expected `float` >= 0.0; for a refund or a reversal give its amount, not below 0,"
+    ' and "kind": "refund" or "reversal"'
+)
 Client = Callable[..., TestClient]
 
 
@@ -225,6 +229,29 @@ ROWS = (
         422,
         {"error": "invalid_field", "field": "verdict"},
         REPORT,
+    ),
+    # Refunds and reversals.
+    *(
+        Row(
+            f"a {kind}",
+            "gateway",
+            "POST",
+            "/predict",
+            PREDICT | {"kind": kind},
+            200,
+            {"decision": "approve", "fraud_probability": None, "variant": "none", "reasons": [f"{kind}: not scored"]},
+        )
+        for kind in ("refund", "reversal")
+    ),
+    Row("a purchase that says so", "gateway", "POST", "/predict", PREDICT | {"kind": "purchase"}, 200, {"reasons": []}),
+    Row("another kind", "gateway", "POST", "/predict", PREDICT | {"kind": "Refund"}, 422, {"field": "kind"}),
+    *(
+        Row("a negative amount", service, "POST", path, body | {"amount": -5.5}, 422, {"detail": NEGATIVE})
+        for service, path, body in (("gateway", "/predict", PREDICT), ("ingest", "/transactions", TRANSACTION))
+    ),
+    Row("a refund", "ingest", "POST", "/transactions", TRANSACTION | {"kind": "refund"}, 202, {"accepted": 1}),
+    Row(
+        "another kind", "ingest", "POST", "/transactions", TRANSACTION | {"kind": "chargeback"}, 422, {"field": "kind"}
     ),
 )
 

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from centinela.events import TransactionScored
+from centinela.events import Kind, TransactionScored
 from centinela.features.layout import FeatureLayout, pack_rows
 from centinela.featurestore.push import FeaturePusher
 from centinela.featurestore.repository import apply, open_store
@@ -38,7 +38,11 @@ class Archived:
         apply(self.feast, repo, data)
 
     def write(
-        self, *rows: tuple[str | None, datetime, float], layout: FeatureLayout = NARROW, scored_at: datetime = NOON
+        self,
+        *rows: tuple[str | None, datetime, float],
+        layout: FeatureLayout = NARROW,
+        scored_at: datetime = NOON,
+        kind: Kind = "purchase",
     ) -> None:
         """One file of (user, event time, mean), in the order of the log; the terminal is ``m1``, its risk the mean."""
         events = []
@@ -62,6 +66,7 @@ class Archived:
                         feature_set=layout.id,
                         features=pack_rows(vector[None, :])[0],
                         scored_at=scored_at,
+                        kind=kind,
                     ),
                 )
             )
@@ -103,6 +108,12 @@ def test_every_entity_row_comes_back_also_copies_strangers_and_nobody(archived: 
         None,
         1.0,
     ]
+
+
+def test_a_refund_is_nobodys_last_event(archived: Archived) -> None:
+    archived.write(("u1", NOON, 1.0))
+    archived.write(("u1", NOON + timedelta(hours=1), 9.0), kind="refund")
+    assert archived.mean(("u1", NOON + timedelta(hours=2))) == [1.0]
 
 
 def test_a_row_sees_the_last_event_up_to_its_time_within_the_time_to_live(archived: Archived) -> None:

@@ -68,8 +68,8 @@ def independent_features(
     """The base features, those of *extra*, and the columns is_night and is_weekend, on the index of *transactions*.
 
     Args:
-        transactions: transaction_id, user_id, terminal_id, occurred_at, amount, and the numeric columns that *extra*
-            looks at.
+        transactions: transaction_id, user_id, terminal_id, occurred_at, amount, the numeric columns that *extra*
+            looks at, and optionally kind: what is not a purchase sees no window and is in none.
         labels: transaction_id, is_fraud, reported_at, in the order in which they were read.
         order: ``time`` (then id) or ``log`` (as the rows stand): what came before what.
     """
@@ -78,6 +78,8 @@ def independent_features(
     if order == "time":
         table = table.sort_values(["ms", "transaction_id"])
     table = table.drop(columns="occurred_at").assign(seq=range(len(table)))
+    if "kind" not in table:
+        table["kind"] = "purchase"
     reports = pd.DataFrame(
         {
             "id": labels["transaction_id"].astype(object),
@@ -91,8 +93,9 @@ def independent_features(
         db.register("given", table)
         db.register("reports", reports)
         db.execute(
-            "CREATE TABLE t AS SELECT * REPLACE (minor AS amount), max(ms) OVER (PARTITION BY user_id ORDER BY seq"
-            " ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) AS newest FROM given"
+            "CREATE TABLE t AS SELECT * REPLACE (minor AS amount), max(ms) FILTER (kind = 'purchase')"
+            " OVER (PARTITION BY user_id ORDER BY seq ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) AS newest"
+            " FROM given"
         )
         _make_frauds(db)
         parts = [
@@ -141,30 +144,31 @@ def _make_frauds(db: duckdb.DuckDBPyConnection) -> None:
 
 def _users(db: duckdb.DuckDBPyConnection, window: int, delay: int, wanted: list[tuple[str, str, str]]) -> pd.DataFrame:
     columns = ", ".join(
-        "CASE WHEN a.user_id IS NULL THEN NULL ELSE"
+        "CASE WHEN a.user_id IS NULL OR a.kind <> 'purchase' THEN NULL ELSE"
         f' {_USER_SQL[aggregation].format(a=f"any_value(a.{column})", b=f"b.{column}")} END AS "{name}"'
         for name, aggregation, column in wanted
     )
     rows: pd.DataFrame = db.sql(f"""
         SELECT a.row, {columns} FROM t a
         LEFT JOIN t b ON b.user_id = a.user_id AND b.seq <= a.seq AND b.ms <= a.ms - {delay}
-            AND b.ms > a.ms - {delay + window}
-        GROUP BY a.row, a.user_id, a.ms, a.seq, a.newest ORDER BY a.row
+            AND b.ms > a.ms - {delay + window} AND b.kind = 'purchase'
+        GROUP BY a.row, a.user_id, a.kind, a.ms, a.seq, a.newest ORDER BY a.row
     """).df()  # noqa: S608
     return rows
 
 
 def _terminals(db: duckdb.DuckDBPyConnection, window: int, delay: int, wanted: list[tuple[str, str]]) -> pd.DataFrame:
     columns = ", ".join(
-        f'CASE WHEN a.terminal_id IS NULL THEN NULL ELSE {_TERMINAL_SQL[aggregation]} END AS "{name}"'
+        f"CASE WHEN a.terminal_id IS NULL OR a.kind <> 'purchase' THEN NULL ELSE {_TERMINAL_SQL[aggregation]} END"
+        f' AS "{name}"'
         for name, aggregation in wanted
     )
     rows: pd.DataFrame = db.sql(f"""
         SELECT a.row, {columns} FROM t a
         LEFT JOIN t b ON b.terminal_id = a.terminal_id AND b.ms <= a.ms - {delay}
-            AND b.ms > a.ms - {delay + window}
+            AND b.ms > a.ms - {delay + window} AND b.kind = 'purchase'
         LEFT JOIN frauds f ON f.id = b.transaction_id AND f.since <= a.ms AND a.ms < f.until
-        GROUP BY a.row, a.terminal_id ORDER BY a.row
+        GROUP BY a.row, a.terminal_id, a.kind ORDER BY a.row
     """).df()  # noqa: S608
     return rows
 

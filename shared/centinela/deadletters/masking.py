@@ -25,6 +25,7 @@ SHOWN = frozenset(
         "observed_at",
         "amount",
         "currency",
+        "kind",
         "is_fraud",
         "decision",
         "variant",

@@ -9,8 +9,8 @@ from operator import itemgetter
 import numpy as np
 from numpy.typing import NDArray
 
-from centinela.events import TransactionReceived
-from centinela.features.keys import Hashes, Int64s, hash_ids, minor_units
+from centinela.events import PURCHASE, TransactionReceived
+from centinela.features.keys import MISSING_ID, Hashes, Int64s, hash_ids, minor_units
 from centinela.features.layout import (
     BASE_FEATURES,
     BASE_LAYOUT,
@@ -35,6 +35,8 @@ _THURSDAY, _SATURDAY = 3, 5
 class Columns:
     """Transactions by column, each of shape (n,); identifiers hashed (``MISSING_ID`` where missing).
 
+    A refund or a reversal has neither a user nor a terminal here: so it is in nobody's windows, and sees none.
+
     ``times``: ms since 1970. ``amounts``: major units. ``minor``: hundredths. ``stored``: the bits of what
     ``layout.stored`` names, shape (len(layout.stored), n). ``payloads``: see ``centinela.features.payload``.
     """
@@ -55,6 +57,9 @@ class Columns:
         users, terminals = hash_ids([t.user_id for t in transactions]), hash_ids([t.terminal_id for t in transactions])
         times = to_ms_array([t.occurred_at for t in transactions])
         numbers = _numbers(transactions, [name for name in layout.stored if name != TERMINAL])
+        payloads = payloads_of(transactions, users, terminals, times, amounts)
+        without_history = [row for row, t in enumerate(transactions) if t.kind != PURCHASE]
+        users[without_history] = terminals[without_history] = MISSING_ID
         return cls(
             hash_ids([t.transaction_id for t in transactions]),
             users,
@@ -63,7 +68,7 @@ class Columns:
             amounts,
             minor_units(amounts),
             stored_bits(layout, terminals, numbers),
-            payloads_of(transactions, users, terminals, times, amounts),
+            payloads,
         )
 
     def __len__(self) -> int:

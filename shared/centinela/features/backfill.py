@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from centinela.events import PURCHASE
 from centinela.features.assemble import Columns, Matrix, assemble, stored_bits
 from centinela.features.keys import MISSING_ID, Hashes, Int64s, hash_ids, minor_units
 from centinela.features.layout import FeatureLayout
@@ -31,7 +32,8 @@ def build_features(
 
     Args:
         transactions: Columns ``transaction_id``, ``user_id``, ``terminal_id`` (either may be missing, or null in a
-            row), ``occurred_at`` (UTC), ``amount``, and whatever of ``layout.attributes`` there is.
+            row), ``occurred_at`` (UTC), ``amount``, whatever of ``layout.attributes`` there is, and optionally
+            ``kind`` (null: a purchase).
         labels: Columns ``transaction_id``, ``is_fraud``, ``occurred_at``, ``reported_at`` (UTC): what was reported, in
             log order.
         order: ``time``: of time, then of transaction id. ``log``: as the rows stand.
@@ -57,11 +59,14 @@ def build_features(
 def to_columns(table: pd.DataFrame, layout: FeatureLayout) -> Columns:
     """The columns of transactions as ``build_features`` takes them, in their order; their payloads are unknown."""
     amounts = table["amount"].to_numpy(np.float64)
-    terminals = _hashes(table, "terminal_id")
+    users, terminals = _hashes(table, "user_id"), _hashes(table, "terminal_id")
+    if "kind" in table:
+        without_history = (table["kind"].fillna(PURCHASE) != PURCHASE).to_numpy()
+        users[without_history] = terminals[without_history] = MISSING_ID
     numbers = table.reindex(columns=[name for name in layout.stored if name != TERMINAL]).to_numpy(np.float64)
     return Columns(
         _hashes(table, "transaction_id"),
-        _hashes(table, "user_id"),
+        users,
         terminals,
         series_to_ms(pd.to_datetime(table["occurred_at"], utc=True)),
         amounts,

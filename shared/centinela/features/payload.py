@@ -1,7 +1,7 @@
 """What a transaction says, as one integer: it tells a copy from another transaction under the same id.
 
-The upper half stands for cardholder, terminal, amount, currency and attributes, the lower for the time; 0 in a half is
-unknown.
+The upper half stands for cardholder, terminal, amount, currency, attributes and kind, the lower for the time; 0 in a
+half is unknown.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import numpy as np
 import xxhash
 from numpy.typing import NDArray
 
-from centinela.events import TransactionReceived
+from centinela.events import PURCHASE, TransactionReceived
 from centinela.features.keys import Hashes, Int64s, hash_id
 
 UNKNOWN = 0
@@ -54,6 +54,8 @@ def payloads_of(
     for row, transaction in enumerate(transactions):
         if transaction.attributes:
             said[row] ^= np.uint64(xxhash.xxh3_64_intdigest(_attributes.encode(transaction.attributes)))
+        if transaction.kind != PURCHASE:
+            said[row] ^= np.uint64(hash_id(transaction.kind))
     said = _known((said ^ said >> _HALF) * _ODD[4] >> _HALF)
     when = _known(times.view(np.uint64) * _ODD[5] >> _HALF)
     when[[row for row, t in enumerate(transactions) if t.verdict is not None and t.verdict.origin == "gateway"]] = (

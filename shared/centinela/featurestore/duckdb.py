@@ -21,6 +21,8 @@ from feast.infra.offline_stores.duckdb import DuckDBOfflineStore, DuckDBOfflineS
 from feast.infra.offline_stores.offline_utils import infer_event_timestamp_from_entity_df
 from ibis.expr.types import Table
 
+from centinela.events import PURCHASE
+
 Span = tuple[datetime, datetime]
 _TIME = pa.timestamp("us", tz="UTC")
 _ORDER = "offset"
@@ -146,7 +148,7 @@ def _reader(config: Any, keys: list[str], columns: list[str]) -> Callable[[Any, 
 
 
 def _archive(config: Any, source: Any, keys: Sequence[str], columns: Sequence[str], within: Span | None) -> Table:
-    """The rows of *source* that name their entity, by the columns of the archive; within *within* (both ends
+    """The purchases of *source* that name their entity, by the columns of the archive; within *within* (both ends
     included)."""
     time = source.timestamp_field
     path = str(Path(config.repo_path or ".") / config.offline_store.root / source.path)
@@ -156,6 +158,8 @@ def _archive(config: Any, source: Any, keys: Sequence[str], columns: Sequence[st
     missing = {name: ibis.null("float64") for name in columns if name not in table.columns}
     table = table.mutate(**missing) if missing else table
     table = table.filter(*(table[key].notnull() for key in keys))
+    if "kind" in table.columns:
+        table = table.filter(table.kind.fill_null(PURCHASE) == PURCHASE)
     if within is not None:
         table = table.filter(table[time].between(*within))
     last = ibis.row_number().over(ibis.window(group_by=[*keys, time], order_by=ibis.desc(_ORDER)))

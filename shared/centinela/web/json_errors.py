@@ -14,6 +14,7 @@ from typing import Any
 
 import msgspec
 
+from centinela.events import REFUND_HINT
 from centinela.web.refusals import RequestRefused
 
 DECODE_ERRORS = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
@@ -48,6 +49,8 @@ def conversion_refusal(error: msgspec.ValidationError, content: Any) -> RequestR
 
 
 def _invalid(field: str, detail: str) -> RequestRefused:
+    if field.rpartition(".")[2] == "amount" and detail.endswith(">= 0.0"):
+        detail += REFUND_HINT
     return RequestRefused(422, "invalid_field", detail, field=field or None)
 
 

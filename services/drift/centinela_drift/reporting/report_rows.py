@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.dataset as pads
 from numpy.typing import NDArray
 
-from centinela.events import DriftReported
+from centinela.events import PURCHASE, DriftReported
 from centinela.model.bundle import Manifest
 
 ROWS = 10_000
@@ -74,8 +74,8 @@ def samples(spec: ReportSpec) -> Samples:
 def archived(
     folder: Path, names: Sequence[str], start: datetime, end: datetime, version: str | None = None
 ) -> pd.DataFrame:
-    """Up to ``ROWS`` archived rows of [start, end), columns *names*, the same sample every time; empty if there are
-    none."""
+    """Up to ``ROWS`` archived purchases of [start, end), columns *names*, the same sample every time; empty if there
+    are none."""
     files = [
         str(path) for day in _days(start, end) for path in sorted((folder / f"day={day.isoformat()}").glob("*.parquet"))
     ]
@@ -84,6 +84,7 @@ def archived(
         return empty
     rows = pads.dataset(files, format="parquet", schema=_schema(names))
     condition = (pads.field("occurred_at") >= pa.scalar(start)) & (pads.field("occurred_at") < pa.scalar(end))
+    condition &= pads.field("kind").is_null() | (pads.field("kind") == PURCHASE)
     if version is not None:
         condition &= pads.field("model_version") == version
     frame = rows.to_table(columns=[*names, "transaction_id"], filter=condition).to_pandas()
@@ -116,6 +117,7 @@ def _schema(names: Sequence[str]) -> pa.Schema:
             ("transaction_id", pa.string()),
             ("occurred_at", instant),
             ("model_version", pa.string()),
+            ("kind", pa.string()),
             *[(name, pa.float64()) for name in names],
         ]
     )

@@ -11,7 +11,7 @@ from centinela.codec import Decoder
 from centinela.consuming.handler import Outcome
 from centinela.deadletters.record import DeadLetter
 from centinela.errors import InvalidRecord
-from centinela.events import TransactionScored
+from centinela.events import PURCHASE, TransactionScored
 from centinela.features.layout import FeatureLayout, unpack_rows
 from centinela.kafka.port import Record
 
@@ -25,7 +25,7 @@ class Pusher(Protocol):
 
 class FeastSink:
     """Handler of ``predictions``: pushes each batch before its offsets are committed. A repeated batch changes
-    nothing."""
+    nothing. Refunds and reversals have no windows, and are not pushed."""
 
     def __init__(self, pusher: Pusher) -> None:
         self._pusher = pusher
@@ -37,7 +37,9 @@ class FeastSink:
         layouts: dict[str, FeatureLayout] = {}
         for record, event in zip(records, self._decoder.decode_many([record.value for record in records]), strict=True):
             try:
-                verdicts.append(_checked(event, layouts))
+                verdict = _checked(event, layouts)
+                if verdict.kind == PURCHASE:
+                    verdicts.append(verdict)
             except InvalidRecord as invalid:
                 dead.append(DeadLetter.of(record, invalid))
         if verdicts:
@@ -50,13 +52,14 @@ def served_rows(verdicts: Sequence[TransactionScored], layouts: dict[str, Featur
     columns.
 
     Args:
-        layouts: Each ``feature_set`` among them, parsed.
+        layouts: At least each ``feature_set`` among them, parsed.
     """
     parts = []
     for feature_set, layout in layouts.items():
         rows = [n for n, verdict in enumerate(verdicts) if verdict.feature_set == feature_set]
-        matrix = unpack_rows([verdicts[n].features for n in rows], len(layout.names))
-        parts.append(pd.DataFrame(matrix, index=rows, columns=list(layout.names)))
+        if rows:
+            matrix = unpack_rows([verdicts[n].features for n in rows], len(layout.names))
+            parts.append(pd.DataFrame(matrix, index=rows, columns=list(layout.names)))
     vectors = (pd.concat(parts) if len(parts) > 1 else parts[0]).sort_index()
     who_and_when = pd.DataFrame(
         {

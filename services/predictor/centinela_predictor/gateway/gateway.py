@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 
 from centinela.clock import Clock
 from centinela.errors import DependencyUnavailable
-from centinela.events import AttachedVerdict, TransactionReceived, encode
-from centinela.features.layout import FeatureLayout
+from centinela.events import PURCHASE, AttachedVerdict, TransactionReceived, encode
+from centinela.features.layout import FeatureLayout, pack_rows
 from centinela.kafka.headers import event_headers, event_source
 from centinela.kafka.port import Outgoing
 from centinela.topics import TRANSACTIONS
@@ -33,7 +33,7 @@ from centinela_predictor.gateway.outbox import OutboxFull
 from centinela_predictor.gateway.requests import PredictRequest
 from centinela_predictor.gateway.verdict_cache import CachedVerdict, GivenVerdict, VerdictCache, require_same
 from centinela_predictor.models import metrics
-from centinela_predictor.models.scoring import ScoringCore
+from centinela_predictor.models.scoring import ScoringCore, not_scored
 
 GROUP_ROWS = 1_000
 SOURCE = event_source("predictor", "gateway")
@@ -209,15 +209,33 @@ class Gateway:
         transactions = [transaction for transaction, _ in new]
         layout = self._features.layout
         matrix = self._features.features(transactions)
-        with metrics.SCORING_DURATION.time():
-            batch = self._core.score(matrix, layout, [t.user_id or t.transaction_id for t in transactions])
+        scored = iter(self._score(transactions, matrix, now))
         decided: dict[str, CachedVerdict] = {}
-        for (transaction, call), verdict in zip(new, batch.verdicts(AttachedVerdict, "gateway", now), strict=True):
+        for (transaction, call), vector in zip(new, pack_rows(matrix), strict=True):
+            verdict = (
+                next(scored)
+                if transaction.kind == PURCHASE
+                else not_scored(AttachedVerdict, "gateway", transaction.kind, vector, layout, now)
+            )
             with_verdict = msgspec.structs.replace(transaction, verdict=verdict)
             record = _record(with_verdict, call, now)
             decided[transaction.transaction_id] = CachedVerdict(GivenVerdict.of(transaction, verdict), record)
-        metrics.count_decisions(batch)
         return decided
+
+    def _score(
+        self, transactions: list[TransactionReceived], matrix: NDArray[np.float64], now: datetime
+    ) -> list[AttachedVerdict]:
+        """The verdicts on the purchases among *transactions*, whose features are *matrix*."""
+        rows = [row for row, transaction in enumerate(transactions) if transaction.kind == PURCHASE]
+        if not rows:
+            return []
+        keys = [transactions[row].user_id or transactions[row].transaction_id for row in rows]
+        with metrics.SCORING_DURATION.time():
+            batch = self._core.score(
+                matrix if len(rows) == len(transactions) else matrix[rows], self._features.layout, keys
+            )
+        metrics.count_decisions(batch)
+        return batch.verdicts(AttachedVerdict, "gateway", now)
 
 
 def _transaction(request: PredictRequest, transaction_id: str, now: datetime) -> TransactionReceived:
@@ -229,6 +247,7 @@ def _transaction(request: PredictRequest, transaction_id: str, now: datetime) ->
         terminal_id=request.terminal_id,
         currency=request.currency,
         attributes=request.attributes,
+        kind=request.kind,
     )
 
 

@@ -12,7 +12,7 @@ from msgspec import Meta
 
 from centinela.codec import require_plausible_time
 from centinela.errors import InvalidRecord
-from centinela.events import Id, Instant, Money
+from centinela.events import Id, Instant, Kind, Money
 from centinela.features.known_fields import KnownFields
 from centinela.web.json_errors import DECODE_ERRORS, conversion_refusal, refusal
 from centinela.web.refusals import RequestRefused
@@ -32,6 +32,7 @@ class PredictRequest(msgspec.Struct, frozen=True, kw_only=True):
     occurred_at: Instant | None = None
     currency: Annotated[str, Meta(pattern="^[A-Z]{3}$")] = "EUR"
     attributes: dict[str, float | None] = {}
+    kind: Kind = "purchase"
 
 
 class PredictBatch(msgspec.Struct, frozen=True):

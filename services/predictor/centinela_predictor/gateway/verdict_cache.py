@@ -8,7 +8,7 @@ from datetime import datetime
 import msgspec
 import xxhash
 
-from centinela.events import TransactionReceived, Verdict
+from centinela.events import Kind, TransactionReceived, Verdict
 from centinela.features.assemble import attribute_matrix
 from centinela.features.layout import FeatureLayout, pack_rows
 from centinela.kafka.port import Delivery, Outgoing
@@ -34,6 +34,7 @@ class GivenVerdict(Verdict, frozen=True, gc=False):
     currency: str = "EUR"
     attributes: dict[str, float | None] | None = None
     raw: int | None = None
+    kind: Kind = "purchase"
 
     @classmethod
     def of(cls, transaction: TransactionReceived, verdict: Verdict) -> GivenVerdict:
@@ -48,6 +49,7 @@ class GivenVerdict(Verdict, frozen=True, gc=False):
             terminal_id=transaction.terminal_id,
             currency=transaction.currency,
             attributes=transaction.attributes,
+            kind=transaction.kind,
         )
 
     def without_vector(self, layout: FeatureLayout) -> GivenVerdict:
@@ -82,7 +84,7 @@ def require_same(first: GivenVerdict | TransactionReceived, request: PredictRequ
 def _differing_field(
     first: GivenVerdict | TransactionReceived, request: PredictRequest, layout: FeatureLayout
 ) -> str | None:
-    for name in ("amount", "user_id", "terminal_id", "currency"):
+    for name in ("amount", "user_id", "terminal_id", "currency", "kind"):
         if getattr(first, name) != getattr(request, name):
             return name
     if request.occurred_at is not None and request.occurred_at != first.occurred_at:

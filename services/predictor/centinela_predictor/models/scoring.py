@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from centinela.errors import DependencyUnavailable
-from centinela.events import Decision, Verdict
+from centinela.events import Decision, Kind, Verdict
 from centinela.features.layout import FeatureLayout, pack_rows
 from centinela_predictor.models.routing import Router
 from centinela_predictor.models.slot import ModelPair, ModelSlot, ServedModel
@@ -83,6 +83,31 @@ class ScoredBatch:
                 )
             )
         return verdicts
+
+
+def not_scored(
+    form: type[V],
+    origin: Literal["stream", "gateway"],
+    kind: Kind,
+    features: bytes,
+    layout: FeatureLayout,
+    at: datetime,
+) -> V:
+    """The verdict on a refund or a reversal (*kind*), as a *form*: it is let through, by no model.
+
+    Args:
+        features: Its vector, without any window.
+        at: When it is given.
+    """
+    return form(
+        origin=origin,
+        decision="approve",
+        variant="none",
+        feature_set=layout.id,
+        features=features,
+        reasons=(f"{kind}: not scored",),
+        scored_at=at,
+    )
 
 
 class ScoringCore:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from centinela.codec import FUTURE_TOLERANCE, Decoder, require_plausible_time
 from centinela.deadletters.record import DeadLetter
 from centinela.errors import InvalidRecord
-from centinela.events import AttachedVerdict, TransactionReceived
+from centinela.events import PURCHASE, AttachedVerdict, Kind, TransactionReceived
 from centinela.features.assemble import Columns
 from centinela.features.known_fields import KnownFields, unknown_name
 from centinela.features.layout import BASE_LAYOUT, FeatureLayout
@@ -135,14 +135,16 @@ def _fault(event: TransactionReceived, names: tuple[str, ...], rules: AdmissionR
     """Why *event* cannot be used, or None. *names*: its fields that nobody knows."""
     if names and rules.known is not None and rules.known.refuse:
         return InvalidRecord("unknown_field", rules.known.explain(names[0], _FIELDS))
-    return verdict_fault(event.verdict)
+    return verdict_fault(event.verdict, event.kind)
 
 
-def verdict_fault(verdict: AttachedVerdict | None) -> InvalidRecord | None:
-    """Why a verdict that came with its transaction cannot be adopted, or None."""
+def verdict_fault(verdict: AttachedVerdict | None, kind: Kind = PURCHASE) -> InvalidRecord | None:
+    """Why a verdict that came with its transaction, of *kind*, cannot be adopted, or None."""
     if verdict is None or verdict.origin == "history":
         return None
-    if verdict.score is None or verdict.model_version is None or verdict.variant == "none":
+    if kind != PURCHASE and (verdict.score is not None or verdict.variant != "none"):
+        return InvalidRecord("invalid_verdict", f"a {kind} is scored by no model: no score, variant none")
+    if kind == PURCHASE and (verdict.score is None or verdict.model_version is None or verdict.variant == "none"):
         return InvalidRecord("invalid_verdict", "a gateway's verdict needs score, model_version and variant")
     if verdict.features is not None:
         try:

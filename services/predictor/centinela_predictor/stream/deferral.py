@@ -8,6 +8,7 @@ import numpy as np
 import structlog
 
 from centinela.clock import Clock
+from centinela.events import PURCHASE
 from centinela.features.keys import MISSING_ID, Int64s
 from centinela.kafka.port import Consumer, TopicPartition
 from centinela.topics import TRANSACTIONS
@@ -72,7 +73,8 @@ class DeferralPolicy:
     def _first_without_model(self, admitted: Admitted) -> int | None:
         if self._core.ready:
             return None
-        return next((row for row, event in enumerate(admitted.events) if event.verdict is None), None)
+        rows = enumerate(admitted.events)
+        return next((row for row, event in rows if event.verdict is None and event.kind == PURCHASE), None)
 
     def _first_too_far(self, number: int, owned: OwnedPartition, admitted: Admitted) -> int | None:
         """The first transaction with a terminal that the gate does not let through; one that has waited too long is

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from centinela.clock import Clock
 from centinela.consuming.handler import Outcome, StatefulHandler
 from centinela.deadletters.record import DeadLetter
-from centinela.events import Verdict
+from centinela.events import PURCHASE, Verdict
 from centinela.features.assemble import assemble, attribute_matrix
 from centinela.features.layout import FeatureLayout
 from centinela.kafka.port import Consumer, Record, TopicPartition
@@ -38,10 +38,10 @@ _NEVER = -(1 << 62)
 class StreamHandler(StatefulHandler):
     """Scores ``transactions`` for a ``ConsumerLoop``.
 
-    A transaction with a verdict (of a gateway, or history) keeps it; the others are scored in one call per batch. The
-    first that needs a model while none serves, or that is too far ahead of other partitions (see ``Gate``), is deferred
-    with what follows in its partition. A copy of a transaction seen before leaves no trace but a count; another
-    transaction under its id is a dead letter.
+    A transaction with a verdict (of a gateway, or history) keeps it. Other purchases are scored in one call per batch;
+    refunds and reversals are let through. The first that needs a model while none serves, or that is too far ahead of
+    other partitions (see ``Gate``), is deferred with what follows in its partition. A copy of a transaction seen before
+    leaves no trace but a count; another transaction under its id is a dead letter.
 
     Args:
         reader: The loop's consumer; here it only answers for offsets and positions.
@@ -166,8 +166,13 @@ class StreamHandler(StatefulHandler):
         new_records = [admitted.records[n] for n in rows.tolist()] if repeated else admitted.records
         terminals = self._feed.table.state.read(columns.terminals, columns.times)
         matrix = assemble(columns, users, terminals, attribute_matrix(events, self._layout))
-        to_score = np.array([n for n, event in enumerate(events) if event.verdict is None], dtype=np.intp)
-        for name, count in (("duplicate", repeated - len(conflicts)), ("adopted", len(events) - len(to_score))):
+        own = [n for n, event in enumerate(events) if event.verdict is None]
+        to_score = np.array([n for n in own if events[n].kind == PURCHASE], dtype=np.intp)
+        for name, count in (
+            ("duplicate", repeated - len(conflicts)),
+            ("adopted", len(events) - len(own)),
+            ("not_scored", len(own) - len(to_score)),
+        ):
             if count:
                 outcome.counts[name] = outcome.counts.get(name, 0) + count
         return Batch(number, new_records, events, columns, matrix, to_score, max(owned.state.newest, deferred_time))

@@ -12,7 +12,7 @@ import numpy as np
 from msgspec.structs import replace
 from numpy.typing import NDArray
 
-from centinela.events import AttachedVerdict, TransactionReceived, TransactionScored, Variant, Verdict, encode
+from centinela.events import PURCHASE, AttachedVerdict, TransactionReceived, TransactionScored, Variant, Verdict, encode
 from centinela.features.assemble import Columns
 from centinela.features.layout import FeatureLayout, pack_rows, unpack_rows
 from centinela.kafka.headers import event_headers, event_source
@@ -20,7 +20,7 @@ from centinela.kafka.port import Headers, Outgoing, Record
 from centinela.model.panes import PaneModel, build_panes, pane_rows
 from centinela.telemetry.tracing import TRACEPARENT
 from centinela.topics import FEATURE_PANES, PREDICTIONS
-from centinela_predictor.models.scoring import ScoredBatch
+from centinela_predictor.models.scoring import ScoredBatch, not_scored
 from centinela_predictor.models.slot import ModelPair, ServedModel
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ class Batch:
     """The transactions of one partition that get a verdict in this batch; row *i* of every field belongs to the same
     one.
 
-    ``matrix``: features as computed here, shape (n, k). ``to_score``: rows without a verdict of their own.
+    ``matrix``: features as computed here, shape (n, k). ``to_score``: the purchases without a verdict of their own.
     """
 
     partition: int
@@ -60,12 +60,17 @@ class OutgoingRecords:
         self._panes: dict[tuple[int, str], tuple[ServedModel, PaneModel]] = {}
 
     def verdicts(self, batch: Batch, scored: Iterator[Verdict], now: datetime) -> list[Verdict]:
-        """The verdict on each row of *batch*: the one that came with it, else the next of *scored*."""
+        """The verdict on each row of *batch*: the one that came with it, else the next of *scored*, which has one for
+        each purchase."""
         if len(batch.to_score) == len(batch.events):
             return list(islice(scored, len(batch.events)))
         vectors = pack_rows(batch.matrix)
         return [
-            next(scored) if event.verdict is None else self._adopted(event.verdict, vector, now)
+            self._adopted(event.verdict, vector, now)
+            if event.verdict is not None
+            else next(scored)
+            if event.kind == PURCHASE
+            else not_scored(Verdict, "stream", event.kind, vector, self._layout, now)
             for event, vector in zip(batch.events, vectors, strict=True)
         ]
 

@@ -27,6 +27,7 @@ VERDICT_COLUMNS: dict[str, pa.DataType] = {
     "user_id": TEXT,
     "terminal_id": TEXT,
     "currency": TEXT,
+    "kind": TEXT,
     "occurred_at": INSTANT,
     "scored_at": INSTANT,
     "decision": TEXT,

@@ -13,6 +13,9 @@ from centinela.errors import DependencyUnavailable
 from centinela.times import from_us, to_us
 from centinela_trainer.archive.store import LABELS, PREDICTIONS, ArchiveStore
 
+_PURCHASES = " AND coalesce(kind, 'purchase') = 'purchase'"
+"""Files of earlier releases lack the column."""
+
 
 class ArchiveReader:
     """Point-in-time reads of the archive under *root*. Each transaction may still appear more than once."""
@@ -43,8 +46,8 @@ class ArchiveReader:
         return None
 
     def predictions(self, names: Sequence[str], start: datetime, end: datetime) -> pa.Table:
-        """Verdicts with *start* <= event time <= *end*: ``transaction_id``, ``user_id``, ``occurred_us``,
-        ``scored_us``, *names*.
+        """Verdicts on purchases with *start* <= event time <= *end*: ``transaction_id``, ``user_id``, ``occurred_us``,
+        *names*.
 
         Features that no file holds are left out.
         """
@@ -62,7 +65,7 @@ class ArchiveReader:
         columns = ", ".join('"' + name.replace('"', '""') + '"' for name in names if name in present)
         return _query(
             f"SELECT transaction_id, user_id, epoch_us(occurred_at) AS occurred_us, {columns} FROM {source} "
-            "WHERE epoch_us(occurred_at) BETWEEN $1 AND $2",
+            f"WHERE epoch_us(occurred_at) BETWEEN $1 AND $2{_PURCHASES if 'kind' in present else ''}",
             to_us(start),
             to_us(end),
         ).to_arrow_table()

@@ -88,7 +88,9 @@ def open_archive(root: Path, work: Path) -> Staged:
     present = frozenset(verdicts.columns)
     attributes = tuple(sorted({name for layout in layouts for name in _attributes(layout) if name in present}))
     columns = [
-        duckdb.ColumnExpression(name) for name in ("transaction_id", "user_id", "terminal_id", "amount", *attributes)
+        duckdb.ColumnExpression(name)
+        for name in ("transaction_id", "user_id", "terminal_id", "amount", "kind", *attributes)
+        if name in present
     ]
     verdicts.select(*columns, duckdb.SQLExpression("epoch_ms(occurred_at) AS occurred_ms"), _position()).create_view(
         "verdicts"

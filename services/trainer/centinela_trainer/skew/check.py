@@ -141,7 +141,7 @@ class _Archive:
             self._register(f"sampled_{name}", name, rows[name])
         verdicts = _relation(self._database, self._files)
         _narrowed(
-            verdicts, (*_POSITION, "user_id", "terminal_id", "occurred_at", "amount", *layout.attributes)
+            verdicts, (*_POSITION, "user_id", "terminal_id", "occurred_at", "amount", "kind", *layout.attributes)
         ).create_view("history", replace=True)
         return self._frame(
             """

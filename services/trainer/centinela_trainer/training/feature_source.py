@@ -13,6 +13,7 @@ import pandas as pd
 import pyarrow as pa
 
 from centinela.errors import DependencyUnavailable
+from centinela.events import PURCHASE
 from centinela.features.backfill import build_features
 from centinela.features.layout import FeatureLayout
 from centinela.times import to_us
@@ -59,6 +60,8 @@ def recomputed(store: ArchiveStore, layout: FeatureLayout, start: datetime, as_o
             ) from error
     features = build_features(transactions, reports, layout, order="log")
     inside = (transactions["occurred_at"] >= start).to_numpy()
+    if "kind" in transactions:
+        inside &= (transactions["kind"].fillna(PURCHASE) == PURCHASE).to_numpy()
     kept = transactions[inside]
     occurred = kept["occurred_at"].dt.tz_localize(None).to_numpy("datetime64[us]").astype("int64")
     columns = {name: pa.array(kept[name], pa.string(), from_pandas=True) for name in ("transaction_id", "user_id")}
@@ -82,7 +85,7 @@ def _transactions(
         "occurred_at": INSTANT,
         "amount": "float64",
     }
-    if not _view(database, "verdicts", store.files(PREDICTIONS, *days), (*kinds, *layout.attributes)):
+    if not _view(database, "verdicts", store.files(PREDICTIONS, *days), (*kinds, "kind", *layout.attributes)):
         return _empty(kinds)
     found: pd.DataFrame = database.execute(
         """

@@ -49,7 +49,9 @@ def spec(tmp_path: Path) -> ReportSpec:
     )
 
 
-def archive(folder: Path, start: datetime, rows: int, amount: float, version: str | None) -> None:
+def archive(
+    folder: Path, start: datetime, rows: int, amount: float, version: str | None, kinds: list[str] | None = None
+) -> None:
     times = [start + timedelta(seconds=i) for i in range(rows)]
     table = pa.table(
         {
@@ -57,6 +59,7 @@ def archive(folder: Path, start: datetime, rows: int, amount: float, version: st
             "occurred_at": pa.array(times, pa.timestamp("us", tz="UTC")),
             "model_version": pa.array([version] * rows, pa.string()),
             **{name: np.full(rows, amount) for name in FEATURES},
+            **({"kind": kinds} if kinds else {}),
         }
     )
     day = folder / f"day={start:%Y-%m-%d}"
@@ -68,7 +71,7 @@ def archive(folder: Path, start: datetime, rows: int, amount: float, version: st
 def test_both_sides_come_from_the_archive_where_it_has_them_each_row_once(spec: ReportSpec) -> None:
     archive(Path(spec.archive), START + timedelta(days=1), 700, 1.0, None)
     archive(Path(spec.archive), START + timedelta(days=4), 700, 2.0, "1")
-    archive(Path(spec.archive), WINDOW, 600, 3.0, "1")
+    archive(Path(spec.archive), WINDOW, 602, 3.0, "1", ["refund", "reversal"] + ["purchase"] * 600)
     rows = samples(spec)
     assert (len(rows.reference), len(rows.recent)) == (700, 600)
     assert set(rows.reference["amount"]) == {1.0}

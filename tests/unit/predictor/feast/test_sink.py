@@ -106,6 +106,18 @@ def test_vectors_of_two_layouts_keep_their_order_and_lack_what_they_have_not() -
     np.testing.assert_array_equal(served["v1"], [np.nan, 117.0, np.nan, 317.0])
 
 
+def test_refunds_have_no_windows_and_are_not_pushed() -> None:
+    shelf = Shelf()
+    values = [verdict(0), verdict(1, kind="refund"), verdict(2, WIDE, kind="reversal")]
+    broker, _ = run([encode(value) for value in values], shelf)
+    [served] = shelf.pushed
+    assert served["amount"].tolist() == [0.0]
+    assert committed(broker) == 3
+    alone = Shelf()
+    run([encode(verdict(0, kind="refund"))], alone)
+    assert alone.pushed == []
+
+
 def test_while_the_store_is_away_nothing_is_committed_and_afterwards_all_of_it_is_pushed() -> None:
     values = [encode(verdict(n)) for n in range(3)]
     broker, health = run(values, Shelf(unavailable=99))

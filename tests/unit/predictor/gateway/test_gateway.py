@@ -17,6 +17,7 @@ from centinela.web.refusals import RequestRefused
 from centinela_predictor.gateway.messages import PredictCall
 from centinela_predictor.gateway.requests import PredictRequest
 from centinela_predictor.gateway.verdict_cache import GivenVerdict, VerdictCache
+from centinela_predictor.state.admission import verdict_fault
 from tests.support.gateway_world import DECODE, LAYOUT, NOW, TRACE, World, running_world, tx
 from tests.support.served_models import FakeScorer, served
 
@@ -58,6 +59,23 @@ def test_the_log_has_the_transaction_with_the_verdict_that_was_answered(world: W
     assert header(record.headers, "traceparent") == TRACE
     assert header(record.headers, "x-request-id") == "req-1"
     assert header(record.headers, "ce_type") == "TransactionReceived"
+
+
+def test_a_refund_is_let_through_by_no_model_among_purchases_that_are_scored(world: World) -> None:
+    requests = [tx("p1"), tx("r", kind="refund", user_id="u"), tx("p2", amount=5.0)]
+
+    first, refund, second = world.ask(*requests)
+
+    assert [first.fraud_probability, second.fraud_probability] == [0.912, 0.005]
+    assert (refund.decision, refund.is_fraud, refund.fraud_probability) == ("approve", False, None)
+    assert (refund.variant, refund.model_version, refund.threshold) == ("none", None, None)
+    assert refund.reasons == ("refund: not scored",)
+    event = DECODE(world.broker.sent[1].value)
+    assert (event.kind, verdict_fault(event.verdict, event.kind)) == ("refund", None)
+    assert world.ask(tx("r", kind="refund", user_id="u")) == [msgspec.structs.replace(refund, repeated=True)]
+    with pytest.raises(RequestRefused) as refused:
+        world.ask(tx("r", user_id="u"))
+    assert (refused.value.status, refused.value.field) == (409, "kind")
 
 
 def test_a_missing_id_is_made_up_and_keys_the_record_where_no_user_is_known(world: World) -> None:

@@ -48,7 +48,7 @@ Traffic = tuple[list[TransactionReceived], pd.DataFrame]
 
 @st.composite
 def traffic(draw: st.DrawFn) -> Traffic:
-    """A log of few users and terminals, with ties, events up to two days late, and copies; and reports with
+    """A log of few users and terminals, with ties, events up to two days late, refunds and copies; and reports with
     corrections."""
     size = draw(st.integers(1, 40))
     step_h = draw(st.sampled_from([1, 8, 30]))
@@ -67,6 +67,7 @@ def traffic(draw: st.DrawFn) -> Traffic:
                 amount=draw(st.integers(0, 400)) / 100,
                 user_id=draw(st.sampled_from(["u1", "u1", "u2", None])),
                 terminal_id=draw(st.sampled_from(["m1", "m2", "m3", None])),
+                kind=draw(st.sampled_from(["purchase"] * 5 + ["refund", "reversal"])),
                 attributes=draw(st.sampled_from([{}, {"v1": None}, {"v1": 0.5}, {"v1": 1.25, "v2": 1.0}, {"v1": 7.0}])),
             )
         )
@@ -94,6 +95,7 @@ def table_of(log: list[TransactionReceived]) -> pd.DataFrame:
             "terminal_id": pd.array([t.terminal_id for t in rows], dtype=object),
             "occurred_at": pd.to_datetime([t.occurred_at for t in rows], utc=True),
             "amount": [t.amount for t in rows],
+            "kind": [t.kind for t in rows],
             "v1": pd.array([t.attributes.get("v1") for t in rows], dtype=float),
             "v2": pd.array([t.attributes.get("v2") for t in rows], dtype=float),
         }

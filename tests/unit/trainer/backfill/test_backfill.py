@@ -166,6 +166,7 @@ def an_archive(transactions: pd.DataFrame, root: Path) -> Path:
                     scored_at=row.occurred_at.to_pydatetime(),
                     user_id=row.user_id,
                     terminal_id=row.terminal_id,
+                    kind=getattr(row, "kind", "purchase"),
                 ),
             )
             for number, (row, vector) in enumerate(zip(rows_of(part), pack_rows(matrix), strict=True))
@@ -203,6 +204,7 @@ def an_archive(transactions: pd.DataFrame, root: Path) -> Path:
 def test_an_archive_gives_the_features_of_its_transactions_whatever_was_served(
     transactions: pd.DataFrame, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    transactions = transactions.assign(kind=np.where(np.arange(len(transactions)) % 9 == 4, "reversal", "purchase"))
     root = an_archive(transactions, tmp_path / "archive")
     result = run([str(root), str(tmp_path / "out")], monkeypatch)
     assert result.exit_code == 0, result.output

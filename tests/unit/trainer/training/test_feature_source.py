@@ -33,12 +33,13 @@ NEW = FeatureLayout((), (Feature("user_count_1h", "user", "count", DAY_MS // 24)
 
 @pytest.fixture(scope="module")
 def transactions() -> pd.DataFrame:
-    """In the order of the log, some late."""
+    """In the order of the log, some late, some refunds."""
     simulation = Simulation(Profile(seed=6, customers=40, terminals=50, start=date(2025, 1, 1)))
     frame = pd.concat([simulation.day(number) for number in range(60)], ignore_index=True).sort_values(
         "occurred_at", kind="stable"
     )
     late = np.arange(len(frame)) + np.where(np.random.default_rng(1).random(len(frame)) < 0.04, 30, 0)
+    frame["kind"] = np.where(np.random.default_rng(2).random(len(frame)) < 0.03, "refund", "purchase")
     return frame.iloc[np.argsort(late, kind="stable")].reset_index(drop=True)
 
 
@@ -72,6 +73,7 @@ def archive(transactions: pd.DataFrame, tmp_path_factory: pytest.TempPathFactory
                 scored_at=row.occurred_at.to_pydatetime(),
                 user_id=row.user_id,
                 terminal_id=row.terminal_id,
+                kind=row.kind,
             ),
         )
         for number, (row, vector) in enumerate(zip(rows_of(transactions), served, strict=True))
@@ -113,6 +115,17 @@ def test_recomputed_is_what_was_served_late_transactions_included(archive: Archi
     served, again = (training_set(archive, OLD, how, as_of, 100 * DAY) for how in SOURCES)
     assert len(served) > 500
     assert dataset_digest(again) == dataset_digest(served)
+
+
+@pytest.mark.parametrize("how", SOURCES)
+def test_no_model_learns_from_a_refund(
+    archive: ArchiveReader, transactions: pd.DataFrame, how: Literal["served", "recomputed"]
+) -> None:
+    as_of = START + 52 * DAY
+    learned = training_set(archive, OLD, how, as_of, 100 * DAY).transaction_ids.tolist()
+    mature = transactions[transactions["occurred_at"] <= as_of - 7 * DAY]
+    assert sorted(learned) == sorted(mature.loc[mature["kind"] == "purchase", "transaction_id"])
+    assert len(learned) < len(mature)
 
 
 def test_a_window_of_history_has_whole_windows(archive: ArchiveReader) -> None:
