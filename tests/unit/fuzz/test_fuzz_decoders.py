@@ -350,16 +350,16 @@ KNOWN = KnownFields(frozenset({"v1", "v2", "v3"}), refuse=True)
 PARSER = RequestParser(KNOWN)
 
 
-def _ingest(kind: type) -> Callable[[bytes], object]:
-    parser = Parser(kind, kind.__base__, 10, KNOWN)
+def _ingest(kind: type, plain: type) -> Callable[[bytes], object]:
+    parser = Parser(kind, plain, 10, KNOWN)
     return lambda body: parser.parse(body, START)
 
 
 @pytest.mark.parametrize(
     ("read", "kind", "refusal"),
     [
-        (_ingest(TransactionIn), TransactionIn, RequestRefused),
-        (_ingest(LabelIn), LabelIn, RequestRefused),
+        (_ingest(TransactionIn, events.TransactionReceived), TransactionIn, RequestRefused),
+        (_ingest(LabelIn, events.LabelReported), LabelIn, RequestRefused),
         (lambda body: PARSER.one(body, START), TransactionIn, RequestRefused),
         (lambda body: PARSER.many(body, START), TransactionIn, RequestRefused),
     ],

@@ -56,8 +56,8 @@ class Parser(Generic[E]):
     """
 
     def __init__(self, strict: type[E], plain: type[E], max_batch: int, known: KnownFields) -> None:
-        self._strict = _Decoders.of(strict)
-        self._plain = _Decoders.of(plain)
+        self._strict: _Decoders[E] = _Decoders.of(strict)
+        self._plain: _Decoders[E] = _Decoders.of(plain)
         self._fields = frozenset(plain.__struct_fields__) - {"version", "verdict"}
         self._max_batch = max_batch
         self._known = known
