@@ -100,6 +100,23 @@ class World:
         ]
         return panes, labels
 
+    def stray(self, day: float, users: Sequence[int] = (0,), partition: int = 0) -> FeaturePane:
+        """A pane of one transaction of each of *users* on a day of their own."""
+        n = len(users)
+        names = [f"stray-{day}-{partition}-{user}" for user in users]
+        rows = pane_rows(
+            hash_ids(names),
+            hash_ids([f"user-{user}" for user in users]),
+            np.full(n, day_ms(day)),
+            np.full(n, 0.2),
+            np.zeros(n, np.bool_),
+        )
+        edges = self.manifest().reference.edge_matrix()
+        model = PaneModel(self.version, "champion", np.arange(len(FEATURES)), edges)
+        matrix, models = np.full((n, len(FEATURES)), 9.0), np.zeros(n, np.intp)
+        [pane] = build_panes(rows, matrix, models, [model], partition=partition, watermark_ms=day_ms(day))
+        return pane
+
     def manifest(self) -> Manifest:
         """The bundle's manifest of the version that scores."""
         return _manifest(self.seed, self.reported_share)

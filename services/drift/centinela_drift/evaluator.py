@@ -26,11 +26,12 @@ from centinela.events import (
 )
 from centinela.kafka.headers import event_headers, event_source
 from centinela.kafka.port import Outgoing, Record, TopicPartition
-from centinela.model.panes import read_pane
+from centinela.model.panes import Pane, read_pane
 from centinela.times import days_to_ms, from_ms, to_ms
 from centinela_drift import metrics
 from centinela_drift.decision import detection
 from centinela_drift.decision.detection import Limits, Reference
+from centinela_drift.decision.left_out import LeftOut
 from centinela_drift.decision.performance import LABEL_ROW, Labels, Measured, measure
 from centinela_drift.decision.policy import (
     Decision,
@@ -88,6 +89,7 @@ class DriftSnapshot(msgspec.Struct, frozen=True):
     last_report: str | None
     report_path: str | None
     promoted_version: str | None
+    left_out: LeftOut = LeftOut()
 
 
 class DriftHandler:
@@ -131,6 +133,7 @@ class DriftHandler:
         self.last_report: DriftReported | None = None
         self.report_path: str | None = None
         self.promoted_version: str | None = None
+        self.left_out = LeftOut()
         self._last_end: int | None = None
 
     def apply(self, record: Record) -> bool:
@@ -142,9 +145,7 @@ class DriftHandler:
         if self.seen(record):
             return False
         if record.topic == self.topics.panes:
-            used = self.windows.merge(read_pane(self._panes.decode(record.value)))
-            if not used:
-                metrics.LATE_PANES.inc()
+            used = self._add_pane(read_pane(self._panes.decode(record.value)))
         elif record.topic == self.topics.labels:
             used = self._add_label(self._labels_in.decode(record.value))
         else:
@@ -180,10 +181,13 @@ class DriftHandler:
         recent = self.windows.between(version, end_ms - self._window, end_ms)
         mature_start, mature_end = end_ms - self._maturity - self._mature_window, end_ms - self._maturity
         mature = self._mature(version, mature_start, mature_end, end_ms)
+        left_out = self.left_out.findings(self._settings.drift_missing_limit)
         if reference is None:
-            decision = Decision("insufficient", "none", f"the reference of version {version} is not available", ())
+            decision = Decision(
+                "insufficient", "none", f"the reference of version {version} is not available", left_out
+            )
         else:
-            findings = self._findings(
+            findings = left_out + self._findings(
                 reference,
                 recent,
                 (
@@ -262,6 +266,7 @@ class DriftHandler:
             last_report=None if self.last_report is None else encode(self.last_report).decode(),
             report_path=self.report_path,
             promoted_version=self.promoted_version,
+            left_out=self.left_out,
         ), arrays
 
     def restore(self, snapshot: DriftSnapshot, arrays: Arrays) -> None:
@@ -277,12 +282,26 @@ class DriftHandler:
         )
         self.report_path = snapshot.report_path
         self.promoted_version = snapshot.promoted_version
+        self.left_out = snapshot.left_out
+
+    def _add_pane(self, pane: Pane) -> bool:
+        time = self.windows.event_time
+        ahead_before = time.ahead
+        used = self.windows.merge(pane)
+        metrics.AHEAD.inc(max(0, time.ahead - ahead_before))
+        if not used:
+            metrics.LATE_PANES.inc()
+        self.left_out = self.left_out.with_transactions(pane.event.count, ahead=time.ahead, late=not used)
+        return used
 
     def _add_label(self, label: LabelReported) -> bool:
-        if to_ms(label.occurred_at) < self.windows.expired_before_ms:
-            return False
-        self.labels.add(label)
-        return True
+        used = to_ms(label.occurred_at) >= self.windows.expired_before_ms
+        self.left_out = self.left_out.with_label(late=not used)
+        if used:
+            self.labels.add(label)
+        else:
+            metrics.LATE_LABELS.inc()
+        return used
 
     def _model_event(self, record: Record) -> bool:
         if record.value is None:
@@ -344,6 +363,8 @@ class DriftHandler:
         alarm_began = report.state == "alarm" and (self.last_report is None or self.last_report.state != "alarm")
         self.last_report = report
         self._last_end = end_ms
+        self.left_out = LeftOut()
+        self.windows.event_time.forget_ahead()
         horizon = end_ms + self._every - max(self._window, self._maturity + self._mature_window)
         self.windows.expire(horizon)
         self.labels.expire(horizon)

@@ -28,6 +28,13 @@ REPORT_FAILURES = Counter("centinela_drift_evidently_failures_total", "Evidently
 LATE_PANES = Counter(
     "centinela_drift_late_panes_total", "Panes left out because no window reaches back to their event time."
 )
+LATE_LABELS = Counter(
+    "centinela_drift_late_labels_total", "Labels left out because no window reaches back to their transactions."
+)
+AHEAD = Counter(
+    "centinela_drift_ahead_transactions_total",
+    "Transactions too far ahead of all others to move event time; they wait in memory until it comes to them.",
+)
 UNSETTLED = Counter("centinela_drift_unsettled_total", "Reports made before all records in the log were read.")
 INTERNAL_ERRORS = Counter(
     "centinela_drift_internal_errors_total", "Records dead-lettered because of a fault of this service."

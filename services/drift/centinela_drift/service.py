@@ -16,6 +16,7 @@ from centinela.kafka.port import Outgoing, Record, TopicPartition
 from centinela.liveness.health import Health
 from centinela.liveness.retry import Backoff
 from centinela.telemetry.metrics import CONSUMER_RECORDS
+from centinela.times import from_ms
 from centinela_drift import metrics
 from centinela_drift.decision.detection import Reference
 from centinela_drift.evaluator import DriftHandler, DriftSnapshot, Evaluation
@@ -94,6 +95,7 @@ class DriftService:
         self._cap = DeadLetterCap(settings.dead_letter_max_share)
         self._paused = False
         self._waiting_for: str | None = None
+        self._left_out_logged = 0
 
     def restore(self) -> None:
         """Load the newest snapshot, if there is one."""
@@ -156,6 +158,7 @@ class DriftService:
             "watermark_ms": watermark,
             "transactions": self.handler.windows.row_count,
             "labels": len(self.handler.labels),
+            "left_out": to_builtins(self.handler.left_out),
             "waiting_for": self._waiting_for,
             "report_path": self.handler.report_path,
         }
@@ -308,6 +311,26 @@ class DriftService:
         metrics.ROWS.set(self.handler.windows.row_count)
         if (watermark := self.handler.windows.watermark_ms) is not None:
             metrics.WATERMARK.set(watermark / 1000)
+        self._log_left_out()
+
+    def _log_left_out(self) -> None:
+        """Say what is in no window: at the first, and whenever it has doubled since; a report sets it to nothing."""
+        left_out = self.handler.left_out
+        count = left_out.ahead + left_out.late + left_out.late_labels
+        if count < self._left_out_logged:
+            self._left_out_logged = 0
+        if not count or count < 2 * self._left_out_logged:
+            return
+        self._left_out_logged = count
+        watermark = self.handler.windows.watermark_ms
+        _log.warning(
+            "drift.left_out",
+            event_time=None if watermark is None else from_ms(watermark).isoformat(),
+            transactions=left_out.transactions,
+            ahead=left_out.ahead,
+            late=left_out.late,
+            late_labels=left_out.late_labels,
+        )
 
 
 def _backoff() -> Backoff:

@@ -30,7 +30,10 @@ class DriftSettings(Settings):
     drift_idle_partition_days: float = Field(
         2.0,
         gt=0,
-        description="A partition this far behind the newest counts as idle and is not waited for.",
+        description=(
+            "A partition this far behind the newest counts as idle and is not waited for; a transaction this far ahead"
+            " moves event time only if most others do too."
+        ),
     )
 
     drift_min_sample: int = Field(
@@ -44,7 +47,12 @@ class DriftSettings(Settings):
         0.001, gt=0, lt=1, description="Chance of a false alarm per statistic (shared by all features)."
     )
     drift_missing_limit: float = Field(
-        0.05, gt=0, le=1, description="Rise of a feature's missing share that is a data-quality fault."
+        0.05,
+        gt=0,
+        le=1,
+        description=(
+            "Rise of a feature's missing share that is a data-quality fault; also the share of transactions left out."
+        ),
     )
     drift_alert_rate_ratio: float = Field(
         2.0, gt=1, description="Alert rate over the reference's (or the inverse) that is a shift."

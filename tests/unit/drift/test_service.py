@@ -11,6 +11,7 @@ from pathlib import Path
 import msgspec
 import pytest
 from prometheus_client import REGISTRY
+from structlog.testing import capture_logs
 
 from centinela.deadletters.record import DeadLetterFlood
 from centinela.errors import DependencyUnavailable, ModelRejected
@@ -131,6 +132,33 @@ async def test_a_pane_that_no_window_reaches_is_counted_as_late(
     await rig.run_until(lambda: len(rig.log.of("drift-reports")) == 19)
     await rig.take(feed.records(*World().day(0)) + feed.records(*World().day(18)))
     assert late() == before + len(World().day(0)[0])
+
+
+async def test_what_is_in_no_window_is_said_in_the_log_the_metrics_and_the_status(
+    tmp_path: Path, days: Callable[[Feed, range], list[Record]]
+) -> None:
+    def counted(name: str) -> float:
+        return REGISTRY.get_sample_value(f"centinela_drift_{name}_total") or 0.0
+
+    rig, feed, world = Rig(tmp_path), Feed(), World(attack_from=4)
+    await rig.take(days(feed, range(20)))
+    await rig.run_until(lambda: len(rig.log.of("drift-reports")) == 19)
+    before = counted("ahead_transactions"), counted("late_labels")
+    old_labels = world.day(0)[1]
+    with capture_logs() as logs:
+        await rig.take(feed.records([world.stray(400, [7])], old_labels))
+        await rig.run_until(lambda: any(line["event"] == "drift.left_out" for line in logs))
+    assert (counted("ahead_transactions"), counted("late_labels")) == (before[0] + 1, before[1] + len(old_labels))
+    [line] = [line for line in logs if line["event"] == "drift.left_out"]
+    assert (line["log_level"], line["ahead"], line["late_labels"]) == ("warning", 1, len(old_labels))
+    assert str(line["event_time"]).startswith("2026-03-20")
+    assert rig.service.status()["left_out"] == {
+        "transactions": 1,
+        "ahead": 1,
+        "late": 0,
+        "labels": len(old_labels),
+        "late_labels": len(old_labels),
+    }
 
 
 async def test_reports_are_saved_published_and_told_once(

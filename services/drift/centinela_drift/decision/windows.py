@@ -10,8 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from centinela.errors import InvalidRecord
+from centinela.features.keys import MISSING_ID
 from centinela.model.panes import PANE_ROW, Pane, PaneRows
 from centinela.model.reference import SCORE_BINS
+from centinela_drift.decision.event_time import EventTime, EventTimeSnapshot
 
 Counts = NDArray[np.int64]
 Arrays = dict[str, NDArray[Any]]
@@ -56,12 +58,16 @@ class BucketSnapshot(msgspec.Struct, frozen=True, array_like=True):
 
 
 class WindowsSnapshot(msgspec.Struct, frozen=True):
-    """``Windows`` without its arrays. ``versions`` number the arrays ``rows-<n>``; ``watermarks`` are by partition."""
+    """``Windows`` without its arrays. ``versions`` number the arrays ``rows-<n>``; ``watermarks`` are by partition.
+
+    ``event_time``: None in what earlier releases wrote.
+    """
 
     buckets: list[BucketSnapshot]
     versions: list[str]
     expired_before_ms: int
     watermarks: list[tuple[int, int]]
+    event_time: EventTimeSnapshot | None = None
 
 
 class RowLog:
@@ -99,20 +105,21 @@ class Windows:
     """Panes merged by model version and bucket of event time.
 
     Args:
-        idle_after_ms: A partition whose watermark is this far behind the newest is idle: the watermark does not wait
-            for it.
+        idle_after_ms: A partition that is this far behind the newest is idle: the watermark does not wait for it. A
+            transaction that is this far ahead moves event time only where others agree (see ``EventTime``).
     """
 
     def __init__(self, idle_after_ms: int) -> None:
-        self._idle_after_ms = idle_after_ms
+        self.event_time = EventTime(idle_after_ms)
         self._buckets: dict[tuple[str, int], Bucket] = {}
         self._rows: dict[str, RowLog] = {}
-        self._watermarks: dict[int, int] = {}
         self.expired_before_ms = -1
 
     def merge(self, pane: Pane) -> bool:
-        """Add *pane*; the caller passes each record only once. False if its time has expired: then only its watermark
-        counts.
+        """Add *pane*; the caller passes each record only once. False if its time has expired: then it is left out.
+
+        The event time of a partition follows from its transactions. The watermark in the pane is the greatest time that
+        the partition has ever seen, and one stray clock sets that for good.
 
         Raises:
             InvalidRecord: ``histogram_shape``: other features or bins than earlier panes of the version; nothing was
@@ -128,7 +135,9 @@ class Windows:
                 "histogram_shape",
                 f"{len(pane.histograms)} counts; version {event.model_version} has {len(described.histograms)}",
             )
-        self._watermarks[event.partition] = max(pane.watermark_ms, self._watermarks.get(event.partition, -1))
+        users = pane.rows["user"]
+        voices = np.where(users == MISSING_ID, pane.rows["id"], users)
+        self.event_time.observe(event.partition, pane.rows["time"], voices)
         if pane.start_ms < self.expired_before_ms:
             return False
         until = int(pane.rows["time"].max()) if event.variant == "champion" and len(pane.rows) else -1
@@ -148,15 +157,8 @@ class Windows:
 
     @property
     def watermark_ms(self) -> int | None:
-        """Event time up to which panes are complete: the least of the partitions' watermarks, idle ones left out.
-
-        Partitions advance unevenly: the greatest watermark would close windows that other partitions still fill, and
-        the least would wait forever for a partition without new transactions.
-        """
-        if not self._watermarks:
-            return None
-        newest = max(self._watermarks.values())
-        return min(w for w in self._watermarks.values() if w >= newest - self._idle_after_ms)
+        """Event time up to which panes are complete."""
+        return self.event_time.watermark_ms
 
     @property
     def row_count(self) -> int:
@@ -221,7 +223,8 @@ class Windows:
         versions = list(self._rows)
         for number, version in enumerate(versions):
             arrays[f"rows-{number}"] = self._rows[version].all()
-        return WindowsSnapshot(buckets, versions, self.expired_before_ms, list(self._watermarks.items())), arrays
+        event_time, watermarks = self.event_time.snapshot()
+        return WindowsSnapshot(buckets, versions, self.expired_before_ms, watermarks, event_time), arrays
 
     def restore(self, snapshot: WindowsSnapshot, arrays: Arrays) -> None:
         """Replace the content by what ``snapshot`` gave."""
@@ -240,5 +243,5 @@ class Windows:
         for number, version in enumerate(snapshot.versions):
             self._rows[version] = RowLog(PANE_ROW)
             self._rows[version].append(arrays[f"rows-{number}"])
-        self._watermarks = dict(snapshot.watermarks)
+        self.event_time.restore(snapshot.event_time, snapshot.watermarks)
         self.expired_before_ms = snapshot.expired_before_ms

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Sequence
+from datetime import datetime
+
 import msgspec
 import numpy as np
 import pytest
 
-from centinela.events import DriftReported, RetrainRequested
+from centinela.events import DriftReported, FeaturePane, RetrainRequested
 from centinela.times import DAY_MS
 from centinela_drift.evaluator import DriftHandler, DriftSnapshot
 from centinela_drift.references import reference_of
@@ -93,6 +96,88 @@ def test_memory_holds_the_windows_only() -> None:
     assert len(handler.labels) <= 15 * world.per_day * 0.06
     rows = handler.windows.rows("1", 0, 2**62)
     assert rows["time"].min() >= day_ms(39) - 14 * DAY_MS
+
+
+def with_strays(world: World, days: Iterable[int], strays: Callable[[int], Sequence[FeaturePane]]) -> DriftHandler:
+    """As ``live``, with more panes after those of each day. As in a predictor, a partition's watermark is the greatest
+    time it ever saw."""
+    handler, reference, feed = DriftHandler(DriftSettings()), reference_of(world.manifest(), world.version), Feed()
+    newest: dict[int, datetime] = {}
+    for day in days:
+        panes, labels = world.day(day)
+        for pane in (*panes, *strays(day)):
+            newest[pane.partition] = max(pane.watermark, newest.get(pane.partition, pane.watermark))
+            seen = msgspec.structs.replace(pane, watermark=newest[pane.partition])
+            handler.apply(feed.record("feature-panes", pane.partition, seen))
+        for label in labels:
+            handler.apply(feed.record("labels", 0, label))
+        while (end := handler.due()) is not None:
+            handler.evaluate(end, reference)
+    return handler
+
+
+@pytest.mark.parametrize(
+    "strays",
+    [
+        lambda day: [World().stray(400)] if day == 3 else [],
+        lambda day: [World().stray(day + 1.5)] if day == 3 else [],
+        lambda day: [World().stray(400 + day / 100, [5] * 300)],
+        lambda day: [World().stray(400 + day / 100, range(8), partition) for partition in range(4)],
+    ],
+    ids=["one record", "one record a day and a half ahead", "one user, half of the traffic", "one in twenty users"],
+)
+def test_stray_clocks_change_no_report_and_lose_nothing(strays: Callable[[int], Sequence[FeaturePane]]) -> None:
+    """A request without a time, among replayed days of another year."""
+    expected = [(r.end, r.state) for r in reports(live(World(), 24))]
+    handler = with_strays(World(), range(24), strays)
+    assert [(r.end, r.count >= 600) for r in reports(handler)] == [(end, True) for end, _ in expected]
+    assert requests(handler) == []
+    assert handler.left_out.late == handler.left_out.late_labels == 0
+    assert len(handler.labels) > 100
+
+
+def test_what_is_too_far_ahead_is_a_finding_and_from_a_twentieth_on_a_fault() -> None:
+    few = with_strays(World(), range(5), lambda day: [World().stray(400, [1, 2])] if day == 4 else [])
+    [finding] = [f for f in reports(few)[-1].findings if f.statistic == "data_quality.ahead"]
+    assert finding.value == pytest.approx(2 / 602, rel=0.01)
+    assert not finding.breached
+    assert reports(few)[-1].state == "stable"
+
+    many = with_strays(World(), range(5), lambda day: [World().stray(400, range(100))] if day == 4 else [])
+    last = reports(many)[-1]
+    assert [f.breached for f in last.findings if f.statistic == "data_quality.ahead"] == [True]
+    assert last.state == "warning"
+    assert "data quality: ahead" in last.reason
+
+
+@pytest.mark.parametrize("gap", [3, 365])
+def test_a_replay_of_other_days_moves_time_within_three_days_of_it(gap: int) -> None:
+    """Fourteen hundred transactions, by ``JUMP_MEMORY``: 600 come a day."""
+    days = [*range(10), *range(10 + gap, 24 + gap)]
+    handler = with_strays(World(), days, lambda day: [])
+    ends = [(r.end - START).days for r in reports(handler)]
+    assert ends[:9] == list(range(1, 10))
+    assert set(range(10 + gap + 1, 24 + gap)) <= set(ends)
+    assert handler.left_out.late == 0
+
+    reached = with_strays(World(), days[:13], lambda day: [])
+    assert (reports(reached)[-1].end - START).days >= 10 + gap + 1
+
+
+def test_what_is_older_than_any_window_is_a_finding_with_its_labels() -> None:
+    world, feed = World(), Feed()
+    handler = live(world, 20)
+    for record in [*feed.records(*world.day(0)), *feed.records(*world.day(20)), *feed.records(*world.day(21))]:
+        handler.apply(record._replace(offset=record.offset + 10_000))
+    end = handler.due()
+    assert end is not None
+    report = handler.evaluate(end, reference_of(world.manifest(), "1")).report
+    late = {f.statistic: f for f in report.findings}
+    assert late["data_quality.late"].value == pytest.approx(1 / 3, abs=0.01)
+    assert late["data_quality.late"].breached
+    assert 0 < late["late_labels"].value < 0.5
+    assert not late["late_labels"].breached
+    assert (handler.left_out.late, handler.left_out.late_labels) == (0, 0)
 
 
 def test_a_state_that_was_saved_in_the_middle_goes_on_to_the_same_reports() -> None:

@@ -10,6 +10,7 @@ import pytest
 
 from centinela.errors import CentinelaError, InvalidRecord
 from centinela.events import FeaturePane
+from centinela.features.keys import MISSING_ID
 from centinela.model.panes import PANE_WIDTH_MS, read_pane
 from centinela.times import DAY_MS
 from centinela_drift.decision.windows import Windows, WindowsSnapshot
@@ -55,14 +56,23 @@ def pane_with(
     return msgspec.structs.replace(pane, partition=partition, watermark=instant, model_version=version, variant=variant)
 
 
-def test_the_watermark_is_the_slowest_partitions_unless_that_one_is_idle() -> None:
-    assert Windows(IDLE_MS).watermark_ms is None
-    windows = merged([pane_with(0, day_ms(3)), pane_with(1, day_ms(1.5))])
-    assert windows.watermark_ms == day_ms(1.5)
-    windows.merge(read_pane(pane_with(0, day_ms(3.6))))
-    assert windows.watermark_ms == day_ms(3.6)
-    windows.merge(read_pane(pane_with(1, day_ms(3.2))))
-    assert windows.watermark_ms == day_ms(3.2)
+def test_the_watermark_is_of_the_transactions_and_not_what_the_pane_says() -> None:
+    """The partition's own watermark stays at a stray clock for good."""
+    windows = merged(World().day(0)[0])
+    before = windows.watermark_ms
+    windows.merge(read_pane(pane_with(0, day_ms(300))))
+    assert windows.watermark_ms == before
+    assert before is not None
+    assert day_ms(0.8) < before < day_ms(1)
+
+
+def test_transactions_without_a_user_are_one_voice_each() -> None:
+    panes = []
+    for pane in World().day(0)[0]:
+        rows = read_pane(pane).rows.copy()
+        rows["user"] = MISSING_ID
+        panes.append(msgspec.structs.replace(pane, transactions=rows.tobytes()))
+    assert merged(panes).watermark_ms is not None
 
 
 def test_the_serving_version_is_the_champion_of_the_newest_transaction() -> None:
