@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -14,9 +15,11 @@ from typing import NamedTuple
 import pytest
 from rich.console import Console
 
+from centinela.errors import DependencyUnavailable
 from centinela.settings import Settings
 from centinela_local.errors import PortTaken, StartFailed
 from centinela_local.processes.ports import free_port, is_taken
+from centinela_local.processes.restarts import Start, StartFile
 from centinela_local.processes.spec import Process
 from centinela_local.settings import LocalSettings
 from centinela_local.stack import Stack
@@ -49,15 +52,15 @@ def stack_of(
     broker: str,
     services: tuple[Process, ...],
     *,
-    model: bool = False,
-    topics: Callable[[Settings], None] = lambda settings: None,
+    topics: Callable[[Settings], object] = lambda settings: None,
+    model_exists: Callable[[Settings], bool] = lambda settings: False,
 ) -> Stack:
     settings = LocalSettings(kafka_bootstrap_servers=broker, local_dir=folder)
     return Stack(
         settings,
         Console(file=io.StringIO()),
         create_topics=topics,
-        model_exists=lambda settings: model,
+        model_exists=model_exists,
         mlflow=serving("mlflow"),
         services=services,
     )
@@ -68,9 +71,11 @@ def make_stack(tmp_path: Path, broker: str) -> Iterator[Callable[..., Stack]]:
     stacks: list[Stack] = []
 
     def make(
-        *services: Process, model: bool = False, topics: Callable[[Settings], None] = lambda settings: None
+        *services: Process,
+        topics: Callable[[Settings], object] = lambda settings: None,
+        model_exists: Callable[[Settings], bool] = lambda settings: False,
     ) -> Stack:
-        stacks.append(stack_of(tmp_path / "local", broker, services, model=model, topics=topics))
+        stacks.append(stack_of(tmp_path / "local", broker, services, topics=topics, model_exists=model_exists))
         return stacks[-1]
 
     yield make
@@ -129,6 +134,62 @@ def test_what_dies_is_started_again(running: Running) -> None:
     assert eventually(lambda: pids(running.stack)["ingest"] not in (0, first))
 
 
+def test_what_dies_again_soon_pauses_before_its_next_start(running: Running) -> None:
+    stack = running.stack
+    log = stack.paths.log / "ingest.log"
+
+    def ready() -> bool:
+        return stack.states()["ingest"][2] is None
+
+    for _ in range(2):
+        assert eventually(ready)
+        os.kill(pids(stack)["ingest"], signal.SIGKILL)
+        assert eventually(lambda: not ready())
+    assert eventually(lambda: "process.restart_delayed" in log.read_text())
+    assert eventually(ready)
+
+
+def test_a_process_in_its_pause_is_shown_as_such_until_a_person_starts_it(running: Running) -> None:
+    stack = running.stack
+    file = StartFile(stack.paths.run, "ingest")
+    file.write(Start(time.monotonic() + 600, 600.0))
+    assert stack.states()["ingest"][2] == "ended soon after its start, and waits before the next"
+    stack.up(30)
+    assert file.read() is None
+    assert stack.states()["ingest"][2] is None
+
+
+def test_topics_and_registry_are_asked_again_while_they_do_not_answer(
+    make_stack: Callable[..., Stack],
+) -> None:
+    asked: list[str] = []
+
+    def answer_at_the_third_time(what: str) -> Callable[[Settings], bool]:
+        def ask(_: Settings) -> bool:
+            asked.append(what)
+            if asked.count(what) < 3:
+                raise DependencyUnavailable(f"{what}: no answer")
+            return False
+
+        return ask
+
+    stack = make_stack(
+        serving("ingest"),
+        topics=answer_at_the_third_time("topics"),
+        model_exists=answer_at_the_third_time("registry"),
+    )
+    stack.up(60)
+    assert asked == ["topics"] * 3 + ["registry"] * 3
+
+
+def test_a_start_whose_topics_cannot_be_made_in_time_says_why(make_stack: Callable[..., Stack]) -> None:
+    def unavailable(_: Settings) -> None:
+        raise DependencyUnavailable("no leader")
+
+    with pytest.raises(StartFailed, match=r"the stack was not ready within 1 s: no leader"):
+        make_stack(serving("ingest"), topics=unavailable).up(1)
+
+
 def test_a_stack_that_runs_with_other_settings_is_not_mixed(running: Running, broker: str) -> None:
     with pytest.raises(StartFailed, match="other settings"):
         stack_of(running.stack.paths.root, broker, (serving("ingest"),)).up(30)
@@ -147,7 +208,7 @@ def test_down_leaves_nothing_and_may_be_given_twice(make_stack: Callable[..., St
 def test_a_start_that_is_not_ready_in_time_says_why_and_leaves_nothing(make_stack: Callable[..., Stack]) -> None:
     gateway = serving("gateway", WITHOUT_MODEL)
     with pytest.raises(StartFailed, match=r"gateway waits for model \(no champion yet\)"):
-        make_stack(gateway, model=True).up(2.5)
+        make_stack(gateway, model_exists=lambda _: True).up(2.5)
     assert not is_taken(gateway.port)
 
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Annotated
 
 import typer
@@ -11,7 +10,6 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from centinela.errors import DependencyUnavailable
 from centinela.process.start import load_settings
 from centinela.settings import Settings
 from centinela_local.processes.interrupts import interruptible
@@ -31,7 +29,7 @@ def make_stack(settings: LocalSettings, console: Console, environment: Mapping[s
 
         admin = topic_admin(connection)
         try:
-            _retry(admin.create)
+            admin.create()
         finally:
             admin.close()
 
@@ -90,18 +88,6 @@ def status() -> None:
     console.print(table)
     if any(waiting for _, _, waiting in states.values()):
         raise typer.Exit(1)
-
-
-def _retry(call: Callable[[], object], limit_s: float = 120.0) -> None:
-    deadline = time.monotonic() + limit_s
-    while True:
-        try:
-            call()
-            return
-        except DependencyUnavailable:
-            if time.monotonic() > deadline:
-                raise
-            time.sleep(0.5)
 
 
 def _addresses(stack: Stack) -> Table:

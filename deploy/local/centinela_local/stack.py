@@ -9,9 +9,11 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TypeVar
 
 from rich.console import Console
 
+from centinela.errors import DependencyUnavailable
 from centinela.settings import Settings
 from centinela_local.broker import embedded as broker
 from centinela_local.broker.choice import BrokerKind, DockerBroker, choose_broker, docker_answers
@@ -30,14 +32,15 @@ from centinela_local.readiness.display import ReadinessDisplay
 from centinela_local.settings import LocalSettings
 
 _RESTARTS_TOLERATED = 2
+T = TypeVar("T")
 
 
 class Stack:
     """The stack of one ``.local`` folder.
 
     Args:
-        create_topics: Makes the topics.
-        model_exists: Whether the registry has a champion to wait for.
+        create_topics: Makes the topics. Called again while it raises ``DependencyUnavailable``.
+        model_exists: Whether the registry has a champion to wait for. Called again like ``create_topics``.
         mlflow: The registry's process; MLflow's by default.
         services: What is started once the topics are there; the seven service processes by default.
         environment: Further settings of every process.
@@ -48,7 +51,7 @@ class Stack:
         settings: LocalSettings,
         console: Console,
         *,
-        create_topics: Callable[[Settings], None],
+        create_topics: Callable[[Settings], object],
         model_exists: Callable[[Settings], bool],
         mlflow: Process | None = None,
         services: Sequence[Process] | None = None,
@@ -179,19 +182,19 @@ class Stack:
                 self._docker_keeps.touch()
                 self._docker().start()
             self._supervisor.launch(os.environ)
-        wait = StartupWait(self._activity, limit_s=limit_s)
+        wait = StartupWait(self.activity, limit_s=limit_s)
         names = [process.name for process in everything]
         with ReadinessDisplay(self._console, [*names, "topics"]) as display:
             for process in infrastructure:
                 self._supervisor.start(process.name)
             self._wait([process for process in infrastructure if process.name == "kafka"], display, wait)
             display.update({"topics": "being created"})
-            self._create_topics(self.connection)
+            self._answered(self._create_topics, wait)
             display.update({"topics": None})
             for process in self._services:
                 self._supervisor.start(process.name)
             self._wait([self._mlflow], display, wait)
-            self._wait(everything, display, wait, model_expected=self._model_exists(self.connection))
+            self._wait(everything, display, wait, model_expected=self._answered(self._model_exists, wait))
 
     def _infrastructure(self, kind: BrokerKind) -> list[Process]:
         if kind != "embedded":
@@ -223,7 +226,18 @@ class Stack:
                 raise StartFailed(f"the stack {problem}: {unready}. The logs are in {self.paths.log}")
             time.sleep(0.2)
 
-    def _activity(self) -> tuple[float, int]:
+    def _answered(self, call: Callable[[Settings], T], wait: StartupWait) -> T:
+        """What *call* gives, once Kafka or MLflow has an answer for it."""
+        while True:
+            try:
+                return call(self.connection)
+            except DependencyUnavailable as error:
+                if (problem := wait.problem()) is not None:
+                    raise StartFailed(f"the stack {problem}: {error}. The logs are in {self.paths.log}") from error
+                time.sleep(0.5)
+
+    def activity(self) -> tuple[float, int]:
+        """CPU seconds of all processes and the size of their logs: what changes while anything makes progress."""
         pids = [state.pid for state in self._supervisor.states().values() if state.pid]
         return activity(pids, self.paths.log.glob("*.log"))
 

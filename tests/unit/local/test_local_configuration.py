@@ -140,6 +140,7 @@ def test_the_listing_holds_each_process_with_its_own_environment() -> None:
     [
         ("RUNNING", Answer(200, {}), True, None),
         ("STARTING", Answer(200, {}), False, "is starting"),
+        ("BACKOFF", None, False, "ended soon after its start, and waits before the next"),
         ("RUNNING", None, False, "does not answer yet"),
         ("RUNNING", Answer(503, {"waiting_for": {"model": "none yet"}}), False, None),
         ("RUNNING", Answer(503, {"waiting_for": {"model": "none yet"}}), True, "waits for model (none yet)"),

@@ -73,7 +73,7 @@ def _play(stack: Stack, plan: Plan, console: Console, places: Paths, limit_s: fl
         _require_empty(stack.connection)
     stack.up(limit_s)
     urls = {name: process.url for name, (process, _, _) in stack.states().items()}
-    summary = Demo(stack.connection, plan, console, urls=urls, paths=places).run()
+    summary = Demo(stack.connection, plan, console, urls=urls, paths=places, activity=stack.activity).run()
     reports = sorted((stack.connection.data_dir / "reports").glob("**/*.html"))
     console.print(
         summary_view(

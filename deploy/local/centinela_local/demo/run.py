@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 
 from rich.console import Console
 
 from centinela.clock import Clock, SystemClock
 from centinela.errors import CentinelaError
 from centinela.kafka.connect import consumer
-from centinela.operations.reconcile import LogAudit
+from centinela.operations.reconcile import LogAudit, Reconciliation
 from centinela.settings import Settings
 from centinela_local.demo.feeder import Feeder
 from centinela_local.demo.figures import Meter
@@ -23,6 +23,7 @@ from centinela_local.demo.story import Story
 from centinela_local.demo.summary import LogCounts, SkewCounts, Summary, summarize
 from centinela_local.demo.view import LiveView
 from centinela_local.paths import Paths
+from centinela_local.processes.startup import StartupWait
 from centinela_local.readiness.checks import ask
 from centinela_trainer.archive.bootstrap import await_archive
 from centinela_trainer.commands.retrain import publish, request_for
@@ -31,9 +32,7 @@ from centinela_trainer.settings import TrainerSettings
 from centinela_trainer.skew.check import SkewCheck
 
 _TICK_S = 0.25
-_HISTORY_TIMEOUT_S = 300.0
-_TRAINING_TIMEOUT_S = 300.0
-_DRAIN_TIMEOUT_S = 120.0
+_NO_VERDICT_S = 60.0
 _AFTER_CLOSING_S = 4.0
 _IDLE_S = 15.0
 
@@ -48,6 +47,7 @@ class Demo:
     Args:
         settings: Reach the stack.
         urls: Addresses of the processes by name.
+        activity: Changes while the stack makes progress; a step that takes long is waited for while it does.
     """
 
     def __init__(
@@ -58,6 +58,7 @@ class Demo:
         *,
         urls: dict[str, str],
         paths: Paths,
+        activity: Callable[[], Hashable],
         clock: Clock | None = None,
     ) -> None:
         self._settings = settings
@@ -65,6 +66,7 @@ class Demo:
         self._console = console
         self._urls = urls
         self._paths = paths
+        self._activity = activity
         self._clock = clock or SystemClock()
         self.story = Story(plan.attack_at)
         self._view = LiveView(console, self.story)
@@ -106,7 +108,7 @@ class Demo:
         self._tell("history starts", f"{self._plan.history_days} days, labelled")
         self._feeder.load_history(sent)
         figures.phase = "history: features and archive"
-        self._wait_until(self._caught_up, "the stream to take in the history", _HISTORY_TIMEOUT_S)
+        self._wait_until(self._caught_up, "the stream to take in the history")
         self._tell("history loaded", f"{self._feeder.transactions:,} transactions")
 
     def _train_first_champion(self) -> None:
@@ -118,12 +120,12 @@ class Demo:
                 self._settings.model_name, self._plan.live_from, "the first champion, from labelled history", None
             ),
         )
-        self._wait_until(lambda: bool(self.story.trainings), "the first training", _TRAINING_TIMEOUT_S)
+        self._wait_until(lambda: bool(self.story.trainings), "the first training")
         if self.story.trainings[0].outcome != "promoted":
             raise DemoStuck(
                 f"the first training was {self.story.trainings[0].outcome}: {self.story.trainings[0].reason}"
             )
-        self._wait_until(self._models_serve, "the predictors to load the first champion", 60.0)
+        self._wait_until(self._models_serve, "the predictors to load the first champion")
 
     def _stream_until_closed(self) -> None:
         self._view.figures.phase = "streaming"
@@ -170,7 +172,7 @@ class Demo:
     def _count(self) -> LogCounts:
         reader = consumer(self._settings, group=None)
         try:
-            audit = LogAudit(reader).read_until_reconciled(_DRAIN_TIMEOUT_S)
+            audit = _reconciled(LogAudit(reader))
         finally:
             reader.close()
         return LogCounts(
@@ -219,14 +221,24 @@ class Demo:
         answers = [ask(f"{self._urls[name]}/ready") for name in ("gateway", "stream")]
         return all(answer is not None and answer.status == 200 for answer in answers)
 
-    def _wait_until(self, condition: Callable[[], bool], what: str, timeout_s: float) -> None:
-        deadline = self._clock.monotonic() + timeout_s
+    def _wait_until(self, condition: Callable[[], bool], what: str) -> None:
+        wait = StartupWait(self._activity, clock=self._clock.monotonic)
         self._step()
         while not condition():
-            if self._clock.monotonic() > deadline:
-                raise DemoStuck(f"waited {timeout_s:.0f} s in vain for {what}; the logs are in {self._paths.log}")
+            if (problem := wait.problem()) is not None:
+                raise DemoStuck(f"waited in vain for {what}: it {problem}; the logs are in {self._paths.log}")
             self._pause.wait(_TICK_S)
             self._step()
 
     def _tell(self, what: str, detail: str) -> None:
         self.story.tell(self._clock.now(), self._feeder.event_time, what, detail)
+
+
+def _reconciled(log: LogAudit) -> Reconciliation:
+    """What *log* says once it reconciles, or once no verdict came for a while."""
+    outcomes = -1
+    while not (result := log.read_until_reconciled(_NO_VERDICT_S)).reconciled:
+        if result.verdicts + result.dead_letters <= outcomes:
+            break
+        outcomes = result.verdicts + result.dead_letters
+    return result

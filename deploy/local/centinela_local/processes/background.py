@@ -92,6 +92,11 @@ class BackgroundProcess:
             self.stop(grace_s=0)
             raise
 
+    @property
+    def running(self) -> bool:
+        """Whether it was started and has not ended."""
+        return self._process is not None and self._process.poll() is None
+
     def signal(self, number: signal.Signals) -> None:
         """Send *number* to the whole process group; does nothing where it does not run."""
         if self._process is not None:

@@ -18,12 +18,17 @@ from typing import Any
 from supervisor.xmlrpc import Faults, SupervisorTransport
 
 from centinela_local.errors import StartFailed
+from centinela_local.processes.restarts import StartFile
 from centinela_local.processes.startup import StartupWait, activity
 
 
 @dataclass(frozen=True)
 class ProcessState:
-    """What supervisord says of a process. ``state`` is RUNNING, STARTING, BACKOFF, STOPPED, EXITED or FATAL."""
+    """What a process is doing.
+
+    Attributes:
+        state: RUNNING, STARTING, BACKOFF (it ended, and waits before its next start), STOPPED, EXITED or FATAL.
+    """
 
     state: str
     pid: int
@@ -71,6 +76,7 @@ class Supervisor:
 
     def start(self, name: str) -> None:
         """Start a process of the list, without waiting; one that runs is left alone."""
+        self._start_file(name).forget()
         try:
             self._call("startProcess", self._full_name(name), False)
         except xmlrpc.client.Fault as fault:
@@ -91,12 +97,16 @@ class Supervisor:
         Raises:
             OSError: supervisord does not answer.
         """
-        return {
-            info["name"]: ProcessState(
-                info["statename"], info["pid"], info["start"], info["spawnerr"] or info["description"]
-            )
-            for info in self._call("getAllProcessInfo")
-        }
+        return {info["name"]: self._state(info) for info in self._call("getAllProcessInfo")}
+
+    def _state(self, info: dict[str, Any]) -> ProcessState:
+        state: str = info["statename"]
+        if state in ("RUNNING", "STARTING") and self._start_file(info["name"]).pending_s() > 0:
+            state = "BACKOFF"
+        return ProcessState(state, info["pid"], info["start"], info["spawnerr"] or info["description"])
+
+    def _start_file(self, name: str) -> StartFile:
+        return StartFile(self._config.parent, name)
 
     def shutdown(self, timeout_s: float = 60.0) -> None:
         """Stop every process and the daemon, and wait until they are gone; what stays past *timeout_s* is killed."""

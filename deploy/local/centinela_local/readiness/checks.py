@@ -36,6 +36,8 @@ def waits_for(state: str, answer: Answer | None, *, model_expected: bool) -> str
         answer: Of its readiness path.
         model_expected: False before the first model is promoted: waiting for one is then as ready as can be.
     """
+    if state == "BACKOFF":
+        return "ended soon after its start, and waits before the next"
     if state != "RUNNING":
         return f"is {state.lower()}"
     if answer is None:

@@ -16,6 +16,7 @@ from centinela_local.demo.probe import Probe
 from centinela_local.demo.run import Demo
 from centinela_local.demo.summary import LogCounts
 from centinela_local.paths import Paths
+from centinela_local.processes.startup import StartupWait
 from centinela_local.soak.sampler import Sampler
 from centinela_local.soak.samples import SampleFile
 from centinela_local.stack import Stack
@@ -23,7 +24,7 @@ from centinela_local.stack import Stack
 EVERY_S = 15.0
 EPISODE_DAYS, QUIET_DAYS = 150, 150
 _TICK_S = 0.25
-_DRAIN_S = 120.0
+_NO_PROGRESS_S = 120.0
 
 
 def attacks(plan: Plan) -> tuple[Drift, ...]:
@@ -44,7 +45,7 @@ class Soak(Demo):
         self, stack: Stack, settings: Settings, plan: Plan, console: Console, *, paths: Paths, samples: Path
     ) -> None:
         urls = {name: process.url for name, (process, _, _) in stack.states().items()}
-        super().__init__(settings, plan, console, urls=urls, paths=paths)
+        super().__init__(settings, plan, console, urls=urls, paths=paths, activity=stack.activity)
         self._feeder = Feeder(
             settings,
             plan,
@@ -119,7 +120,9 @@ class Soak(Demo):
             raise self._feeder.error
 
     def _drained(self) -> dict[str, int]:
-        deadline = self._clock.monotonic() + _DRAIN_S
-        while (lags := self._sampler.lags()) and max(lags.values()) > 100 and self._clock.monotonic() < deadline:
+        lags = self._sampler.lags()
+        wait = StartupWait(lambda: tuple(lags.values()), stall_s=_NO_PROGRESS_S, clock=self._clock.monotonic)
+        while lags and max(lags.values()) > 100 and wait.problem() is None:
             self._pause.wait(1.0)
+            lags = self._sampler.lags()
         return lags

@@ -27,6 +27,11 @@ class TemporaryBroker:
     def bootstrap_servers(self) -> str:
         return self._node.bootstrap_servers
 
+    @property
+    def running(self) -> bool:
+        """Whether it was started and has not ended."""
+        return self._process is not None and self._process.running
+
     def launch(self) -> None:
         """Start, or start again on the same data, without waiting."""
         command = broker_command(self._node)
@@ -42,7 +47,7 @@ class TemporaryBroker:
         """Wait until it answers.
 
         Raises:
-            StartFailed: It ended, or did not in time.
+            StartFailed: It ended, or makes no progress; it is stopped then.
         """
         if self._process is not None:
             self._process.await_answer()
@@ -91,7 +96,11 @@ class TemporaryCluster:
         return ",".join(broker.bootstrap_servers for broker in self.brokers)
 
     def start(self) -> None:
-        """Start all, and wait until each answers."""
+        """Start all, and wait until each answers.
+
+        Raises:
+            StartFailed: One ended, or makes no progress.
+        """
         for broker in self.brokers:
             broker.launch()
         for broker in self.brokers:
