@@ -5,6 +5,7 @@ Milliseconds are rounded down everywhere: features, panes and labels of one tran
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from datetime import UTC, date, datetime, timedelta
 from typing import TYPE_CHECKING, Final
@@ -20,8 +21,24 @@ MINUTE_MS: Final = 60_000
 HOUR_MS: Final = 60 * MINUTE_MS
 DAY_MS: Final = 24 * HOUR_MS
 DAY_US: Final = 1_000 * DAY_MS
+_DATE_WITH_Z = re.compile(r"^(\d{4}-?\d{2}-?\d{2})Z$")
 _MILLISECOND = timedelta(milliseconds=1)
 _MICROSECOND = timedelta(microseconds=1)
+
+
+def parse_instant(text: str) -> datetime:
+    """The instant that a person wrote: ISO 8601, a date for its first moment; UTC where it names no zone.
+
+    Raises:
+        ValueError: It is not one, or arithmetic cannot hold it; the message says what to write.
+    """
+    try:
+        instant = datetime.fromisoformat(_DATE_WITH_Z.sub(r"\1", text.upper()))
+        return (instant if instant.tzinfo else instant.replace(tzinfo=UTC)).astimezone(UTC)
+    except (ValueError, OverflowError):
+        raise ValueError(
+            f"{text!r} is not a time: write 2025-02-07 or 2025-02-07T12:00:00+01:00; UTC where it names no zone"
+        ) from None
 
 
 def to_ms(instant: datetime) -> int:

@@ -12,7 +12,7 @@ from centinela_drift.evaluator import DriftHandler
 from centinela_drift.references import reference_of
 from centinela_drift.reporting.report_process import SubprocessReporter
 from centinela_drift.settings import DriftSettings
-from tests.support.drift_world import Feed, World
+from tests.support.drift_world import NOW, Feed, World
 
 
 async def test_a_report_is_written_as_html_and_json_and_says_what_was_decided_and_on_which_rows(tmp_path: Path) -> None:
@@ -20,7 +20,7 @@ async def test_a_report_is_written_as_html_and_json_and_says_what_was_decided_an
     (tmp_path / "1.json").write_bytes(msgspec.json.encode(world.manifest()))
     for day in range(9):
         for record in feed.records(*world.day(day)):
-            handler.apply(record)
+            handler.apply(record, NOW)
     reference = reference_of(world.manifest(), "1")
     while (end := handler.due()) is not None:
         evaluation = handler.evaluate(end, reference)

@@ -28,6 +28,7 @@ from centinela_drift.evaluator import Evaluation
 from centinela_drift.references import reference_of
 
 START = datetime(2026, 3, 1, tzinfo=UTC)
+NOW = START + timedelta(days=3 * 365)
 FEATURES = ("amount", "user_count_7d", "v1")
 THRESHOLD = 0.5
 Bools = NDArray[np.bool_]

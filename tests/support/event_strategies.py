@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from centinela import events
 
 ids = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=128)
-instants = st.datetimes(datetime(1, 1, 2), datetime(9999, 12, 30), timezones=st.just(UTC))  # noqa: DTZ001 the zone is the strategy's
+instants = st.datetimes(datetime(1970, 1, 1), datetime(2199, 12, 31), timezones=st.just(UTC))  # noqa: DTZ001 the zone is the strategy's
 finite = st.floats(allow_nan=False, allow_infinity=False)
 shares = st.floats(0, 1)
 

@@ -52,12 +52,12 @@ class World:
     ) -> None:
         self.layout = layout
         self.rules = rules
-        self.broker = FakeBroker(partitions, auto_create=False)
+        self.folder, self.clock, self.slot = folder, FixedClock(NOW), ModelSlot()
+        self.broker = FakeBroker(partitions, auto_create=False, clock=self.clock)
         for topic in CATALOGUE:
             self.broker.create(topic.name, topic.partitions or partitions)
         for topic in WITH_DLQ:
             self.broker.create(topic.dlq, partitions)
-        self.folder, self.clock, self.slot = folder, FixedClock(NOW), ModelSlot()
         self._writers = itertools.count(1)
         if model is not None:
             self.slot.swap("champion", served(model))

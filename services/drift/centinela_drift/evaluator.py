@@ -9,10 +9,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import TypeVar
 
 import msgspec
 
-from centinela.codec import Decoder, ModelEventDecoder
+from centinela.codec import Decoder, ModelEventDecoder, time_fault
 from centinela.events import (
     DriftReported,
     FeaturePane,
@@ -45,6 +46,7 @@ from centinela_drift.decision.policy import (
 from centinela_drift.decision.windows import Arrays, Bucket, Windows, WindowsSnapshot
 from centinela_drift.settings import DriftSettings
 
+E = TypeVar("E", FeaturePane, LabelReported)
 _LABELS = "labels"
 
 
@@ -136,8 +138,11 @@ class DriftHandler:
         self.left_out = LeftOut()
         self._last_end: int | None = None
 
-    def apply(self, record: Record) -> bool:
+    def apply(self, record: Record, now: datetime) -> bool:
         """Apply *record* to the state; False if it was applied before (after a restart), or does not concern drift.
+
+        Args:
+            now: Event times ahead of it by more than a day are refused.
 
         Raises:
             InvalidRecord: It cannot be used; nothing changed. The caller dead-letters it, then calls ``skip``.
@@ -145,9 +150,9 @@ class DriftHandler:
         if self.seen(record):
             return False
         if record.topic == self.topics.panes:
-            used = self._add_pane(read_pane(self._panes.decode(record.value)))
+            used = self._add_pane(read_pane(self._timely(self._panes.decode(record.value), record, now)))
         elif record.topic == self.topics.labels:
-            used = self._add_label(self._labels_in.decode(record.value))
+            used = self._add_label(self._timely(self._labels_in.decode(record.value), record, now))
         else:
             used = self._model_event(record)
         self.skip(record)
@@ -293,6 +298,12 @@ class DriftHandler:
             metrics.LATE_PANES.inc()
         self.left_out = self.left_out.with_transactions(pane.event.count, ahead=time.ahead, late=not used)
         return used
+
+    @staticmethod
+    def _timely(event: E, record: Record, now: datetime) -> E:
+        if (fault := time_fault(event, record.timestamp_ms, now)) is not None:
+            raise fault
+        return event
 
     def _add_label(self, label: LabelReported) -> bool:
         used = to_ms(label.occurred_at) >= self.windows.expired_before_ms

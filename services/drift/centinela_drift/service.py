@@ -119,7 +119,7 @@ class DriftService:
         outcome = "used"
         dead = 0
         try:
-            if not self.handler.apply(record):
+            if not self.handler.apply(record, self._clock.now()):
                 outcome = "ignored"
         except InvalidRecord as invalid:
             outcome = "dead_lettered"

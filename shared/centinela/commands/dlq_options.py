@@ -6,13 +6,14 @@ import functools
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass, fields, is_dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Annotated, Any, get_type_hints
 
 import typer
 
 from centinela.deadletters.entries import RecordPosition
 from centinela.operations.redrive import Filter
+from centinela.times import parse_instant
 from centinela.topics import DLQ_SUFFIX, WITH_DLQ
 
 
@@ -26,7 +27,8 @@ class FilterOptions:
     reason: Annotated[str | None, typer.Option(help="Why they failed, as `list` shows it.")] = None
     partition: Annotated[int | None, typer.Option(help="Partition of the topic that the records were in.")] = None
     since: Annotated[
-        str | None, typer.Option(help="Failed at this time or later (ISO 8601; UTC where it names no zone).")
+        str | None,
+        typer.Option(help="Failed at this time or later (ISO 8601; UTC where it names no zone)."),
     ] = None
     until: Annotated[str | None, typer.Option(help="Failed before this time.")] = None
     source: Annotated[
@@ -153,7 +155,6 @@ def _instant(text: str | None, option: str) -> datetime | None:
     if text is None:
         return None
     try:
-        instant = datetime.fromisoformat(text)
-    except ValueError:
-        raise typer.BadParameter(f"{text!r} is not an ISO 8601 time", param_hint=option) from None
-    return instant if instant.tzinfo else instant.replace(tzinfo=UTC)
+        return parse_instant(text)
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint=option) from None

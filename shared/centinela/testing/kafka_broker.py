@@ -9,10 +9,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
+from centinela.clock import Clock, SystemClock
 from centinela.errors import DependencyUnavailable, InvalidRecord
 from centinela.kafka.partitioner import partition_of
 from centinela.kafka.port import Outgoing, Record, TopicIdentity, TopicPartition
 from centinela.kafka.timeouts import MAX_REQUEST_BYTES
+from centinela.times import to_ms
 
 
 class Member(Protocol):
@@ -52,10 +54,11 @@ class Group:
 class FakeBroker:
     """Topics are created when first written to or named, with *partitions* partitions each; others by ``create``.
 
-    ``unavailable = True`` makes every call raise ``DependencyUnavailable``.
+    ``unavailable = True`` makes every call raise ``DependencyUnavailable``. *clock* stamps the records.
     """
 
-    def __init__(self, partitions: int = 1, *, auto_create: bool = True) -> None:
+    def __init__(self, partitions: int = 1, *, auto_create: bool = True, clock: Clock | None = None) -> None:
+        self._clock = clock or SystemClock()
         self.unavailable = False
         self._default = partitions
         self._auto_create = auto_create
@@ -217,6 +220,6 @@ class FakeBroker:
         if number is None:
             number = partition_of(out.key, count) if out.key is not None else next(self._round_robin) % count
         log = self._logs[TopicPartition(out.topic, number)]
-        record = Record(out.topic, number, len(log), out.key, out.value, out.headers, 1_700_000_000_000 + len(log))
+        record = Record(out.topic, number, len(log), out.key, out.value, out.headers, to_ms(self._clock.now()))
         log.append(Entry(record, state))
         return record

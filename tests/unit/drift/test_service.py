@@ -26,7 +26,7 @@ from centinela_drift.reporting.report_process import SubprocessReporter
 from centinela_drift.service import DriftService, References, Reporter
 from centinela_drift.settings import DriftSettings
 from centinela_drift.state_store import SnapshotStore
-from tests.support.drift_world import START, FakeEventLog, FakeReferences, FakeReporter, Feed, World
+from tests.support.drift_world import NOW, START, FakeEventLog, FakeReferences, FakeReporter, Feed, World
 
 
 class Rig:
@@ -45,7 +45,7 @@ class Rig:
             references or FakeReferences(World()),
             self.reporter,
             self.health,
-            FixedClock(START),
+            FixedClock(NOW),
         )
         self.service.restore()
 

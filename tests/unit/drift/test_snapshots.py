@@ -16,7 +16,7 @@ from centinela_drift.evaluator import DriftHandler, DriftSnapshot
 from centinela_drift.references import reference_of
 from centinela_drift.settings import DriftSettings
 from centinela_drift.state_store import SnapshotStore
-from tests.support.drift_world import Feed, World
+from tests.support.drift_world import NOW, Feed, World
 
 OLD = Path(__file__).parent / "data" / "snapshot-before-structs.npz"
 """Written by the release before the structs: two days of the world below, one report made and not yet sent."""
@@ -37,7 +37,7 @@ def recomputed() -> DriftHandler:
     world, feed, handler = World(per_day=20, partitions=2), Feed(), DriftHandler(DriftSettings())
     for day in range(2):
         for record in feed.records(*world.day(day)):
-            handler.apply(record)
+            handler.apply(record, NOW)
     end = handler.due()
     assert end is not None
     handler.evaluate(end, reference_of(world.manifest(), "1"))

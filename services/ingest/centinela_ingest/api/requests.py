@@ -18,7 +18,6 @@ from centinela.web.refusals import RequestRefused
 from centinela.web.unknown_fields import unknown_field
 
 E = TypeVar("E", TransactionReceived, LabelReported)
-EARLIEST_YEAR = 1970
 _ITEM = re.compile(r"\[(?P<index>\d+)\]\.?(?P<field>.*)", re.DOTALL)
 
 
@@ -147,16 +146,10 @@ def _require_valid(event: TransactionReceived | LabelReported, now: datetime, in
 
 
 def _require_time(field: str, instant: datetime, now: datetime, index: int | None) -> None:
-    if not EARLIEST_YEAR <= instant.year < 9999:
-        raise RequestRefused(
-            422, "invalid_field", f"the year must lie between {EARLIEST_YEAR} and 9998", field=field, index=index
-        )
     try:
-        require_plausible_time(instant, now)
+        require_plausible_time(instant, now, field)
     except InvalidRecord as error:
-        raise RequestRefused(
-            422, error.reason, f"{instant.isoformat()} is more than a day ahead", field=field, index=index
-        ) from error
+        raise RequestRefused(422, error.reason, error.detail, field=field, index=index) from error
 
 
 def _with_index(refused: RequestRefused) -> RequestRefused:

@@ -18,7 +18,7 @@ from centinela.datasets.columns import Transactions
 from centinela.datasets.rows import Reject
 from centinela.deadletters.record import cut_text
 from centinela.kafka.port import Outgoing, Producer
-from centinela.times import from_ms
+from centinela.times import from_ms, to_ms
 from centinela_ingest.bulk.delivery_window import DeliveryWindow
 from centinela_ingest.bulk.label_schedule import LabelSchedule
 from centinela_ingest.bulk.pacing import Pacer
@@ -185,6 +185,9 @@ class BulkProducer:
         if self._schedule is None:
             return
         due = self._schedule.due(until_ms)
+        if until_ms is None:  # a report that is made now has no later time
+            now_ms = to_ms(self._clock.now())
+            due = [x._replace(reported_ms=max(x.occurred_ms, min(x.reported_ms, now_ms))) for x in due]
         self._send_all(label_records(due, topic=self._options.labels_topic, source=self._options.source))
         self.counters.labels += len(due)
 

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from centinela.clock import SystemClock
-from centinela.codec import FUTURE_TOLERANCE
+from centinela.codec import EARLIEST, FUTURE_TOLERANCE
 from centinela.datasets.simulator import Drift, Profile, Simulation, parse_drift
 from centinela.kafka.headers import event_source
 from centinela_ingest.bulk.bulk_producer import BulkOptions, BulkProducer
@@ -86,14 +86,20 @@ def _drifts(texts: list[str]) -> tuple[Drift, ...]:
 
 
 def require_past(start: date, days: int, now: datetime) -> None:
-    """Refuse days that end more than a day after *now*.
+    """Refuse days that end more than a day after *now*, or start before 1970.
 
     Raises:
         typer.BadParameter: Says on which date the days could start.
     """
-    end = datetime.combine(start, time(), UTC) + timedelta(days=days)
-    if end > now + FUTURE_TOLERANCE:
-        latest = (now - timedelta(days=days)).date()
+    earliest, longest = EARLIEST.date(), (now - EARLIEST).days
+    if days > longest:
+        raise typer.BadParameter(f"at most {longest} days lie between 1970 and now", param_hint="--days")
+    latest = (now - timedelta(days=days)).date()
+    if start < earliest:
+        raise typer.BadParameter(
+            f"{start} is before 1970, where the stream refuses it; start on {earliest} or later", param_hint="--start"
+        )
+    if datetime.combine(start, time(), UTC) > now + FUTURE_TOLERANCE - timedelta(days=days):
         raise typer.BadParameter(
             f"day {days - 1} lies in the future, where the stream refuses it; start on {latest} or before",
             param_hint="--start",

@@ -6,6 +6,7 @@ import threading
 
 import structlog
 
+from centinela.clock import SystemClock
 from centinela.consuming.carry_over import carry_over
 from centinela.consuming.loop import SinkLoop
 from centinela.consuming.options import LoopOptions
@@ -39,7 +40,7 @@ def build_loop(
     return SinkLoop(
         connect.consumer(settings, group=group.name, instance_id=f"{group.name}-{settings.slot}"),
         connect.producer(settings),
-        FeastSink(pusher),
+        FeastSink(pusher, SystemClock()),
         topics=[topic],
         health=health,
         stop=stop,

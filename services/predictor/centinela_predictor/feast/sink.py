@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import datetime
 from typing import Protocol
 
 import pandas as pd
 
-from centinela.codec import Decoder
+from centinela.clock import Clock
+from centinela.codec import Decoder, time_fault
 from centinela.consuming.handler import Outcome
 from centinela.deadletters.record import DeadLetter
 from centinela.errors import InvalidRecord
@@ -27,17 +29,19 @@ class FeastSink:
     """Handler of ``predictions``: pushes each batch before its offsets are committed. A repeated batch changes
     nothing. Refunds and reversals have no windows, and are not pushed."""
 
-    def __init__(self, pusher: Pusher) -> None:
+    def __init__(self, pusher: Pusher, clock: Clock) -> None:
         self._pusher = pusher
+        self._clock = clock
         self._decoder = Decoder(TransactionScored)
 
     def __call__(self, records: Sequence[Record]) -> Outcome:
         verdicts: list[TransactionScored] = []
         dead: list[DeadLetter] = []
         layouts: dict[str, FeatureLayout] = {}
+        now = self._clock.now()
         for record, event in zip(records, self._decoder.decode_many([record.value for record in records]), strict=True):
             try:
-                verdict = _checked(event, layouts)
+                verdict = _checked(event, record.timestamp_ms, now, layouts)
                 if verdict.kind == PURCHASE:
                     verdicts.append(verdict)
             except InvalidRecord as invalid:
@@ -72,9 +76,13 @@ def served_rows(verdicts: Sequence[TransactionScored], layouts: dict[str, Featur
     return pd.concat([who_and_when, vectors], axis=1)
 
 
-def _checked(event: TransactionScored | InvalidRecord, layouts: dict[str, FeatureLayout]) -> TransactionScored:
+def _checked(
+    event: TransactionScored | InvalidRecord, timestamp_ms: int, now: datetime, layouts: dict[str, FeatureLayout]
+) -> TransactionScored:
     if isinstance(event, InvalidRecord):
         raise event
+    if (fault := time_fault(event, timestamp_ms, now)) is not None:
+        raise fault
     layout = layouts.get(event.feature_set)
     try:
         layout = layout or FeatureLayout.parse(event.feature_set)

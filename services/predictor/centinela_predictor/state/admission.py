@@ -12,7 +12,7 @@ from operator import attrgetter
 import numpy as np
 from numpy.typing import NDArray
 
-from centinela.codec import FUTURE_TOLERANCE, Decoder, require_plausible_time
+from centinela.codec import FUTURE_TOLERANCE, Decoder, time_fault
 from centinela.deadletters.record import DeadLetter
 from centinela.errors import InvalidRecord
 from centinela.events import PURCHASE, AttachedVerdict, Kind, TransactionReceived
@@ -20,7 +20,7 @@ from centinela.features.assemble import Columns
 from centinela.features.known_fields import KnownFields, unknown_name
 from centinela.features.layout import BASE_LAYOUT, FeatureLayout
 from centinela.kafka.port import Record
-from centinela.times import from_ms, to_ms
+from centinela.times import to_ms
 
 
 class _Strict(TransactionReceived, frozen=True, forbid_unknown_fields=True):
@@ -101,12 +101,13 @@ def admit(
         else:
             refused.append(DeadLetter.of(record, fault))
     columns = Columns.of(events, layout)
-    implausible = _implausible(columns, good, to_ms(now))
-    if implausible.any():
-        refused += [
-            DeadLetter.of(good[n], _time_fault(events[n], good[n], now)) for n in np.flatnonzero(implausible).tolist()
-        ]
-        keep = np.flatnonzero(~implausible)
+    ahead = _ahead(columns, good, to_ms(now))
+    if ahead.any():
+        for n in np.flatnonzero(ahead).tolist():
+            fault = time_fault(events[n], good[n].timestamp_ms, now)
+            assert fault is not None, "_ahead is the same rule, for many at once"
+            refused.append(DeadLetter.of(good[n], fault))
+        keep = np.flatnonzero(~ahead)
         good, events, columns = [good[n] for n in keep], [events[n] for n in keep], columns.take(keep)
     return Admitted(good, events, columns, refused, unknown)
 
@@ -158,19 +159,11 @@ def verdict_fault(verdict: AttachedVerdict | None, kind: Kind = PURCHASE) -> Inv
     return None
 
 
-def _implausible(columns: Columns, records: Sequence[Record], now_ms: int) -> NDArray[np.bool_]:
+def _ahead(columns: Columns, records: Sequence[Record], now_ms: int) -> NDArray[np.bool_]:
     stamps = np.array([r.timestamp_ms for r in records], dtype=np.int64)
     reference = np.where((stamps > 0) & (stamps < now_ms), stamps, now_ms)
-    return (columns.times > reference + _FUTURE_MS) | (columns.times < 0)
-
-
-def _time_fault(event: TransactionReceived, record: Record, now: datetime) -> InvalidRecord:
-    stamp = from_ms(record.timestamp_ms)
-    try:
-        require_plausible_time(event.occurred_at, min(stamp, now) if record.timestamp_ms > 0 else now)
-    except InvalidRecord as error:
-        return error
-    return InvalidRecord("time_in_future", f"occurred_at {event.occurred_at.isoformat()} is more than a day ahead")
+    ahead: NDArray[np.bool_] = columns.times > reference + _FUTURE_MS
+    return ahead
 
 
 def by_partition(records: Sequence[Record]) -> dict[int, list[Record]]:

@@ -10,7 +10,7 @@ import numpy as np
 import structlog
 
 from centinela.clock import Clock
-from centinela.codec import FUTURE_TOLERANCE, Decoder
+from centinela.codec import Decoder, time_fault
 from centinela.errors import DependencyUnavailable, InvalidRecord
 from centinela.events import LabelReported
 from centinela.features.keys import hash_ids
@@ -19,7 +19,7 @@ from centinela.features.snapshots.format import SnapshotDamaged, pack, unpack
 from centinela.features.snapshots.store import SnapshotStore
 from centinela.features.state.terminals import TerminalState
 from centinela.kafka.port import Consumer, Record, TopicPartition
-from centinela.times import to_ms, to_ms_array
+from centinela.times import to_ms_array
 from centinela.topics import FEATURE_PANES, LABELS, TERMINAL_ACTIVITY, TRANSACTIONS
 from centinela_predictor.state.gate import Gate
 from centinela_predictor.state.metrics import TERMINAL_RECORDS
@@ -29,7 +29,6 @@ _log = structlog.get_logger(__name__)
 _KIND = "terminals:3"
 _BATCH = 5_000
 _MOST_AT_ONCE = 50_000
-_FUTURE_MS = int(FUTURE_TOLERANCE.total_seconds() * 1000)
 
 
 class TerminalTable:
@@ -54,7 +53,7 @@ class TerminalTable:
         if blocks:
             self._apply_blocks(blocks)
         if len(blocks) < len(records):
-            self._apply_labels([r for r in records if r.topic == LABELS.name], to_ms(now))
+            self._apply_labels([r for r in records if r.topic == LABELS.name], now)
 
     def apply_own(self, partition: int, block: Block) -> None:
         """Take a block of this process that was just committed; when it is read, it is skipped."""
@@ -89,19 +88,20 @@ class TerminalTable:
                 *(np.concatenate([getattr(b, name) for b in fresh]) for name in ("terminals", "times", "ids"))
             )
 
-    def _apply_labels(self, records: Sequence[Record], now_ms: int) -> None:
+    def _apply_labels(self, records: Sequence[Record], now: datetime) -> None:
         labels = [
             label
-            for label in self._labels.decode_many([r.value for r in records])
-            if not isinstance(label, InvalidRecord)
+            for record, label in zip(records, self._labels.decode_many([r.value for r in records]), strict=True)
+            if not isinstance(label, InvalidRecord) and time_fault(label, record.timestamp_ms, now) is None
         ]
-        occurred, reported = to_ms_array([x.occurred_at for x in labels]), to_ms_array([x.reported_at for x in labels])
-        plausible = (occurred >= 0) & (occurred <= now_ms + _FUTURE_MS)
-        TERMINAL_RECORDS.labels(LABELS.name, "applied").inc(int(plausible.sum()))
-        TERMINAL_RECORDS.labels(LABELS.name, "refused").inc(len(records) - int(plausible.sum()))
-        ids = hash_ids([x.transaction_id for x in labels])
-        is_fraud = np.array([x.is_fraud for x in labels], dtype=bool)
-        self.state.apply_labels(ids[plausible], is_fraud[plausible], occurred[plausible], reported[plausible])
+        TERMINAL_RECORDS.labels(LABELS.name, "applied").inc(len(labels))
+        TERMINAL_RECORDS.labels(LABELS.name, "refused").inc(len(records) - len(labels))
+        self.state.apply_labels(
+            hash_ids([x.transaction_id for x in labels]),
+            np.array([x.is_fraud for x in labels], dtype=bool),
+            to_ms_array([x.occurred_at for x in labels]),
+            to_ms_array([x.reported_at for x in labels]),
+        )
 
 
 class TerminalFeed:

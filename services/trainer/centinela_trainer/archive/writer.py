@@ -8,13 +8,13 @@ that point is read again.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from datetime import date
+from datetime import date, datetime
 
 import pyarrow as pa
 import structlog
 
 from centinela.clock import Clock
-from centinela.codec import Decoder
+from centinela.codec import Decoder, time_fault
 from centinela.consuming.handler import Outcome, StatefulHandler
 from centinela.deadletters.record import DeadLetter
 from centinela.errors import InvalidRecord
@@ -34,7 +34,7 @@ class Archive(StatefulHandler):
     Args:
         store: Where the files go; this process holds its lock.
         topics: Topic name to stream (``predictions`` or ``labels``).
-        clock: For the age of the buffer.
+        clock: For the age of the buffer, and times that are ahead of it.
         flush_rows: Flush when this many records are buffered.
         flush_s: Flush when the oldest buffered record is this old, seconds.
     """
@@ -97,10 +97,11 @@ class Archive(StatefulHandler):
             by_partition.setdefault(TopicPartition(record.topic, record.partition), []).append(record)
         for partition, part in by_partition.items():
             events = self._decoders[self._topics[partition.topic]].decode_many([record.value for record in part])
-            buffer = self._buffers.setdefault(partition, [])
+            buffer, now = self._buffers.setdefault(partition, []), self._clock.now()
             for record, event in zip(part, events, strict=True):
                 try:
-                    buffer.append(Row(record.topic, record.partition, record.offset, self._checked(event)))
+                    checked = self._checked(event, record.timestamp_ms, now)
+                    buffer.append(Row(record.topic, record.partition, record.offset, checked))
                 except InvalidRecord as invalid:
                     dead.append(DeadLetter.of(record, invalid))
             self._next[partition] = part[-1].offset + 1
@@ -109,9 +110,13 @@ class Archive(StatefulHandler):
         metrics.ARCHIVE_BUFFERED.set(self.buffered)
         return dead
 
-    def _checked(self, event: Event | InvalidRecord) -> TransactionScored | LabelReported:
+    def _checked(
+        self, event: Event | InvalidRecord, timestamp_ms: int, now: datetime
+    ) -> TransactionScored | LabelReported:
         if isinstance(event, InvalidRecord):
             raise event
+        if (fault := time_fault(event, timestamp_ms, now)) is not None:
+            raise fault
         if isinstance(event, TransactionScored):
             self._layouts.of(event)
             return event

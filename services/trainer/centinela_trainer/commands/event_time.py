@@ -7,13 +7,14 @@ import threading
 import time
 from datetime import datetime
 
-from centinela.codec import Decoder, require_plausible_time
+from centinela.codec import Decoder, time_fault
 from centinela.errors import DependencyUnavailable, InvalidRecord
 from centinela.events import LabelReported, TransactionReceived
 from centinela.kafka.port import Consumer, Record, TopicPartition
 from centinela.topics import LABELS, TRANSACTIONS
 
 _POLL_S, _PAUSE_S, _TAIL_TIMEOUT_S = 0.3, 0.2, 10.0
+_TAIL = 100
 _transactions, _labels = Decoder(TransactionReceived), Decoder(LabelReported)
 
 
@@ -43,10 +44,10 @@ def await_stream(consumer: Consumer, patience_s: float) -> int:
 
 
 def event_time_reached(consumer: Consumer, now: datetime) -> datetime | None:
-    """The newest time among the last records of each partition: a transaction's own, a label's report. None where there
-    is none.
+    """The newest time among the last ``_TAIL`` records of each partition: a transaction's own, a label's report. None
+    where there is none.
 
-    Records that cannot be read, and transactions in the future of *now*, do not count.
+    Records that cannot be read, and times ahead of *now*, do not count.
 
     Raises:
         DependencyUnavailable: Kafka is unavailable, a topic does not exist, or a last record could not be read.
@@ -56,7 +57,7 @@ def event_time_reached(consumer: Consumer, now: datetime) -> datetime | None:
     waiting = {p for p in partitions if ends[p] > begins[p]}
     consumer.assign(waiting)
     for partition in waiting:
-        consumer.seek(partition, ends[partition] - 1)
+        consumer.seek(partition, max(begins[partition], ends[partition] - _TAIL))
     times: list[datetime] = []
     deadline = time.monotonic() + _TAIL_TIMEOUT_S
     while waiting:
@@ -70,11 +71,10 @@ def event_time_reached(consumer: Consumer, now: datetime) -> datetime | None:
 
 
 def _time(record: Record, now: datetime) -> datetime:
-    if record.topic == LABELS.name:
-        return _labels.decode(record.value).reported_at
-    occurred_at = _transactions.decode(record.value).occurred_at
-    require_plausible_time(occurred_at, now)
-    return occurred_at
+    event = (_labels if record.topic == LABELS.name else _transactions).decode(record.value)
+    if (fault := time_fault(event, record.timestamp_ms, now)) is not None:
+        raise fault
+    return event.reported_at if isinstance(event, LabelReported) else event.occurred_at
 
 
 def _partitions(consumer: Consumer, topic: str) -> frozenset[TopicPartition]:

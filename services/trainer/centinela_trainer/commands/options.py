@@ -4,21 +4,24 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from centinela.errors import CentinelaError
+from centinela import times
+from centinela.codec import require_plausible_time
+from centinela.errors import CentinelaError, InvalidRecord
 
 
-def parse_instant(text: str | None) -> datetime | None:
-    """The instant *text*, ISO 8601 with its zone; None where none was given.
+def parse_as_of(text: str | None, now: datetime) -> datetime | None:
+    """The instant *text*; None where none was given.
 
     Raises:
-        CentinelaError: It is not an instant, or has no zone.
+        CentinelaError: It is not an instant, or no event can have that time.
     """
     if text is None:
         return None
     try:
-        instant = datetime.fromisoformat(text)
+        instant = times.parse_instant(text)
+        require_plausible_time(instant, now, "as of")
     except ValueError as error:
-        raise CentinelaError(f"--as-of {text}: not an ISO 8601 instant") from error
-    if instant.tzinfo is None:
-        raise CentinelaError(f"--as-of {text}: has no zone; write {text}Z or {text}+00:00")
+        raise CentinelaError(f"--as-of {error}") from error
+    except InvalidRecord as error:
+        raise CentinelaError(f"--as-of {text}: {error.detail}") from error
     return instant

@@ -23,7 +23,7 @@ from centinela.process.start import load_settings
 from centinela.telemetry.tracing import new_traceparent
 from centinela_trainer.archive.reader import ArchiveReader
 from centinela_trainer.commands.event_time import await_stream, event_time_reached
-from centinela_trainer.commands.options import parse_instant
+from centinela_trainer.commands.options import parse_as_of
 from centinela_trainer.params import MODEL_KINDS
 from centinela_trainer.settings import TrainerSettings
 
@@ -85,7 +85,9 @@ def retrain(
     reason: Annotated[str, typer.Option(help="Why; it is kept with the model.")],
     as_of: Annotated[
         str | None,
-        typer.Option(help="Event time (ISO 8601 with zone) to train as of; by default the newest of what was sent."),
+        typer.Option(
+            help="Event time to train as of (ISO 8601; UTC where it names no zone); by default the newest sent."
+        ),
     ] = None,
     kind: Annotated[str | None, typer.Option(help="hgb, rf or lr; by default what params.yaml says.")] = None,
     wait: Annotated[bool, typer.Option("--wait", help="Wait for the answer and print it.")] = False,
@@ -95,7 +97,9 @@ def retrain(
     settings = load_settings(TrainerSettings)
     if kind is not None and kind not in MODEL_KINDS:
         raise CentinelaError(f"--kind {kind}: choose one of {', '.join(MODEL_KINDS)}")
-    request = request_for(settings.model_name, parse_instant(as_of) or _reached(settings), reason, kind)
+    request = request_for(
+        settings.model_name, parse_as_of(as_of, SystemClock().now()) or _reached(settings), reason, kind
+    )
     publish(settings, request)
     console.print(f"[bold]{request.request_id}[/] as of {request.as_of.isoformat()}: requested")
     if not wait:

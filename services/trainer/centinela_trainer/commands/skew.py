@@ -9,9 +9,10 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from centinela.clock import SystemClock
 from centinela.errors import CentinelaError
 from centinela.process.start import load_settings
-from centinela_trainer.commands.options import parse_instant
+from centinela_trainer.commands.options import parse_as_of
 from centinela_trainer.params import load_params
 from centinela_trainer.settings import TrainerSettings
 from centinela_trainer.skew.check import SkewCheck
@@ -20,7 +21,10 @@ from centinela_trainer.skew.report import SkewReport, excess, save
 
 def skew(
     as_of: Annotated[
-        str | None, typer.Option(help="Newest event time looked at (ISO 8601 with zone); by default the archive's.")
+        str | None,
+        typer.Option(
+            help="Newest event time looked at (ISO 8601; UTC where it names no zone); by default the archive's."
+        ),
     ] = None,
     sample: Annotated[
         int | None, typer.Option(min=1, help="Vectors of each origin; by default what params.yaml says.")
@@ -31,7 +35,7 @@ def skew(
     allows."""
     settings = load_settings(TrainerSettings)
     params = load_params(settings.params_path).skew.sampling(sample)
-    report = SkewCheck(settings.archive_dir, params, settings.skew_path)(parse_instant(as_of))
+    report = SkewCheck(settings.archive_dir, params, settings.skew_path)(parse_as_of(as_of, SystemClock().now()))
     if report is None:
         raise CentinelaError(
             f"there is nothing to check: {settings.archive_dir} holds no verdict" + (f" up to {as_of}" if as_of else "")

@@ -14,7 +14,7 @@ from centinela.times import DAY_MS
 from centinela_drift.evaluator import DriftHandler, DriftSnapshot
 from centinela_drift.references import reference_of
 from centinela_drift.settings import DriftSettings
-from tests.support.drift_world import START, Feed, World, day_ms
+from tests.support.drift_world import NOW, START, Feed, World, day_ms
 
 
 def live(world: World, days: int, handler: DriftHandler | None = None) -> DriftHandler:
@@ -23,7 +23,7 @@ def live(world: World, days: int, handler: DriftHandler | None = None) -> DriftH
     reference, feed = reference_of(world.manifest(), world.version), Feed()
     for day in range(days):
         for record in feed.records(*world.day(day)):
-            handler.apply(record)
+            handler.apply(record, NOW)
         while (end := handler.due()) is not None:
             handler.evaluate(end, reference)
     return handler
@@ -108,9 +108,9 @@ def with_strays(world: World, days: Iterable[int], strays: Callable[[int], Seque
         for pane in (*panes, *strays(day)):
             newest[pane.partition] = max(pane.watermark, newest.get(pane.partition, pane.watermark))
             seen = msgspec.structs.replace(pane, watermark=newest[pane.partition])
-            handler.apply(feed.record("feature-panes", pane.partition, seen))
+            handler.apply(feed.record("feature-panes", pane.partition, seen), NOW)
         for label in labels:
-            handler.apply(feed.record("labels", 0, label))
+            handler.apply(feed.record("labels", 0, label), NOW)
         while (end := handler.due()) is not None:
             handler.evaluate(end, reference)
     return handler
@@ -168,7 +168,7 @@ def test_what_is_older_than_any_window_is_a_finding_with_its_labels() -> None:
     world, feed = World(), Feed()
     handler = live(world, 20)
     for record in [*feed.records(*world.day(0)), *feed.records(*world.day(20)), *feed.records(*world.day(21))]:
-        handler.apply(record._replace(offset=record.offset + 10_000))
+        handler.apply(record._replace(offset=record.offset + 10_000), NOW)
     end = handler.due()
     assert end is not None
     report = handler.evaluate(end, reference_of(world.manifest(), "1")).report
@@ -186,8 +186,8 @@ def test_a_state_that_was_saved_in_the_middle_goes_on_to_the_same_reports() -> N
     whole, broken = DriftHandler(DriftSettings()), DriftHandler(DriftSettings())
     for day in range(22):
         for record in feed.records(*world.day(day)):
-            whole.apply(record)
-            broken.apply(record)
+            whole.apply(record, NOW)
+            broken.apply(record, NOW)
             if record.offset == 7:
                 values, arrays = broken.snapshot()
                 broken = DriftHandler(DriftSettings())
@@ -195,7 +195,7 @@ def test_a_state_that_was_saved_in_the_middle_goes_on_to_the_same_reports() -> N
                     msgspec.json.decode(msgspec.json.encode(values), type=DriftSnapshot),
                     {name: np.copy(a) for name, a in arrays.items()},
                 )
-                broken.apply(record)
+                broken.apply(record, NOW)
         for handler in (whole, broken):
             while (end := handler.due()) is not None:
                 handler.evaluate(end, reference)

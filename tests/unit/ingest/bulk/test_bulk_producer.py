@@ -77,6 +77,19 @@ class _Delivery:
             raise DependencyUnavailable("not acknowledged", dependency="kafka")
 
 
+def test_labels_that_are_left_at_the_end_are_reported_now_at_the_latest() -> None:
+    """A label that is sent is known: consumers refuse a report ahead of their clock."""
+    producer, clock = Recorder(), FakeTime()
+    bulk = BulkProducer(producer, BulkOptions(source="test"), clock=clock, wait=clock.wait)
+    now_ms = int(clock.now().timestamp() * 1_000)
+    hours = [0.0, (now_ms - START_MS) / HOUR_MS - 1]
+    bulk.send(columns(hours, frauds={0: 1.0, 1: 168.0}))
+    bulk.finish()
+    labels = [Decoder(LabelReported).decode(r.value) for r in producer.sent if r.topic == "labels"]
+    assert [label.reported_at for label in labels][-1] == clock.now()
+    assert len(labels) == 2
+
+
 def columns(hours: list[float], frauds: dict[int, float] | None = None) -> Transactions:
     """Transactions at *hours*; *frauds*: row to hours until its report."""
     count, frauds = len(hours), frauds or {}

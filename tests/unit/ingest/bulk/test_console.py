@@ -77,6 +77,21 @@ def test_days_in_the_future_are_refused_with_a_start_that_works() -> None:
     require_past(date(2026, 1, 20), 40, NOW)
 
 
+@pytest.mark.parametrize(
+    ("start", "days", "advice"),
+    [
+        (date(1969, 12, 31), 1, "start on 1970-01-01 or later"),
+        (date(1, 1, 1), 1, "start on 1970-01-01 or later"),
+        (date(9999, 12, 31), 1, "start on 2026-02-28 or before"),
+        (date(2025, 1, 1), 10**9, "at most 20513 days lie between 1970 and now"),
+        (date(2025, 1, 1), 10**40, "at most 20513 days lie between 1970 and now"),
+    ],
+)
+def test_days_that_arithmetic_cannot_hold_are_refused(start: date, days: int, advice: str) -> None:
+    with pytest.raises(typer.BadParameter, match=advice):
+        require_past(start, days, NOW)
+
+
 def test_the_first_signal_asks_the_run_to_stop_and_handlers_are_put_back() -> None:
     before = signal.getsignal(signal.SIGTERM)
     with stopping() as stop:

@@ -17,6 +17,7 @@ from centinela.events import TransactionScored, encode
 from centinela.features.layout import FeatureLayout, pack_rows
 from centinela.kafka.port import TopicPartition
 from centinela.liveness.health import Health
+from centinela.testing.clock import FixedClock
 from centinela.testing.kafka import FakeBroker, FakeConsumer, FakeProducer
 from centinela_predictor.feast.sink import FeastSink
 
@@ -72,7 +73,7 @@ def run(values: list[bytes], shelf: Shelf, steps: int = 8) -> tuple[FakeBroker, 
     loop = SinkLoop(
         FakeConsumer(broker, "feast"),
         FakeProducer(broker),
-        FeastSink(shelf),
+        FeastSink(shelf, FixedClock(START)),
         topics=["predictions"],
         health=health,
         stop=Unhurried(),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -196,7 +196,7 @@ def test_what_is_no_transaction_is_dead_lettered_and_the_rest_goes_on(
 
 def test_what_was_refused_once_is_refused_when_it_is_replayed_later(tmp_path: Path) -> None:
     world = World(tmp_path, partitions=1)
-    ahead = datetime(2023, 11, 14, 22, 13, 20, tzinfo=UTC) + timedelta(hours=30)
+    ahead = NOW + timedelta(hours=30)
     world.send(transaction(1, at=ahead), transaction(2, at=START))
     first = world.stream()
     first.run_until_verdicts(1)

@@ -72,7 +72,7 @@ class Running:
     def __init__(
         self, broker: FakeBroker, root: Path, *, rows: int = 10, batch: int = 7, archive: type[Archive] = Archive
     ) -> None:
-        self.clock = FixedClock(START)
+        self.clock = FixedClock(START + timedelta(days=365))
         self.archive = archive(ArchiveStore(root), STREAMS, self.clock, flush_rows=rows, flush_s=5)
         self.health = Health()
         self.stop = Unhurried()
@@ -251,7 +251,7 @@ def test_the_buffer_is_flushed_when_it_is_old_even_if_nothing_more_comes(tmp_pat
     running = Running(broker, tmp_path, rows=1_000)
     running.drain(broker)
     assert rows_of(tmp_path) == []
-    running.clock.set(START + timedelta(seconds=6))
+    running.clock.set(running.clock.now() + timedelta(seconds=6))
     running.loop.run_once()
     assert rows_of(tmp_path) == logged(broker)
 
@@ -288,6 +288,31 @@ def test_a_bad_verdict_is_dead_lettered_and_the_others_are_archived(
     [dead] = broker.records(f"{PREDICTIONS}-dlq")
     assert ("dlq.reason", reason) in dead.headers
     assert rows_of(tmp_path) == [row for row in logged(broker) if row[1] != bad.offset]
+
+
+@pytest.mark.parametrize("field", ["occurred_at", "reported_at"])
+@pytest.mark.parametrize(
+    ("time", "reason"),
+    [
+        (b"0001-01-01T00:00:00+23:59", b"time_before_1970"),
+        (b"1969-12-31T23:59:59Z", b"time_before_1970"),
+        (b"2099-01-01T00:00:00Z", b"time_in_future"),
+        (b"9999-12-31T23:59:59-23:59", b"time_in_future"),
+    ],
+)
+def test_a_label_whose_time_arithmetic_cannot_hold_is_dead_lettered_and_the_others_are_archived(
+    tmp_path: Path, field: str, time: bytes, reason: bytes
+) -> None:
+    broker = FakeBroker()
+    event = label(1)
+    broker.append(LABELS, encode(event).replace(getattr(event, field).isoformat()[:19].encode() + b"Z", time), b"u")
+    broker.append(LABELS, encode(label(2)), b"u")
+    running = Running(broker, tmp_path)
+    running.drain(broker)
+    running.archive.flush()
+    [dead] = broker.records(f"{LABELS}-dlq")
+    assert ("dlq.reason", reason) in dead.headers
+    assert len(rows_of(tmp_path, LABELS)) == 1
 
 
 def test_a_day_with_two_layouts_reads_as_one_table(tmp_path: Path) -> None:
@@ -342,7 +367,9 @@ def test_the_newest_event_time_is_that_of_the_verdicts(tmp_path: Path) -> None:
 
 
 def test_the_handler_says_where_reading_begins(tmp_path: Path) -> None:
-    archive = Archive(ArchiveStore(tmp_path), STREAMS, FixedClock(START), flush_rows=10, flush_s=5)
+    archive = Archive(
+        ArchiveStore(tmp_path), STREAMS, FixedClock(START + timedelta(days=365)), flush_rows=10, flush_s=5
+    )
     partition = TopicPartition(PREDICTIONS, 0)
     assert archive.on_assigned(partition, None) is None
     outcome = archive([Record(PREDICTIONS, 0, 4, None, encode(verdict(4)))])

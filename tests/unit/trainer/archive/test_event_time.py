@@ -37,16 +37,23 @@ def broker() -> FakeBroker:
     return broker
 
 
-def test_event_time_has_come_as_far_as_the_newest_last_transaction(broker: FakeBroker) -> None:
+def test_event_time_has_come_as_far_as_the_newest_of_the_last_transactions(broker: FakeBroker) -> None:
     assert event_time_reached(FakeConsumer(broker), day(30)) is None
     for partition, at in ((0, 1), (0, 2), (1, 5), (1, 3)):
         broker.append("transactions", transaction(day(at)), partition=partition)
-    assert event_time_reached(FakeConsumer(broker), day(30)) == day(3)
+    assert event_time_reached(FakeConsumer(broker), day(30)) == day(5)
 
 
 def test_a_reported_label_takes_event_time_on(broker: FakeBroker) -> None:
     broker.append("transactions", transaction(day(1)), partition=2)
     broker.append("labels", label(day(8)), partition=1)
+    assert event_time_reached(FakeConsumer(broker), day(30)) == day(8)
+
+
+@pytest.mark.parametrize("year", [2027, 2099, 2999, 9999])
+def test_a_report_ahead_of_now_does_not_take_event_time_on(broker: FakeBroker, year: int) -> None:
+    broker.append("labels", label(day(8)), partition=1)
+    broker.append("labels", label(datetime(year, 1, 1, tzinfo=UTC)), partition=1)
     assert event_time_reached(FakeConsumer(broker), day(30)) == day(8)
 
 
