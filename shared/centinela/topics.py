@@ -12,13 +12,18 @@ DLQ_SUFFIX = "-dlq"
 
 @dataclass(frozen=True)
 class Topic:
-    """A topic and its contract. ``partitions`` None: as many as settings say for data topics."""
+    """A topic and its contract. ``partitions`` None: as many as settings say for data topics.
+
+    ``producers``, ``consumers`` and ``dlq_producers`` (who writes dead letters of it) are users of
+    ``centinela.operations.acls``, which gives each of them these rights. The operator reads every topic.
+    """
 
     name: str
     key: str
     values: tuple[type, ...]
     producers: tuple[str, ...]
     consumers: tuple[str, ...]
+    dlq_producers: tuple[str, ...] = ()
     partitions: int | None = None
     config: dict[str, str] = field(default_factory=dict)
 
@@ -32,32 +37,58 @@ def _retention(days: int) -> dict[str, str]:
     return {"cleanup.policy": "delete", "retention.ms": str(days * DAY_MS)}
 
 
+_USER_KEY = "user_id, else transaction_id"
+
 TRANSACTIONS = Topic(
     "transactions",
-    "user_id",
+    _USER_KEY,
     (events.TransactionReceived,),
-    ("ingest", "predictor"),
-    ("predictor",),
+    producers=("ingest", "gateway", "operator", "producer"),
+    consumers=("stream", "gateway"),
+    dlq_producers=("stream",),
     config=_retention(40),
 )
 LABELS = Topic(
-    "labels", "user_id", (events.LabelReported,), ("ingest",), ("predictor", "drift", "trainer"), config=_retention(90)
+    "labels",
+    _USER_KEY,
+    (events.LabelReported,),
+    producers=("ingest", "operator", "producer"),
+    consumers=("stream", "gateway", "drift", "trainer", "archive"),
+    dlq_producers=("drift", "archive"),
+    config=_retention(90),
 )
 PREDICTIONS = Topic(
-    "predictions", "user_id", (events.TransactionScored,), ("predictor",), ("trainer", "clients"), config=_retention(40)
+    "predictions",
+    _USER_KEY,
+    (events.TransactionScored,),
+    producers=("stream",),
+    consumers=("gateway", "trainer", "archive", "feast", "reader"),
+    dlq_producers=("archive", "feast"),
+    config=_retention(40),
 )
 TERMINAL_ACTIVITY = Topic(
-    "terminal-activity", "source partition", (), ("predictor",), ("predictor",), config=_retention(40)
+    "terminal-activity",
+    "source partition",
+    (),
+    producers=("stream",),
+    consumers=("stream", "gateway"),
+    config=_retention(40),
 )
 FEATURE_PANES = Topic(
-    "feature-panes", "source partition", (events.FeaturePane,), ("predictor",), ("drift",), config=_retention(40)
+    "feature-panes",
+    "source partition",
+    (events.FeaturePane,),
+    producers=("stream",),
+    consumers=("drift",),
+    dlq_producers=("drift",),
+    config=_retention(40),
 )
 DRIFT_REPORTS = Topic(
     "drift-reports",
     "model_name",
     (events.DriftReported,),
-    ("drift",),
-    ("console", "clients"),
+    producers=("drift",),
+    consumers=("reader",),
     partitions=1,
     config=_retention(365),
 )
@@ -65,8 +96,9 @@ RETRAIN_REQUESTS = Topic(
     "retrain-requests",
     "model_name",
     (events.RetrainRequested,),
-    ("drift", "operator"),
-    ("trainer",),
+    producers=("drift", "operator"),
+    consumers=("trainer",),
+    dlq_producers=("trainer",),
     partitions=1,
     config=_retention(365),
 )
@@ -74,8 +106,9 @@ MODEL_EVENTS = Topic(
     "model-events",
     "model_name and kind",
     (events.ModelPromoted, events.ModelLoaded, events.ModelLoadRejected, events.TrainingCompleted),
-    ("registry-watcher", "predictor", "trainer"),
-    ("predictor", "drift", "console"),
+    producers=("stream", "gateway", "trainer", "registry-watcher"),
+    consumers=("stream", "gateway", "drift", "registry-watcher", "reader"),
+    dlq_producers=("drift",),
     partitions=1,
     config={"cleanup.policy": "compact", "min.cleanable.dirty.ratio": "0.5"},
 )
@@ -90,6 +123,6 @@ CATALOGUE: tuple[Topic, ...] = (
     RETRAIN_REQUESTS,
     MODEL_EVENTS,
 )
-"""Every topic; each that services consume also has a ``<topic>-dlq`` with the same number of partitions."""
+"""Every topic; each that carries events also has a ``<topic>-dlq`` with the same number of partitions."""
 
 WITH_DLQ: tuple[Topic, ...] = tuple(t for t in CATALOGUE if t.values)

@@ -197,6 +197,20 @@ def test_who_has_no_rights_is_told_so_at_once(secured: Secured, client: Client) 
             part.close()
 
 
+@pytest.mark.parametrize("client", ["kafka-python", "confluent"])
+def test_systems_of_others_write_transactions_and_read_predictions(secured: Secured, client: Client) -> None:
+    producer = connect.producer(secured.settings("centinela-producer"), client=client)
+    reader = connect.consumer(secured.settings("centinela-reader"), group=f"reader-{client}", client=client)
+    try:
+        producer.send(Outgoing(TRANSACTIONS.name, b"{}", b"k")).wait(10)
+        assert reader.partitions_of(PREDICTIONS.name)
+        reader.subscribe([PREDICTIONS.name])
+        until(lambda: bool(reader.poll(0.5, 10) or reader.assignment()), "the reader is in its group")
+    finally:
+        producer.close()
+        reader.close()
+
+
 def test_a_reader_cannot_write_and_a_writer_cannot_read(secured: Secured) -> None:
     archive, ingest = secured.settings("centinela-archive"), secured.settings("centinela-ingest")
     writer, reader = connect.producer(archive), connect.consumer(ingest, group=None)

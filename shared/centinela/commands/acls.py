@@ -1,4 +1,4 @@
-"""``centinela acls``: what each service's user needs on brokers that require authentication."""
+"""``centinela acls``: what each user needs on brokers that require authentication."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from centinela.operations import acls
 from centinela.process.start import load_settings
 from centinela.settings import Settings
 
-app = typer.Typer(help="Rights on Kafka that each service's user needs.", no_args_is_help=True)
-Services = Annotated[list[str] | None, typer.Argument(help="Services; all by default.")]
+app = typer.Typer(help="Rights on Kafka that each user needs.", no_args_is_help=True)
+Services = Annotated[list[str] | None, typer.Argument(help="Services, or producer, reader, operator; all by default.")]
 Prefix = Annotated[str, typer.Option(help="The user of a service is this and the service's name.")]
 
 
 @app.command("list")
 def list_rights(services: Services = None) -> None:
     """Show the rights. Connects to no broker."""
-    table = Table("service", "resource", Column("name", no_wrap=True), "operations")
+    table = Table("user", "resource", Column("name", no_wrap=True), "operations")
     for service in _known(services):
         for rule in acls.RIGHTS[service]:
             table.add_row(
@@ -43,7 +43,7 @@ def commands(services: Services = None, prefix: Prefix = "centinela-") -> None:
 def create(services: Services = None, prefix: Prefix = "centinela-") -> None:
     """Give the rights on the configured brokers, as a user who may do that. kafka-configs.sh creates the users."""
     count = acls.create(load_settings(Settings), {service: f"User:{prefix}{service}" for service in _known(services)})
-    typer.echo(f"{count} entries are there")
+    typer.echo(f"{count} entries exist")
 
 
 def _known(services: list[str] | None) -> list[str]:

@@ -25,7 +25,7 @@ def create() -> None:
         created = admin.create()
     finally:
         admin.close()
-    typer.echo(f"created: {', '.join(created)}" if created else "all topics are there")
+    typer.echo(f"created: {', '.join(created)}" if created else "all topics exist")
 
 
 @app.command()

@@ -1,8 +1,8 @@
-"""What each service must be allowed to do on the brokers, and nothing else; ``create`` grants it to users."""
+"""What each user must be allowed to do on the brokers, and nothing else; ``create`` grants it."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Final
 
 from centinela import groups
@@ -12,36 +12,22 @@ from centinela.kafka.acl_rules import Operation, Rule
 from centinela.kafka.connect import create_acls
 from centinela.operations.redrive import TRANSACTIONAL_ID as OPERATORS
 from centinela.settings import Settings
-from centinela.topics import (
-    CATALOGUE,
-    DRIFT_REPORTS,
-    FEATURE_PANES,
-    LABELS,
-    MODEL_EVENTS,
-    PREDICTIONS,
-    RETRAIN_REQUESTS,
-    TERMINAL_ACTIVITY,
-    TRANSACTIONS,
-    WITH_DLQ,
-    Topic,
-)
+from centinela.topics import CATALOGUE, WITH_DLQ
 
 
-def _rules(
-    reads: Iterable[Topic] = (),
-    writes: Iterable[Topic] = (),
-    dead_letters: Iterable[Topic] = (),
-    others: Iterable[Rule] = (),
-) -> tuple[Rule, ...]:
-    """Reading or writing includes Describe, and Write on a topic includes being an idempotent producer."""
-    read = {t.name for t in reads}
-    written = {t.name for t in writes} | {t.dlq for t in dead_letters}
+def _user(name: str, *others: Rule) -> tuple[Rule, ...]:
+    """What the catalogue of topics says of the user *name*, and *others*.
+
+    Reading or writing includes Describe, and Write on a topic includes being an idempotent producer.
+    """
+    read = {t.name for t in CATALOGUE if name in t.consumers}
+    written = {t.name for t in CATALOGUE if name in t.producers} | {t.dlq for t in CATALOGUE if name in t.dlq_producers}
     operations: dict[str, tuple[Operation, ...]] = {
         **dict.fromkeys(read - written, ("Read",)),
         **dict.fromkeys(written - read, ("Write",)),
         **dict.fromkeys(read & written, ("Read", "Write")),
     }
-    return (*(Rule("topic", name, allowed) for name, allowed in sorted(operations.items())), *others)
+    return (*(Rule("topic", topic, allowed) for topic, allowed in sorted(operations.items())), *others)
 
 
 def _group(group: ConsumerGroup) -> tuple[Rule, ...]:
@@ -58,34 +44,16 @@ _READER = Rule("group", READERS, ("Describe",))
 """librdkafka asks for the group even where it reads without one."""
 
 RIGHTS: Final[Mapping[str, tuple[Rule, ...]]] = {
-    "ingest": _rules(writes=[TRANSACTIONS, LABELS]),
-    "stream": _rules(
-        [TRANSACTIONS, LABELS, TERMINAL_ACTIVITY, MODEL_EVENTS],
-        [PREDICTIONS, FEATURE_PANES, TERMINAL_ACTIVITY, MODEL_EVENTS],
-        [TRANSACTIONS],
-        [*_group(groups.STREAM), _READER, _transactions("predictor-", prefixed=True)],
-    ),
-    "gateway": _rules(
-        [TRANSACTIONS, PREDICTIONS, LABELS, TERMINAL_ACTIVITY, MODEL_EVENTS],
-        [TRANSACTIONS, MODEL_EVENTS],
-        (),
-        [_READER],
-    ),
-    "drift": _rules(
-        [FEATURE_PANES, LABELS, MODEL_EVENTS],
-        [DRIFT_REPORTS, RETRAIN_REQUESTS],
-        [FEATURE_PANES, LABELS, MODEL_EVENTS],
-        _group(groups.DRIFT),
-    ),
-    "trainer": _rules(
-        [RETRAIN_REQUESTS, PREDICTIONS, LABELS],
-        [MODEL_EVENTS],
-        [RETRAIN_REQUESTS],
-        [*_group(groups.TRAINER), _transactions("trainer")],
-    ),
-    "archive": _rules([PREDICTIONS, LABELS], (), [PREDICTIONS, LABELS], _group(groups.ARCHIVE)),
-    "registry-watcher": _rules([MODEL_EVENTS], [MODEL_EVENTS]),
-    "feast": _rules([PREDICTIONS], (), [PREDICTIONS], _group(groups.FEAST)),
+    "ingest": _user("ingest"),
+    "stream": _user("stream", *_group(groups.STREAM), _READER, _transactions("predictor-", prefixed=True)),
+    "gateway": _user("gateway", _READER),
+    "drift": _user("drift", *_group(groups.DRIFT)),
+    "trainer": _user("trainer", *_group(groups.TRAINER), _transactions("trainer")),
+    "archive": _user("archive", *_group(groups.ARCHIVE)),
+    "registry-watcher": _user("registry-watcher"),
+    "feast": _user("feast", *_group(groups.FEAST)),
+    "producer": _user("producer"),
+    "reader": _user("reader", Rule("group", "reader-", ("Read",), prefixed=True)),
     "operator": (
         *(
             Rule(
@@ -95,7 +63,7 @@ RIGHTS: Final[Mapping[str, tuple[Rule, ...]]] = {
                     "Read",
                     "Create",
                     "DescribeConfigs",
-                    *(("Write",) if t in (TRANSACTIONS, LABELS, RETRAIN_REQUESTS) else ()),
+                    *(("Write",) if "operator" in t.producers else ()),
                 ),
             )
             for t in CATALOGUE
@@ -106,8 +74,9 @@ RIGHTS: Final[Mapping[str, tuple[Rule, ...]]] = {
         Rule("group", groups.STREAM.name, ("Describe",)),
     ),
 }
-"""Per service the rules that its user needs. ``operator``: who creates topics, replays, redrives dead letters and
-requests training."""
+"""Per service the rules that its user needs. Users that are no service: ``producer``, a system of yours that writes
+transactions and labels; ``reader``, one that reads verdicts and reports; ``operator``, who creates topics, replays,
+redrives dead letters and requests training."""
 
 
 def commands(service: str, principal: str, bootstrap_servers: str) -> list[str]:

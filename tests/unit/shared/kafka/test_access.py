@@ -19,9 +19,7 @@ from centinela.kafka.kafka_python import common as kafka_python_common
 from centinela.kafka.kafka_python.common import mapped_errors
 from centinela.kafka.refusals import REFUSALS, no_answer
 from centinela.kafka.timeouts import TIMEOUTS
-from centinela.operations.acls import RIGHTS, commands
 from centinela.settings import Settings
-from centinela.topics import CATALOGUE, WITH_DLQ
 from centinela_trainer.retraining.child_runner import as_environment
 from centinela_trainer.settings import TrainerSettings
 from tests.support.secured_broker import make_certificates
@@ -196,30 +194,3 @@ def test_a_time_out_after_a_refusal_is_told_as_the_refusal(monkeypatch: pytest.M
         with pytest.raises(AccessRefused, match="the password is wrong"), mapped_errors():
             raise KafkaTimeoutError
     assert asked == [secured], "once in a while is enough"
-
-
-def test_rights_name_only_topics_that_there_are_and_every_topic_has_its_writer_and_reader() -> None:
-    known = {t.name for t in CATALOGUE} | {t.dlq for t in WITH_DLQ}
-    services = {service: rules for service, rules in RIGHTS.items() if service != "operator"}
-    given = {
-        (rule.name, operation)
-        for rules in services.values()
-        for rule in rules
-        if rule.resource == "topic"
-        for operation in rule.operations
-    }
-    assert {name for name, _ in given} <= known
-    assert {name for name, operation in given if operation == "Write"} >= {t.name for t in CATALOGUE}
-    assert {name for name, operation in given if operation == "Read"} >= {
-        t.name for t in CATALOGUE if t.name != "drift-reports"
-    }
-    assert not any(rule.name == "*" or not rule.name for rules in RIGHTS.values() for rule in rules)
-
-
-def test_rights_are_given_by_kafkas_own_tool_as_well() -> None:
-    lines = commands("stream", "User:centinela-stream", "b:1")
-    assert (
-        "--allow-principal 'User:centinela-stream' --operation Write --transactional-id 'predictor-'"
-        " --resource-pattern-type prefixed" in lines[-1]
-    )
-    assert all("--bootstrap-server b:1" in line for line in lines)
