@@ -14,10 +14,9 @@ import pytest
 
 from centinela.codec import Decoder
 from centinela.consuming.table_reader import TableReader
-from centinela.datasets.files import open_table
-from centinela.datasets.mapping import detect
 from centinela.datasets.rows import LabelRule
 from centinela.datasets.simulator import Profile, Simulation
+from centinela.datasets.source import open_files
 from centinela.events import LabelReported, TransactionReceived
 from centinela.kafka import connect
 from centinela.kafka.headers import header
@@ -25,7 +24,7 @@ from centinela.kafka.port import Record
 from centinela.kafka.topic_admin import TopicSpec
 from centinela.settings import Settings
 from centinela_ingest.bulk.bulk_producer import BulkOptions, BulkProducer
-from centinela_ingest.commands.replay import replay_table
+from centinela_ingest.commands.replay import replay_files
 from centinela_ingest.commands.simulate import simulate_days
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
@@ -83,9 +82,8 @@ def ulb(path: Path, rows: int) -> Path:
 
 
 def test_every_row_of_a_file_is_in_the_log_once_or_in_the_dead_letters(topics: Topics, tmp_path: Path) -> None:
-    table = open_table(ulb(tmp_path / "creditcard.csv.gz", 3_000))
-    _, mapping = detect(table.columns, "test")
-    bulk = topics.run(lambda f: replay_table(table, mapping, f, labels=LabelRule(), now=NOW, echo_rejects=False))
+    files = open_files(ulb(tmp_path / "creditcard.csv.gz", 3_000))
+    bulk = topics.run(lambda f: replay_files(files, f, labels=LabelRule(), now=NOW, echo_rejects=False))
 
     transactions, dead, labels = topics.read()
     assert (len(transactions), len(dead)) == (2_970, 30)
@@ -113,9 +111,8 @@ def test_a_users_transactions_and_labels_keep_their_order_and_partition(topics: 
         }
     )
     frame.to_parquet(tmp_path / "h.parquet")
-    table = open_table(tmp_path / "h.parquet")
-    _, mapping = detect(table.columns, "test")
-    topics.run(lambda f: replay_table(table, mapping, f, labels=LabelRule(), now=NOW), history=True)
+    files = open_files(tmp_path / "h.parquet")
+    topics.run(lambda f: replay_files(files, f, labels=LabelRule(), now=NOW), history=True)
 
     transactions, dead, labels = topics.read()
     assert (len(transactions), len(dead), len(labels)) == (rows, 0, 100)
@@ -146,8 +143,7 @@ def test_the_record_time_is_now_and_the_event_time_is_in_the_value(topics: Topic
 
 
 def test_a_limit_ends_the_run_after_so_many_rows(topics: Topics, tmp_path: Path) -> None:
-    table = open_table(ulb(tmp_path / "creditcard.csv.gz", 500))
-    _, mapping = detect(table.columns, "test")
-    topics.run(lambda f: replay_table(table, mapping, f, labels=LabelRule(), now=NOW, limit=250, echo_rejects=False))
+    files = open_files(ulb(tmp_path / "creditcard.csv.gz", 500))
+    topics.run(lambda f: replay_files(files, f, labels=LabelRule(), now=NOW, limit=250, echo_rejects=False))
     transactions, dead, _ = topics.read()
     assert (len(transactions), len(dead)) == (248, 2)

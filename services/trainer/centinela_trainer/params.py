@@ -30,11 +30,15 @@ class _Strict(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 class DataParams(_Strict, frozen=True):
     """What ``dvc repro`` works on: days of the simulator where ``path`` is a folder (its code), else the file ``path``.
 
-    ``label_delay_days``: of a file, whose labels have no time of their own.
+    ``label_delay_days``: of a file, whose labels have no time of their own. ``separator``, ``decimal``, ``encoding``:
+    of a CSV file, where they are not recognised.
     """
 
     path: str = "shared/centinela/datasets/simulator"
     mapping: str | None = None
+    separator: str | None = None
+    decimal: str | None = None
+    encoding: str | None = None
     label_delay_days: Annotated[float, Meta(ge=0)] = 7
     maturity_days: Positive = 7
     start: date = date(2025, 1, 1)

@@ -2,28 +2,30 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
+from collections.abc import Mapping as Lookup
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import pyarrow as pa
-import pyarrow.compute as compute
 from numpy.typing import NDArray
 
 from centinela.codec import FUTURE_TOLERANCE
 from centinela.datasets.columns import NEVER, Transactions
-from centinela.datasets.files import Batch, UnreadableFile
-from centinela.datasets.mapping import Mapping, TimeRule
-from centinela.times import series_to_ms, to_ms
+from centinela.datasets.instants import require_readable, to_instants
+from centinela.datasets.mapping import Mapping
+from centinela.datasets.numbers import NumberFormat, find_format, to_numbers
+from centinela.datasets.options import Decimal
+from centinela.datasets.problems import Problems
+from centinela.datasets.table import Batch, UnreadableFile
+from centinela.datasets.texts import to_flags, to_ids
+from centinela.times import to_ms
 
-ID_LENGTH = 128
 AMOUNT_LIMIT = 1e9
-_ZONE = r"(?:[Zz]|[+-]\d{2}:?\d{2})$"
-_UNIT_MS = {"s": 1_000.0, "ms": 1.0}
-_TRUE, _FALSE = {"1", "1.0", "true", "t", "yes"}, {"0", "0.0", "false", "f", "no"}
+_FORMAT_ROWS = 1_000
+Formats = Lookup[str, NumberFormat]
+"""Column to the format of its numbers."""
 
 
 @dataclass(frozen=True)
@@ -44,73 +46,74 @@ class Reject:
     values: dict[str, Any]
 
 
-class _Problems:
-    """The first problem of each row."""
+def find_formats(batch: Batch, mapping: Mapping, decimal: Decimal | None) -> Formats:
+    """How the columns of a file write their numbers, by its first rows.
 
-    def __init__(self, count: int) -> None:
-        self.bad = np.zeros(count, dtype=bool)
-        self.first: dict[int, tuple[str, str]] = {}
+    Args:
+        decimal: The decimal sign that a person named, if any.
 
-    def add(self, mask: NDArray[np.bool_], reason: str, detail: str) -> None:
-        for index in np.flatnonzero(mask & ~self.bad):
-            self.first[int(index)] = (reason, detail)
-        self.bad |= mask
+    Raises:
+        MappingError: The times cannot be read by the mapping at all; says what to set.
+    """
+    time = mapping.column("occurred_at")
+    assert time is not None
+    first = batch.table.slice(0, _FORMAT_ROWS)
+    require_readable(first.column(time), mapping.time, time)
+    return {
+        column: find_format(first.column(column), decimal) for column in mapping.numeric if column in first.schema.names
+    }
 
 
 def to_transactions(
-    batch: Batch, mapping: Mapping, labels: LabelRule, now: datetime
+    batch: Batch, mapping: Mapping, labels: LabelRule, now: datetime, formats: Formats
 ) -> tuple[Transactions, list[Reject]]:
     """The valid rows of *batch* as transactions, and the rejected ones.
 
     Args:
         now: Times more than a day later than this are rejected, as in the stream.
+        formats: Of ``find_formats``, for the first batch of the same file.
 
     Raises:
         UnreadableFile: The type of a column cannot be converted to its field (a list as an amount).
     """
     try:
-        return _to_transactions(batch, mapping, labels, now)
+        return _to_transactions(batch, mapping, labels, now, formats)
     except pa.ArrowException as error:
         raise UnreadableFile(f"the type of a column does not fit its field: {error}") from error
 
 
 def _to_transactions(
-    batch: Batch, mapping: Mapping, labels: LabelRule, now: datetime
+    batch: Batch, mapping: Mapping, labels: LabelRule, now: datetime, formats: Formats
 ) -> tuple[Transactions, list[Reject]]:
-    table, numbers = batch.table, batch.numbers
-    problems = _Problems(table.num_rows)
+    table = batch.table
+    problems = Problems(table.num_rows)
 
     def column(field: Any) -> pa.Array | None:
         name = mapping.column(field)
         return None if name is None else table.column(name)
 
-    ids = _ids(column("transaction_id"), "transaction_id", problems, required=True)
-    prefix = mapping.id_prefix
-    ids = np.array(
-        (
-            [prefix + i if i is not None else None for i in ids]
-            if ids is not None
-            else [f"{prefix}{n:09d}" for n in numbers]
-        ),
-        dtype=object,
-    )
-    occurred_ms = _times(table.column(mapping.column("occurred_at")), mapping.time, problems)
+    def numbers(name: str, label: str) -> Any:
+        return to_numbers(table.column(name), label, formats[name], problems)
+
+    ids = to_ids(column("transaction_id"), "transaction_id", problems, exact=mapping.exact_ids, required=True)
+    occurred_ms = times_of(batch, mapping, formats, problems)
     problems.add(
         occurred_ms > to_ms(now + FUTURE_TOLERANCE),
         "time_in_future",
         "occurred_at: more than a day ahead",
     )
-    amount = _numbers(table.column(mapping.column("amount")), "amount", problems)
-    problems.add(~np.isfinite(amount), "invalid_field", "amount: missing or not finite")
-    problems.add((amount < 0) | (amount > AMOUNT_LIMIT), "invalid_field", "amount: negative or above 1e9")
+    problems.add(occurred_ms < 0, "time_before_1970", "occurred_at: before 1970")
+    amount = numbers(mapping.column("amount") or "", "amount")
+    problems.invalid(~np.isfinite(amount), "amount: missing or not finite")
+    problems.invalid((amount < 0) | (amount > AMOUNT_LIMIT), "amount: negative or above 1e9")
     names = tuple(mapping.attributes.values())
     attributes = np.empty((table.num_rows, len(names)))
     for index, (source, name) in enumerate(mapping.attributes.items()):
-        attributes[:, index] = _numbers(table.column(source), f"attributes.{name}", problems)
-        problems.add(np.isinf(attributes[:, index]), "invalid_field", f"attributes.{name}: not finite")
-    user = _ids(column("user_id"), "user_id", problems)
-    terminal = _ids(column("terminal_id"), "terminal_id", problems)
-    fraud, labelled = _flags(column("is_fraud"), table.num_rows, problems)
+        attributes[:, index] = numbers(source, f"attributes.{name}")
+        problems.invalid(np.isinf(attributes[:, index]), f"attributes.{name}: not finite")
+    user = to_ids(column("user_id"), "user_id", problems, exact=mapping.exact_ids)
+    terminal = to_ids(column("terminal_id"), "terminal_id", problems, exact=mapping.exact_ids)
+    fraud, labelled = to_flags(column("is_fraud"), table.num_rows, problems)
 
     reported = np.full(table.num_rows, NEVER)
     if labels.delay is not None:
@@ -119,7 +122,7 @@ def _to_transactions(
     good = ~problems.bad
     missing = np.full(table.num_rows, None, dtype=object)
     transactions = Transactions(
-        transaction_id=ids[good],
+        transaction_id=_transaction_ids(batch, ids, mapping.id_prefix)[good],
         occurred_ms=occurred_ms[good],
         amount=amount[good],
         user_id=(user if user is not None else missing)[good],
@@ -129,16 +132,31 @@ def _to_transactions(
         is_fraud=fraud[good],
         reported_ms=reported[good],
     )
+    return transactions, _rejects(batch, mapping, problems)
+
+
+def times_of(batch: Batch, mapping: Mapping, formats: Formats, problems: Problems) -> NDArray[np.int64]:
+    """When each row of *batch* occurred, in milliseconds; any value where that is a problem of the row."""
+    name = mapping.column("occurred_at") or ""
+    return to_instants(batch.table.column(name), mapping.time, formats.get(name, NumberFormat()), problems)
+
+
+def _transaction_ids(batch: Batch, ids: NDArray[np.object_] | None, prefix: str) -> NDArray[np.object_]:
+    if ids is None:
+        return np.array([f"{prefix}{number:09d}" for number in batch.numbers], dtype=object)
+    return np.array([None if one is None else prefix + one for one in ids], dtype=object)
+
+
+def _rejects(batch: Batch, mapping: Mapping, problems: Problems) -> list[Reject]:
     rejects = [
         Reject(
-            int(numbers[index]),
+            int(batch.numbers[index]),
             *problems.first[index],
-            {name: _value(table.column(name)[index]) for name in mapping.required},
+            {name: _value(batch.table.column(name)[index]) for name in mapping.required},
         )
         for index in sorted(problems.first)
     ]
-    rejects += [Reject(row.row, "malformed_row", row.detail, {"text": row.text}) for row in batch.malformed]
-    return transactions, rejects
+    return rejects + [Reject(row.row, "malformed_row", row.detail, {"text": row.text}) for row in batch.malformed]
 
 
 def _value(cell: pa.Scalar) -> Any:
@@ -147,87 +165,3 @@ def _value(cell: pa.Scalar) -> Any:
         return cell.as_py()
     except (OverflowError, ValueError):
         return getattr(cell, "value", None)
-
-
-def _ids(
-    column: pa.Array | None, field: str, problems: _Problems, required: bool = False
-) -> NDArray[np.object_] | None:
-    if column is None:
-        return None
-    if (
-        pa.types.is_floating(column.type)
-        and compute.all(compute.equal(column, compute.floor(column))).as_py() is not False
-    ):
-        with suppress(pa.ArrowInvalid):  # larger than an integer: left as it is
-            column = column.cast(pa.int64())
-    ids = np.array(column.cast(pa.string()).to_pylist(), dtype=object)
-    lengths = np.array([0 if i is None else len(i) for i in ids])
-    if required:
-        problems.add(lengths == 0, "invalid_field", f"{field}: missing")
-    problems.add(lengths > ID_LENGTH, "invalid_field", f"{field}: longer than {ID_LENGTH} characters")
-    return ids
-
-
-def _numbers(column: pa.Array, field: str, problems: _Problems) -> NDArray[np.float64]:
-    """Values as float64, NaN if missing; text that is not a number is a problem of its row."""
-    try:
-        values = column.cast(pa.float64())
-    except pa.ArrowInvalid:
-        parsed = [_number(text) for text in column.to_pylist()]
-        problems.add(np.array([p is None for p in parsed]), "invalid_field", f"{field}: not a number")
-        return np.array([np.nan if p is None else p for p in parsed])
-    return np.asarray(values.to_numpy(zero_copy_only=False), dtype=np.float64)
-
-
-def _number(text: str | None) -> float | None:
-    try:
-        return np.nan if text is None else float(text)
-    except ValueError:
-        return None
-
-
-def _times(column: pa.Array, rule: TimeRule, problems: _Problems) -> NDArray[np.int64]:
-    if rule.unit:
-        offset = _numbers(column, "occurred_at", problems)
-        problems.add(~(np.abs(offset) < 1e15), "invalid_field", "occurred_at: missing or out of range")
-        ms = np.where(problems.bad, 0, offset) * _UNIT_MS[rule.unit]
-        return (to_ms(rule.base) + np.round(ms)).astype(np.int64)
-    if pa.types.is_timestamp(column.type) or pa.types.is_date(column.type):
-        zoned = getattr(column.type, "tz", None) is not None
-        series = pd.Series(column.cast(pa.timestamp("us", "UTC" if zoned else None)).to_pandas())
-        times = series if zoned else _localized(series, rule)
-    else:
-        text = pd.Series(column.cast(pa.string()).to_pandas(), dtype=object)
-        aware = text.str.contains(_ZONE, na=False)
-        times = pd.Series(pd.NaT, index=text.index, dtype="datetime64[us, UTC]")
-        if aware.any():
-            times[aware] = pd.to_datetime(text[aware], format="ISO8601", errors="coerce", utc=True)
-        if not aware.all():
-            times[~aware] = _localized(pd.to_datetime(text[~aware], format="ISO8601", errors="coerce"), rule)
-    problems.add(times.isna().to_numpy(), "invalid_field", "occurred_at: missing or not a time")
-    return series_to_ms(times)
-
-
-def _localized(naive: pd.Series[Any], rule: TimeRule) -> pd.Series[Any]:
-    """Times without a zone, as times of the rule's; an hour that a clock shows twice counts as its later, one it skips
-    moves on."""
-    ambiguous: Any = np.zeros(len(naive), dtype=bool)
-    times: pd.Series[Any] = naive.dt.tz_localize(
-        rule.tz(), ambiguous=ambiguous, nonexistent="shift_forward"
-    ).dt.tz_convert("UTC")
-    return times
-
-
-def _flags(column: pa.Array | None, count: int, problems: _Problems) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-    """Whether each row is fraud, and whether that is known."""
-    if column is None:
-        return np.zeros(count, dtype=bool), np.zeros(count, dtype=bool)
-    text = [value and value.strip().lower() for value in column.cast(pa.string()).to_pylist()]
-    fraud = np.array([value in _TRUE for value in text], dtype=bool)
-    missing = np.array([not value for value in text], dtype=bool)
-    problems.add(
-        np.array([bool(value) and value not in _TRUE | _FALSE for value in text], dtype=bool),
-        "invalid_field",
-        "is_fraud: neither 0 nor 1",
-    )
-    return fraud, ~missing

@@ -22,9 +22,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from centinela.datasets.files import UnreadableFile, open_table
+from centinela.datasets.files import open_table
 from centinela.datasets.mapping import Mapping, MappingError, load_mapping
-from centinela.datasets.rows import LabelRule, to_transactions
+from centinela.datasets.rows import LabelRule, find_formats, to_transactions
+from centinela.datasets.table import UnreadableFile
 from centinela.errors import ModelRejected
 from centinela.features.configured import FeaturesError, load_features
 from centinela.model.bundle import FILES, GOLDEN, MANIFEST, SIGNATURE, Manifest, sha256
@@ -163,7 +164,7 @@ def rows_of(path: Path, mapping: Mapping = MAPPING) -> int:
     mapping.require(table.columns, path.name)
     seen = 0
     for batch in table.batches(mapping.required):
-        good, refused = to_transactions(batch, mapping, LabelRule(), NOW)
+        good, refused = to_transactions(batch, mapping, LabelRule(), NOW, find_formats(batch, mapping, None))
         assert len(good.transaction_id) + len(refused) == len(batch.numbers) + len(batch.malformed)
         seen += len(batch.numbers) + len(batch.malformed)
     return seen

@@ -114,15 +114,20 @@ class BulkProducer:
                 self._on_progress(self.counters)
         return not self.stop.is_set()
 
-    def reject(self, rejects: Sequence[Reject]) -> None:
-        """Send rows that are not transactions to the dead letters, with file, row and reason in the headers."""
+    def reject(self, rejects: Sequence[Reject], *, file: str | None = None) -> None:
+        """Send rows that are not transactions to the dead letters, with file, row and reason in the headers.
+
+        Args:
+            file: Where the source is a folder: the name of the rows' file.
+        """
+        source = self._options.source if file is None else f"{self._options.source}/{file}"
         at = self._clock.now().isoformat().encode()
         for reject in rejects:
             value = msgspec.json.encode(reject.values, enc_hook=str)
             headers = (
                 ("dlq.reason", reject.reason.encode()),
                 ("dlq.detail", cut_text(reject.detail)),
-                ("dlq.source", self._options.source.encode()),
+                ("dlq.source", source.encode()),
                 ("dlq.row", b"%d" % reject.row),
                 ("dlq.size", b"%d" % len(value)),
                 ("dlq.at", at),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tempfile
+from collections.abc import Iterator
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Annotated
@@ -9,9 +11,12 @@ from typing import Annotated
 import typer
 
 from centinela.clock import SystemClock
-from centinela.datasets.files import TableFile, open_table
-from centinela.datasets.mapping import Mapping, detect, load_mapping
-from centinela.datasets.rows import LabelRule, to_transactions
+from centinela.datasets.columns import Transactions
+from centinela.datasets.mapping import SHIPPED
+from centinela.datasets.options import FileOptions
+from centinela.datasets.ordering import in_time_order
+from centinela.datasets.rows import LabelRule
+from centinela.datasets.source import DataFiles, Order, open_files
 from centinela.kafka.headers import event_source
 from centinela_ingest.bulk.bulk_producer import BulkOptions, BulkProducer
 from centinela_ingest.bulk.console import parse_number, send_run
@@ -19,59 +24,84 @@ from centinela_ingest.bulk.console import parse_number, send_run
 _SHOWN_REJECTS = 5
 
 
-def replay_table(
-    table: TableFile,
-    mapping: Mapping,
+def replay_files(
+    files: DataFiles,
     bulk: BulkProducer,
     *,
     labels: LabelRule,
     now: datetime,
     limit: int | None = None,
+    sort: bool = False,
     echo_rejects: bool = True,
 ) -> bool:
-    """Send the rows of *table*, and at the end the remaining labels.
+    """Send the rows of *files*, and at the end the remaining labels.
 
     Args:
         now: Times more than a day later are refused.
         limit: Most rows read.
+        sort: Send them in the order of time, not in that of the files.
 
     Returns:
         False where the run was stopped before the end.
 
     Raises:
-        UnreadableFile: The file ends early.
+        UnreadableFile: A file ends early.
         DeliveryIncomplete: Kafka did not acknowledge everything.
     """
-    rows_left = limit
-    running = True
-    for batch in table.batches(mapping.required):
-        if not running or rows_left == 0:
-            break
-        if rows_left is not None:
-            batch = batch.head(rows_left)
-            rows_left -= len(batch.numbers) + len(batch.malformed)
-        transactions, rejects = to_transactions(batch, mapping, labels, now)
-        for reject in rejects[: max(0, _SHOWN_REJECTS - bulk.counters.rejected)] if echo_rejects else ():
-            typer.echo(f"row {reject.row} rejected: {reject.reason}: {reject.detail}", err=True)
-        bulk.reject(rejects)
-        running = bulk.send(transactions)
+
+    def good() -> Iterator[Transactions]:
+        for part in files.parts(labels, now, limit):
+            for reject in part.rejects[: max(0, _SHOWN_REJECTS - bulk.counters.rejected)] if echo_rejects else ():
+                typer.echo(f"row {reject.row} rejected: {reject.reason}: {reject.detail}", err=True)
+            bulk.reject(part.rejects, file=part.file.name if len(files.tables) > 1 else None)
+            yield part.transactions
+            if bulk.stop.is_set():
+                return
+
+    with tempfile.TemporaryDirectory(prefix="centinela-replay-") as work:
+        rows = in_time_order(good(), Path(work)) if sort else good()
+        running = all(bulk.send(transactions) for transactions in rows)
     bulk.finish()
     return running
 
 
+def told_order(order: Order, sort: bool) -> str | None:
+    """What to tell about rows that do not come in the order of time."""
+    if not order.late:
+        return None
+    late = f"{order.late:,} of {order.rows:,} rows are earlier than a row before them"
+    if sort:
+        return f"{late}: all are sent in the order of time"
+    return f"{late}: with --no-sort the windows of their users are cut short; --sort sends all in the order of time"
+
+
 def replay(
-    file: Annotated[Path, typer.Argument(help="CSV (also gzipped) or Parquet.")],
+    file: Annotated[Path, typer.Argument(help="CSV (also compressed), Parquet, or a folder of them.")],
     mapping: Annotated[
         str | None,
         typer.Option(
-            help="ulb, handbook, or the path of a mapping of your own; found by the column names if not given."
+            help=f"{', '.join(SHIPPED)}, or the path of a mapping of your own; found by the column names if not given."
         ),
+    ] = None,
+    separator: Annotated[
+        str | None,
+        typer.Option(metavar="CHAR", help="Between the columns of a CSV, or tab; recognised if not given."),
+    ] = None,
+    decimal: Annotated[
+        str | None, typer.Option(metavar="CHAR", help="Decimal sign, . or , (recognised by the first rows).")
+    ] = None,
+    encoding: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Of a CSV, such as cp1252. UTF-8 and UTF-16 are recognised."),
     ] = None,
     rate: Annotated[str | None, typer.Option(metavar="N/s", help="Transactions a second at most.")] = None,
     speedup: Annotated[
         str | None, typer.Option(metavar="X", help="Keep the distances of event time, X times as fast.")
     ] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Rows read at most.")] = None,
+    sort: Annotated[
+        bool, typer.Option(help="Send rows in the order of their time, whatever their order in the file.")
+    ] = True,
     history: Annotated[
         bool,
         typer.Option(
@@ -93,27 +123,23 @@ def replay(
         float, typer.Option(min=0, help="Seconds that Kafka may take nothing before the run is given up.")
     ] = 60.0,
 ) -> None:
-    """Send a file of transactions through Kafka, in its order, with its labels once their time has come.
+    """Send a file of transactions through Kafka, in the order of time, with its labels once their time has come.
 
     Rows that are not transactions go to the dead letters with the row's number and the reason. Sent twice, a file has
     the same transaction ids, and the stream answers each once.
     """
     pace, speed = parse_number(rate, "/s", "--rate"), parse_number(speedup, "x", "--speedup")
-    table = open_table(file)
-    if mapping is None:
-        name, chosen = detect(table.columns, str(file))
-        typer.echo(f"{file.name}: {name} layout, {table.rows:,} rows", err=True)
-    else:
-        chosen = load_mapping(mapping)
-        chosen.require(table.columns, str(file))
-    if id_prefix is not None:
-        chosen = chosen.with_prefix(id_prefix)
+    files = open_files(file, mapping, FileOptions.of(separator, decimal, encoding), id_prefix)
+    typer.echo(f"{file.name}: {files.layout} layout, about {files.rows:,} rows ({files.form})", err=True)
+    order = files.order(limit)
+    if line := told_order(order, sort):
+        typer.echo(line, err=True)
     now = SystemClock().now()
     rule = LabelRule(timedelta(days=label_delay_days) if labels else None, genuine_labels)
     send_run(
         file.name,
-        min(table.rows, limit or table.rows),
-        lambda bulk: replay_table(table, chosen, bulk, labels=rule, now=now, limit=limit),
+        min(files.rows, limit or files.rows),
+        lambda bulk: replay_files(files, bulk, labels=rule, now=now, limit=limit, sort=sort and order.late > 0),
         BulkOptions(
             source=event_source("ingest", f"replay/{file.name}"),
             history=history,

@@ -13,13 +13,13 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from centinela.datasets.rows import LabelRule
+from centinela.datasets.source import DataFiles
 from centinela.errors import CentinelaError
 from centinela_trainer.archive.store import LABELS, PREDICTIONS, ArchiveStore
 
 SLAB_ROWS = 65_536
 _MEMORY = "1GB"
-_FILES = ("*.parquet", "*.csv", "*.csv.gz")
-_OWN = frozenset({"transaction_id", "user_id", "terminal_id", "occurred_ms", "amount", "position"})
 Progress = Callable[[int], None]
 
 
@@ -110,37 +110,27 @@ def open_archive(root: Path, work: Path) -> Staged:
     return Staged(database, attributes)
 
 
-def open_files(
-    path: Path,
-    mapping: str | None,
+def stage_files(
+    files: DataFiles,
     label_delay: timedelta,
     work: Path,
     now: datetime,
     progress: Progress,
     tell: Callable[[str], None],
 ) -> Staged:
-    """The transactions of a file, or of all files under a folder, by a mapping of ``centinela replay``.
+    """The transactions of *files*, read by the code of ``centinela replay``.
 
     Args:
-        mapping: Name or path; None finds it by the columns.
         label_delay: From a transaction to the report on it.
         work: An empty folder for what does not fit into memory.
         progress: Called with the number of rows read so far.
         tell: Takes a line for people: rows that were left out.
 
     Raises:
-        CentinelaError: A file cannot be read, the mapping does not fit, or no row is a transaction.
+        CentinelaError: A file is damaged, or no row is a transaction.
     """
-    from centinela.datasets.files import open_table
-    from centinela.datasets.mapping import detect, load_mapping
-    from centinela.datasets.rows import LabelRule, to_transactions
-
-    paths = [path] if path.is_file() else sorted(found for pattern in _FILES for found in path.rglob(pattern))
-    if not paths:
-        raise CentinelaError(f"{path} is neither a file, nor an archive, nor a folder with {', '.join(_FILES)}")
     staged, done, rejected, rows = work / "transactions.parquet", 0, 0, 0
-    chosen = load_mapping(mapping) if mapping else detect(open_table(paths[0]).columns, str(paths[0]))[1]
-    names = tuple(chosen.attributes.values())
+    names = tuple(files.mapping.attributes.values())
     schema = pa.schema(
         {
             "transaction_id": pa.string(),
@@ -154,36 +144,31 @@ def open_files(
         }
         | dict.fromkeys(names, pa.float64())
     )
-    if taken := _OWN.intersection(names):
-        raise CentinelaError(f"mapping: {', '.join(sorted(taken))} cannot name an attribute")
     with pq.ParquetWriter(staged, schema) as writer:
-        for one in paths:
-            table = open_table(one)
-            chosen.require(table.columns, str(one))
-            for batch in table.batches(chosen.required):
-                good, rejects = to_transactions(batch, chosen, LabelRule(label_delay, genuine=True), now)
-                for reject in rejects[: max(0, 5 - rejected)]:
-                    tell(f"{one.name}, row {reject.row} left out: {reject.reason}: {reject.detail}")
-                rejected += len(rejects)
-                columns = [
-                    good.transaction_id,
-                    good.user_id,
-                    good.terminal_id,
-                    good.occurred_ms,
-                    good.amount,
-                    np.arange(rows, rows + len(good)),
-                    good.is_fraud,
-                    good.reported_ms,
-                    *good.attributes.T,
-                ]
-                writer.write_table(pa.table(columns, schema=schema))
-                rows += len(good)
-                done += len(batch.numbers) + len(batch.malformed)
-                progress(done)
+        for part in files.parts(LabelRule(label_delay, genuine=True), now):
+            for reject in part.rejects[: max(0, 5 - rejected)]:
+                tell(f"{part.file.name}, row {reject.row} left out: {reject.reason}: {reject.detail}")
+            rejected += len(part.rejects)
+            good = part.transactions
+            columns = [
+                good.transaction_id,
+                good.user_id,
+                good.terminal_id,
+                good.occurred_ms,
+                good.amount,
+                np.arange(rows, rows + len(good)),
+                good.is_fraud,
+                good.reported_ms,
+                *good.attributes.T,
+            ]
+            writer.write_table(pa.table(columns, schema=schema))
+            rows += len(good)
+            done += part.rows
+            progress(done)
     if rejected:
         tell(f"{rejected:,} rows left out")
     if not rows:
-        raise CentinelaError(f"no row of {path} is a transaction")
+        raise CentinelaError(f"no row of {', '.join(str(file) for file in files.tables)} is a transaction")
     database = _database(work)
     relation = database.read_parquet(str(staged))
     relation.select(duckdb.StarExpression(exclude=["is_fraud", "reported_ms"])).create_view("verdicts")
@@ -191,14 +176,6 @@ def open_files(
         "reports"
     )
     return Staged(database, names)
-
-
-def count_rows(path: Path) -> int:
-    """Rows of a file, or of all files under a folder, for a progress bar."""
-    from centinela.datasets.files import open_table
-
-    paths = [path] if path.is_file() else [found for pattern in _FILES for found in path.rglob(pattern)]
-    return sum(open_table(one).rows for one in paths)
 
 
 def is_archive(path: Path) -> bool:

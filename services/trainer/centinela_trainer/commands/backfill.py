@@ -20,13 +20,16 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from centinela.clock import SystemClock
+from centinela.datasets.mapping import SHIPPED
+from centinela.datasets.options import FileOptions
+from centinela.datasets.source import open_files
 from centinela.errors import CentinelaError
 from centinela.features.configured import layout_of
 from centinela.features.layout import FeatureLayout
 from centinela.process.start import load_settings
 from centinela.times import DAY_MS, date_of_day
 from centinela_trainer.backfill.features import SlabFeatures
-from centinela_trainer.backfill.source import Slab, Staged, count_rows, is_archive, open_archive, open_files
+from centinela_trainer.backfill.source import Slab, Staged, is_archive, open_archive, stage_files
 from centinela_trainer.settings import TrainerSettings
 
 INSTANT = pa.timestamp("ms", tz="UTC")
@@ -85,12 +88,23 @@ def rebuild(source: Staged, layout: FeatureLayout, out: Path, progress: Callable
 def backfill(
     source: Annotated[
         Path,
-        typer.Argument(metavar="IN", help="An archive, a CSV (also gzipped) or Parquet file, or a folder of them."),
+        typer.Argument(metavar="IN", help="An archive, a CSV (also compressed) or Parquet file, or a folder of them."),
     ],
     out: Annotated[Path, typer.Argument(help="Folder to write; must not exist, or be empty.")],
     mapping: Annotated[
         str | None,
-        typer.Option(help="ulb, handbook, or the path of a mapping; found by the column names if not given."),
+        typer.Option(help=f"{', '.join(SHIPPED)}, or the path of a mapping; found by the column names if not given."),
+    ] = None,
+    separator: Annotated[
+        str | None,
+        typer.Option(metavar="CHAR", help="Between the columns of a CSV, or tab; recognised if not given."),
+    ] = None,
+    decimal: Annotated[
+        str | None, typer.Option(metavar="CHAR", help="Decimal sign, . or , (recognised by the first rows).")
+    ] = None,
+    encoding: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Of a CSV, such as cp1252. UTF-8 and UTF-16 are recognised."),
     ] = None,
     label_delay_days: Annotated[
         float, typer.Option(min=0, help="Days between a transaction of a file and the report on it.")
@@ -110,7 +124,8 @@ def backfill(
     work = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
     try:
         with _bars() as bar:
-            staged = _staged(source, mapping, timedelta(days=label_delay_days), work, bar)
+            options = FileOptions.of(separator, decimal, encoding)
+            staged = _staged(source, mapping, options, timedelta(days=label_delay_days), work, bar)
             layout = fitting(configured, staged.attributes)
             days = rebuild(staged, layout, work / "out", bar("features", staged.rows))
         if out.exists():
@@ -137,21 +152,22 @@ def fitting(layout: FeatureLayout, attributes: tuple[str, ...]) -> FeatureLayout
 def _staged(
     source: Path,
     mapping: str | None,
+    options: FileOptions,
     label_delay: timedelta,
     work: Path,
     bar: Callable[[str, int], Callable[[int], None]],
 ) -> Staged:
     if is_archive(source):
-        if mapping is not None:
-            raise CentinelaError(f"{source} is an archive, which needs no --mapping")
+        if mapping is not None or options != FileOptions():
+            raise CentinelaError(f"{source} is an archive, which needs no --mapping and no options for files")
         return open_archive(source, work)
-    return open_files(
-        source,
-        mapping,
+    files = open_files(source, mapping, options)
+    return stage_files(
+        files,
         label_delay,
         work,
         SystemClock().now(),
-        bar("reading", count_rows(source)),
+        bar("reading", files.rows),
         lambda line: typer.echo(line, err=True),
     )
 

@@ -10,10 +10,10 @@ import pandas as pd
 import pyarrow as pa
 
 from centinela.datasets.columns import NEVER, Transactions
-from centinela.datasets.files import open_table
-from centinela.datasets.mapping import detect, load_mapping
-from centinela.datasets.rows import LabelRule, to_transactions
+from centinela.datasets.options import FileOptions
+from centinela.datasets.rows import LabelRule
 from centinela.datasets.simulator import Profile, Simulation, parse_drift
+from centinela.datasets.source import open_files
 from centinela.features.backfill import build_features
 from centinela.features.layout import FeatureLayout
 from centinela.times import from_us, index_from_ms, series_to_us
@@ -50,15 +50,16 @@ def load_history(params: Params, now: datetime) -> History:
         return _history([simulated(params)], 0)
     if not path.is_file():
         raise ParamsError(f"data.path {path}: no such file")
-    table = open_table(path)
-    mapping = load_mapping(params.data.mapping) if params.data.mapping else detect(table.columns, str(path))[1]
-    mapping.require(table.columns, str(path))
-    rule = LabelRule(timedelta(days=params.data.label_delay_days))
+    data = params.data
+    options = FileOptions.of(data.separator, data.decimal, data.encoding)
+    files = open_files(path, data.mapping, options)
+    rule = LabelRule(timedelta(days=data.label_delay_days))
     parts, rejected = [], 0
-    for batch in table.batches(mapping.required):
-        transactions, rejects = to_transactions(batch, mapping, rule, now)
-        parts.append(transactions)
-        rejected += len(rejects)
+    for part in files.parts(rule, now):
+        parts.append(part.transactions)
+        rejected += len(part.rejects)
+    if not any(len(part) for part in parts):
+        raise ParamsError(f"data.path {path}: no row is a transaction; {rejected:,} were rejected")
     return _history(parts, rejected)
 
 

@@ -12,9 +12,10 @@ import pandas as pd
 import pytest
 
 from centinela.datasets.columns import NEVER, Transactions
-from centinela.datasets.files import TableFile, UnreadableFile, open_table
+from centinela.datasets.files import open_table
 from centinela.datasets.mapping import Mapping, TimeRule, detect
-from centinela.datasets.rows import LabelRule, Reject, to_transactions
+from centinela.datasets.rows import LabelRule, Reject, find_formats, to_transactions
+from centinela.datasets.table import TableFile, UnreadableFile
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
 PLAIN = Mapping(
@@ -37,7 +38,9 @@ def read(
 ) -> tuple[list[Transactions], list[Reject]]:
     found, rejects = [], []
     for batch in table.batches(mapping.required):
-        transactions, bad = to_transactions(batch, mapping, labels or LabelRule(), NOW)
+        transactions, bad = to_transactions(
+            batch, mapping, labels or LabelRule(), NOW, find_formats(batch, mapping, None)
+        )
         found.append(transactions)
         rejects += bad
     return found, rejects
@@ -137,9 +140,9 @@ def test_old_line_ends_are_read_too(csv: Callable[[str], TableFile]) -> None:
 def test_a_limit_takes_the_first_rows_of_the_file_bad_ones_included(csv: Callable[[str], TableFile]) -> None:
     table = csv(HEADER + GOOD + "short\n" + GOOD + GOOD)
     [batch] = table.batches(PLAIN.required)
-    transactions, rejects = to_transactions(batch.head(3), PLAIN, LabelRule(), NOW)
+    transactions, rejects = to_transactions(batch.head(3), PLAIN, LabelRule(), NOW, find_formats(batch, PLAIN, None))
     assert (len(transactions), [r.row for r in rejects]) == (2, [2])
-    transactions, rejects = to_transactions(batch.head(1), PLAIN, LabelRule(), NOW)
+    transactions, rejects = to_transactions(batch.head(1), PLAIN, LabelRule(), NOW, find_formats(batch, PLAIN, None))
     assert (len(transactions), rejects) == (1, [])
 
 

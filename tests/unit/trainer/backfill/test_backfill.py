@@ -13,6 +13,7 @@ import typer
 from typer.testing import CliRunner, Result
 
 from centinela.datasets.simulator import Profile, Simulation
+from centinela.datasets.source import open_files
 from centinela.errors import CentinelaError
 from centinela.events import LabelReported, TransactionScored
 from centinela.features.backfill import build_features
@@ -23,7 +24,7 @@ from centinela.times import DAY_MS
 from centinela_trainer.archive.arrow_tables import Row, label_tables, verdict_tables
 from centinela_trainer.archive.store import ArchiveStore
 from centinela_trainer.backfill.features import SlabFeatures
-from centinela_trainer.backfill.source import is_archive, open_archive, open_files
+from centinela_trainer.backfill.source import is_archive, open_archive, stage_files
 from centinela_trainer.commands.backfill import backfill, fitting, rebuild
 from tests.support.tables import rows_of
 
@@ -128,9 +129,8 @@ def test_a_file_in_any_order_gives_the_features_of_the_batch_form_by_day(
 def test_slabs_of_any_size_give_the_same(transactions: pd.DataFrame, tmp_path: Path, rows: int) -> None:
     (tmp_path / "mapping.yaml").write_text(MAPPING)
     few = transactions.head(300) if rows == 1 else transactions
-    staged = open_files(
-        own_file(few, tmp_path / "own.parquet"),
-        str(tmp_path / "mapping.yaml"),
+    staged = stage_files(
+        open_files(own_file(few, tmp_path / "own.parquet"), str(tmp_path / "mapping.yaml")),
         timedelta(days=7),
         tmp_path,
         NOW,
@@ -260,7 +260,7 @@ def test_the_handbooks_layout_is_known_and_rows_that_are_none_are_told(
         (["nowhere.csv", "out"], "nowhere.csv does not exist"),
         (["in.csv", "."], "exists already"),
         (["in.csv", "out"], "has none of the known layouts"),
-        (["in.csv", "out", "--mapping", "no.yaml"], "neither ulb, handbook nor a file"),
+        (["in.csv", "out", "--mapping", "no.yaml"], "neither shipped (ulb, handbook"),
     ],
 )
 def test_what_is_wrong_is_said_and_nothing_is_left_behind(
@@ -291,9 +291,8 @@ def test_an_empty_archive_is_refused(tmp_path: Path) -> None:
 def test_progress_is_told_as_it_goes(transactions: pd.DataFrame, tmp_path: Path) -> None:
     (tmp_path / "mapping.yaml").write_text(MAPPING)
     read_so_far: list[int] = []
-    staged = open_files(
-        own_file(transactions, tmp_path / "own.csv"),
-        str(tmp_path / "mapping.yaml"),
+    staged = stage_files(
+        open_files(own_file(transactions, tmp_path / "own.csv"), str(tmp_path / "mapping.yaml")),
         timedelta(days=7),
         tmp_path,
         NOW,
