@@ -14,7 +14,8 @@ import msgspec
 from evidently import Dataset, Report
 from evidently.presets import DataDriftPreset, DataSummaryPreset
 
-from centinela_drift.reporting.report_rows import ReportSpec, samples
+from centinela_drift.reporting.report_rows import samples
+from centinela_drift.reporting.report_spec import ReportSpec
 
 METHOD = "wasserstein"
 

@@ -14,7 +14,7 @@ from centinela.times import from_ms
 from centinela_drift import metrics
 from centinela_drift.decision.detection import Reference
 from centinela_drift.evaluator import Evaluation
-from centinela_drift.reporting.report_rows import ReportSpec
+from centinela_drift.reporting.report_spec import ReportSpec
 
 _log = structlog.get_logger(__name__)
 

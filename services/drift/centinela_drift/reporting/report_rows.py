@@ -13,26 +13,15 @@ import pyarrow as pa
 import pyarrow.dataset as pads
 from numpy.typing import NDArray
 
-from centinela.events import PURCHASE, DriftReported
+from centinela.events import PURCHASE
 from centinela.model.bundle import Manifest
+from centinela_drift.reporting.report_spec import ReportSpec
 
 ROWS = 10_000
 MIN_ROWS = 500
 EXPANDED_ROWS = 2_000
 REFERENCE_DAYS = 28
 SCORE = "score"
-
-
-class ReportSpec(msgspec.Struct, frozen=True, kw_only=True):
-    """What a report is about and where to look for its rows. ``recent``: flat counts, features x (bins + 1)."""
-
-    report: DriftReported
-    manifest: str
-    archive: str
-    served_since: datetime
-    recent: list[int]
-    html: str
-    json: str
 
 
 class Samples(msgspec.Struct, frozen=True):

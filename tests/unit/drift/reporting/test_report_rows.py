@@ -14,7 +14,8 @@ import pytest
 
 from centinela.events import DriftReported
 from centinela.model.reference import histogram
-from centinela_drift.reporting.report_rows import EXPANDED_ROWS, ReportSpec, expanded, samples
+from centinela_drift.reporting.report_rows import EXPANDED_ROWS, expanded, samples
+from centinela_drift.reporting.report_spec import ReportSpec
 from tests.support.drift_world import FEATURES, START, World
 
 NEW_VERSION_SINCE = START + timedelta(days=3)
