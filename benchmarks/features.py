@@ -1,9 +1,9 @@
 """What exact features cost: ``make benchmark-features``, or ``python benchmarks/features.py [HANDBOOK.parquet]``.
 
 ``batch``: ``build_features`` on the whole table. ``stream``: users applied, terminals read and updated, in micro-
-batches, columns given as arrays (decoding and scoring are measured by the stream's benchmark). ``snapshot``: state
-after the whole table, converted to bytes and back. Figures are CPU-seconds of this process on one thread, the median
-of ``--rounds``.
+batches, columns given as arrays (decoding and scoring are measured by the stream's benchmark). ``hot``: one user's
+120,000 transactions of 30 days. ``snapshot``: state after the whole table, converted to bytes and back. Figures are
+CPU-seconds of this process on one thread, the median of ``--rounds``.
 
 Without a file of the Handbook's transactions (argument or CENTINELA_HANDBOOK) the simulator's are taken.
 """
@@ -33,11 +33,12 @@ from centinela.features.spec import Feature
 from centinela.features.state.id_table import SeenIds
 from centinela.features.state.terminals import TerminalState
 from centinela.features.state.users import UserState
-from centinela.times import DAY_MS, HOUR_MS, series_to_ms
+from centinela.times import DAY_MS, HOUR_MS, MINUTE_MS, series_to_ms
 
 FILE_VARIABLE = "CENTINELA_HANDBOOK"
 REPORT_AFTER_MS = 7 * DAY_MS
-BATCH_TARGET_S, STREAM_TARGET = 3.0, 300_000
+BATCH_TARGET_S, STREAM_TARGET, HOT_TARGET = 3.0, 300_000, 50_000
+HOT_TRANSACTIONS = 120_000
 EXTRA = FeatureLayout(
     (),
     (
@@ -125,6 +126,22 @@ def stream(
     return users, terminals
 
 
+def hot(order: str, batch: int, layout: FeatureLayout) -> UserState:
+    """The state after one user's transactions, in *order* of ``time``, ``late`` by minutes, or in ``none``."""
+    random = np.random.default_rng(1)
+    times = np.sort(random.integers(0, 30 * DAY_MS, HOT_TRANSACTIONS))
+    if order != "time":
+        times = times + random.integers(-3, 3, len(times)) * MINUTE_MS if order == "late" else random.permutation(times)
+    amounts = random.integers(1, 100_000, len(times))
+    terminals = np.tile(hash_ids([f"m{n}" for n in range(100)]).view(np.int64), len(times) // 100)
+    stored = np.stack([terminals] * len(layout.stored)) if layout.stored else np.empty((0, len(times)), np.int64)
+    state, user = UserState(layout), hash_ids(["guest"])
+    for first in range(0, len(times), batch):
+        part = slice(first, first + batch)
+        state.apply(np.repeat(user, len(times[part])), times[part], amounts[part], stored[:, part])
+    return state
+
+
 def measure(table: pd.DataFrame, labels: pd.DataFrame, rounds: int) -> dict[str, Any]:
     """All figures."""
     n = len(table)
@@ -160,6 +177,24 @@ def measure(table: pd.DataFrame, labels: pd.DataFrame, rounds: int) -> dict[str,
         )
         if layout == BASE_LAYOUT and not deduplicate:
             users, terminals = state
+    figures["hot"] = []
+    for layout, batch, order in (
+        (BASE_LAYOUT, 2_000, "time"),
+        (BASE_LAYOUT, 100, "time"),
+        (BASE_LAYOUT, 2_000, "late"),
+        (BASE_LAYOUT, 2_000, "none"),
+        (EXTRA, 2_000, "time"),
+    ):
+        seconds, _ = cpu(lambda: hot(order, batch, layout), rounds)  # noqa: B023
+        figures["hot"].append(
+            {
+                "batch": batch,
+                "extra_features": len(layout.extra),
+                "order": order,
+                "cpu_s": seconds,
+                "per_cpu_s": HOT_TRANSACTIONS / seconds,
+            }
+        )
     figures["snapshot"] = {
         "users": _snapshot(users, UserState.from_arrays, rounds),
         "terminals": _snapshot(terminals, TerminalState.from_arrays, rounds),
@@ -202,6 +237,13 @@ def show(figures: dict[str, Any]) -> None:
         print(
             f"{'stream form, batches of ' + format(one['batch'], ',') + notes:50}"
             f"{one['cpu_s']:8.2f}{one['per_cpu_s']:14,.0f}{aim}"
+        )
+    for one in figures["hot"]:
+        notes = {"time": "", "late": ", late by minutes", "none": ", in no order"}[one["order"]]
+        notes += f", {one['extra_features']} extra features" * bool(one["extra_features"])
+        print(
+            f"{'one user, batches of ' + format(one['batch'], ',') + notes:50}"
+            f"{one['cpu_s']:8.2f}{one['per_cpu_s']:14,.0f}   > {HOT_TARGET:,}"
         )
     for name, one in figures["snapshot"].items():
         print(

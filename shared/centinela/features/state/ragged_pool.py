@@ -160,16 +160,22 @@ class RaggedPool:
             self.end[filled] += lengths[filled]
 
     def _merge(self, positions: Int64s, changed: Int64s, end: Int64s, counts: Int64s, firsts: Int64s) -> None:
+        """Move entries appended at *end* to their places among ``changed .. end - 1``, after those of equal time."""
+        appended, waiting = flat_ranges(end, counts), flat_ranges(changed, end - changed)
+        rank = appended - np.repeat(end, counts)
+        found = search_after(
+            self.columns[0], np.repeat(changed, counts), np.repeat(end, counts), self.columns[0][appended]
+        )
+        target = found + rank
         lengths = end - changed + counts
-        flat = flat_ranges(changed, lengths)
-        owner = np.repeat(np.arange(len(lengths), dtype=np.int64), lengths)
-        order = np.lexsort((self.columns[0][flat], owner))
+        whole = flat_ranges(changed, lengths)
+        stays = np.ones(len(whole), bool)
+        stays[target - np.repeat(changed - (np.cumsum(lengths) - lengths), counts)] = False
+        makes_room = whole[stays]
         for column in self.columns[: self._merged]:
-            column[flat] = column[flat][order]
-        went_to = np.empty(len(order), np.int64)
-        went_to[order] = flat
-        new_in_flat = flat_ranges(np.cumsum(lengths) - counts, counts)
-        positions[flat_ranges(firsts, counts)] = went_to[new_in_flat]
+            values, others = column[appended], column[waiting]
+            column[target], column[makes_room] = values, others
+        positions[flat_ranges(firsts, counts)] = target
 
     def _reserve(self, rows: Int64s, extra: Int64s) -> None:
         start, end, offset, capacity = self.start[rows], self.end[rows], self._offset[rows], self._capacity[rows]

@@ -2,50 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-
 import numpy as np
 from numpy.typing import NDArray
 
 from centinela.features.keys import MISSING_ID, Hashes, Int64s
 from centinela.features.layout import BASE_LAYOUT, USER_FEATURES, FeatureLayout
-from centinela.features.spec import BASE_USER, LONGEST_MS, UNBOUNDED, Feature, duration_text
+from centinela.features.spec import LONGEST_MS
+from centinela.features.state.base_windows import WINDOWS_MS
+from centinela.features.state.busy_rows import LONG_AGO, BatchWindows, ascending_runs, busy_rows
 from centinela.features.state.extras import ExtraFeatures
+from centinela.features.state.greatest import GreatestAmounts
 from centinela.features.state.id_table import IdTable
 from centinela.features.state.ragged_pool import Inserted, RaggedPool, flat_ranges, order_of, search_after
 from centinela.times import DAY_MS
 
-
-def base_windows_ms(base: Sequence[Feature]) -> Int64s:
-    """The windows of *base*, which must be what this module computes: a count and a mean amount of each window, then
-    the greatest amount of the longest one, then the seconds since the transaction before.
-
-    Raises:
-        NotImplementedError: *base* has another feature, or a name that tells another window.
-    """
-    windows = [feature.window_ms for feature in base[:-2:2]]
-    kinds = [(kind, window) for window in windows for kind in ("count", "mean")]
-    kinds += [("max", LONGEST_MS), ("seconds_since_last", UNBOUNDED)]
-    names = [f"user_{kind}_{duration_text(window)}" if window else f"user_{kind}" for kind, window in kinds]
-    computed = tuple(Feature(name, "user", *kind) for name, kind in zip(names, kinds, strict=True))
-    if tuple(base) != computed:
-        differ = sorted({feature.text for feature in base} ^ {feature.text for feature in computed})
-        raise NotImplementedError(
-            f"BASE_USER: {', '.join(differ) or 'the order'}: the user kernel computes"
-            f" {', '.join(feature.name for feature in computed)} (CONTRIBUTING.md, a base feature)"
-        )
-    return np.array(windows, dtype=np.int64)
-
-
-WINDOWS_MS = base_windows_ms(BASE_USER)
 LATENESS_MS = 2 * DAY_MS
 """A transaction up to this much older than its user's newest has complete windows."""
 HORIZON_MS = LONGEST_MS + LATENESS_MS
 _MAX_AT = USER_FEATURES.index("user_max_30d")
 _SINCE_AT = USER_FEATURES.index("user_seconds_since_last")
-_SCANNED_AT_ONCE = 1 << 20
-_LONG_AGO = -(1 << 62)
 _TIME, _AMOUNT, _BEFORE = 0, 1, -1
+_TAKEN = -1
 _BASE = len(USER_FEATURES)
 Matrix = NDArray[np.float64]
 
@@ -68,7 +45,7 @@ class UserState:
         self._stored = len(layout.stored)
         self._extras = ExtraFeatures(layout.user_extra, layout.stored)
         self._pool = RaggedPool(columns=3 + self._stored, merged=2 + self._stored)
-        self._max_value, self._max_time = np.zeros(0, np.int64), np.zeros(0, np.int64)
+        self._greatest = GreatestAmounts(self._pool, _TIME, _AMOUNT)
         self._late = self._too_late = 0
 
     def __len__(self) -> int:
@@ -77,7 +54,7 @@ class UserState:
     @property
     def nbytes(self) -> int:
         """Bytes in memory."""
-        return self._index.nbytes + self._pool.nbytes + self._max_value.nbytes + self._max_time.nbytes
+        return self._index.nbytes + self._pool.nbytes + self._greatest.nbytes
 
     @property
     def width(self) -> int:
@@ -101,8 +78,14 @@ class UserState:
         rows = self._rows_of(users[known])
         order = order_of(rows)
         rows, at = rows[order], known[order]
-        for part in _ascending_runs(rows, times[at]):
-            features[at[part]] = self._apply_run(rows[part], [column[at[part]] for column in own])
+        busy = busy_rows(rows, times[at], in_order=len(self._extras) > 0)
+        for row, part in busy:
+            features[at[part]] = self._apply_busy(row, [column[at[part]] for column in own])
+            rows[part] = _TAKEN
+        if busy:
+            rows, at = rows[rows != _TAKEN], at[rows != _TAKEN]
+        for run in ascending_runs(rows, times[at]):
+            features[at[run]] = self._apply_run(rows[run], [column[at[run]] for column in own])
         return features
 
     def read(self, users: Hashes, times: Int64s, amounts: Int64s, stored: Int64s | None = None) -> Matrix:
@@ -122,7 +105,7 @@ class UserState:
             position = search_after(self._pool.columns[_TIME], start, end, own[_TIME])
             features[at] = self._windows(start, position, own)
             features[at, _MAX_AT] = (
-                self._greatest(rows, start, position, own[_TIME], own[_AMOUNT], position == end)[0] / 100.0
+                self._greatest.of(rows, start, position, own[_TIME], own[_AMOUNT], position == end)[0] / 100.0
             )
         return features
 
@@ -136,14 +119,12 @@ class UserState:
     def arrays(self) -> dict[str, NDArray[np.generic]]:
         """The state as named arrays, for a snapshot."""
         lengths, columns = self._pool.live()
-        n = len(self._index)
         return {
             "users": self._index.ids.copy(),
             "lengths": lengths,
             "times": columns[_TIME],
             "amounts": columns[_AMOUNT],
-            "max_value": self._max_value[:n].copy(),
-            "max_time": self._max_time[:n].copy(),
+            **self._greatest.arrays(len(self._index)),
             **{f"stored_{number}": column for number, column in enumerate(columns[2:_BEFORE])},
         }
 
@@ -158,16 +139,13 @@ class UserState:
         state._index.add(arrays["users"].astype(np.uint64))
         stored = [arrays[f"stored_{number}"].astype(np.int64) for number in range(state._stored)]
         state._pool.load(lengths, [times, amounts, *stored, before])
-        state._max_value, state._max_time = arrays["max_value"].astype(np.int64), arrays["max_time"].astype(np.int64)
+        state._greatest.load(arrays)
         return state
 
     def _rows_of(self, users: Hashes) -> Int64s:
         rows = self._index.of(users)
         self._pool.add_rows(len(self._index) - len(self._pool))
-        if (missing := len(self._index) - len(self._max_time)) > 0:
-            spare = np.zeros(max(missing, len(self._max_time)), np.int64)
-            self._max_value = np.concatenate((self._max_value, spare))
-            self._max_time = np.concatenate((self._max_time, spare + _LONG_AGO))
+        self._greatest.add_rows(len(self._index))
         return rows
 
     def _own(self, times: Int64s, amounts: Int64s, stored: Int64s | None) -> list[Int64s]:
@@ -179,12 +157,50 @@ class UserState:
             )
         return [times, amounts, *others]
 
+    def _apply_busy(self, row: int, own: list[Int64s]) -> Matrix:
+        """Features of many entries of one row, in log order."""
+        pool, times, amounts = self._pool, own[_TIME], own[_AMOUNT]
+        stored = slice(int(pool.start[row]), int(pool.end[row]))
+        ring = [pool.columns[at][stored] for at in (_TIME, _AMOUNT, _BEFORE)]
+        newest = np.maximum.accumulate(np.append(ring[0][-1:] if len(ring[0]) else LONG_AGO, times[:-1]))
+        kept = times > newest - HORIZON_MS
+        if not kept.all():
+            self._too_late += int((~kept).sum())
+            features = np.empty((len(times), self.width))
+            features[~kept] = self._alone([column[~kept] for column in own])
+            if kept.any():
+                features[kept] = self._apply_busy(row, [column[kept] for column in own])
+            return features
+        self._count_late(times, newest)
+        seen = BatchWindows(times, amounts, newest - HORIZON_MS)
+        seen.add_stored(*ring)
+        seen.add_batch()
+        order = np.argsort(times, kind="stable")
+        put = pool.insert(np.full(len(times), row), *(column[order] for column in own))
+        self._sum_up(put)
+        features = np.empty((len(times), self.width))
+        count, total = seen.count[: len(WINDOWS_MS)], seen.total[: len(WINDOWS_MS)]
+        features[:, 0:_MAX_AT:2] = count.T
+        features[:, 1:_MAX_AT:2] = (total / (100.0 * count)).T
+        features[:, _MAX_AT] = seen.greatest / 100.0
+        features[:, _SINCE_AT] = np.where(seen.last > LONG_AGO, (times - seen.last) / 1000.0, np.nan)
+        start = pool.start[[row]]
+        if len(self._extras):
+            features[:, _BASE:] = self._extras.of(pool.columns, np.repeat(start, len(times)), put.positions, own)
+        self._greatest.refresh(row)
+        pool.expire(put.rows, pool.columns[_TIME][pool.end[put.rows] - 1] - HORIZON_MS)
+        return features
+
+    def _count_late(self, times: Int64s, newest: Int64s) -> None:
+        late, too_late = int((times < newest).sum()), int((times < newest - LATENESS_MS).sum())
+        self._late, self._too_late = self._late + late - too_late, self._too_late + too_late
+
     def _apply_run(self, rows: Int64s, own: list[Int64s]) -> Matrix:
         """Features of entries ascending in time within a row; *rows* ascend."""
         pool, times, amounts = self._pool, own[_TIME], own[_AMOUNT]
         start, end = pool.start[rows], pool.end[rows]
         stamps = pool.columns[_TIME]
-        newest = np.where(end > start, stamps[np.maximum(end - 1, 0)], _LONG_AGO)
+        newest = np.where(end > start, stamps[np.maximum(end - 1, 0)], LONG_AGO)
         kept = times > newest - HORIZON_MS
         if not kept.all():
             self._too_late += int((~kept).sum())
@@ -193,13 +209,12 @@ class UserState:
             if kept.any():
                 features[kept] = self._apply_run(rows[kept], [column[kept] for column in own])
             return features
-        late, too_late = int((times < newest).sum()), int((times < newest - LATENESS_MS).sum())
-        self._late, self._too_late = self._late + late - too_late, self._too_late + too_late
+        self._count_late(times, newest)
         put = pool.insert(rows, *own)
         self._sum_up(put)
         start = pool.start[rows]
         features = self._windows(start, put.positions, own)
-        features[:, _MAX_AT] = self._maxima(put, start, newest, times, amounts) / 100.0
+        features[:, _MAX_AT] = self._greatest.apply(put, start, newest, times, amounts) / 100.0
         pool.expire(put.rows, pool.columns[_TIME][pool.end[put.rows] - 1] - HORIZON_MS)
         return features
 
@@ -250,67 +265,3 @@ class UserState:
         base = np.where(put.changed > self._pool.start[put.rows], before[last] + amounts[last], 0)
         base -= running[np.cumsum(lengths) - lengths]
         before[flat] = running + np.repeat(base, lengths)
-
-    def _maxima(self, put: Inserted, start: Int64s, newest: Int64s, times: Int64s, amounts: Int64s) -> Int64s:
-        """Greatest amount of each entry's longest window; keeps each row's, up to its newest entry, for the next."""
-        result = np.empty(len(times), np.int64)
-        newest = newest[put.firsts]
-        for rank in range(int(put.counts.max())):
-            among = np.flatnonzero(put.counts > rank)
-            at, rows = put.firsts[among] + rank, put.rows[among]
-            t, own = times[at], amounts[at]
-            in_order = t >= newest[among]
-            value, when = self._greatest(rows, start[at], put.positions[at], t, own, in_order)
-            result[at] = value
-            known, since = self._max_value[rows], self._max_time[rows]
-            matters = ~in_order & (t > newest[among] - LONGEST_MS) & (own >= known)
-            self._max_value[rows] = np.where(in_order, value, np.where(matters, own, known))
-            self._max_time[rows] = np.where(
-                in_order, when, np.where(matters & (own > known), t, np.where(matters, np.maximum(since, t), since))
-            )
-            newest[among] = np.maximum(newest[among], t)
-        return result
-
-    def _greatest(
-        self, rows: Int64s, start: Int64s, position: Int64s, times: Int64s, own: Int64s, in_order: NDArray[np.bool_]
-    ) -> tuple[Int64s, Int64s]:
-        """The greatest amount of ``(t - 30 d, t]`` with the latest time it occurred, looking through entries only where
-        needed."""
-        known, since = self._max_value[rows], self._max_time[rows]
-        takes_own = in_order & (own >= known)
-        value, when = np.where(takes_own, own, known), np.where(takes_own, times, since)
-        scan = np.flatnonzero(~takes_own & ~(in_order & (since > times - LONGEST_MS)))
-        if len(scan):
-            value[scan], when[scan] = self._scan(start[scan], position[scan], times[scan], own[scan])
-        return value, when
-
-    def _scan(self, start: Int64s, position: Int64s, times: Int64s, own: Int64s) -> tuple[Int64s, Int64s]:
-        stamps, amounts = self._pool.columns[_TIME], self._pool.columns[_AMOUNT]
-        low = search_after(stamps, start, position, times - LONGEST_MS)
-        value, when = own.copy(), times.copy()
-        some = np.flatnonzero(low < position)
-        for part in np.array_split(some, 1 + int((position - low).sum()) // _SCANNED_AT_ONCE):
-            if not len(part):
-                continue
-            lengths = position[part] - low[part]
-            flat = flat_ranges(low[part], lengths)
-            bounds = np.cumsum(lengths) - lengths
-            greatest = np.maximum.reduceat(amounts[flat], bounds)
-            at = np.maximum.reduceat(np.where(amounts[flat] == np.repeat(greatest, lengths), flat, -1), bounds)
-            higher = greatest > own[part]
-            value[part] = np.where(higher, greatest, own[part])
-            when[part] = np.where(higher, stamps[at], times[part])
-        return value, when
-
-
-def _ascending_runs(rows: Int64s, times: Int64s) -> Iterator[slice | Int64s]:
-    """Cut entries, ordered by row and then by arrival, so that times ascend within a row in each part."""
-    falls = (rows[1:] == rows[:-1]) & (times[1:] < times[:-1])
-    if not falls.any():
-        yield slice(None)
-        return
-    run = np.concatenate(([0], np.cumsum(falls)))
-    firsts = np.flatnonzero(np.concatenate(([True], rows[1:] != rows[:-1])))
-    run -= np.repeat(run[firsts], np.diff(np.append(firsts, len(rows))))
-    for number in range(int(run.max()) + 1):
-        yield np.flatnonzero(run == number)

@@ -19,7 +19,7 @@ from centinela.features.spec import (
     parse_duration,
     parse_feature,
 )
-from centinela.features.state.users import base_windows_ms
+from centinela.features.state.base_windows import base_windows_ms
 from centinela.settings import Settings
 from centinela.times import DAY_MS, HOUR_MS
 from centinela_local.paths import CHECKOUT
