@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 import uuid
 
@@ -77,6 +78,27 @@ def test_a_record_past_the_limit_is_refused_and_the_producer_goes_on(kit: Kit) -
     assert refused.value.reason == "too_large"
     producer.send(Outgoing(topic, b"small")).wait(DEADLINE_S)
     assert values(read_to_end(reader(kit, topic), topic)) == [b"small"]
+
+
+def test_a_backlog_of_one_partition_does_not_hold_up_another(kit: Kit) -> None:
+    topic = kit.topic(partitions=2)
+    backlog, at_most = 24_000, 10_000
+    for first in range(0, backlog, 4_000):
+        write(
+            kit,
+            *(Outgoing(topic, os.urandom(200), partition=0) for _ in range(first, min(first + 4_000, backlog))),
+        )
+    consumer = reader(kit, topic)
+    ahead = 0
+    while ahead < 200:
+        ahead += len(consumer.poll(1.0, 100))
+
+    write(kit, Outgoing(topic, b"of another", partition=1))
+
+    waited = 0
+    while b"of another" not in (found := values(consumer.poll(1.0, 100))):
+        waited += len(found)
+        assert waited < at_most
 
 
 def test_a_topic_that_does_not_exist_has_no_partitions(kit: Kit) -> None:

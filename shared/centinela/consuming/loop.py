@@ -168,7 +168,8 @@ class _Loop:
         if not records:
             self._tick()
             return False
-        self._process(records)
+        with self._progress.at_work(self._clock):
+            self._process(records)
         return True
 
     def _ready(self) -> bool:

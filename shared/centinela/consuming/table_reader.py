@@ -166,7 +166,8 @@ class TableFollower:
             try:
                 records = reader.poll(self._poll_timeout_s)
                 if records:
-                    self._apply(records)
+                    with self._progress.at_work(self._clock):
+                        self._apply(records)
                 if not caught_up and reader.at_end():
                     caught_up = True
                     self._health.met(self._condition)

@@ -68,6 +68,9 @@ class Consumer(Protocol):
     def poll(self, timeout_s: float, max_records: int) -> list[Record]:
         """Up to *max_records*, in offset order within a partition; empty after *timeout_s* without any.
 
+        Partitions take turns, if not in every call: a backlog of one holds up another by some thousands of its records,
+        however long it is.
+
         The call returns early, empty, when the assignment changed: take it with ``take_rebalance`` first.
         """
 

@@ -7,6 +7,10 @@ from dataclasses import dataclass
 MAX_REQUEST_BYTES = 1_048_576
 """The largest record that a producer accepts: the broker's own default."""
 
+FETCH_BYTES = 128 * 1024
+"""What a consumer fetches of a partition at once, compressed: a backlog of one partition must not hold up the others,
+and all must be read evenly in event time."""
+
 QUEUE_BYTES = 64 * 1024 * 1024
 """What a producer holds at most before ``send`` waits."""
 

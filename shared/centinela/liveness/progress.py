@@ -2,15 +2,17 @@
 Kafka.
 
 A consumer is stuck where its thread has not called ``beat`` for a while, whatever it waits for: every wait in a loop is
-bounded. It is also stuck where it calls ``beat``, but records wait in a partition whose offset does not move: unless it
-says that it waits (``wait``), or its handler defers the partition again each time it is delivered
-(``PartitionProgress.deferrals``).
+bounded, and long work calls ``report_progress`` between its steps. It is also stuck where it calls ``beat``, but
+records wait in a partition whose offset does not move: unless it says that it waits (``wait``), or its handler defers
+the partition again each time it is delivered (``PartitionProgress.deferrals``). The time that it works on other records
+(``at_work``) does not count against a partition, however long that takes.
 """
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Iterator, Mapping
+from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -62,6 +64,7 @@ class Progress:
         self._lock = threading.Lock()
         self._beat = now
         self._observed: dict[Hashable, _Observed] = {}
+        self._at_work_since: float | None = None
 
     def beat(self, now: float) -> None:
         """The consumer's thread is alive."""
@@ -89,6 +92,23 @@ class Progress:
             for observed in self._observed.values():
                 observed.since = now
 
+    @contextmanager
+    def at_work(self, clock: Clock) -> Iterator[None]:
+        """The consumer works on records: no other partition can move meanwhile. Its thread must still call ``beat``."""
+        started = clock.monotonic()
+        with self._lock:
+            self._beat = started
+            self._at_work_since = started
+        try:
+            yield
+        finally:
+            now = clock.monotonic()
+            with self._lock:
+                self._beat = now
+                self._at_work_since = None
+                for observed in self._observed.values():
+                    observed.since += now - started
+
     def restart(self, now: float) -> None:
         """Nothing was observed for a while (the process was frozen): count from *now*."""
         self.wait(now)
@@ -99,11 +119,12 @@ class Progress:
         with self._lock:
             if now - self._beat > self._stuck_s:
                 return f"its thread has made no progress for {now - self._beat:.0f} s"
+            until = now if self._at_work_since is None else self._at_work_since
             for partition, observed in self._observed.items():
-                if observed.progress.lag and now - observed.since > self._stuck_s:
+                if observed.progress.lag and until - observed.since > self._stuck_s:
                     return (
                         f"{_name(partition)} has been at offset {observed.progress.offset} of {observed.progress.end}"
-                        f" for {now - observed.since:.0f} s"
+                        f" for {until - observed.since:.0f} s"
                     )
         return None
 

@@ -29,6 +29,7 @@ class FakeConsumer:
         self._assignment: frozenset[TopicPartition] = frozenset()
         self._positions: dict[TopicPartition, int] = {}
         self._held: set[TopicPartition] = set()
+        self._turn = -1
         self._assigned: set[TopicPartition] = set()
         self._revoked: set[TopicPartition] = set()
         self._lost: set[TopicPartition] = set()
@@ -50,13 +51,20 @@ class FakeConsumer:
         if self._assigned or self._revoked or self._lost:
             return []
         records: list[Record] = []
-        for partition in sorted(self._assignment - self._held):
+        for partition in self._in_turn():
             if len(records) >= max_records:
                 break
             position = self.position(partition)
             fetched, self._positions[partition] = self._broker.fetch(partition, position, max_records - len(records))
             records += fetched
         return records
+
+    def _in_turn(self) -> list[TopicPartition]:
+        """What is read, beginning with another partition at each poll."""
+        partitions = sorted(self._assignment - self._held)
+        self._turn += 1
+        first = self._turn % max(1, len(partitions))
+        return partitions[first:] + partitions[:first]
 
     def take_rebalance(self) -> Rebalance | None:
         if not (self._assigned or self._revoked or self._lost):

@@ -15,14 +15,14 @@ from centinela.kafka.access import READERS, Access
 from centinela.kafka.confluent.common import LOG, MISSING, common_config, mapped_errors, port_error, silence
 from centinela.kafka.port import Rebalance, Record, TopicPartition
 from centinela.kafka.refusals import REFUSALS, no_answer
-from centinela.kafka.timeouts import TIMEOUTS, KafkaTimeouts
+from centinela.kafka.timeouts import FETCH_BYTES, TIMEOUTS, KafkaTimeouts
 from centinela.liveness.deadline import DeadlineExceeded, call_with_deadline
 
 _new = tuple.__new__
 """Makes a ``Record`` at half the cost of calling it; that happens a hundred thousand times a second here."""
-_FETCH_BYTES = 128 * 1024
-"""Per partition and fetch: compressed, the default of 1 MB is days of event time, and a backlog must be read
-evenly."""
+_QUEUED_RECORDS = 5_000
+"""librdkafka fetches nothing more while its queue, which all partitions share, has as many: a record of one partition
+waits behind that much of a backlog of another."""
 
 
 class ConfluentConsumer:
@@ -54,7 +54,8 @@ class ConfluentConsumer:
             "partition.assignment.strategy": "cooperative-sticky",
             "allow.auto.create.topics": False,
             "fetch.wait.max.ms": 200,
-            "max.partition.fetch.bytes": _FETCH_BYTES,
+            "max.partition.fetch.bytes": FETCH_BYTES,
+            "queued.min.messages": _QUEUED_RECORDS,
             "fetch.error.backoff.ms": 20,
             "session.timeout.ms": int(timeouts.session_s * 1000),
             "heartbeat.interval.ms": int(timeouts.heartbeat_s * 1000),

@@ -26,7 +26,7 @@ from centinela.kafka.access import Access
 from centinela.kafka.connection import Connection
 from centinela.kafka.kafka_python.common import common_config, mapped_errors
 from centinela.kafka.port import Rebalance, Record, TopicPartition
-from centinela.kafka.timeouts import MAX_REQUEST_BYTES, TIMEOUTS, KafkaTimeouts
+from centinela.kafka.timeouts import FETCH_BYTES, TIMEOUTS, KafkaTimeouts
 from centinela.liveness.deadline import DeadlineExceeded, DeadlineRunner
 
 _SLICE_MS = 50
@@ -262,7 +262,7 @@ class KafkaPythonConsumer:
                 auto_offset_reset=self._start,
                 allow_auto_create_topics=False,
                 fetch_max_wait_ms=_GROUP_FETCH_MS if group else _TABLE_FETCH_MS,
-                max_partition_fetch_bytes=4 * MAX_REQUEST_BYTES,
+                max_partition_fetch_bytes=FETCH_BYTES,
                 metrics_enabled=False,
             )
         self._heard_at = time.monotonic()

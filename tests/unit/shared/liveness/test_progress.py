@@ -51,6 +51,33 @@ def test_one_partition_without_progress_is_not_hidden_by_others_that_move() -> N
     assert progress.stuck(70) == "transactions-1 has been at offset 3 of 4 for 70 s"
 
 
+def test_work_on_other_records_does_not_count_against_a_partition_however_long_it_takes() -> None:
+    progress, clock = Progress(60, 0), FixedClock(NOW)
+    waiting = {P0: PartitionProgress(100, 900), P1: PartitionProgress(3, 4)}
+    progress.observe(waiting, 0)
+    for _ in range(20):
+        with progress.at_work(clock):
+            clock.set(clock.now() + timedelta(seconds=50))
+            assert progress.stuck(clock.monotonic()) is None
+        progress.observe(waiting, clock.monotonic())
+    assert progress.stuck(clock.monotonic()) is None
+    assert progress.stuck(clock.monotonic() + 59) is None
+    progress.beat(clock.monotonic() + 61)
+    assert progress.stuck(clock.monotonic() + 61) == "transactions-0 has been at offset 100 of 900 for 61 s"
+
+
+def test_one_batch_without_a_step_is_stuck_and_one_with_steps_is_not() -> None:
+    progress, clock = Progress(60, 0), FixedClock(NOW)
+    progress.bind_to_thread()
+    with progress.at_work(clock):
+        for _ in range(5):
+            clock.set(clock.now() + timedelta(seconds=50))
+            report_progress(clock)
+            assert progress.stuck(clock.monotonic()) is None
+        clock.set(clock.now() + timedelta(seconds=61))
+        assert progress.stuck(clock.monotonic()) == "its thread has made no progress for 61 s"
+
+
 def test_a_partition_that_went_to_another_member_is_forgotten() -> None:
     progress = Progress(60, 0)
     rounds(progress, range(0, 61, 10), {P0: PartitionProgress(5, 9)})
