@@ -28,6 +28,7 @@ from centinela_predictor.models.routing import Router
 from centinela_predictor.models.scoring import ScoringCore
 from centinela_predictor.models.slot import ModelSlot
 from centinela_predictor.state.admission import SCHEMA_ONLY, AdmissionRules
+from centinela_predictor.state.misrouted import OnMisrouted
 from centinela_predictor.state.partition_store import PartitionStores
 from centinela_predictor.state.terminal_feed import TerminalFeed
 from centinela_predictor.stream.deferral import StreamLimits
@@ -80,6 +81,7 @@ class World:
         limits: StreamLimits | None = None,
         shared: SharedStorage | None = None,
         folder: Path | None = None,
+        on_misrouted: OnMisrouted = "count",
     ) -> Process:
         """A process called *name*, on the disk *folder* (the world's own)."""
         return Process(
@@ -91,6 +93,7 @@ class World:
             next(self._writers),
             shared,
             folder or self.folder,
+            on_misrouted,
         )
 
     def stores(self, folder: Path, shared: SharedStorage | None = None) -> PartitionStores:
@@ -146,6 +149,7 @@ class Process:
         writer: int,
         shared: SharedStorage | None,
         folder: Path,
+        on_misrouted: OnMisrouted,
     ) -> None:
         self._world = world
         self.health, self.stop = Health("kafka"), threading.Event()
@@ -165,6 +169,7 @@ class Process:
             health=self.health,
             writer=writer,
             limits=limits,
+            on_misrouted=on_misrouted,
         )
         self.producer = FakeTransactionalProducer(world.broker, f"predictor-{name}")
         self.loop = ConsumerLoop(

@@ -8,6 +8,7 @@ from typing import Literal
 from pydantic import Field
 
 from centinela.settings import Settings
+from centinela_predictor.state.misrouted import OnMisrouted
 
 
 class PredictorSettings(Settings):
@@ -68,6 +69,14 @@ class PredictorSettings(Settings):
     gateway_outbox_bytes: int = Field(256_000_000, ge=1_000_000, description="Their size at most.")
     gateway_verdicts: int = Field(
         100_000, ge=1, description="Verdicts the gateway remembers, so that a retry gets the first one."
+    )
+    misrouted: OnMisrouted = Field(
+        "count",
+        description=(
+            "What becomes of a transaction in another partition than its user's, which is murmur2 of the user id:"
+            " `count` scores it without the user's other transactions, and counts and logs it; `refuse` makes it a dead"
+            " letter (`wrong_partition`). The same for stream and gateway."
+        ),
     )
     stream_batch: int = Field(
         2_000, ge=1, le=20_000, description="Most transactions in one Kafka transaction of the stream."

@@ -36,7 +36,7 @@ def build_replica(
 ) -> Replica:
     """The replica on the configured brokers; *health* waits until everything followed was read to its end once."""
     stores = build_stores(settings, clock)
-    state = StateReplica(layout_of(settings), cache, clock, stores.partitions)
+    state = StateReplica(layout_of(settings), cache, clock, stores.partitions, settings.misrouted)
     verdicts = VerdictFollower(cache, state.layout)
 
     def reader(topic: str, seek_start: SeekStart) -> TableReader:

@@ -26,9 +26,9 @@ from centinela.topics import PREDICTIONS, TRANSACTIONS
 from centinela_predictor.gateway import metrics
 from centinela_predictor.gateway.verdict_cache import GivenVerdict, VerdictCache, gateway_verdict
 from centinela_predictor.state.admission import admit
+from centinela_predictor.state.misrouted import MisroutedCheck, OnMisrouted
 from centinela_predictor.state.partition_state import PartitionState
 from centinela_predictor.state.partition_store import LogChanged, PartitionStores
-from centinela_predictor.state.repartition import without_misrouted
 from centinela_predictor.state.terminal_feed import TerminalTable
 
 _log = structlog.get_logger(__name__)
@@ -45,13 +45,22 @@ class StateReplica:
         layout: The columns of the features.
         cache: Gets the verdicts that gateways gave.
         stores: Where the stream keeps the state of partitions; it is only read.
+        on_misrouted: What the stream does with transactions in another partition than their user's.
     """
 
-    def __init__(self, layout: FeatureLayout, cache: VerdictCache, clock: Clock, stores: PartitionStores) -> None:
+    def __init__(
+        self,
+        layout: FeatureLayout,
+        cache: VerdictCache,
+        clock: Clock,
+        stores: PartitionStores,
+        on_misrouted: OnMisrouted = "count",
+    ) -> None:
         self.layout = layout
         self._cache = cache
         self._clock = clock
         self._stores = stores
+        self._misrouted = MisroutedCheck(on_misrouted, clock, counts=False)
         self._lock = threading.Lock()
         self._partitions: list[PartitionState] = []
         self._terminals = TerminalTable(layout=layout)
@@ -105,7 +114,7 @@ class StateReplica:
             part = admit(
                 [record for record in records if record.partition == number], now, self.layout, self._stores.rules
             )
-            admitted = without_misrouted(part, state, number, len(self._partitions))
+            admitted = self._misrouted.apply(part, state, number, len(self._partitions))
             with self._lock:
                 state.apply(admitted.columns)
             for event in admitted.events:

@@ -25,6 +25,11 @@ LATE = Counter(
     "Transactions older than their user's newest: accepted, or too_late (over two days) for whole windows.",
     ["outcome"],
 )
+MISROUTED = Counter(
+    "centinela_stream_misrouted_total",
+    "Transactions in another partition than murmur2 of their user id, by cause: partitioner, key, no_key.",
+    ["cause"],
+)
 SNAPSHOT_DURATION = Histogram(
     "centinela_snapshot_duration_seconds",
     "Making and writing one snapshot of feature state.",

@@ -10,7 +10,6 @@ from functools import lru_cache
 import numpy as np
 import structlog
 
-from centinela.deadletters.record import DeadLetter
 from centinela.features.layout import FeatureLayout
 from centinela.kafka.partitioner import partition_of
 from centinela.kafka.port import Consumer, Record, TopicPartition
@@ -36,7 +35,7 @@ def repartition(
 
     The state of a partition takes all of its own records before that offset, and every record of another partition, up
     to its end, whose key belongs to it now. A record that still arrives in a user's former partition after this is
-    misrouted: see ``without_misrouted``.
+    misrouted: see ``MisroutedCheck``.
 
     Args:
         reader: A consumer without a group, for this call alone.
@@ -76,40 +75,6 @@ def _take(states: list[PartitionState], number: int, admitted: Admitted, until: 
     states[number].apply(admitted.columns.take(np.flatnonzero(offsets < until)))
     for owner in np.unique(owners[owners != number]).tolist():
         states[owner].inherit(admitted.columns.take(np.flatnonzero(owners == owner)))
-
-
-def without_misrouted(admitted: Admitted, state: PartitionState, number: int, partitions: int) -> Admitted:
-    """*admitted* without the records of users who belong to another partition now that the topic has *partitions*.
-
-    A producer that did not know of the growth sent them here after ``repartition``. The state of the user's own
-    partition lacks them, and this one lacks what the user did there, so they cannot be scored: they go to
-    the dead letters.
-    """
-    if state.repartitioned_at is None:
-        return admitted
-    owners = [
-        number if record.offset < state.repartitioned_at else _owner_of(record, partitions)
-        for record in admitted.records
-    ]
-    keep = np.array([n for n, owner in enumerate(owners) if owner == number], dtype=np.intp)
-    if len(keep) == len(owners):
-        return admitted
-    misrouted = [
-        DeadLetter(
-            record,
-            "wrong_partition",
-            f"its key belongs to partition {owner} of {partitions}; its producer did not know that the topic has grown",
-        )
-        for record, owner in zip(admitted.records, owners, strict=True)
-        if owner != number
-    ]
-    return Admitted(
-        [admitted.records[n] for n in keep],
-        [admitted.events[n] for n in keep],
-        admitted.columns.take(keep),
-        admitted.refused + misrouted,
-        admitted.unknown,
-    )
 
 
 def _owner_of(record: Record, partitions: int) -> int:

@@ -64,6 +64,7 @@ def build_stream(
         health=health,
         writer=secrets.randbits(64),
         limits=StreamLimits(settings.idle_after_s, settings.gate_patience_s),
+        on_misrouted=settings.misrouted,
     )
     loop = ConsumerLoop(
         reader,

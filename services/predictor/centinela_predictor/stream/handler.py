@@ -22,8 +22,8 @@ from centinela_predictor.models.scoring import ScoredBatch, ScoringCore
 from centinela_predictor.models.slot import ModelSlot
 from centinela_predictor.state.admission import Admitted, admit, by_partition
 from centinela_predictor.state.metrics import LATE, WATERMARK
+from centinela_predictor.state.misrouted import MisroutedCheck, OnMisrouted
 from centinela_predictor.state.partition_store import PartitionStores
-from centinela_predictor.state.repartition import without_misrouted
 from centinela_predictor.state.terminal_feed import TerminalFeed
 from centinela_predictor.stream.announcer import Announcer
 from centinela_predictor.stream.deferral import DeferralPolicy, StreamLimits
@@ -41,7 +41,8 @@ class StreamHandler(StatefulHandler):
     A transaction with a verdict (of a gateway, or history) keeps it. Other purchases are scored in one call per batch;
     refunds and reversals are let through. The first that needs a model while none serves, or that is too far ahead of
     other partitions (see ``Gate``), is deferred with what follows in its partition. A copy of a transaction seen before
-    leaves no trace but a count; another transaction under its id is a dead letter.
+    leaves no trace but a count; another transaction under its id is a dead letter. One in another partition
+    than its user's is counted, or refused.
 
     Args:
         reader: The loop's consumer; here it only answers for offsets and positions.
@@ -63,6 +64,7 @@ class StreamHandler(StatefulHandler):
         health: Health,
         writer: int,
         limits: StreamLimits | None = None,
+        on_misrouted: OnMisrouted = "count",
     ) -> None:
         limits = limits or StreamLimits()
         self._layout = layout
@@ -73,6 +75,7 @@ class StreamHandler(StatefulHandler):
         self._reader = reader
         self._stores = stores
         self._idle_after_s = limits.idle_after_s
+        self._misrouted = MisroutedCheck(on_misrouted, clock)
         self._outgoing = OutgoingRecords(layout)
         self._deferral = DeferralPolicy(core, feed, reader, clock, limits)
         self._announcer = Announcer(feed, writer)
@@ -103,7 +106,7 @@ class StreamHandler(StatefulHandler):
         now = self._clock.now()
         for number, part in by_partition(records).items():
             owned = self._owned[number]
-            owned.state.apply(self._admit(number, part, now).columns)
+            owned.state.apply(self._admit(number, part, now, replayed=True).columns)
             owned.position = part[-1].offset + 1
             owned.received(self._clock.monotonic())
 
@@ -177,13 +180,9 @@ class StreamHandler(StatefulHandler):
                 outcome.counts[name] = outcome.counts.get(name, 0) + count
         return Batch(number, new_records, events, columns, matrix, to_score, max(owned.state.newest, deferred_time))
 
-    def _admit(self, number: int, records: list[Record], now: datetime) -> Admitted:
-        return without_misrouted(
-            admit(records, now, self._layout, self._stores.rules),
-            self._owned[number].state,
-            number,
-            self._stores.partitions,
-        )
+    def _admit(self, number: int, records: list[Record], now: datetime, *, replayed: bool = False) -> Admitted:
+        admitted, state = admit(records, now, self._layout, self._stores.rules), self._owned[number].state
+        return self._misrouted.apply(admitted, state, number, self._stores.partitions, replayed=replayed)
 
     def _emit(self, batches: list[Batch], now: datetime, outcome: Outcome) -> None:
         pair = self._slot.pair
