@@ -9,11 +9,10 @@ import numpy as np
 import structlog
 
 from centinela.clock import Clock
-from centinela.errors import CentinelaError, ModelRejected
+from centinela.errors import CentinelaError
 from centinela.events import RetrainRequested, TrainingCompleted
 from centinela.model.bundle import sign
-from centinela.model.registry import CHAMPION, NO_CHAMPION, Registry
-from centinela.model.scorer import Scorer
+from centinela.model.registry import NO_CHAMPION, Registry
 from centinela.model.signing import SigningKey
 from centinela_trainer.archive.reader import ArchiveReader
 from centinela_trainer.judgement import Judgement, TrainingRun
@@ -29,7 +28,8 @@ from centinela_trainer.mlflow_tracking import (
     Tracking,
 )
 from centinela_trainer.params import MODEL_KINDS, ModelKind, Params, flatten
-from centinela_trainer.retraining.measurement import Champion, Measurements, Trained, comparison, skew_metrics
+from centinela_trainer.retraining.champion import score_champion
+from centinela_trainer.retraining.measurement import Measurements, Trained, comparison, skew_metrics
 from centinela_trainer.retraining.publication import Publication
 from centinela_trainer.retraining.training_data import read_training_data
 from centinela_trainer.skew.check import SkewCheck
@@ -156,7 +156,8 @@ class TrainingJob:
     def _measurements(self, trained: Trained, request: RetrainRequested) -> Measurements:
         """Compare the candidate with the champion; build and load its bundle; check the features it was trained on."""
         dataset, candidate = trained.data.dataset, trained.candidate
-        champion = self._champion(trained)
+        rows = dataset.matrix[candidate.split.test]
+        champion = score_champion(self._registry, rows, trained.data.layout, self._work / "champion")
         metrics = measure(Scored.of(dataset, candidate), self._params) | comparison(
             trained, champion, seed=self._params.seed
         )
@@ -175,19 +176,6 @@ class TrainingJob:
         skew = self._skew(request.as_of)
         _log.info("skew.checked", result=skew.sentence() if skew is not None else "not checked")
         return Measurements(champion, metrics, parity, detail, skew)
-
-    def _champion(self, trained: Trained) -> Champion | None:
-        """None where there is no champion. Without one, or with one that cannot score, the absolute minimum applies."""
-        version = self._registry.version_of(CHAMPION)
-        if version is None:
-            return None
-        layout = trained.data.layout
-        try:
-            scorer = Scorer.load(self._registry.download(version, self._work / "champion"), layout=layout)
-        except ModelRejected as error:
-            _log.warning("champion.unusable", model_version=version, detail=str(error))
-            return Champion(version, None)
-        return Champion(version, scorer.score(trained.data.dataset.matrix[trained.candidate.split.test], layout))
 
     def _log_results(self, run_id: str, trained: Trained, measured: Measurements, verdict: GateVerdict) -> None:
         candidate, snapshot, champion = trained.candidate, trained.snapshot, measured.champion
@@ -212,7 +200,7 @@ class TrainingJob:
                 "dataset_snapshot": str(snapshot.path),
                 "gate": "passed" if verdict.passed else "refused",
                 "gate_reason": verdict.reason,
-                CHAMPION_VERSION: champion.version if champion else NO_CHAMPION,
+                CHAMPION_VERSION: NO_CHAMPION if champion is None or champion.withdrawn else champion.version,
             },
         )
 

@@ -5,23 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from centinela.model.metrics import average_precision
+from centinela_trainer.retraining.champion import Champion
 from centinela_trainer.retraining.training_data import TrainingData
 from centinela_trainer.skew.report import SkewReport, excess
 from centinela_trainer.snapshots.store import Snapshot
-from centinela_trainer.training.dataset import Bools, Floats
+from centinela_trainer.training.dataset import Bools
 from centinela_trainer.training.evaluation import share_better
 from centinela_trainer.training.fit import Candidate
 from centinela_trainer.training.gate import Evidence
 
 _BOOTSTRAP_SAMPLES = 200
-
-
-@dataclass(frozen=True)
-class Champion:
-    """The champion's version and its scores of the test rows; None where its bundle cannot score them."""
-
-    version: str
-    scores: Floats | None
 
 
 @dataclass(frozen=True)
@@ -60,7 +53,13 @@ class Measurements:
             parity=self.parity,
             parity_detail=self.parity_detail,
             skew=excess(self.skew, max_mismatch_rate),
+            champion_fault=self._champion_fault(),
         )
+
+    def _champion_fault(self) -> str | None:
+        if self.champion is None or self.champion.fault is None:
+            return None
+        return f"version {self.champion.version}: {self.champion.fault}"
 
 
 def comparison(trained: Trained, champion: Champion | None, *, seed: int) -> dict[str, float]:

@@ -16,10 +16,10 @@ MIN_DISTINCT_SCORES = 10
 class Evidence:
     """What the gate looks at. Both models were scored on the very same mature transactions.
 
-    ``champion_average_precision`` None: no champion could be scored. ``share_better``: share of paired bootstrap
-    samples in which the challenger is better, None without a champion. ``parity``: the served form agrees with the
-    trained one.
-    ``skew``: why served features cannot be trusted, None where they can.
+    ``champion_average_precision`` None: there is no champion, or none that can score these rows. ``champion_fault``:
+    why the champion that serves could not be compared with, None where there is no such fault. ``share_better``: share
+    of paired bootstrap samples in which the challenger is better, None without a champion. ``parity``: the served form
+    agrees with the trained one. ``skew``: why served features cannot be trusted, None where they can.
     """
 
     frauds: int
@@ -31,6 +31,7 @@ class Evidence:
     parity: bool
     parity_detail: str = ""
     skew: str | None = None
+    champion_fault: str | None = None
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,7 @@ class GateVerdict:
 
 def decide(evidence: Evidence, params: GateParams) -> GateVerdict:
     """Every check is made, so that a refusal names all that is wrong."""
-    failures = {**_sanity(evidence, params), **_quality(evidence, params)}
+    failures = {**_sanity(evidence, params), **_champion(evidence), **_quality(evidence, params)}
     if failures:
         return GateVerdict(False, "; ".join(failures.values()), tuple(failures))
     champion = evidence.champion_average_precision
@@ -73,6 +74,17 @@ def _sanity(evidence: Evidence, params: GateParams) -> dict[str, str]:
     if evidence.skew is not None:
         failures["skew"] = evidence.skew
     return failures
+
+
+def _champion(evidence: Evidence) -> dict[str, str]:
+    if evidence.champion_fault is None:
+        return {}
+    return {
+        "champion_unusable": (
+            f"the champion could not be compared with ({evidence.champion_fault}): promote or roll back to a version"
+            " that loads (`centinela models`), or remove the alias champion in MLflow to begin without one"
+        )
+    }
 
 
 def _quality(evidence: Evidence, params: GateParams) -> dict[str, str]:

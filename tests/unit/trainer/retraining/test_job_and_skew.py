@@ -157,6 +157,44 @@ def count_double(matrix: np.ndarray) -> None:
     matrix[:, LAYOUT.names.index("user_count_7d")] *= 2
 
 
+def test_a_good_challenger_does_not_replace_a_model_that_nobody_could_compare_it_with(
+    history: pd.DataFrame, tmp_path: Path
+) -> None:
+    """The alias was set by hand to a version without a bundle; the predictors go on serving the one before."""
+    reader, store = ArchiveReader(tmp_path / "archive"), FakeStore()
+    fill(reader, history, lambda _: None)
+    registry = Registry(Settings(model_name=NAME), store=store)
+    by_hand = store.add_version(NAME, START)
+    store.set_alias(NAME, CHAMPION, by_hand)
+    work = tmp_path / "work"
+    work.mkdir()
+    tracking = FakeTracking(store)
+    job = TrainingJob(
+        PARAMS,
+        timedelta(days=7),
+        reader,
+        SnapshotStore(tmp_path / "snapshots"),
+        SkewCheck(tmp_path / "archive", PARAMS.skew, tmp_path / "skew.json"),
+        cast("Tracking", tracking),
+        registry,
+        FixedClock(START),
+        work,
+    )
+    answer = job.run(
+        RetrainRequested(
+            request_id="r",
+            model_name=NAME,
+            requested_by="operator",
+            as_of=START + timedelta(days=DAYS),
+            reason="a test",
+        )
+    )
+    assert answer.outcome == "refused"
+    assert f"the champion could not be compared with (version {by_hand}: missing_file: manifest.json)" in answer.reason
+    assert "remove the alias" in answer.reason
+    assert registry.aliases() == {CHAMPION: by_hand}
+
+
 @pytest.mark.parametrize(("spoil", "outcome"), [(lambda _: None, "promoted"), (count_double, "refused")])
 def test_a_challenger_is_promoted_only_where_served_features_are_those_of_the_batch_form(
     history: pd.DataFrame, tmp_path: Path, spoil: Callable[[np.ndarray], object], outcome: str

@@ -47,6 +47,10 @@ def test_a_better_challenger_passes_and_the_reason_has_both_figures() -> None:
         ({"parity": False, "parity_detail": "off by 0.2"}, "parity"),
         ({"skew": "served user_count_1d differs from the batch form in 3.00% of 900 sampled rows"}, "skew"),
         ({"champion_average_precision": None, "share_better": None, "average_precision": 0.39}, "below_minimum"),
+        (
+            {"champion_average_precision": None, "share_better": None, "champion_fault": "version 3: missing_file"},
+            "champion_unusable",
+        ),
     ],
 )
 def test_each_fault_refuses_with_its_name(change: dict[str, Any], failure: str) -> None:
