@@ -15,7 +15,7 @@ from centinela.consuming.loop import ConsumerLoop
 from centinela.consuming.options import LoopOptions
 from centinela.errors import DependencyUnavailable, TransactionAborted
 from centinela.events import RetrainRequested, TrainingCompleted, encode
-from centinela.kafka.port import Outgoing, TopicPartition
+from centinela.kafka.port import Outgoing, Record, TopicPartition
 from centinela.liveness.health import Health
 from centinela.testing.clock import FixedClock
 from centinela.testing.kafka import FakeBroker, FakeConsumer, FakeTransactionalProducer
@@ -324,6 +324,65 @@ def test_the_archive_covers_a_topic_whose_tail_is_transaction_markers(tmp_path: 
     producer.send_all([Outgoing("predictions", b"x", b"k")])
     producer.commit({}, FakeConsumer(broker))
     wait_for_archive(FakeConsumer(broker), archived(tmp_path, 1), ["predictions"], timeout_s=0)
+
+
+class Slow(FakeConsumer):
+    """A client on a busy machine: what it fetches arrives with the third poll after it was assigned."""
+
+    def assign(self, partitions: Collection[TopicPartition]) -> None:
+        super().assign(partitions)
+        self.polls = 0
+
+    def poll(self, timeout_s: float, max_records: int) -> list[Record]:
+        self.polls += 1
+        return super().poll(timeout_s, max_records) if self.polls >= 3 else []
+
+
+@pytest.mark.parametrize("tail", ["committed", "aborted", "nothing"])
+@pytest.mark.parametrize("partitions", [1, 4])
+def test_a_slow_client_is_not_started_again_before_it_has_passed_the_markers(
+    tmp_path: Path, tail: str, partitions: int
+) -> None:
+    broker, store = FakeBroker(partitions), ArchiveStore(tmp_path)
+    producer = FakeTransactionalProducer(broker)
+    producer.init()
+    producer.begin()
+    producer.send_all([Outgoing("predictions", b"x", b"k", partition=number) for number in range(partitions)])
+    producer.commit({}, FakeConsumer(broker))
+    store.save_offsets({TopicPartition("predictions", number): 1 for number in range(partitions)})
+    if tail == "aborted":
+        producer.begin()
+        producer.send_all([Outgoing("predictions", b"y", b"k", partition=number) for number in range(partitions)])
+        producer.abort()
+    elif tail == "nothing":
+        store.save_offsets({TopicPartition("predictions", number): 2 for number in range(partitions)})
+    wait_for_archive(Slow(broker), store, ["predictions"], timeout_s=5)
+
+
+def test_a_record_behind_the_archive_is_found_by_a_slow_client_too(tmp_path: Path) -> None:
+    broker = FakeBroker()
+    for _ in range(3):
+        broker.append("predictions", b"x")
+    with pytest.raises(DependencyUnavailable, match=r"predictions\[0\] at 2 of 3"):
+        wait_for_archive(Slow(broker), archived(tmp_path, 2), ["predictions"], timeout_s=0.5)
+
+
+def test_the_archive_is_waited_for_until_it_holds_the_last_record(tmp_path: Path) -> None:
+    class Moving(ArchiveStore):
+        """Each look finds it one record further."""
+
+        looks = 0
+
+        def offsets(self) -> dict[TopicPartition, int]:
+            self.looks += 1
+            return {TopicPartition("predictions", 0): self.looks}
+
+    broker = FakeBroker()
+    for _ in range(4):
+        broker.append("predictions", b"x")
+    store = Moving(tmp_path)
+    wait_for_archive(FakeConsumer(broker), store, ["predictions"], timeout_s=5)
+    assert store.looks == 4
 
 
 def test_an_archive_that_is_behind_is_waited_for_only_so_long(tmp_path: Path) -> None:
