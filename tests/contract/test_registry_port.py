@@ -221,6 +221,33 @@ def test_the_old_stages_are_readable_as_tags(world: World) -> None:
     assert versions[one].tags["request_id"] == "r-1"
 
 
+def test_one_version_is_in_production_whoever_set_the_alias(world: World) -> None:
+    """A champion that was set past the registry, in MLflow itself, has no tag; the one before keeps its own."""
+    one, two, three = world.add_version(), world.add_version(), world.add_version()
+    world.registry.promote(one)
+    world.registry._store.set_alias(world.registry.model_name, CHAMPION, two)
+    world.registry.promote(three)
+    stages = {v.version: v.tags.get("stage") for v in world.registry.versions()}
+    assert (stages[one], stages[three]) == ("Archived", "Production")
+    assert list(stages.values()).count("Production") == 1
+
+    world.registry._store.set_alias(world.registry.model_name, CHAMPION, one)
+    world.registry.restage()
+    stages = {v.version: v.tags.get("stage") for v in world.registry.versions()}
+    assert (stages[one], stages[three]) == ("Production", "Archived")
+
+
+def test_a_challenger_that_was_replaced_or_rolled_back_over_is_archived(world: World) -> None:
+    one, two, three = world.add_version(), world.add_version(), world.add_version()
+    world.registry.promote(one)
+    world.registry.set_alias(CHALLENGER, two)
+    world.registry.set_alias(CHALLENGER, three)
+    world.registry.promote(three)
+    world.registry.rollback()
+    stages = {v.version: v.tags.get("stage") for v in world.registry.versions()}
+    assert stages == {one: "Production", two: "Archived", three: "Archived"}
+
+
 def test_versions_come_newest_first_with_aliases_metrics_and_age(world: World) -> None:
     one, two = world.add_version(metrics={"average_precision": 0.81}), world.add_version()
     world.registry.promote(one)

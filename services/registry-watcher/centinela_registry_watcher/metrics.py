@@ -7,6 +7,7 @@ from prometheus_client import Counter, Gauge, Histogram
 EXPORTED_BY = ("registry-watcher",)
 ANNOUNCED = Counter("centinela_promotions_announced_total", "ModelPromoted events written.", ["alias"])
 SEQUENCE = Gauge("centinela_promotion_sequence", "Highest sequence on model-events.")
+STAGE_FAILURES = Counter("centinela_stage_tag_failures_total", "Attempts to write stage tags that failed.")
 POLL_DURATION = Histogram(
     "centinela_registry_poll_duration_seconds",
     "One look at the registry's aliases.",

@@ -11,12 +11,13 @@ import structlog
 from centinela.clock import Clock
 from centinela.consuming.model_events import Promotions
 from centinela.consuming.outage import Outage
-from centinela.errors import DependencyUnavailable
+from centinela.errors import CentinelaError, DependencyUnavailable
 from centinela.events import ModelPromoted, encode
 from centinela.kafka.headers import event_headers, event_source
 from centinela.kafka.port import Outgoing, Producer, Record
 from centinela.liveness.health import Health
 from centinela.liveness.progress import PATIENCE, Patience, Progress
+from centinela.liveness.retry import Backoff
 from centinela.liveness.watchdog import Watchdog
 from centinela.telemetry.tracing import new_traceparent
 from centinela.topics import MODEL_EVENTS
@@ -35,6 +36,9 @@ class Aliases(Protocol):
 
     def aliases(self) -> Mapping[str, str]:
         """Alias to version. Raises ``DependencyUnavailable``."""
+
+    def restage(self) -> None:
+        """Bring the versions' stage tags in line with the aliases."""
 
 
 class Table(Protocol):
@@ -88,6 +92,9 @@ class Watcher:
         self._promotions = Promotions(model_name)
         self._outage = Outage(health, stop, clock=clock)
         self._wake = threading.Event()
+        self._staged: Mapping[str, str] | None = None
+        self._restage_backoff = Backoff(first_s=1.0, max_s=60.0)
+        self._restage_not_before = float("-inf")
         self._patience = patience
         self._progress = Progress(patience.stuck_s, clock.monotonic())
         for dependency in (KAFKA, MLFLOW):
@@ -124,7 +131,24 @@ class Watcher:
         events = diff(self._announced, aliases, model_name=self._model_name, at=self._clock.now())
         for event in events:
             self._announce(event)
+        self._restage(aliases)
         return events
+
+    def _restage(self, aliases: Mapping[str, str]) -> None:
+        """After an alias moved: who sets one in MLflow itself does not set the tags. They decide nothing, so a failure
+        is logged and tried again later."""
+        if aliases == self._staged or self._clock.monotonic() < self._restage_not_before:
+            return
+        try:
+            self._registry.restage()
+        except CentinelaError as error:
+            pause_s = self._restage_backoff.next_s()
+            self._restage_not_before = self._clock.monotonic() + pause_s
+            metrics.STAGE_FAILURES.inc()
+            _log.warning("stages.not_written", detail=str(error), retry_s=round(pause_s, 3))
+        else:
+            self._staged = dict(aliases)
+            self._restage_backoff.reset()
 
     def _pause(self) -> None:
         """Wait for the next interval, a hint or the stop, whichever comes first; never less than ``LEAST_GAP_S``,

@@ -96,6 +96,11 @@ class MlflowStore:
             with _version_of(model, version):
                 self._call("POST", "model-versions/set-tag", tag | {"version": version})
 
+    def tagged(self, model: str, key: str, value: str) -> Collection[str]:
+        query = {"filter": f"name = {_quoted(model)} AND tags.{key} = {_quoted(value)}", "max_results": "1000"}
+        found = self._call("GET", "model-versions/search", query).get("model_versions", [])
+        return [str(v["version"]) for v in found]
+
     def run_of(self, model: str, version: str) -> str | None:
         with _version_of(model, version):
             found = self._call("GET", "model-versions/get", {"name": model, "version": version})["model_version"]

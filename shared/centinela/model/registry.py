@@ -84,9 +84,24 @@ class Registry:
         if alias == CHAMPION:
             self.promote(version, reason="alias set")
             return
-        previous = self.version_of(alias)
         self._store.set_alias(self.model_name, alias, version)
-        self._restage(alias, version, previous)
+        self.restage()
+
+    def restage(self) -> None:
+        """Tag the versions as the old stages would have them: ``Production`` is the champion, ``Staging`` the
+        challenger, and ``Archived`` whatever else carries one of these, also after an alias was set in MLflow itself.
+        """
+        aliases = self.aliases()
+        stages = {aliases[alias]: STAGES[alias] for alias in (CHALLENGER, CHAMPION) if alias in aliases}
+        tagged = {
+            version: stage
+            for stage in STAGES.values()
+            for version in self._store.tagged(self.model_name, STAGE_TAG, stage)
+        }
+        for version in {**tagged, **stages}:
+            stage = stages.get(version, RETIRED)
+            if tagged.get(version) != stage:
+                self._store.set_tag(self.model_name, STAGE_TAG, stage, version=version)
 
     def promote(self, version: str, expect: str | None = None, *, reason: str = "") -> str | None:
         """Make *version* the champion. If it was the challenger, there is no challenger afterwards.
@@ -170,14 +185,6 @@ class Registry:
             entry = Promotion(kind=kind, version=version, previous=current, at=self._clock.now(), reason=reason)
             history = [*decode_history(state.tags.get(HISTORY_TAG)), entry]
             self._store.set_tag(self.model_name, HISTORY_TAG, encode_history(history))
-        self._restage(CHAMPION, version, current)
         if state.aliases.get(CHALLENGER) == version:
             self._store.delete_alias(self.model_name, CHALLENGER)
-
-    def _restage(self, alias: str, version: str, previous: str | None) -> None:
-        """Tag the versions as the old stages would have them."""
-        if (stage := STAGES.get(alias)) is None:
-            return
-        self._store.set_tag(self.model_name, STAGE_TAG, stage, version=version)
-        if previous not in (None, version):
-            self._store.set_tag(self.model_name, STAGE_TAG, RETIRED, version=previous)
+        self.restage()

@@ -75,6 +75,9 @@ class Store(Protocol):
     def set_tag(self, model: str, key: str, value: str, *, version: str | None = None) -> None:
         """Tag *version*, or the model itself."""
 
+    def tagged(self, model: str, key: str, value: str) -> Collection[str]:
+        """The versions whose tag *key* is *value*."""
+
     def run_of(self, model: str, version: str) -> str | None:
         """The run that made *version*."""
 

@@ -86,6 +86,9 @@ class FakeStore:
             registered = self._version(model, version)
             self._of(model).versions[version] = replace(registered, tags={**registered.tags, key: value})
 
+    def tagged(self, model: str, key: str, value: str) -> Collection[str]:
+        return [v.version for v in self._of(model).versions.values() if v.tags.get(key) == value]
+
     def run_of(self, model: str, version: str) -> str | None:
         return self._version(model, version).run_id
 

@@ -5,14 +5,15 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Mapping
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import pytest
+from structlog.testing import capture_logs
 
 from centinela.clock import SystemClock
 from centinela.codec import ModelEventDecoder
 from centinela.consuming.table_reader import TableReader
-from centinela.errors import DependencyUnavailable
+from centinela.errors import CentinelaError, DependencyUnavailable
 from centinela.events import Event, ModelLoaded, ModelPromoted, encode
 from centinela.kafka.headers import header
 from centinela.liveness.health import Health
@@ -70,10 +71,47 @@ class Frozen:
     def aliases(self) -> Mapping[str, str]:
         return self._aliases
 
+    def restage(self) -> None:
+        """Its MLflow refuses writes."""
+        raise CentinelaError("MLflow refuses with 400")
+
 
 @pytest.fixture
 def world() -> World:
     return World()
+
+
+def stages(world: World) -> dict[str, str]:
+    return {v.version: v.tags["stage"] for v in world.registry.versions() if "stage" in v.tags}
+
+
+def test_an_alias_that_was_set_in_mlflow_itself_moves_the_stage_as_well(world: World) -> None:
+    watcher = world.watcher()
+    world.registry.promote("1")
+    watcher.step()
+    world.store.set_alias(world.registry.model_name, CHAMPION, "2")
+    world.store.set_alias(world.registry.model_name, CHALLENGER, "3")
+    watcher.step()
+    assert stages(world) == {"1": "Archived", "2": "Production", "3": "Staging"}
+    world.store.delete_alias(world.registry.model_name, CHALLENGER)
+    watcher.step()
+    assert stages(world) == {"1": "Archived", "2": "Production", "3": "Archived"}
+
+
+def test_stages_that_cannot_be_written_hold_no_announcement_up_and_are_tried_again(world: World) -> None:
+    frozen = Frozen(champion="1")
+    watcher = world.watcher(frozen)
+    with capture_logs() as logs:
+        for _ in range(5):
+            watcher.step()
+    assert [line["event"] for line in logs] == ["model.promoted", "stages.not_written"]
+    assert world.told() == [(CHAMPION, "1", 1)]
+    frozen.restage = world.registry.restage  # type: ignore[method-assign]
+    world.registry.promote("1")
+    world.store.set_tag(world.registry.model_name, "stage", "Production", version="2")
+    world.clock.set(NOW + timedelta(seconds=2))
+    watcher.step()
+    assert stages(world) == {"1": "Production", "2": "Archived"}
 
 
 def test_each_change_of_an_alias_is_announced_once(world: World) -> None:
@@ -232,6 +270,9 @@ def test_a_watcher_whose_registry_never_answers_is_not_live(world: World) -> Non
         def aliases(self) -> Mapping[str, str]:
             release.wait(30)
             return {}
+
+        def restage(self) -> None:
+            """There is no version."""
 
     watcher = Watcher(
         Hangs(),
