@@ -250,16 +250,23 @@ class FakeReferences:
 
 
 class FakeReporter:
-    """Records which reports are begun."""
+    """Records which reports are begun; one is being made until it ``ends``."""
 
     def __init__(self) -> None:
         self.begun: list[Evaluation] = []
-        self.path: str | None = None
+        self.running = False
+        self._path: str | None = None
 
     def begin(self, evaluation: Evaluation, reference: Reference) -> None:
         self.begun.append(evaluation)
+        self.running = True
+
+    def end(self, path: str | None) -> None:
+        """The report that is being made is at *path*, or was given up."""
+        self.running = False
+        self._path = path
 
     def finished(self) -> str | None:
-        path = self.path
-        self.path = None
+        path = self._path
+        self._path = None
         return path

@@ -80,7 +80,8 @@ class Evaluation:
 class DriftSnapshot(msgspec.Struct, frozen=True):
     """Everything that a restart needs, except arrays. The names are those in the file on disk.
 
-    ``offsets``: topic, partition and next offset. ``last_report``: the event's JSON.
+    ``offsets``: topic, partition and next offset. ``last_report``: the event's JSON. ``alarm_unreported``: there is an
+    alarm, and no readable report of it yet.
     """
 
     windows: WindowsSnapshot
@@ -92,6 +93,7 @@ class DriftSnapshot(msgspec.Struct, frozen=True):
     report_path: str | None
     promoted_version: str | None
     left_out: LeftOut = LeftOut()
+    alarm_unreported: bool = False
 
 
 class DriftHandler:
@@ -136,6 +138,7 @@ class DriftHandler:
         self.report_path: str | None = None
         self.promoted_version: str | None = None
         self.left_out = LeftOut()
+        self.alarm_unreported = False
         self._last_end: int | None = None
 
     def apply(self, record: Record, now: datetime) -> bool:
@@ -251,6 +254,11 @@ class DriftHandler:
         """The first *count* events of ``outbox`` are in the log."""
         del self.outbox[:count]
 
+    def report_made(self, path: str) -> None:
+        """The readable report of the alarm is at *path*."""
+        self.report_path = path
+        self.alarm_unreported = False
+
     def serving(self, end_ms: int) -> str:
         """The version that a report ending at *end_ms* is about: the newest champion by then."""
         version = self.windows.serving(end_ms)
@@ -272,6 +280,7 @@ class DriftHandler:
             report_path=self.report_path,
             promoted_version=self.promoted_version,
             left_out=self.left_out,
+            alarm_unreported=self.alarm_unreported,
         ), arrays
 
     def restore(self, snapshot: DriftSnapshot, arrays: Arrays) -> None:
@@ -288,6 +297,7 @@ class DriftHandler:
         self.report_path = snapshot.report_path
         self.promoted_version = snapshot.promoted_version
         self.left_out = snapshot.left_out
+        self.alarm_unreported = snapshot.alarm_unreported
 
     def _add_pane(self, pane: Pane) -> bool:
         time = self.windows.event_time
@@ -372,6 +382,7 @@ class DriftHandler:
         if request is not None:
             self._send(self.topics.requests, request, request.request_id, request.as_of)
         alarm_began = report.state == "alarm" and (self.last_report is None or self.last_report.state != "alarm")
+        self.alarm_unreported = report.state == "alarm" and (alarm_began or self.alarm_unreported)
         self.last_report = report
         self._last_end = end_ms
         self.left_out = LeftOut()

@@ -24,7 +24,7 @@ ROWS = Gauge("centinela_drift_rows", "Transactions kept in memory for performanc
 REPORTS = Counter(
     "centinela_drift_reports_total", "Reports, by state and by what was done about a retrain.", ["state", "retrain"]
 )
-REPORT_FAILURES = Counter("centinela_drift_evidently_failures_total", "Evidently reports that were not made.")
+REPORT_FAILURES = Counter("centinela_drift_evidently_failures_total", "Attempts at an Evidently report that failed.")
 LATE_PANES = Counter(
     "centinela_drift_late_panes_total", "Panes left out because no window reaches back to their event time."
 )

@@ -61,8 +61,12 @@ class References(Protocol):
 class Reporter(Protocol):
     """Makes readable reports in the background."""
 
+    @property
+    def running(self) -> bool:
+        """Whether a report is being made, or will be tried again."""
+
     def begin(self, evaluation: Evaluation, reference: Reference) -> None:
-        """Start a report, unless one is being made. Never raises, never waits."""
+        """Make a report as soon as none is being made. Never raises, never waits."""
 
     def finished(self) -> str | None:
         """Path of a report finished since the last call."""
@@ -165,6 +169,7 @@ class DriftService:
 
     async def _report_all_due(self, out: EventLog, stop: asyncio.Event) -> None:
         self._measure_state()
+        self._take_readable_report()
         while not stop.is_set() and self.handler.due() is not None:
             await self._settle(out, stop)
             end = self.handler.due()
@@ -174,14 +179,23 @@ class DriftService:
             reference = await self._reference(version, out, stop)
             if stop.is_set() or self.handler.due() != end or self.handler.serving(end) != version:
                 continue
-            self.handler.report_path = self._reporter.finished() or self.handler.report_path
+            self._take_readable_report()
             evaluation = self.handler.evaluate(end, reference)
             await self._save()
             await self._publish(out, stop)
             self._show(evaluation)
-            if reference is not None and self._settings.drift_evidently and evaluation.alarm_began:
+            if reference is not None and self._settings.drift_evidently and self._is_unreported(evaluation):
                 self._reporter.begin(evaluation, reference)
             self._flow(out, blocked=False)
+
+    def _take_readable_report(self) -> None:
+        if (path := self._reporter.finished()) is not None:
+            self.handler.report_made(path)
+            self._dirty = True
+
+    def _is_unreported(self, evaluation: Evaluation) -> bool:
+        """Whether an alarm began, or goes on and its report was given up, or lost with the process before."""
+        return evaluation.alarm_began or (self.handler.alarm_unreported and not self._reporter.running)
 
     async def _settle(self, out: EventLog, stop: asyncio.Event) -> None:
         """Wait until every record that is in the log now is applied, so that a report does not depend on which topic

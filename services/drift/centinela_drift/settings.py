@@ -81,7 +81,9 @@ class DriftSettings(Settings):
     )
     drift_evidently: bool = Field(True, description="Make an Evidently report (HTML, JSON) when an alarm begins.")
     drift_evidently_timeout_seconds: float = Field(
-        300.0, gt=0, description="An Evidently report that takes longer is given up."
+        300.0,
+        gt=0,
+        description="An Evidently report that takes longer is stopped; it is tried again later, with more time.",
     )
 
     @model_validator(mode="after")

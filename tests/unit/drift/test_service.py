@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import sys
 from collections.abc import Callable
 from datetime import timedelta
@@ -20,9 +21,9 @@ from centinela.kafka.port import Record
 from centinela.liveness.health import Health
 from centinela.testing.clock import FixedClock
 from centinela_drift.decision.detection import Reference
-from centinela_drift.evaluator import DriftHandler
+from centinela_drift.evaluator import DriftHandler, Evaluation
 from centinela_drift.references import BundleReferences, reference_of
-from centinela_drift.reporting.report_process import SubprocessReporter
+from centinela_drift.reporting.report_process import ATTEMPTS, SubprocessReporter
 from centinela_drift.service import DriftService, References, Reporter
 from centinela_drift.settings import DriftSettings
 from centinela_drift.state_store import SnapshotStore
@@ -287,30 +288,117 @@ async def test_references_are_downloaded_once_and_kept(tmp_path: Path) -> None:
         await kept.get("../1")
 
 
-@pytest.mark.parametrize(
-    ("program", "made"), [("pass", True), ("raise SystemExit(3)", False), ("while True: pass", False)]
-)
-async def test_a_readable_report_is_made_beside_the_loop_and_its_failure_stops_nothing(
-    tmp_path: Path, program: str, made: bool
-) -> None:
-    rig = Rig(tmp_path / "state")
-    await rig.take(Feed().records(World().day(0)[0] + World().day(1)[0]))
-    end, reference = rig.handler.due(), reference_of(World().manifest(), "1")
+@pytest.fixture
+def evaluated(tmp_path: Path) -> tuple[Evaluation, Reference]:
+    """A report of a day."""
+    handler, feed = DriftHandler(DriftSettings()), Feed()
+    for record in feed.records(World().day(0)[0] + World().day(1)[0]):
+        handler.apply(record, NOW)
+    end, reference = handler.due(), reference_of(World().manifest(), "1")
     assert end is not None
-    evaluation = rig.handler.evaluate(end, reference)
-    reporter = SubprocessReporter(
+    return handler.evaluate(end, reference), reference
+
+
+def reporter_of(tmp_path: Path, program: str, timeout_s: float = 10.0, pause_s: float = 0.05) -> SubprocessReporter:
+    """Its child runs *program* in the folder of the test."""
+    return SubprocessReporter(
         tmp_path / "reports",
         tmp_path / "archive",
         lambda version: tmp_path / version,
         lambda version: None,
-        1.0,
-        (sys.executable, "-c", program),
+        timeout_s,
+        (sys.executable, "-c", f"import os, pathlib, time; os.chdir({str(tmp_path)!r})\n{program}"),
+        pause_s,
     )
-    reporter.begin(evaluation, reference)
-    async with asyncio.timeout(10):
+
+
+async def idle(reporter: SubprocessReporter) -> None:
+    async with asyncio.timeout(30):
         while reporter.running:
             await asyncio.sleep(0.01)
+
+
+FAILS_TWICE = """
+tries = pathlib.Path("tries")
+tries.write_text(tries.read_text() + "x" if tries.exists() else "x")
+if len(tries.read_text()) < 3: raise SystemExit(3)
+"""
+SLOW_AT_FIRST = """
+tries = pathlib.Path("tries")
+first = not tries.exists()
+tries.touch()
+if first: time.sleep(60)
+"""
+
+
+@pytest.mark.parametrize("program", ["pass", FAILS_TWICE])
+async def test_a_readable_report_is_made_beside_the_loop_and_tried_again_where_it_fails(
+    tmp_path: Path, evaluated: tuple[Evaluation, Reference], program: str
+) -> None:
+    reporter = reporter_of(tmp_path, program)
+    reporter.begin(*evaluated)
+    await idle(reporter)
     path = reporter.finished()
-    assert (path is not None) is made
-    assert path is None or path.endswith(f"{evaluation.report.report_id}.html")
+    assert path is not None
+    assert path.endswith(f"{evaluated[0].report.report_id}.html")
     assert list((tmp_path / "reports").glob("*.spec.json")) == []
+
+
+async def test_a_readable_report_that_timed_out_on_a_busy_machine_is_tried_again_with_more_time(
+    tmp_path: Path, evaluated: tuple[Evaluation, Reference]
+) -> None:
+    reporter = reporter_of(tmp_path, SLOW_AT_FIRST, timeout_s=2.0)
+    reporter.begin(*evaluated)
+    await idle(reporter)
+    assert reporter.finished() is not None
+
+
+async def test_a_readable_report_that_always_fails_is_given_up_and_stops_nothing(
+    tmp_path: Path, evaluated: tuple[Evaluation, Reference]
+) -> None:
+    def failures() -> float:
+        return REGISTRY.get_sample_value("centinela_drift_evidently_failures_total") or 0.0
+
+    reporter, before = reporter_of(tmp_path, "raise SystemExit(3)", pause_s=0.001), failures()
+    with capture_logs() as logs:
+        reporter.begin(*evaluated)
+        await idle(reporter)
+    assert reporter.finished() is None
+    assert failures() == before + ATTEMPTS
+    assert [line["event"] for line in logs][-1] == "evidently.given_up"
+
+
+async def test_the_report_of_a_new_alarm_does_not_wait_for_the_attempts_at_an_older_one(
+    tmp_path: Path, evaluated: tuple[Evaluation, Reference]
+) -> None:
+    evaluation, reference = evaluated
+    newer = dataclasses.replace(evaluation, report=msgspec.structs.replace(evaluation.report, report_id="newer"))
+    program = "import sys; raise SystemExit(0 if 'newer' in sys.argv[1] else 3)"
+    reporter = reporter_of(tmp_path, program, pause_s=600.0)
+    reporter.begin(evaluation, reference)
+    await asyncio.sleep(0)
+    reporter.begin(newer, reference)
+    await idle(reporter)
+    assert (reporter.finished() or "").endswith("newer.html")
+
+
+async def test_an_alarm_whose_report_was_given_up_or_lost_with_the_process_gets_another(
+    tmp_path: Path, days: Callable[[Feed, range], list[Record]]
+) -> None:
+    rig, feed, reporter = Rig(tmp_path), Feed(), FakeReporter()
+    await rig.take(days(feed, range(16)))
+    assert isinstance(rig.reporter, FakeReporter)
+    await rig.run_until(lambda: isinstance(rig.reporter, FakeReporter) and bool(rig.reporter.begun))
+    rig.store.close()
+
+    again = Rig(tmp_path, reporter=reporter)
+    await again.take(days(feed, range(16, 18)))
+    await again.run_until(lambda: bool(reporter.begun))
+    reporter.end("/reports/late.html")
+    await again.run_until(lambda: again.handler.report_path == "/reports/late.html")
+    assert not again.handler.alarm_unreported
+    count = len(reporter.begun)
+    await again.take(days(feed, range(18, 20)))
+    reported = len(again.reports())
+    await again.run_until(lambda: len(again.reports()) > reported)
+    assert len(reporter.begun) == count

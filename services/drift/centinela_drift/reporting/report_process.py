@@ -1,15 +1,17 @@
-"""Makes readable reports in the background, one at a time; a report that fails is logged and stops nothing."""
+"""Makes readable reports in the background, one at a time; one that fails is logged, tried again, and stops nothing."""
 
 from __future__ import annotations
 
 import asyncio
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import structlog
 from msgspec.json import encode
 
+from centinela.liveness.retry import Backoff
 from centinela.times import from_ms
 from centinela_drift import metrics
 from centinela_drift.decision.detection import Reference
@@ -17,6 +19,10 @@ from centinela_drift.evaluator import Evaluation
 from centinela_drift.reporting.report_spec import ReportSpec
 
 _log = structlog.get_logger(__name__)
+ATTEMPTS = 6
+LONGEST_PAUSE_S = 3600.0
+MOST_PATIENCE = 8
+"""A report may take so many times its limit, after it was too slow that often: on a busy machine it runs last."""
 
 
 class SubprocessReporter:
@@ -27,8 +33,9 @@ class SubprocessReporter:
         archive: The archive's folder of predictions.
         manifest_path: Where the manifest of a version is.
         served_since: Event time (ms) at which a version began to score.
-        timeout_s: A report that takes longer is killed.
+        timeout_s: A report that takes longer is killed, and has twice as long in its next attempt.
         command: The child's command; the path of the specification is appended.
+        pause_s: Before the second of ``ATTEMPTS``; each further pause is twice as long.
     """
 
     def __init__(
@@ -39,6 +46,7 @@ class SubprocessReporter:
         served_since: Callable[[str], int | None],
         timeout_s: float,
         command: tuple[str, ...] = (sys.executable, "-m", "centinela_drift.reporting.evidently_report"),
+        pause_s: float = 60.0,
     ) -> None:
         self._folder = folder
         self._archive = archive
@@ -46,19 +54,23 @@ class SubprocessReporter:
         self._served_since = served_since
         self._timeout_s = timeout_s
         self._command = command
+        self._pause_s = pause_s
+        self._next: tuple[Evaluation, Reference] | None = None
+        self._asked = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._finished: str | None = None
 
     def begin(self, evaluation: Evaluation, reference: Reference) -> None:
-        """Start a report, unless one is being made. Never raises, never waits."""
-        if self.running:
-            _log.info("evidently.skipped", report_id=evaluation.report.report_id, reason="another report is being made")
-            return
-        self._task = asyncio.create_task(self._run(evaluation, reference), name="evidently")
+        """Make a report as soon as none is being made. One that waits for its turn, or for another attempt, gives way.
+        Never raises, never waits."""
+        self._next = evaluation, reference
+        self._asked.set()
+        if not self.running:
+            self._task = asyncio.create_task(self._work(), name="evidently")
 
     @property
     def running(self) -> bool:
-        """Whether a report is being made."""
+        """Whether a report is being made, or will be tried again."""
         return self._task is not None and not self._task.done()
 
     def finished(self) -> str | None:
@@ -73,12 +85,36 @@ class SubprocessReporter:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
 
-    async def _run(self, evaluation: Evaluation, reference: Reference) -> None:
+    async def _work(self) -> None:
+        while self._next is not None:
+            evaluation, reference = self._next
+            self._next = None
+            self._asked.clear()
+            await self._make(evaluation, reference)
+
+    async def _make(self, evaluation: Evaluation, reference: Reference) -> None:
+        report_id = evaluation.report.report_id
+        pauses = Backoff(first_s=self._pause_s, max_s=LONGEST_PAUSE_S)
+        for attempt in range(ATTEMPTS):
+            patience = min(2**attempt, MOST_PATIENCE)
+            if await self._attempt(evaluation, reference, self._timeout_s * patience):
+                return
+            if attempt + 1 < ATTEMPTS:
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(self._asked.wait(), pauses.next_s())
+            if self._next is not None:
+                _log.info("evidently.replaced", report_id=report_id)
+                return
+        _log.error("evidently.given_up", report_id=report_id, attempts=ATTEMPTS)
+
+    async def _attempt(self, evaluation: Evaluation, reference: Reference, timeout_s: float) -> bool:
         report = evaluation.report
         try:
             spec = self._spec(evaluation, reference)
-            code, errors = await self._child(spec)
-        except (OSError, TimeoutError) as error:
+            code, errors = await self._child(spec, timeout_s)
+        except TimeoutError:
+            code, errors = -1, f"it took longer than {timeout_s:g} s"
+        except OSError as error:
             code, errors = -1, f"{type(error).__name__}: {error}"
         if code == 0:
             self._finished = str((self._folder / f"{report.report_id}.html").absolute())
@@ -86,6 +122,7 @@ class SubprocessReporter:
         else:
             metrics.REPORT_FAILURES.inc()
             _log.warning("evidently.failed", report_id=report.report_id, code=code, detail=errors[-500:])
+        return code == 0
 
     def _spec(self, evaluation: Evaluation, reference: Reference) -> Path:
         report = evaluation.report
@@ -108,7 +145,7 @@ class SubprocessReporter:
         )
         return path
 
-    async def _child(self, spec: Path) -> tuple[int, str]:
+    async def _child(self, spec: Path, timeout_s: float) -> tuple[int, str]:
         process = await asyncio.create_subprocess_exec(
             "nice",
             "-n",
@@ -120,7 +157,7 @@ class SubprocessReporter:
             stderr=asyncio.subprocess.PIPE,
         )
         try:
-            _, errors = await asyncio.wait_for(process.communicate(), self._timeout_s)
+            _, errors = await asyncio.wait_for(process.communicate(), timeout_s)
         finally:
             if process.returncode is None:
                 process.kill()
