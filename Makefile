@@ -14,7 +14,7 @@ MINUTES ?= 120
 WORKERS ?= auto
 PARALLEL := -n $(WORKERS) --maxprocesses 4 --dist loadscope --no-loadscope-reorder
 
-.PHONY: help env demo soak up pipeline down status test unit test-faults fuzz check format types package-check requirements clean
+.PHONY: help env demo soak up pipeline down status test unit test-faults fuzz check format types package-check requirements clean benchmark-features benchmark-model benchmark-stream benchmark-gateway exactness
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-19s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -30,7 +30,7 @@ $(STAMP): requirements/uv.txt requirements/dev.txt $(addsuffix /pyproject.toml,$
 	@$(PY) -m uv pip install -q --python $(PY) --no-deps --no-build-isolation $(addprefix -e ,$(PACKAGES))
 	@touch $@
 
-demo: env ## show the whole loop: a new fraud pattern, drift, retraining, a hot swap (about 5 minutes)
+demo: env ## show the whole loop: a new fraud pattern, drift, retraining, a hot swap (2 to 5 minutes)
 	@$(PY) -m centinela demo $(ARGS)
 
 up: env ## start Kafka, MLflow and the services, and wait until they are ready
@@ -63,7 +63,7 @@ check: env types ## format, lint, layers and types
 format: env ## format all Python code
 	@$(PY) -m ruff format .
 
-types: env
+types: env ## types, strict
 	@$(PY) -m mypy $(SOURCES) tests benchmarks
 
 package-check: env ## build the wheels, install each into an empty environment, import every module (a few minutes)

@@ -27,7 +27,10 @@ PURCHASE: Kind = "purchase"
 
 
 class Event(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """Base of all events. ``version`` is the integer version of the event's type."""
+    """Base of all events. ``version`` is the integer version of the event's type.
+
+    ``encode`` leaves out a field that equals its default: an absent field means the schema's default.
+    """
 
     version: int = 1
 
@@ -100,8 +103,9 @@ class TransactionScored(Event, frozen=True):
     """The one verdict on a transaction. Topic ``predictions``, keyed like its transaction.
 
     ``features`` is the served vector: float64, little-endian, in the order of ``feature_set`` (see
-    ``centinela.features.spec``), base64 in JSON. ``score`` is None only for loaded history (``origin="history"``) and
-    where ``kind`` is not ``purchase``: those are let through (``approve``) by no model (``variant="none"``).
+    ``centinela.features.layout`` and docs/features.md), base64 in JSON. ``score`` is None only for loaded history
+    (``origin="history"``) and where ``kind`` is not ``purchase``: those are let through
+    (``approve``) by no model (``variant="none"``).
     """
 
     transaction_id: Id
@@ -151,7 +155,8 @@ class TransactionScored(Event, frozen=True):
 
 
 class FeaturePane(Event, frozen=True):
-    """Mergeable statistics of the transactions scored in one committed batch. Topic ``feature-panes``.
+    """Mergeable statistics of the transactions scored in one committed batch. Topic ``feature-panes``, keyed by source
+    partition.
 
     One pane per source partition, event-time bucket, model version and variant in a batch. Written in the same
     transaction as the verdicts, so that a read_committed reader sees each scored transaction in exactly one pane.

@@ -58,7 +58,8 @@ class PredictorSettings(Settings):
         0.5,
         gt=0,
         description=(
-            "A verdict that Kafka has not acknowledged for so long goes to the gateway's outbox, and is answered then."
+            "A verdict that Kafka has not acknowledged for this long goes to the gateway's outbox, and is answered"
+            " then."
         ),
     )
     gateway_outbox_records: int = Field(
@@ -92,7 +93,7 @@ class PredictorSettings(Settings):
         ),
     )
     idle_after_s: float = Field(
-        1.0, gt=0, description="A partition without transactions for so long holds up no other in event time."
+        1.0, gt=0, description="A partition without transactions for this long holds up no other in event time."
     )
     gate_patience_s: float = Field(
         30.0, gt=0, description="Longest wait of a transaction for partitions over 5 days behind in event time."

@@ -1,4 +1,4 @@
-"""On which rows two forms of a model are compared, and what counts as equal [P]."""
+"""On which rows two forms of a model are compared, and what counts as equal."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The history of champions, small enough for one tag of the registered model [P]."""
+"""The history of champions, small enough for one tag of the registered model."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Frozen reference histograms: which bin a value falls into, fixed when the model was made [P]."""
+"""Frozen reference histograms: which bin a value falls into, fixed when the model was made."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""What a model registry is kept in: MLflow (``mlflow_store``) or a fake (``fake_store``). Pure: the port and its
-records."""
+"""What a model registry is kept in: MLflow (``mlflow_store``) or memory, in tests (``centinela.testing``). Pure: the
+port and its records."""
 
 from __future__ import annotations
 

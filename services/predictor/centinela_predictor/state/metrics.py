@@ -1,4 +1,4 @@
-"""Metrics of the stream role."""
+"""Metrics of feature state, which the stream owns and the gateway copies: both export them."""
 
 from __future__ import annotations
 

@@ -128,7 +128,7 @@ def _reached(settings: TrainerSettings) -> datetime:
         reader.close()
     if left:
         console.print(
-            f"the stream has {left:,} transactions left and makes no progress; the training does without them"
+            f"the stream has {left:,} transactions left and makes no progress; training proceeds without them"
         )
     if newest is None:
         raise CentinelaError("there are no transactions to train on yet: send some, or give --as-of")
