@@ -31,7 +31,10 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 _FOLDERS = ("e2e", "faults", "integration", "contract", "unit", "field")
 """In the order in which they run: what takes longest starts first, and small tests fill the gaps at the end."""
 _GROUPS = {
-    "one whole stack at a time": ("tests/e2e/", "tests/faults/test_short_fault_run.py"),
+    "a whole stack after another, beside the demo's": (
+        "tests/e2e/test_own_data_to_verdicts.py",
+        "tests/faults/test_short_fault_run.py",
+    ),
     "one MLflow server": (
         "tests/integration/test_trainer_",
         "tests/integration/test_processes_end.py",
@@ -43,8 +46,18 @@ _GROUPS = {
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Order the tests by folder."""
-    items.sort(key=lambda item: _FOLDERS.index(item.path.relative_to(Path(__file__).parent).parts[0]))
+    """Order the tests by folder, and in each folder the groups first."""
+
+    def order(item: pytest.Item) -> tuple[int, bool]:
+        file = item.path.relative_to(CHECKOUT).as_posix()
+        return _FOLDERS.index(file.split("/")[1]), _group(file) is None
+
+    items.sort(key=order)
+
+
+def _group(file: str) -> str | None:
+    """The group of *file*, as seen from the checkout's root."""
+    return next((group for group, files in _GROUPS.items() if file.startswith(files)), None)
 
 
 class _ByServer(LoadScopeScheduling):
@@ -55,7 +68,7 @@ class _ByServer(LoadScopeScheduling):
 
     def _split_scope(self, nodeid: str) -> str:
         file = nodeid.partition("::")[0]
-        return next((group for group, files in _GROUPS.items() if file.startswith(files)), file)
+        return _group(file) or file
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> _ByServer:
