@@ -29,6 +29,9 @@ from centinela.events import (
 from centinela.times import EPOCH, from_ms, to_ms
 
 E = TypeVar("E", bound=Event)
+DECODE_ERRORS: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+"""What msgspec raises for bytes that are not what they should be; the last for JSON that is nested too deeply. A
+``ValidationError`` is a ``DecodeError``."""
 MAX_RECORD_BYTES = 1_000_000
 FUTURE_TOLERANCE = timedelta(days=1)
 EARLIEST: Final = EPOCH
@@ -85,7 +88,7 @@ class Decoder(Generic[E]):
             event = self._one.decode(value)
         except msgspec.ValidationError as error:
             raise InvalidRecord("invalid_field", _explained(str(error))) from error
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        except DECODE_ERRORS as error:
             raise InvalidRecord("malformed_json", str(error)) from error
         if event.version != SUPPORTED_VERSION:
             raise InvalidRecord(
@@ -113,7 +116,7 @@ class Decoder(Generic[E]):
                     and self._first_fault(events) is None
                 ):
                     return events
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, ValueError):
+        except (*DECODE_ERRORS, ValueError):
             pass
         return [self._try(value) for value in values]
 

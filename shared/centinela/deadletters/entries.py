@@ -12,7 +12,7 @@ from typing import Literal, NamedTuple, Self
 
 import msgspec
 
-from centinela.codec import MAX_RECORD_BYTES
+from centinela.codec import DECODE_ERRORS, MAX_RECORD_BYTES
 from centinela.deadletters.record import CUT_HEADERS, PREFIX, REDRIVE, cut_text
 from centinela.kafka.port import Headers, Outgoing, Record
 from centinela.topics import DLQ_SUFFIX
@@ -109,7 +109,7 @@ def transaction_id(value: bytes | None) -> str | None:
     """The transaction id in a record's value; None where it cannot be read."""
     try:
         return _id.decode(value or b"").transaction_id or None
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+    except DECODE_ERRORS:
         return None
 
 
@@ -217,7 +217,7 @@ def history_of(headers: Headers) -> list[Failure]:
         if name == "redrive.history" and value:
             try:
                 return _history.decode(value)
-            except (msgspec.DecodeError, UnicodeDecodeError):
+            except DECODE_ERRORS:
                 return []
     return []
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import msgspec
 
+from centinela.codec import DECODE_ERRORS
 from centinela.kafka.port import Headers
 from centinela.telemetry.logging import hashed_user
 
@@ -66,7 +67,7 @@ def masked_value(value: bytes | None, salt: str) -> Any:
         return None
     try:
         decoded = msgspec.json.decode(value)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+    except DECODE_ERRORS:
         return {"undecodable": shape(value), "bytes": len(value)}
     return _masked_fields(decoded, salt) if isinstance(decoded, dict) else _kind(decoded)
 

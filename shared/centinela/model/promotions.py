@@ -31,7 +31,7 @@ def decode_history(tag: str | None) -> tuple[Promotion, ...]:
         return ()
     try:
         return tuple(msgspec.json.decode(tag, type=list[Promotion]))
-    except msgspec.MsgspecError:
+    except (msgspec.MsgspecError, RecursionError):
         return ()
 
 

@@ -103,9 +103,10 @@ class FakeBroker:
         *,
         partition: int | None = None,
         headers: tuple[tuple[str, bytes], ...] = (),
+        timestamp_ms: int | None = None,
     ) -> Record:
-        """Write a record as another client would."""
-        return self._write(Outgoing(topic, value, key, headers, partition), "committed")
+        """Write a record as another client would; *timestamp_ms* where the client stamps it itself."""
+        return self._write(Outgoing(topic, value, key, headers, partition), "committed", timestamp_ms)
 
     def records(self, topic: str) -> list[Record]:
         """What a read_committed reader of the whole *topic* gets, by partition, then offset."""
@@ -210,7 +211,7 @@ class FakeBroker:
         for partition in sorted({partition for partition, _ in entries}):
             self._logs[partition].append(Entry(None))
 
-    def _write(self, out: Outgoing, state: Literal["open", "committed"]) -> Record:
+    def _write(self, out: Outgoing, state: Literal["open", "committed"], timestamp_ms: int | None = None) -> Record:
         if len(out.value or b"") + len(out.key or b"") > MAX_REQUEST_BYTES:
             raise InvalidRecord("too_large", f"{len(out.value or b'')} bytes; at most {MAX_REQUEST_BYTES}")
         if not self.partitions(out.topic):
@@ -220,6 +221,7 @@ class FakeBroker:
         if number is None:
             number = partition_of(out.key, count) if out.key is not None else next(self._round_robin) % count
         log = self._logs[TopicPartition(out.topic, number)]
-        record = Record(out.topic, number, len(log), out.key, out.value, out.headers, to_ms(self._clock.now()))
+        stamp = to_ms(self._clock.now()) if timestamp_ms is None else timestamp_ms
+        record = Record(out.topic, number, len(log), out.key, out.value, out.headers, stamp)
         log.append(Entry(record, state))
         return record

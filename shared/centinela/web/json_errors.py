@@ -14,11 +14,10 @@ from typing import Any
 
 import msgspec
 
+from centinela.codec import DECODE_ERRORS as DECODE_ERRORS
 from centinela.events import REFUND_HINT
 from centinela.web.refusals import RequestRefused
 
-DECODE_ERRORS = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
-"""What msgspec raises on a body; ``msgspec.ValidationError`` is a ``DecodeError``."""
 _DEEPEST = 4
 """No field of an event is deeper in a body: naming what is deeper would cost more than decoding it."""
 _NAMELESS = "[...]"

@@ -15,6 +15,7 @@ import structlog
 from numpy.typing import NDArray
 
 from centinela.clock import Clock
+from centinela.codec import DECODE_ERRORS
 from centinela.consuming.table_reader import TableReader
 from centinela.errors import DependencyUnavailable
 from centinela.events import TransactionReceived
@@ -158,7 +159,7 @@ class VerdictFollower:
                 self._cache.add_from_log(
                     self._decoder.decode(record.value or b"").without_vector(self._layout), final=True
                 )
-            except (msgspec.DecodeError, UnicodeDecodeError):
+            except DECODE_ERRORS:
                 refused += 1
         metrics.REPLICA_RECORDS.labels(PREDICTIONS.name, "applied").inc(len(records) - refused)
         metrics.REPLICA_RECORDS.labels(PREDICTIONS.name, "refused").inc(refused)

@@ -244,7 +244,10 @@ def test_predictions_are_remembered_and_nonsense_is_passed_over() -> None:
         model_version="5",
     )
     VerdictFollower(cache, LAYOUT).apply(
-        [Record(PREDICTIONS.name, 0, n, b"p", value) for n, value in enumerate([b"{", None, encode(scored), b"[]"])]
+        [
+            Record(PREDICTIONS.name, 0, n, b"p", value)
+            for n, value in enumerate([b"{", None, b"[" * 3_000, b'{"a":' * 3_000, encode(scored), b"[]"])
+        ]
     )
     entry = cache.get("p")
     assert entry is not None
