@@ -1,5 +1,5 @@
-"""Every window that the stream serves is that of an independent computation: by one predictor that is killed on the way,
-and by three that share the partitions undisturbed.
+"""Every window that the stream serves is that of an independent computation: by one predictor that is killed on the
+way, and by three that share the partitions undisturbed.
 
 The same on a file of your own: ``make exactness``.
 """
