@@ -105,7 +105,8 @@ def _to_transactions(
     problems.add(occurred_ms < 0, "time_before_1970", "occurred_at: before 1970")
     amount = numbers(mapping.column("amount") or "", "amount")
     problems.invalid(~np.isfinite(amount), "amount: missing or not finite")
-    problems.invalid((amount < 0) | (amount > AMOUNT_LIMIT), "amount: negative or above 1e9")
+    problems.invalid(amount < 0, "amount: negative; refunds come by the API, with their kind, not in files")
+    problems.invalid(amount > AMOUNT_LIMIT, "amount: above 1e9")
     names = tuple(mapping.attributes.values())
     attributes = np.empty((table.num_rows, len(names)))
     for index, (source, name) in enumerate(mapping.attributes.items()):

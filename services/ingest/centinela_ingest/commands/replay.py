@@ -65,14 +65,14 @@ def replay_files(
     return running
 
 
-def told_order(order: Order, sort: bool) -> str | None:
-    """What to tell about rows that do not come in the order of time."""
+def order_notice(order: Order, sort: bool) -> str | None:
+    """What to say about rows that do not come in the order of time."""
     if not order.late:
         return None
     late = f"{order.late:,} of {order.rows:,} rows are earlier than a row before them"
     if sort:
         return f"{late}: all are sent in the order of time"
-    return f"{late}: with --no-sort the windows of their users are cut short; --sort sends all in the order of time"
+    return f"{late}: without --no-sort all are sent in order; as they are, windows miss what comes late"
 
 
 def replay(
@@ -132,7 +132,7 @@ def replay(
     files = open_files(file, mapping, FileOptions.of(separator, decimal, encoding), id_prefix)
     typer.echo(f"{file.name}: {files.layout} layout, about {files.rows:,} rows ({files.form})", err=True)
     order = files.order(limit)
-    if line := told_order(order, sort):
+    if line := order_notice(order, sort):
         typer.echo(line, err=True)
     now = SystemClock().now()
     rule = LabelRule(timedelta(days=label_delay_days) if labels else None, genuine_labels)

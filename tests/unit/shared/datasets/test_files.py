@@ -92,7 +92,7 @@ def test_genuine_labels_are_reported_on_demand_and_unknown_ones_never(csv: Calla
         ("1,2026-01-01T00:00:00Z,u,t,NaN,0,0.1", "invalid_field", "amount: missing"),
         ("1,2026-01-01T00:00:00Z,u,t,inf,0,0.1", "invalid_field", "amount: missing or not finite"),
         ("1,2026-01-01T00:00:00Z,u,t,-1,0,0.1", "invalid_field", "amount: negative"),
-        ("1,2026-01-01T00:00:00Z,u,t,1e10,0,0.1", "invalid_field", "amount: negative or above"),
+        ("1,2026-01-01T00:00:00Z,u,t,1e10,0,0.1", "invalid_field", "amount: above 1e9"),
         ("1,2026-01-01T00:00:00Z,u,t,5.5,perhaps,0.1", "invalid_field", "is_fraud"),
         ("1,2026-01-01T00:00:00Z,u,t,5.5,0,abc", "invalid_field", "attributes.v1: not a number"),
         ("1,2026-01-01T00:00:00Z,u,t,5.5,0,-inf", "invalid_field", "attributes.v1: not finite"),

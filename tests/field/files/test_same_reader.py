@@ -1,0 +1,57 @@
+"""``backfill`` and the pipeline take what ``replay`` takes, with the same options."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from centinela.datasets.table import UnreadableFile
+from centinela_trainer.commands.backfill import backfill
+from centinela_trainer.params import DataParams, Params, ParamsError
+from centinela_trainer.pipeline.data import load_history
+from tests.field.files.support import NOW
+
+MAPPING = "columns: {Datum: occurred_at, Betrag: amount, Kunde: user_id}\nid_prefix: f-\n"
+
+
+@pytest.fixture
+def excel(tmp_path: Path) -> Path:
+    """A file as German Excel writes it on Windows, newest row first, one row no transaction."""
+    (tmp_path / "mapping.yaml").write_text(MAPPING)
+    rows = [
+        "Datum;Betrag;Kunde",
+        "06.01.2026 10:00;1.234,50;Müller",
+        "Summe;1.247,00;",
+        "05.01.2026 10:00;12,50;Müller",
+    ]
+    (tmp_path / "t.csv").write_bytes(("\r\n".join(rows) + "\r\n").encode("cp1252"))
+    return tmp_path / "t.csv"
+
+
+def params(path: Path, **options: str) -> Params:
+    return Params(data=DataParams(path=str(path), mapping=str(path.with_name("mapping.yaml")), **options))
+
+
+def test_the_pipeline(excel: Path) -> None:
+    history = load_history(params(excel, encoding="cp1252"), NOW)
+    assert history.transactions["amount"].tolist() == [1234.5, 12.5]
+    assert set(history.transactions["user_id"]) == {"Müller"}
+    assert history.rejected == 1
+
+
+def test_the_pipeline_names_the_option_and_the_file_without_a_transaction(excel: Path) -> None:
+    with pytest.raises(UnreadableFile, match="pass --encoding"):
+        load_history(params(excel), NOW)
+    excel.write_text("Datum;Betrag;Kunde\r\nSumme;1,00;\r\n")
+    with pytest.raises(ParamsError, match="no row is a transaction; 1 were rejected"):
+        load_history(params(excel), NOW)
+
+
+def test_backfill(excel: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    backfill(excel, tmp_path / "out", str(tmp_path / "mapping.yaml"), None, None, "cp1252", 7.0)
+    found = pd.concat([pd.read_parquet(path) for path in sorted((tmp_path / "out").glob("day=*/*.parquet"))])
+    assert found["transaction_id"].tolist() == ["f-000000003", "f-000000001"]
+    assert found["amount"].tolist() == [12.5, 1234.5]
+    assert "t.csv, row 2 left out" in capsys.readouterr().err
