@@ -26,6 +26,7 @@ class Transactions:
     user_id: NDArray[np.object_]
     terminal_id: NDArray[np.object_]
     amount: NDArray[np.float64]
+    currency: NDArray[np.object_]
     attribute_names: tuple[str, ...]
     attributes: NDArray[np.float64]
     is_fraud: NDArray[np.bool_]
@@ -44,6 +45,7 @@ class Transactions:
             user_id=frame["user_id"].to_numpy(object),
             terminal_id=frame["terminal_id"].to_numpy(object),
             amount=frame["amount"].to_numpy(np.float64),
+            currency=np.full(len(frame), "EUR", dtype=object),
             attribute_names=(),
             attributes=np.empty((len(frame), 0)),
             is_fraud=frame["is_fraud"].to_numpy(bool),

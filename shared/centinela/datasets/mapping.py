@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime, tzinfo
 from importlib import resources
 from pathlib import Path
-from typing import Any, Final, Literal, get_args
+from typing import Annotated, Any, Final, Literal, get_args
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import msgspec
@@ -16,7 +16,7 @@ import yaml
 from centinela.errors import CentinelaError
 
 SHIPPED = ("ulb", "handbook", "paysim", "sparkov", "ieee-cis", "banksim", "postgres")
-Field = Literal["transaction_id", "occurred_at", "user_id", "terminal_id", "amount", "is_fraud"]
+Field = Literal["transaction_id", "occurred_at", "user_id", "terminal_id", "amount", "currency", "is_fraud"]
 Unit = Literal["ns", "us", "ms", "s", "m", "h", "d"]
 UNIT_MS: Final = {"ns": 1e-6, "us": 1e-3, "ms": 1.0, "s": 1e3, "m": 60e3, "h": 3_600e3, "d": 86_400e3}
 _RESERVED = frozenset({*get_args(Field), "occurred_ms", "position", "reported_ms"})
@@ -45,6 +45,7 @@ class Mapping(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     A column may be both. ``id_prefix`` goes before every transaction id; without a column of ids it is followed by the
     row's number. ``exact_ids`` keeps ids as they are written: 1234.0 is then another id than 1234.
+    ``currency`` is that of all amounts, where no column names it.
     """
 
     columns: dict[str, Field]
@@ -52,6 +53,7 @@ class Mapping(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     time: TimeRule = TimeRule()
     id_prefix: str = ""
     exact_ids: bool = False
+    currency: Annotated[str, msgspec.Meta(pattern="^[A-Z]{3}$")] = "EUR"
 
     def column(self, field: Field) -> str | None:
         """The file's column of *field*, or None."""
@@ -71,6 +73,11 @@ class Mapping(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         """The columns that hold numbers."""
         fields = ("amount", "occurred_at") if self.time.unit else ("amount",)
         return [*self.attributes, *(column for column, field in self.columns.items() if field in fields)]
+
+    @property
+    def one_currency(self) -> str | None:
+        """The currency of all amounts; None where a column names it."""
+        return self.currency if self.column("currency") is None else None
 
     def require(self, columns: Sequence[str], source: str) -> None:
         """Check that the file has all columns, each once.

@@ -16,7 +16,31 @@ from centinela.datasets.problems import Problems
 from centinela.datasets.table import UnreadableFile
 from centinela.datasets.texts import to_text
 
-_SIGN = r"(?:[A-Z]{3}|kr\.?|zł|Kč|Ft|lei|Fr\.|R\$|[$€£¥₹₩₽₺฿₫₪₴₱₦])"
+_SIGNS = {
+    "€": "EUR",
+    "$": "USD CAD AUD NZD MXN SGD HKD ARS CLP COP",
+    "£": "GBP EGP",
+    "¥": "JPY CNY",
+    "₹": "INR",
+    "₩": "KRW",
+    "₽": "RUB",
+    "₺": "TRY",
+    "₴": "UAH",
+    "₪": "ILS",
+    "₫": "VND",
+    "₱": "PHP",
+    "₦": "NGN",
+    "฿": "THB",
+    "R$": "BRL",
+    "zł": "PLN",
+    "Kč": "CZK",
+    "Ft": "HUF",
+    "lei": "RON",
+    "Fr.": "CHF",
+    "kr": "SEK NOK DKK ISK",
+    "kr.": "DKK ISK",
+}
+_SIGN = "(?:[A-Z]{3}|" + "|".join(re.escape(sign) for sign in sorted(_SIGNS, key=len, reverse=True)) + ")"
 _CURRENCY = re.compile(rf"([+-]?)\s*({_SIGN})?\s*([+-]?[\d.,'’\s]*\d[.,]?)\s*({_SIGN})?")
 _SPACES = re.compile(r"(?<=\d)['’\s](?=\d{3}(?!\d))")
 _PLAIN = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
@@ -35,19 +59,23 @@ _UNCLEAR = re.compile(r"[+-]?\d{1,3},\d{3}")
 
 @dataclass(frozen=True)
 class NumberFormat:
-    """How a column writes numbers: its decimal sign (None: cannot be told from its values) and its currency sign."""
+    """How a column writes numbers: its decimal sign (None: cannot be told from its values), and the currency that a
+    sign or code may stand for (None: any)."""
 
     decimal: Decimal | None = "."
     currency: str | None = None
 
 
-def find_format(column: pa.Array, said: Decimal | None) -> NumberFormat:
-    """The format of a column, by its first values; numbers that are stored as numbers have none."""
+def find_format(column: pa.Array, said: Decimal | None, currency: str | None = None) -> NumberFormat:
+    """The format of a column, by its first values; numbers that are stored as numbers have none.
+
+    Args:
+        said: The decimal sign that a person named.
+        currency: Of the amounts, where the column holds amounts of one.
+    """
     if not _is_text(column):
         return NumberFormat()
-    parts = [_parts(text) for text in column.to_pylist() if text]
-    numbers = [number for _, number in parts]
-    currency = next((sign for sign, _ in parts if sign), None)
+    numbers = [_parts(text)[1] for text in column.to_pylist() if text]
     return NumberFormat(said or _decimal(numbers), currency)
 
 
@@ -109,8 +137,8 @@ def _number(text: str, format: NumberFormat) -> float:
     if text.lower().lstrip("+-") in ("inf", "infinity"):
         return float(text)
     sign, number = _parts(text)
-    if sign is not None and sign != format.currency:
-        raise ValueError(f"{sign} where the first amounts have {format.currency}: one file, one currency")
+    if sign and format.currency and format.currency not in _SIGNS.get(sign, sign).split():
+        raise ValueError(f"in {sign}, but the mapping's currency is {format.currency}")
     decimal = format.decimal
     if decimal is None and _UNCLEAR.fullmatch(number):
         raise ValueError(f"{number} may be {number.replace(',', '')} or {number.replace(',', '.', 1)}: pass --decimal")

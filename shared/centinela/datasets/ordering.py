@@ -23,6 +23,7 @@ _FIELDS = {
     "user_id": pa.string(),
     "terminal_id": pa.string(),
     "amount": pa.float64(),
+    "currency": pa.string(),
     "is_fraud": pa.bool_(),
     "reported_ms": pa.int64(),
 }

@@ -19,7 +19,7 @@ from centinela.datasets.numbers import NumberFormat, find_format, to_numbers
 from centinela.datasets.options import Decimal
 from centinela.datasets.problems import Problems
 from centinela.datasets.table import Batch, UnreadableFile
-from centinela.datasets.texts import to_flags, to_ids
+from centinela.datasets.texts import to_currencies, to_flags, to_ids
 from centinela.times import to_ms
 
 AMOUNT_LIMIT = 1e9
@@ -59,8 +59,11 @@ def find_formats(batch: Batch, mapping: Mapping, decimal: Decimal | None) -> For
     assert time is not None
     first = batch.table.slice(0, _FORMAT_ROWS)
     require_readable(first.column(time), mapping.time, time)
+    amount = mapping.column("amount")
     return {
-        column: find_format(first.column(column), decimal) for column in mapping.numeric if column in first.schema.names
+        column: find_format(first.column(column), decimal, mapping.one_currency if column == amount else None)
+        for column in mapping.numeric
+        if column in first.schema.names
     }
 
 
@@ -107,6 +110,7 @@ def _to_transactions(
     problems.invalid(~np.isfinite(amount), "amount: missing or not finite")
     problems.invalid(amount < 0, "amount: negative; refunds come by the API, with their kind, not in files")
     problems.invalid(amount > AMOUNT_LIMIT, "amount: above 1e9")
+    currency = to_currencies(column("currency"), table.num_rows, mapping.currency, problems)
     names = tuple(mapping.attributes.values())
     attributes = np.empty((table.num_rows, len(names)))
     for index, (source, name) in enumerate(mapping.attributes.items()):
@@ -126,6 +130,7 @@ def _to_transactions(
         transaction_id=_transaction_ids(batch, ids, mapping.id_prefix)[good],
         occurred_ms=occurred_ms[good],
         amount=amount[good],
+        currency=currency[good],
         user_id=(user if user is not None else missing)[good],
         terminal_id=(terminal if terminal is not None else missing)[good],
         attribute_names=names,

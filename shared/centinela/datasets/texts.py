@@ -58,6 +58,15 @@ def to_ids(
     return ids
 
 
+def to_currencies(column: pa.Array | None, count: int, usual: str, problems: Problems) -> NDArray[np.object_]:
+    """ISO 4217 codes; *usual* where there is no column or no value."""
+    if column is None:
+        return np.full(count, usual, dtype=object)
+    codes = compute.fill_null(compute.utf8_upper(to_text(column, "currency", problems)), usual)
+    problems.invalid(~_true(compute.match_substring_regex(codes, "^[A-Z]{3}$")), "currency: not a code such as EUR")
+    return np.array(codes.to_pylist(), dtype=object)
+
+
 def to_flags(column: pa.Array | None, count: int, problems: Problems) -> tuple[Mask, Mask]:
     """Whether each row is fraud, and whether that is known."""
     if column is None:

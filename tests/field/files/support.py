@@ -22,6 +22,7 @@ class Read:
     rows: list[str]
     rejects: list[tuple[int, str]]
     attributes: list[list[float]]
+    currencies: list[str]
 
 
 def read(path: Path, mapping: str | None, options: FileOptions | None = None, limit: int | None = None) -> Read:
@@ -34,9 +35,11 @@ def read(path: Path, mapping: str | None, options: FileOptions | None = None, li
     rows: list[str] = []
     rejects: list[tuple[int, str]] = []
     attributes: list[list[float]] = []
+    currencies: list[str] = []
     for part in files.parts(LabelRule(), NOW, limit):
         found = part.transactions
         attributes += found.attributes.tolist()
+        currencies += found.currency.tolist()
         rejects += [(reject.row, reject.detail) for reject in part.rejects]
         rows += [
             f"{one} {from_ms(ms):%Y-%m-%dT%H:%M:%S.%fZ} {user} {amount:g}".replace(".000000Z", "Z")
@@ -44,4 +47,4 @@ def read(path: Path, mapping: str | None, options: FileOptions | None = None, li
                 found.transaction_id, found.occurred_ms.tolist(), found.user_id, found.amount, strict=True
             )
         ]
-    return Read(rows, sorted(rejects), attributes)
+    return Read(rows, sorted(rejects), attributes, currencies)

@@ -43,6 +43,7 @@ def test_sorted_rows_keep_their_numbers_and_equal_times_their_order(tmp_path: Pa
     assert found.transaction_id[:4].tolist() == ["f-000000020", "f-000000019", "f-000000018", "f-000000021"]
     assert found.user_id.tolist() == ["u", "u", "u", "w", *["u"] * 17]
     assert set(found.terminal_id) == {None}
+    assert set(found.currency) == {"EUR"}
     assert [found.occurred_ms.dtype.name, found.is_fraud.dtype.name, found.reported_ms.dtype.name] == [
         "int64",
         "bool",

@@ -122,12 +122,6 @@ def test_a_time_by_a_rule(rule: str, text: str, expected: str, tmp_path: Path) -
         ("1\u202f234,50", "", "1234.5"),  # French Excel
         ("1'234.50", "", "1234.5"),  # Switzerland
         ("1’234.50", "", "1234.5"),
-        ("$12.50", "", "12.5"),
-        ("€ 12,50", "", "12.5"),
-        ("12,50 €", "", "12.5"),
-        ("EUR 12.50", "", "12.5"),
-        ("1 234,50 kr", "", "1234.5"),
-        ("R$ 1.234,50", "", "1234.5"),
         ("+12.5", "", "12.5"),
         ("1.25e1", "", "12.5"),
         (".5", "", "0.5"),
@@ -138,7 +132,6 @@ def test_a_time_by_a_rule(rule: str, text: str, expected: str, tmp_path: Path) -
         ("12,50", "12.5", "pass --decimal ,"),
         ("12.50", "12,5", "pass --decimal ,"),
         ("1,23.5", "", "not a number"),
-        ("$12.50", "€5.00", "$ where the first amounts have €: one file, one currency"),
         ("1_000", "", "not a number"),
         ("0x1F", "", "not a number"),
         ("ten", "", "not a number"),
@@ -154,6 +147,37 @@ def test_an_amount(text: str, before: str, expected: str, tmp_path: Path) -> Non
     value, detail = cell(tmp_path, "amount", text, more=more)
     assert value == expected or expected in detail
     assert (value is None) == (" " in expected or expected.isalpha())
+
+
+@pytest.mark.parametrize(
+    ("text", "currency", "expected"),
+    [
+        ("€ 12,50", "EUR", "12.5"),
+        ("12,50 €", "EUR", "12.5"),
+        ("EUR 12.50", "EUR", "12.5"),
+        ("$1,234.50", "USD", "1234.5"),
+        ("-$12.50", "USD", "negative"),
+        ("R$ 1.234,50", "BRL", "1234.5"),
+        ("1 234,50 kr", "SEK", "1234.5"),
+        ("$12.50", "EUR", "in $, but the mapping's currency is EUR"),
+        ("JPY 100", "EUR", "in JPY, but the mapping's currency is EUR"),
+        ("12.50", "JPY", "12.5"),
+    ],
+)
+def test_an_amount_with_its_currency(text: str, currency: str, expected: str, tmp_path: Path) -> None:
+    value, detail = cell(tmp_path, "amount", text, f"{PLAIN}currency: {currency}\n")
+    assert value == expected or expected in detail
+    assert (value is None) == expected[0].isalpha()
+
+
+def test_a_column_of_currencies(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text(
+        "at,amount,user,iso\n2026-01-05,$5,u,usd\n2026-01-05,100,u,\n2026-01-05,7,u,dollars\n"
+    )
+    mapping = f"{PLAIN}currency: JPY\n".replace("}\nid", ", iso: currency}\nid")
+    found = read(tmp_path / "t.csv", mapping)
+    assert found.currencies == ["USD", "JPY"]
+    assert found.rejects == [(3, "currency: not a code such as EUR")]
 
 
 def test_a_point_among_decimal_commas(tmp_path: Path) -> None:

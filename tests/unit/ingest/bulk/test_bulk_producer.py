@@ -103,6 +103,7 @@ def columns(hours: list[float], frauds: dict[int, float] | None = None) -> Trans
         user_id=np.array([f"u{n % 3}" for n in range(count)], dtype=object),
         terminal_id=np.full(count, None, dtype=object),
         amount=np.arange(count, dtype=float),
+        currency=np.full(count, "EUR", dtype=object),
         attribute_names=("v1",),
         attributes=np.where(np.arange(count) % 2, np.nan, 0.5)[:, None],
         is_fraud=np.isin(np.arange(count), list(frauds)),

@@ -22,7 +22,9 @@ from centinela_ingest.bulk.bulk_producer import BulkOptions, BulkProducer
 from centinela_ingest.commands.replay import order_notice, replay_files
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
-MAPPING = "columns: {Datum: occurred_at, Betrag: amount, Kunde: user_id, Betrug: is_fraud}\nid_prefix: f-\n"
+MAPPING = (
+    "columns: {Datum: occurred_at, Betrag: amount, Kunde: user_id, Betrug: is_fraud}\nid_prefix: f-\ncurrency: CHF\n"
+)
 
 
 class Replay:
@@ -57,15 +59,15 @@ def replay(tmp_path: Path) -> Replay:
 
 
 def test_rows_newest_first_are_sent_oldest_first_with_their_own_numbers(replay: Replay) -> None:
-    rows = [f"{day:02d}.01.2026 10:00;{day},50 €;Müller;{int(day == 2)}" for day in range(20, 0, -1)]
-    replay.write("t.csv", [*rows[:5], "gestern;1,00 €;Müller;0", *rows[5:]])
+    rows = [f"{day:02d}.01.2026 10:00;{day},50 CHF;Müller;{int(day == 2)}" for day in range(20, 0, -1)]
+    replay.write("t.csv", [*rows[:5], "gestern;1,00 CHF;Müller;0", *rows[5:]])
 
     replay.run(replay.folder / "t.csv", sort=True)
 
     sent = replay.transactions()
     assert [event.occurred_at.day for event in sent] == list(range(1, 21))
     assert [event.amount for event in sent] == [day + 0.5 for day in range(1, 21)]
-    assert {event.user_id for event in sent} == {"Müller"}
+    assert {(event.user_id, event.currency) for event in sent} == {("Müller", "CHF")}
     assert sent[0].transaction_id == "f-000000021"
     assert sent[-1].transaction_id == "f-000000001"
     assert [header(record.headers, "dlq.row") for record in replay.records(topics.TRANSACTIONS.dlq)] == ["6"]
