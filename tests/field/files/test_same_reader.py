@@ -30,12 +30,12 @@ def excel(tmp_path: Path) -> Path:
     return tmp_path / "t.csv"
 
 
-def params(path: Path, **options: str) -> Params:
-    return Params(data=DataParams(path=str(path), mapping=str(path.with_name("mapping.yaml")), **options))
+def params(path: Path, encoding: str | None = None) -> Params:
+    return Params(data=DataParams(path=str(path), mapping=str(path.with_name("mapping.yaml")), encoding=encoding))
 
 
 def test_the_pipeline(excel: Path) -> None:
-    history = load_history(params(excel, encoding="cp1252"), NOW)
+    history = load_history(params(excel, "cp1252"), NOW)
     assert history.transactions["amount"].tolist() == [1234.5, 12.5]
     assert set(history.transactions["user_id"]) == {"Müller"}
     assert history.rejected == 1
