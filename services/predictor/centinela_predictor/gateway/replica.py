@@ -23,6 +23,7 @@ from centinela.features.assemble import Columns, assemble, attribute_matrix
 from centinela.features.layout import USER_FEATURES, FeatureLayout
 from centinela.kafka.partitioner import partition_of
 from centinela.kafka.port import Consumer, Record, TopicPartition
+from centinela.liveness.progress import report_progress
 from centinela.topics import PREDICTIONS, TRANSACTIONS
 from centinela_predictor.gateway import metrics
 from centinela_predictor.gateway.verdict_cache import GivenVerdict, VerdictCache, gateway_verdict
@@ -111,6 +112,7 @@ class StateReplica:
         """Apply records of ``transactions``, in log order within a partition; what the stream refuses is skipped."""
         now = self._clock.now()
         for number in sorted({record.partition for record in records}):
+            report_progress(self._clock)
             state = self._partitions[number]
             part = admit(
                 [record for record in records if record.partition == number], now, self.layout, self._stores.rules

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections import OrderedDict
 from datetime import datetime
 
 import msgspec
@@ -141,7 +142,7 @@ class VerdictCache:
 
     def __init__(self, capacity: int) -> None:
         self._capacity = capacity
-        self._confirmed: dict[str, CachedVerdict] = {}
+        self._confirmed: OrderedDict[str, CachedVerdict] = OrderedDict()
         self._pending: dict[str, CachedVerdict] = {}
         self._lock = threading.Lock()
 
@@ -201,4 +202,4 @@ class VerdictCache:
 
     def _evict_oldest(self) -> None:
         while len(self._confirmed) > self._capacity:
-            del self._confirmed[next(iter(self._confirmed))]
+            self._confirmed.popitem(last=False)

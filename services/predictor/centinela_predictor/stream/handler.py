@@ -16,6 +16,7 @@ from centinela.features.assemble import assemble, attribute_matrix
 from centinela.features.layout import FeatureLayout
 from centinela.kafka.port import Consumer, Record, TopicPartition
 from centinela.liveness.health import Health
+from centinela.liveness.progress import report_progress
 from centinela.topics import TRANSACTIONS
 from centinela_predictor.models import metrics
 from centinela_predictor.models.scoring import ScoredBatch, ScoringCore
@@ -105,6 +106,7 @@ class StreamHandler(StatefulHandler):
     def replay(self, records: Sequence[Record]) -> None:
         now = self._clock.now()
         for number, part in by_partition(records).items():
+            report_progress(self._clock)
             owned = self._owned[number]
             owned.state.apply(self._admit(number, part, now, replayed=True).columns)
             owned.position = part[-1].offset + 1
@@ -144,6 +146,7 @@ class StreamHandler(StatefulHandler):
 
     def _prepare(self, number: int, records: list[Record], now: datetime, outcome: Outcome) -> Batch | None:
         """Take one partition's records up to the first that is deferred; None where that leaves nothing to emit."""
+        report_progress(self._clock)
         owned = self._owned[number]
         owned.received(self._clock.monotonic())
         admitted = self._admit(number, records, now)

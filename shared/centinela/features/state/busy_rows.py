@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import numpy as np
+from numpy.typing import NDArray
 
 from centinela.features.keys import Int64s
 from centinela.features.spec import LONGEST_MS
@@ -81,11 +82,15 @@ class BatchWindows:
         self.greatest = amounts.copy()
         self.last = np.full(len(times), LONG_AGO)
 
-    def add_stored(self, times: Int64s, amounts: Int64s, before: Int64s) -> None:
-        """Count what was stored before the batch: ascending *times*, *before* their running sums."""
-        if len(times):
-            n = len(self._times)
-            self._add(np.arange(n), np.zeros(n, np.int64), np.full(n, len(times)), times, amounts, before)
+    def add_stored(self, times: Int64s, amounts: Int64s, before: Int64s, greatest: int, greatest_at: int) -> None:
+        """Count what was stored before the batch: ascending *times*, *before* their running sums, the *greatest* amount
+        of the longest window of the last one with its latest time."""
+        if not len(times):
+            return
+        n = len(self._times)
+        known = (self._times >= times[-1]) & (greatest_at > np.maximum(self._times - LONGEST_MS, self._floor))
+        self.greatest[known] = np.maximum(self.greatest[known], greatest)
+        self._add(np.arange(n), np.zeros(n, np.int64), np.full(n, len(times)), times, amounts, before, known)
 
     def add_batch(self) -> None:
         """Count what came before in the batch itself: halves of ever larger parts of it, the first half seen by the
@@ -103,7 +108,16 @@ class BatchWindows:
             first = (part[second] - 1) << level
             self._add(second, first, first + (1 << level), self._times[order], amounts, _running(amounts))
 
-    def _add(self, mine: Int64s, low: Int64s, high: Int64s, times: Int64s, amounts: Int64s, before: Int64s) -> None:
+    def _add(
+        self,
+        mine: Int64s,
+        low: Int64s,
+        high: Int64s,
+        times: Int64s,
+        amounts: Int64s,
+        before: Int64s,
+        has_greatest: NDArray[np.bool_] | None = None,
+    ) -> None:
         """Count for the transactions *mine* the entries ``low .. high - 1`` of *times* that their windows hold."""
         own, floor = self._times[mine], self._floor[mine]
         high = search_after(times, low, high, own)
@@ -113,7 +127,8 @@ class BatchWindows:
         holds = lows < high
         self.count[:, mine] += high - lows
         self.total[:, mine] += np.where(holds, before[last] + amounts[last] - before[np.minimum(lows, last)], 0)
-        longest = np.flatnonzero(holds[_LONGEST_AT])
+        looks = holds[_LONGEST_AT] if has_greatest is None else holds[_LONGEST_AT] & ~has_greatest
+        longest = np.flatnonzero(looks)
         if len(longest):
             first = lows[_LONGEST_AT, longest]
             base = int(first.min())

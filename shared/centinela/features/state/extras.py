@@ -20,9 +20,9 @@ from centinela.features.state.ragged_pool import flat_ranges, search_after
 
 Matrix = NDArray[np.float64]
 _SCANNED_AT_ONCE = 1 << 20
-_LONG = 1024
-_OVERLAP = 16
-"""Windows of one user are read together where they hold this many times the entries of the longest."""
+_LONG, _MANY, _OVERLAP = 64, 1 << 15, 16
+"""Windows of one user with more entries than the first are read together where they hold more than the second, and
+this many times the entries of the longest."""
 _MINOR = 100.0
 
 
@@ -234,7 +234,7 @@ def _users_of_long_windows(start: Int64s, sizes: Int64s) -> Iterator[NDArray[np.
     together = np.bincount(which, sizes[long])
     longest = np.zeros(len(users), np.int64)
     np.maximum.at(longest, which, sizes[long])
-    for user in np.flatnonzero(together > _OVERLAP * longest).tolist():
+    for user in np.flatnonzero(together > np.maximum(_MANY, _OVERLAP * longest)).tolist():
         yield long[which == user]
 
 

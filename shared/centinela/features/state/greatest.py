@@ -61,6 +61,10 @@ class GreatestAmounts:
             self._value = np.concatenate((self._value, spare))
             self._time = np.concatenate((self._time, spare + LONG_AGO))
 
+    def of_newest(self, row: int) -> tuple[int, int]:
+        """The greatest amount of the window of *row*'s newest entry, and its latest time."""
+        return int(self._value[row]), int(self._time[row])
+
     def refresh(self, row: int) -> None:
         """Look through the window of *row*'s newest entry."""
         end = self._pool.end[[row]]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import islice
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -9,6 +11,7 @@ from centinela.features.keys import MISSING_ID, Hashes, Int64s
 from centinela.features.layout import BASE_LAYOUT, FeatureLayout
 from centinela.features.spec import BASE_TERMINAL, LONGEST_MS, TERMINAL_DELAY_MS
 from centinela.features.state.id_table import IdGenerations, IdTable, first_of_each
+from centinela.features.state.known_changes import sums_known
 from centinela.features.state.ragged_pool import RaggedPool, flat_ranges, order_of, search_after
 from centinela.features.state.users import LATENESS_MS
 from centinela.times import HOUR_MS
@@ -25,6 +28,7 @@ _ROW, _TIME, _REPORT = 0, 1, 2
 _NO_ACTIVITY = -1
 _UNREPORTED = -(1 << 62)
 _MOST_WAITING = 1_000_000
+_HOT = 1 << 16
 Matrix = NDArray[np.float64]
 Arrays = dict[str, NDArray[np.generic]]
 
@@ -186,6 +190,10 @@ class TerminalState:
         """Known frauds in each window, shape (windows, n)."""
         start, lengths = self._frauds.start[rows], self._frauds.end[rows] - self._frauds.start[rows]
         counts = np.zeros((len(self._windows), len(rows)), np.int64)
+        for row in _hot(rows, lengths):
+            mine = rows == row
+            counts[:, mine] = self._count_frauds_of(row, times[mine])
+            lengths = np.where(mine, 0, lengths)
         if not lengths.any():
             return counts
         flat = flat_ranges(start, lengths)
@@ -197,6 +205,15 @@ class TerminalState:
             inside = counted & (age >= 0) & (age < window)
             counts[number] = np.bincount(owner[inside], changes[inside], minlength=len(rows))
         return counts
+
+    def _count_frauds_of(self, row: int, times: Int64s) -> Int64s:
+        """Known frauds of one terminal in each window, shape (windows, n)."""
+        part = slice(int(self._frauds.start[row]), int(self._frauds.end[row]))
+        occurred, known, changes = (column[part] for column in self._frauds.columns)
+        ends = np.stack([times - delay for delay, _ in self._windows])
+        starts = np.stack([times - delay - window for delay, window in self._windows])
+        low, high = np.searchsorted(occurred, starts, "right"), np.searchsorted(occurred, ends, "right")
+        return sums_known(known, changes, times, low, high)
 
     def _insert(self, terminals: Hashes, times: Int64s) -> Int64s:
         """Apply new transactions; the row of each one's terminal."""
@@ -249,11 +266,12 @@ class TerminalState:
         waits = taken & changed & (rows == _NO_ACTIVITY)
         for i, *entry in zip(ids[waits].tolist(), known_at[waits].tolist(), change[waits].tolist(), strict=True):
             self._pending.setdefault(i, []).append((entry[0], entry[1]))
-        while len(self._pending) > _MOST_WAITING:
-            forgotten = next(iter(self._pending))
-            del self._pending[forgotten]
-            place = transactions.find(np.array([forgotten], np.uint64))
-            transactions.put(_REPORT, place, np.array([_UNREPORTED]))
+        if (excess := len(self._pending) - _MOST_WAITING) > 0:
+            forgotten = list(islice(self._pending, excess))
+            for i in forgotten:
+                del self._pending[i]
+            places = transactions.find(np.array(forgotten, np.uint64))
+            transactions.put(_REPORT, places, np.full(excess, _UNREPORTED))
 
     def _change(self, rows: Int64s, times: Int64s, known_at: Int64s, changes: Int64s) -> None:
         """From *known_at* on, add *changes* to the known frauds of their rows' terminals at *times*."""
@@ -273,3 +291,11 @@ class TerminalState:
             self._unheard -= int((waits & ~in_reach).sum())
             for i in old.ids[waits & ~in_reach].tolist():
                 self._pending.pop(i, None)
+
+
+def _hot(rows: Int64s, frauds: Int64s) -> list[int]:
+    """The terminals of which a batch would look at this many frauds or more: each transaction at all of them."""
+    if int(frauds.sum()) < _HOT:
+        return []
+    distinct, which = np.unique(rows, return_inverse=True)
+    return [int(row) for row in distinct[np.bincount(which, frauds) >= _HOT]]

@@ -161,8 +161,8 @@ class UserState:
         """Features of many entries of one row, in log order."""
         pool, times, amounts = self._pool, own[_TIME], own[_AMOUNT]
         stored = slice(int(pool.start[row]), int(pool.end[row]))
-        ring = [pool.columns[at][stored] for at in (_TIME, _AMOUNT, _BEFORE)]
-        newest = np.maximum.accumulate(np.append(ring[0][-1:] if len(ring[0]) else LONG_AGO, times[:-1]))
+        stamps, held, before = (pool.columns[at][stored] for at in (_TIME, _AMOUNT, _BEFORE))
+        newest = np.maximum.accumulate(np.append(stamps[-1:] if len(stamps) else LONG_AGO, times[:-1]))
         kept = times > newest - HORIZON_MS
         if not kept.all():
             self._too_late += int((~kept).sum())
@@ -173,7 +173,7 @@ class UserState:
             return features
         self._count_late(times, newest)
         seen = BatchWindows(times, amounts, newest - HORIZON_MS)
-        seen.add_stored(*ring)
+        seen.add_stored(stamps, held, before, *self._greatest.of_newest(row))
         seen.add_batch()
         order = np.argsort(times, kind="stable")
         put = pool.insert(np.full(len(times), row), *(column[order] for column in own))

@@ -129,6 +129,7 @@ def test_windows_read_together_give_the_bytes_of_windows_read_one_by_one(
     one_by_one = of(columns, [100, 650])
 
     monkeypatch.setattr(extras, "_LONG", 0)
+    monkeypatch.setattr(extras, "_MANY", 0)
     monkeypatch.setattr(extras, "_OVERLAP", 0)
     together = of(columns, [1, 2, 300])
 
