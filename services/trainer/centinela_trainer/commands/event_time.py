@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from datetime import datetime
+from collections.abc import Callable, Sequence
+from datetime import datetime, timedelta
 
 from centinela.codec import Decoder, time_fault
 from centinela.errors import DependencyUnavailable, InvalidRecord
@@ -15,6 +16,8 @@ from centinela.topics import LABELS, TRANSACTIONS
 
 _POLL_S, _PAUSE_S, _TAIL_TIMEOUT_S = 0.3, 0.2, 10.0
 _TAIL = 100
+_STRAY_SHARE, _STRAY_GAP = 0.1, timedelta(days=30)
+"""Less than this share of the last records, this far ahead of all others: their clocks are wrong."""
 _transactions, _labels = Decoder(TransactionReceived), Decoder(LabelReported)
 
 
@@ -43,11 +46,12 @@ def await_stream(consumer: Consumer, patience_s: float) -> int:
         pause.wait(_PAUSE_S)
 
 
-def event_time_reached(consumer: Consumer, now: datetime) -> datetime | None:
+def event_time_reached(consumer: Consumer, now: datetime, warn: Callable[[str], object]) -> datetime | None:
     """The newest time among the last ``_TAIL`` records of each partition: a transaction's own, a label's report. None
     where there is none.
 
-    Records that cannot be read, and times ahead of *now*, do not count.
+    Records that cannot be read, times ahead of *now*, and the times of a few records that are far ahead of all others
+    (a request without a time, while days of another year are replayed) do not count; *warn* is told of the last.
 
     Raises:
         DependencyUnavailable: Kafka is unavailable, a topic does not exist, or a last record could not be read.
@@ -67,7 +71,20 @@ def event_time_reached(consumer: Consumer, now: datetime) -> datetime | None:
         waiting = {p for p in waiting if consumer.position(p) < ends[p]}
         if waiting and time.monotonic() >= deadline:
             raise DependencyUnavailable(f"the last records of {sorted(waiting)} could not be read", dependency="kafka")
-    return max(times, default=None)
+    newest, strays = newest_of(times)
+    if strays and newest is not None:
+        warn(f"{strays} of the last {len(times)} records are over {_STRAY_GAP.days} days ahead of {newest.isoformat()}")
+    return newest
+
+
+def newest_of(times: Sequence[datetime]) -> tuple[datetime | None, int]:
+    """The newest of *times* without those of stray clocks, and how many these are."""
+    latest = sorted(times, reverse=True)
+    strays = 0
+    for count in range(1, int(len(latest) * _STRAY_SHARE) + 1):
+        if latest[count - 1] - latest[count] > _STRAY_GAP:
+            strays = count
+    return (latest[strays] if latest else None), strays
 
 
 def _time(record: Record, now: datetime) -> datetime:

@@ -123,7 +123,10 @@ def _reached(settings: TrainerSettings) -> datetime:
     try:
         with console.status("waiting until the stream has taken in what was sent ..."):
             left = await_stream(reader, STREAM_PATIENCE_S)
-        newest = event_time_reached(reader, SystemClock().now()) or ArchiveReader(settings.archive_dir).newest()
+        reached = event_time_reached(
+            reader, SystemClock().now(), lambda strays: console.print(f"{strays}: left out; --as-of sets another time")
+        )
+        newest = reached or ArchiveReader(settings.archive_dir).newest()
     finally:
         reader.close()
     if left:
