@@ -28,7 +28,7 @@ MODEL = "FraudDetector"
 
 
 class Clients:
-    """Clients that ask one after another, and again for the same transaction until they have an answer.
+    """Clients that ask some twenty times a second, and again for the same transaction until they have an answer.
 
     ``answers``: the first answer to each transaction, in the order of their coming. ``others``: later answers that
     differ.
@@ -51,6 +51,7 @@ class Clients:
                     self._stop.wait(0.05)
                 self.answers[body["transaction_id"]] = answer
                 n += 1
+                self._stop.wait(0.05)
 
     def _try(self, client: httpx.Client, body: dict[str, Any]) -> dict[str, Any] | None:
         try:
