@@ -16,7 +16,7 @@ import xxhash
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from centinela import events
+from centinela import events, schemas
 from centinela.codec import Decoder, ModelEventDecoder
 from centinela.deadletters import entries as dead_letters
 from centinela.deadletters.record import dead_letter
@@ -40,6 +40,7 @@ from centinela_predictor.state.admission import verdict_fault
 from centinela_predictor.state.terminal_activity import Block, pack_block, unpack_block
 from tests.support import fuzz_stream
 from tests.support.event_strategies import built
+from tests.support.hostile_records import changed
 from tests.support.mutations import ODD_VALUES, Mutator, corpus
 
 START = datetime(2025, 1, 1, tzinfo=UTC)
@@ -81,14 +82,16 @@ def jsonlike(kind: type) -> st.SearchStrategy[bytes]:
 
 
 def any_bytes(kind: type) -> st.SearchStrategy[bytes]:
-    return st.binary(max_size=200) | st.sampled_from(ODD_VALUES) | jsonlike(kind)
+    event = next(base for base in kind.__mro__ if base in schemas.event_types())
+    example = changed(json.loads(schemas.example(event)))
+    return example | example | st.binary(max_size=200) | st.sampled_from(ODD_VALUES) | jsonlike(kind)
 
 
 @pytest.mark.parametrize("kind", [*KINDS, *MODEL_KINDS], ids=lambda kind: kind.__name__)
 def test_an_event_decodes_or_is_an_invalid_record(kind: type[events.Event]) -> None:
     decoder = ModelEventDecoder() if kind in MODEL_KINDS else Decoder(kind)
 
-    @QUICK
+    @settings(QUICK, max_examples=50)
     @given(st.lists(any_bytes(kind) | st.none(), min_size=1, max_size=4))
     def holds(values: list[bytes | None]) -> None:
         together = decoder.decode_many(values)
@@ -100,7 +103,7 @@ def test_an_event_decodes_or_is_an_invalid_record(kind: type[events.Event]) -> N
                 assert found.reason == alone.reason
             else:
                 assert found == alone
-                events.encode(alone)
+                assert decoder.decode(events.encode(alone)) == alone
 
     holds()
 
