@@ -129,7 +129,8 @@ class Settings(BaseSettings):
         gt=0,
         description=(
             "A consumer that makes no progress for this long, while records wait, is stuck: `/health` answers 503, and"
-            " the stacks of all threads are logged. A producer whose commits fail for this long, although the brokers"
+            " the stacks of all threads are logged. The time that it works on other records does not"
+            " count. A producer whose commits fail for this long, although the brokers"
             " answer, ends its process."
         ),
     )
