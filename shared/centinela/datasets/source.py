@@ -17,7 +17,8 @@ from centinela.datasets.problems import Problems
 from centinela.datasets.rows import Formats, LabelRule, Reject, find_formats, times_of, to_transactions
 from centinela.datasets.table import Batch, TableFile, UnreadableFile
 
-_PATTERNS = ("*.parquet", "*.csv", "*.tsv", "*.csv.*", "*.tsv.*")
+_PACKED = ("", ".gz", ".zip", ".bz2", ".xz", ".zst")
+_PATTERNS = ("*.parquet", *(f"*{kind}{packed}" for kind in (".csv", ".tsv") for packed in _PACKED))
 
 
 @dataclass(frozen=True)
@@ -120,7 +121,7 @@ def open_files(
     """
     options = options or FileOptions()
     if path.is_dir():
-        found = sorted({file for pattern in _PATTERNS for file in path.rglob(pattern)})
+        found = sorted(file for pattern in _PATTERNS for file in path.rglob(pattern) if not _hidden(file, path))
         if not found:
             raise UnreadableFile(f"{path} has no file that ends in .parquet, .csv or .tsv")
     else:
@@ -131,3 +132,8 @@ def open_files(
     for file, table in tables.items():
         chosen.require(table.columns, str(file))
     return DataFiles(tables, chosen if id_prefix is None else chosen.with_prefix(id_prefix), layout, options)
+
+
+def _hidden(file: Path, folder: Path) -> bool:
+    """Whether a writer such as Spark keeps *file* for itself (``.part-0.csv.crc``, ``_temporary``)."""
+    return any(part.startswith((".", "_")) for part in file.relative_to(folder).parts)

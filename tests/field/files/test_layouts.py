@@ -51,6 +51,8 @@ def test_files_of_a_folder_are_read_by_name_and_their_numbered_rows_are_told_apa
     for month in ("month=01", "month=02"):
         (tmp_path / month).mkdir()
         shutil.copy(LAYOUTS / "banksim.csv", tmp_path / month / f"{month[-2:]}.csv")
+        (tmp_path / month / ".01.csv").write_text("what a writer keeps for itself")
+        (tmp_path / month / "01.csv.crc").write_text("a checksum")
     found = read(tmp_path, None)
     assert [row.split()[0] for row in found.rows] == [
         f"banksim-{month}.csv-{row:09d}" for month in ("01", "02") for row in (1, 2, 3)
