@@ -74,7 +74,11 @@ def to_instants(column: pa.Array, rule: TimeRule, numbers: NumberFormat, problem
         return _stored(column, rule, problems)
     if pa.types.is_time(column.type) or pa.types.is_duration(column.type):
         raise UnreadableFile(f"the column of occurred_at holds {column.type}, not points in time")
-    text = _standard(to_text(column, "occurred_at", problems)) if not rule.format else to_text(column, "", problems)
+    text = to_text(column, "occurred_at", problems)
+    if not rule.format:
+        text = _standard(text)
+        if (stored := _as_stored(text)) is not None:
+            return _stored(stored, rule, problems)
     times = _parsed(text, rule)
     missing = times.isna().to_numpy()
     if missing.any():
@@ -95,9 +99,20 @@ def _stored(column: pa.Array, rule: TimeRule, problems: Problems) -> NDArray[np.
     problems.invalid(missing, "occurred_at: missing")
     problems.invalid(np.abs(integers) > LATEST_MS * per_ms // factor, "occurred_at: out of range")
     ms: NDArray[np.int64] = np.where(problems.bad, 0, integers) * factor // per_ms
-    if getattr(kind, "tz", None) is not None:
+    if getattr(kind, "tz", None) is not None or rule.zone == "UTC":
         return ms
     return series_to_ms(_localized(pd.Series(ms.astype("datetime64[ms]")), rule))
+
+
+def _as_stored(text: pa.Array) -> pa.Array | None:
+    """*text* as timestamps, if all are times, and all have an offset or none has: much faster than ``_parsed``."""
+    zoned = compute.match_substring_regex(text, _ZONE)
+    if compute.any(zoned).as_py() and not compute.all(zoned).as_py():
+        return None
+    try:
+        return text.cast(pa.timestamp("us", "UTC" if compute.any(zoned).as_py() else None))
+    except pa.ArrowInvalid:
+        return None
 
 
 def _standard(text: pa.Array) -> pa.Array:
