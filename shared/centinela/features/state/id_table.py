@@ -145,6 +145,10 @@ class IdGenerations:
         """See ``IdTable.add``."""
         self._current.add(ids, *values)
 
+    def column(self, column: int) -> Int64s:
+        """The values of *column*, in no order."""
+        return np.concatenate([self._current.column(column), self._previous.column(column)])
+
     def turn(self) -> IdTable:
         """Begin a new generation; what was forgotten."""
         forgotten, self._previous, self._current = self._previous, self._current, IdTable(self._columns)

@@ -28,6 +28,7 @@ _ROW, _TIME, _REPORT = 0, 1, 2
 _NO_ACTIVITY = -1
 _UNREPORTED = -(1 << 62)
 _MOST_WAITING = 1_000_000
+_MOST = 0.9
 _HOT = 1 << 16
 Matrix = NDArray[np.float64]
 Arrays = dict[str, NDArray[np.generic]]
@@ -58,6 +59,7 @@ class TerminalState:
         self._pending: dict[int, list[tuple[int, int]]] = {}
         self._unheard = 0
         self._newest, self._rotated = -(1 << 62), -(1 << 62)
+        self._look_at = 0
 
     def __len__(self) -> int:
         return len(self._index)
@@ -281,16 +283,30 @@ class TerminalState:
         self._frauds.expire(put.rows, newest - HORIZON_MS)
 
     def _turn(self, newest: int) -> None:
-        """Drop ids and waiting reports that no window can reach any more, a generation at a time."""
+        """Drop ids and waiting reports that no window can reach any more, a generation at a time.
+
+        The newest time only says when to look, because one clock that is far ahead sets it: what is out of reach is
+        judged by the time that ``_MOST`` of the transactions have not passed. Looking again waits until there are a
+        sixteenth more of them.
+        """
         self._newest = max(self._newest, newest)
-        if self._newest - self._rotated > HORIZON_MS:
-            self._rotated = self._newest
-            old = self._transactions.turn()
-            waits, in_reach = old.column(_ROW) == _NO_ACTIVITY, old.column(_TIME) > self._newest - HORIZON_MS
-            self._transactions.add(old.ids[in_reach], *(old.column(c)[in_reach] for c in range(3)))
-            self._unheard -= int((waits & ~in_reach).sum())
-            for i in old.ids[waits & ~in_reach].tolist():
-                self._pending.pop(i, None)
+        if self._newest - self._rotated <= HORIZON_MS or len(self._transactions) < self._look_at:
+            return
+        times = self._transactions.column(_TIME)[self._transactions.column(_ROW) != _NO_ACTIVITY]
+        if not len(times):
+            return
+        reached = int(np.partition(times, at := int(_MOST * (len(times) - 1)))[at])
+        self._look_at = len(self._transactions) * 17 // 16
+        if reached - self._rotated <= HORIZON_MS:
+            return
+        self._newest = self._rotated = reached
+        self._look_at = 0
+        old = self._transactions.turn()
+        waits, in_reach = old.column(_ROW) == _NO_ACTIVITY, old.column(_TIME) > reached - HORIZON_MS
+        self._transactions.add(old.ids[in_reach], *(old.column(c)[in_reach] for c in range(3)))
+        self._unheard -= int((waits & ~in_reach).sum())
+        for i in old.ids[waits & ~in_reach].tolist():
+            self._pending.pop(i, None)
 
 
 def _hot(rows: Int64s, frauds: Int64s) -> list[int]:

@@ -267,3 +267,29 @@ def test_a_year_of_activity_from_partitions_apart_keeps_windows_exact_and_memory
         np.testing.assert_array_equal(got, brute_force(activity, labels, terminal, time))
     assert len(state.arrays()["times"]) < n * 60 / 365
     assert len(state.arrays()["current_ids"]) + len(state.arrays()["previous_ids"]) < n * 100 / 365
+
+
+@pytest.mark.parametrize("strays", [[45], [60], [45, 60, 75], range(40, 100)])
+def test_a_clock_far_ahead_on_another_terminal_changes_no_window(strays: list[int]) -> None:
+    """Ids and waiting reports are dropped by how far event time is, and one clock does not say that for all."""
+
+    def served(strays: list[int]) -> np.ndarray:
+        random, state, due, read = np.random.default_rng(1), TerminalState(), [], []
+        for day in range(100):
+            times = np.sort(START + random.integers(day * DAY_MS, (day + 1) * DAY_MS, 200))
+            terminals, ids = random.integers(1, 51, 200).astype(np.uint64), np.arange(day * 200 + 1, day * 200 + 201)
+            reported = times + random.integers(DAY_MS, 7 * DAY_MS, 200)
+            due += [row for row in zip(reported, ids, times, random.random(200) < 0.05, strict=True) if row[3]]
+            read.append(state.read(terminals, times))
+            state.apply_activity(terminals, times, ids.astype(np.uint64))
+            if day in strays:
+                ahead = START + (day + 300) * DAY_MS
+                state.apply_activity(np.array([999], np.uint64), np.array([ahead]), np.array([10**9 + day], np.uint64))
+            now = START + (day + 1) * DAY_MS
+            for at, i, time, _ in [row for row in due if row[0] <= now]:
+                state.apply_labels(np.array([i], np.uint64), np.array([True]), np.array([time]), np.array([at]))
+            due = [row for row in due if row[0] > now]
+        assert state.pending == 0
+        return np.concatenate(read)
+
+    np.testing.assert_array_equal(served(strays), served([]))
