@@ -23,7 +23,7 @@ P0, P1 = TopicPartition(SOURCE, 0), TopicPartition(SOURCE, 1)
 
 
 class Copying(StatefulHandler):
-    """Copies each record; ``b"bad"`` is refused; keeps a history of its calls."""
+    """Copies each record; ``b"bad"`` and ``b"misrouted"`` are refused; keeps a history of its calls."""
 
     def __init__(self) -> None:
         self.calls: list[tuple[object, ...]] = []
@@ -45,6 +45,8 @@ class Copying(StatefulHandler):
                 continue
             if record.value == b"bad":
                 outcome.dead_letters.append(DeadLetter.of(record, InvalidRecord("malformed_json", "no JSON")))
+            elif record.value == b"misrouted":
+                outcome.dead_letters.append(DeadLetter(record, "wrong_partition", "its key belongs to partition 1"))
             else:
                 outcome.events.append(Outgoing(SINK, record.value, record.key))
         return outcome

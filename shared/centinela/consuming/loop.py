@@ -19,7 +19,7 @@ from centinela.consuming.handler import Handler, Outcome, stateful
 from centinela.consuming.options import LoopOptions
 from centinela.consuming.outage import Outage
 from centinela.consuming.partitions import Partitions
-from centinela.deadletters.record import dead_letter
+from centinela.deadletters.record import EXPECTED, dead_letter
 from centinela.errors import CentinelaError, DependencyUnavailable, TransactionAborted
 from centinela.kafka.port import Consumer, Producer, Record, TopicPartition, TransactionalProducer
 from centinela.liveness.health import Health
@@ -219,7 +219,7 @@ class _Loop:
     def _commit(self, records: Sequence[Record], outcome: Outcome) -> None:
         deferred = outcome.deferred
         done = _before(records, deferred) if deferred else records
-        self._options.cap.check(len(done), len(outcome.dead_letters))
+        self._options.cap.check(len(done), sum(letter.reason not in EXPECTED for letter in outcome.dead_letters))
         offsets = self._partitions.delivered(done)
         now = self._clock.now()
         letters = [dead_letter(letter.record, letter.reason, letter.detail, at=now) for letter in outcome.dead_letters]

@@ -93,6 +93,10 @@ def _fitting(headers: Sequence[tuple[str, bytes]]) -> list[tuple[str, bytes]]:
     return kept
 
 
+EXPECTED = frozenset({"wrong_partition"})
+"""Reasons that tell of a producer alone, and that somebody asked to refuse: no number of them stops a consumer."""
+
+
 class DeadLetterCap:
     """Watches the share of dead letters over the newest records.
 

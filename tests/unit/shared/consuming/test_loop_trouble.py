@@ -135,6 +135,15 @@ def test_a_flood_of_dead_letters_stops_the_loop_uncommitted() -> None:
     assert rig.broker.records("transactions-dlq") == []
 
 
+def test_refusals_of_misrouted_records_are_no_flood() -> None:
+    rig = Rig(cap=DeadLetterCap(max_share=0.5, window=10, min_records=4))
+    rig.fill(*[b"misrouted"] * 9, b"a")
+    rig.steps()
+
+    assert rig.sink() == [b"a"]
+    assert rig.committed() == {P0: 10}
+
+
 def test_an_outage_that_only_the_commit_meets_is_told_once_although_records_come() -> None:
     rig = Rig()
     rig.fill(b"a")
