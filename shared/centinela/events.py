@@ -17,6 +17,9 @@ Instant = Annotated[datetime, Meta(tz=True, description="RFC 3339 instant with i
 REFUND_HINT = '; for a refund or a reversal give its amount, not below 0, and "kind": "refund" or "reversal"'
 """What a negative amount probably means."""
 Money = Annotated[float, Meta(ge=0, le=1e9, description="Major units of the currency, >= 0.")]
+DEFAULT_CURRENCY = "EUR"
+"""The currency of a transaction that names none."""
+Currency = Annotated[str, Meta(pattern="^[A-Z]{3}$", description="ISO 4217 code.")]
 Probability = Annotated[float, Meta(ge=0, le=1)]
 Decision = Literal["approve", "review", "decline"]
 Variant = Literal["champion", "challenger", "none"]
@@ -51,6 +54,7 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=
     features: bytes | None = None
     reasons: tuple[str, ...] = ()
     scored_at: Instant | None = None
+    feature_currency: str | None = None
 
     @property
     def is_fraud(self) -> bool:
@@ -82,7 +86,7 @@ class TransactionReceived(Event, frozen=True):
     amount: Money
     user_id: Id | None = None
     terminal_id: Id | None = None
-    currency: Annotated[str, Meta(pattern="^[A-Z]{3}$")] = "EUR"
+    currency: Currency = DEFAULT_CURRENCY
     attributes: dict[str, float | None] = {}
     verdict: AttachedVerdict | None = None
     kind: Kind = "purchase"
@@ -104,8 +108,9 @@ class TransactionScored(Event, frozen=True):
 
     ``features`` is the served vector: float64, little-endian, in the order of ``feature_set`` (see
     ``centinela.features.layout`` and docs/features.md), base64 in JSON. ``score`` is None only for loaded history
-    (``origin="history"``) and where ``kind`` is not ``purchase``: those are let through
-    (``approve``) by no model (``variant="none"``).
+    (``origin="history"``) and where ``kind`` is not ``purchase``: those are let through (``approve``) by no model
+    (``variant="none"``). ``feature_currency`` is the currency of the vector's amounts, where it is not that of the
+    transaction.
     """
 
     transaction_id: Id
@@ -119,13 +124,14 @@ class TransactionScored(Event, frozen=True):
     scored_at: Instant
     user_id: Id | None = None
     terminal_id: Id | None = None
-    currency: str = "EUR"
+    currency: str = DEFAULT_CURRENCY
     score: Probability | None = None
     is_fraud: bool = False
     threshold: Probability | None = None
     model_version: str | None = None
     reasons: tuple[str, ...] = ()
     kind: Kind = "purchase"
+    feature_currency: str | None = None
 
     @classmethod
     def of(cls, transaction: TransactionReceived, verdict: Verdict) -> TransactionScored:
@@ -151,6 +157,7 @@ class TransactionScored(Event, frozen=True):
             model_version=verdict.model_version,
             reasons=verdict.reasons,
             kind=transaction.kind,
+            feature_currency=verdict.feature_currency,
         )
 
 

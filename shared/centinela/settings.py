@@ -11,6 +11,7 @@ from typing import Literal
 from pydantic import AliasChoices, Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from centinela.events import DEFAULT_CURRENCY
 from centinela.liveness.progress import Patience
 
 
@@ -93,6 +94,21 @@ class Settings(BaseSettings):
     attributes: tuple[str, ...] = Field(
         tuple(f"v{n}" for n in range(1, 29)),
         description="Raw numeric columns of a transaction that become features (JSON list).",
+    )
+    base_currency: str = Field(
+        DEFAULT_CURRENCY,
+        pattern="^[A-Z]{3}$",
+        description=(
+            "Currency of all features: other amounts are converted to it (`docs/features.md`). The same for every"
+            " process; another one needs new state and a new model."
+        ),
+    )
+    rates_file: Path | None = Field(
+        None,
+        description=(
+            "CSV file of exchange rates, `date,currency,rate`; without it only the base currency is accepted. The same"
+            " for ingest, stream and gateway."
+        ),
     )
     other_fields: tuple[str, ...] = Field(
         ("time",),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
@@ -27,6 +28,8 @@ NEGATIVE = (
     ' and "kind": "refund" or "reversal"'
 )
 Client = Callable[..., TestClient]
+RATES = Path(__file__).parent / "files" / "rates.csv"
+"""From 2026-03-01 on 1 JPY is worth .0075 EUR."""
 
 
 class Row(NamedTuple):
@@ -48,6 +51,15 @@ def unknown(path: str, hint: str | None = None, **more: Any) -> dict[str, Any]:
     meant = f"; did you mean {hint}?" if hint else ""
     detail = f"{name} is neither a field here nor an attribute (CENTINELA_ATTRIBUTES, CENTINELA_OTHER_FIELDS){meant}"
     return {"error": "unknown_field", "field": path, "detail": detail, **more}
+
+
+def no_rate(currency: str, base: str, when: str = "") -> dict[str, Any]:
+    """The refusal of an amount in *currency*."""
+    detail = (
+        f"no rate from {currency} to {base}{when}: add it to the file of CENTINELA_RATES_FILE, or set"
+        " CENTINELA_BASE_CURRENCY where all amounts are in another currency"
+    )
+    return {"error": "no_rate", "field": "currency", "detail": detail}
 
 
 ROWS = (
@@ -229,6 +241,48 @@ ROWS = (
         422,
         {"error": "invalid_field", "field": "verdict"},
         REPORT,
+    ),
+    # Amounts in several currencies.
+    *(
+        Row(name, service, "POST", path, body | more, status, answer, settings)
+        for service, path, body, taken in (
+            ("gateway", "/predict", PREDICT, 200),
+            ("ingest", "/transactions", TRANSACTION, 202),
+        )
+        for name, more, status, answer, settings in (
+            ("another currency without rates", {"currency": "JPY"}, 422, no_rate("JPY", "EUR"), {}),
+            ("another currency with a rate", {"currency": "JPY"}, taken, {}, {"rates_file": RATES}),
+            ("a currency without a rate", {"currency": "CHF"}, 422, no_rate("CHF", "EUR"), {"rates_file": RATES}),
+            (
+                "a time before the first rate",
+                {"currency": "JPY", "occurred_at": "2026-02-28T23:59:59Z"},
+                422,
+                no_rate("JPY", "EUR", " before 2026-03-01"),
+                {"rates_file": RATES},
+            ),
+            ("the only currency, by name", {"currency": "USD"}, taken, {}, {"base_currency": "USD"}),
+            ("no currency is the base currency", {}, taken, {}, {"base_currency": "USD"}),
+            ("the default is not the base", {"currency": "EUR"}, 422, no_rate("EUR", "USD"), {"base_currency": "USD"}),
+            ("a currency in small letters", {"currency": "jpy"}, 422, {"field": "currency"}, {"rates_file": RATES}),
+        )
+    ),
+    Row(
+        "one item of a batch without a rate",
+        "gateway",
+        "POST",
+        "/predict/batch",
+        [PREDICT, PREDICT | {"currency": "CHF"}],
+        422,
+        {"error": "no_rate", "field": "[1].currency"},
+    ),
+    Row(
+        "one item of a batch without a rate",
+        "ingest",
+        "POST",
+        "/transactions",
+        [TRANSACTION, TRANSACTION | {"currency": "CHF"}],
+        422,
+        {"error": "no_rate", "field": "currency", "index": 1},
     ),
     # Refunds and reversals.
     *(

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from centinela.events import TransactionReceived
 from centinela.features.known_fields import known_fields
 from centinela.features.layout import FeatureLayout
+from centinela.features.rates_file import rates_of
 from centinela.liveness.health import Health
 from centinela.security.keys import ApiKeys
 from centinela.testing.clock import FixedClock
@@ -41,6 +42,7 @@ NOW = datetime(2026, 3, 10, tzinfo=UTC)
 
 class _AmountOnly:
     layout = FeatureLayout(())
+    currency = "EUR"
 
     def seen(self, transactions: list[TransactionReceived]) -> list[bool]:
         return [False] * len(transactions)
@@ -83,7 +85,7 @@ def gateway_app(broker: FakeBroker, **settings: Any) -> Iterator[FastAPI]:
         predictor = PredictorSettings(**settings)
         yield build_app(
             gateway,
-            RequestParser(known_fields(predictor, refuse=predictor.unknown_fields == "refuse")),
+            RequestParser(known_fields(predictor, refuse=predictor.unknown_fields == "refuse"), rates_of(predictor)),
             slot,
             readiness,
             clock,

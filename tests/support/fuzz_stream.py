@@ -35,6 +35,7 @@ REASONS = frozenset(
         "time_in_future",
         "time_before_1970",
         "unknown_field",
+        "no_rate",
     }
 )
 LAYOUTS = (BASE_LAYOUT, FeatureLayout(("v1", "v2", "v3")))

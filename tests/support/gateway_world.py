@@ -42,6 +42,7 @@ class AmountOnly:
     """Features that are the amount and nothing else; the amount 13 cannot be served."""
 
     layout = LAYOUT
+    currency = "EUR"
 
     def seen(self, transactions: list[TransactionReceived]) -> list[bool]:
         return [t.transaction_id == "from-ingest" for t in transactions]

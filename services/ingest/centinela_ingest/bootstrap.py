@@ -9,6 +9,7 @@ import structlog
 from centinela import topics
 from centinela.clock import Clock, SystemClock
 from centinela.features.known_fields import known_fields
+from centinela.features.rates_file import rates_of
 from centinela.kafka import connect
 from centinela.kafka.port import Consumer, Producer
 from centinela.liveness.dependency import DependencyState
@@ -63,6 +64,7 @@ class Service:
         handler = IngestHandler(
             settings.ingest_max_batch,
             known_fields(settings, refuse=settings.unknown_fields == "refuse"),
+            rates_of(settings),
             transactions_topic=transactions_topic,
             labels_topic=labels_topic,
         )

@@ -48,7 +48,13 @@ def label_record(event: LabelReported, *, topic: str, source: str, traceparent: 
 
 
 def transaction_records(
-    transactions: Transactions, start: int, end: int, *, topic: str, source: str, verdict: AttachedVerdict | None
+    transactions: Transactions,
+    start: int,
+    end: int,
+    *,
+    topic: str,
+    source: str,
+    verdict: AttachedVerdict | None,
 ) -> Iterator[Outgoing]:
     """The records of rows ``start .. end - 1``, in order. NaN attributes are written as null."""
     names, matrix = transactions.attribute_names, transactions.attributes[start:end].astype(object)

@@ -11,6 +11,7 @@ from centinela.clock import Clock
 from centinela.consuming.table_reader import open_table
 from centinela.features.configured import layout_of
 from centinela.features.known_fields import known_fields
+from centinela.features.rates_file import rates_of
 from centinela.features.snapshots.shared_store import SharedStorage
 from centinela.features.snapshots.store import SnapshotStore
 from centinela.kafka.connect import consumer, producer, topic_admin
@@ -126,7 +127,7 @@ def build_stores(settings: PredictorSettings, clock: Clock) -> StateStores:
     """The stores of this replica; nothing is connected before it is needed.
 
     Raises:
-        CentinelaError: No driver is installed for ``snapshot_url``.
+        CentinelaError: No driver is installed for ``snapshot_url``, or the file of rates cannot be used.
     """
     shared = SharedStorage(settings.snapshot_url) if settings.snapshot_url else None
     admin = topic_admin(settings)
@@ -138,6 +139,8 @@ def build_stores(settings: PredictorSettings, clock: Clock) -> StateStores:
         shared=shared,
         dedupe_ids=settings.dedupe_ids,
         layout=layout_of(settings),
-        rules=AdmissionRules(known_fields(settings, refuse=settings.stream_unknown_fields == "refuse")),
+        rules=AdmissionRules(
+            known_fields(settings, refuse=settings.stream_unknown_fields == "refuse"), rates_of(settings)
+        ),
     )
     return StateStores(settings, partitions, admin, shared)

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from centinela.events import DEFAULT_CURRENCY
 from centinela.times import series_to_ms
 
 NEVER = np.int64(-1)
@@ -36,8 +37,8 @@ class Transactions:
         return len(self.transaction_id)
 
     @classmethod
-    def from_frame(cls, frame: pd.DataFrame) -> Transactions:
-        """From a day of the simulator (``simulator.COLUMNS``)."""
+    def from_frame(cls, frame: pd.DataFrame, currency: str = DEFAULT_CURRENCY) -> Transactions:
+        """From a day of the simulator (``simulator.COLUMNS``), with amounts in *currency*."""
         reported = frame["reported_at"]
         return cls(
             transaction_id=frame["transaction_id"].to_numpy(object),
@@ -45,7 +46,7 @@ class Transactions:
             user_id=frame["user_id"].to_numpy(object),
             terminal_id=frame["terminal_id"].to_numpy(object),
             amount=frame["amount"].to_numpy(np.float64),
-            currency=np.full(len(frame), "EUR", dtype=object),
+            currency=np.full(len(frame), currency, dtype=object),
             attribute_names=(),
             attributes=np.empty((len(frame), 0)),
             is_fraud=frame["is_fraud"].to_numpy(bool),

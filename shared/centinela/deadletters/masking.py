@@ -27,6 +27,7 @@ SHOWN = frozenset(
         "amount",
         "currency",
         "kind",
+        "feature_currency",
         "is_fraud",
         "decision",
         "variant",

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from centinela.events import PURCHASE, TransactionReceived
+from centinela.features.currency import BASE_ONLY, Rates
 from centinela.features.keys import MISSING_ID, Hashes, Int64s, hash_ids, minor_units
 from centinela.features.layout import (
     BASE_FEATURES,
@@ -37,8 +38,9 @@ class Columns:
 
     A refund or a reversal has neither a user nor a terminal here: so it is in nobody's windows, and sees none.
 
-    ``times``: ms since 1970. ``amounts``: major units. ``minor``: hundredths. ``stored``: the bits of what
-    ``layout.stored`` names, shape (len(layout.stored), n). ``payloads``: see ``centinela.features.payload``.
+    ``times``: ms since 1970. ``amounts``: major units of the base currency, NaN without a rate. ``minor``: hundredths.
+    ``stored``: the bits of what ``layout.stored`` names, shape (len(layout.stored), n). ``payloads``: see
+    ``centinela.features.payload``.
     """
 
     ids: Hashes
@@ -51,13 +53,20 @@ class Columns:
     payloads: Int64s
 
     @classmethod
-    def of(cls, transactions: Sequence[TransactionReceived], layout: FeatureLayout = BASE_LAYOUT) -> Columns:
+    def of(
+        cls,
+        transactions: Sequence[TransactionReceived],
+        layout: FeatureLayout = BASE_LAYOUT,
+        rates: Rates = BASE_ONLY,
+    ) -> Columns:
         """The columns of *transactions*, in their order."""
         amounts = np.array([t.amount for t in transactions], dtype=np.float64)
         users, terminals = hash_ids([t.user_id for t in transactions]), hash_ids([t.terminal_id for t in transactions])
         times = to_ms_array([t.occurred_at for t in transactions])
         numbers = _numbers(transactions, [name for name in layout.stored if name != TERMINAL])
-        payloads = payloads_of(transactions, users, terminals, times, amounts)
+        currencies = [t.currency for t in transactions]
+        payloads = payloads_of(transactions, users, terminals, times, amounts, currencies)
+        amounts = rates.to_base(amounts, currencies, times)
         without_history = [row for row, t in enumerate(transactions) if t.kind != PURCHASE]
         users[without_history] = terminals[without_history] = MISSING_ID
         return cls(
@@ -66,7 +75,7 @@ class Columns:
             terminals,
             times,
             amounts,
-            minor_units(amounts),
+            minor_units(np.nan_to_num(amounts)),
             stored_bits(layout, terminals, numbers),
             payloads,
         )

@@ -39,8 +39,9 @@ def payloads_of(
     terminals: Hashes,
     times: Int64s,
     amounts: NDArray[np.float64],
+    currencies: Sequence[str],
 ) -> Int64s:
-    """The payload of each of *transactions*, shape (n,). The other arguments are its columns, as in ``Columns``.
+    """The payload of each of *transactions*, shape (n,). The other arguments are its columns.
 
     The time of one that a gateway answered is unknown: a client may leave it out, and each attempt then gets one of its
     own.
@@ -49,7 +50,7 @@ def payloads_of(
         users * _ODD[0]
         + terminals * _ODD[1]
         + (amounts + 0.0).view(np.uint64) * _ODD[2]
-        + _currencies(transactions) * _ODD[3]
+        + _hashes(currencies) * _ODD[3]
     )
     for row, transaction in enumerate(transactions):
         if transaction.attributes:
@@ -79,8 +80,7 @@ def _known(halves: Hashes) -> Hashes:
     return np.maximum(halves, np.uint64(1))
 
 
-def _currencies(transactions: Sequence[TransactionReceived]) -> Hashes:
-    codes = [transaction.currency for transaction in transactions]
+def _hashes(codes: Sequence[str]) -> Hashes:
     hashes = {code: hash_id(code) for code in set(codes)}
     if len(hashes) == 1:
         return np.full(len(codes), hashes[codes[0]], np.uint64)

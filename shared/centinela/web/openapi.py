@@ -100,6 +100,12 @@ def describe(
     app.openapi = openapi  # type: ignore[method-assign]
 
 
+def name_base_currency(schema: dict[str, Any]) -> None:
+    """Say in the *schema* of a transaction which currency it has by default, which depends on the settings."""
+    schema["properties"]["currency"].pop("default")
+    schema["properties"]["currency"]["description"] = "ISO 4217 code; CENTINELA_BASE_CURRENCY by default."
+
+
 def _schema(type_: Any) -> dict[str, Any]:
     [schema], _ = msgspec.json.schema_components([type_], ref_template=_REFERENCE)
     return dict(schema)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
 from centinela.datasets.table import UnreadableFile
+from centinela.errors import CentinelaError
 from centinela_trainer.commands.backfill import backfill
 from centinela_trainer.params import DataParams, Params, ParamsError
 from centinela_trainer.pipeline.data import load_history
@@ -55,3 +57,34 @@ def test_backfill(excel: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert found["transaction_id"].tolist() == ["f-000000003", "f-000000001"]
     assert found["amount"].tolist() == [12.5, 1234.5]
     assert "t.csv, row 2 left out" in capsys.readouterr().err
+
+
+@pytest.fixture
+def yen_and_euros(tmp_path: Path) -> Path:
+    (tmp_path / "mapping.yaml").write_text(
+        "columns: {at: occurred_at, sum: amount, card: user_id, code: currency}\nid_prefix: y-\n"
+    )
+    rows = ["at,sum,card,code", "2026-03-05T10:00:00Z,100000,c1,JPY", "2026-03-06T10:00:00Z,100000,c1,EUR"]
+    (tmp_path / "t.csv").write_text("\n".join(rows) + "\n")
+    return tmp_path / "t.csv"
+
+
+def test_backfill_converts_as_the_stream_does(
+    yen_and_euros: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CENTINELA_RATES_FILE", str(Path(__file__).parent / "rates.csv"))
+    backfill(yen_and_euros, tmp_path / "out", str(tmp_path / "mapping.yaml"), None, None, None, 7.0)
+    found = pd.concat([pd.read_parquet(path) for path in sorted((tmp_path / "out").glob("day=*/*.parquet"))])
+    assert found["amount"].tolist() == [750.0, 100_000.0]
+    assert found["user_mean_30d"].tolist() == [750.0, 50_375.0]
+
+
+def test_backfill_without_rates_says_what_is_missing(yen_and_euros: Path, tmp_path: Path) -> None:
+    with pytest.raises(CentinelaError, match="no rate from JPY to EUR: add it to the file of CENTINELA_RATES_FILE"):
+        backfill(yen_and_euros, tmp_path / "out", str(tmp_path / "mapping.yaml"), None, None, None, 7.0)
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_pipeline_takes_one_currency(yen_and_euros: Path) -> None:
+    with pytest.raises(ParamsError, match="amounts in EUR, JPY; the pipeline takes one currency"):
+        load_history(params(yen_and_euros), datetime(2026, 4, 1, tzinfo=UTC))

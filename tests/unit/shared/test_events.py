@@ -26,6 +26,7 @@ FIELDS: dict[str, Any] = {
     "features": b"12345678",
     "reasons": ("amount=912.00 above 90% of reference",),
     "scored_at": NOW,
+    "feature_currency": "EUR",
 }
 
 

@@ -48,7 +48,7 @@ class Feeder:
         self._simulation = Simulation(profile)
         self._stop = threading.Event()
         self._producer = producer(settings, client="confluent", linger_ms=10)
-        options = BulkOptions(source=event_source("ingest", "simulator"))
+        options = BulkOptions(source=event_source("ingest", "simulator"), currency=settings.base_currency)
         self._bulk = BulkProducer(self._producer, options, stop=self._stop)
         self._thread = threading.Thread(target=self._live, name="feeder", daemon=True)
         self.error: BaseException | None = None

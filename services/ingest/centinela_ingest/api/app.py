@@ -106,7 +106,7 @@ def build_app(
             lambda: health_payload(health), lambda: ready_payload(health), ready_when="Whether Kafka accepts records"
         )
     )
-    describe(app, [TransactionIn, LabelIn, AcceptedAnswer], amend=openapi.hide_verdict)
+    describe(app, [TransactionIn, LabelIn, AcceptedAnswer], amend=openapi.amend)
     return app
 
 

@@ -8,6 +8,7 @@ from typing import NamedTuple
 from centinela import topics
 from centinela.codec import MAX_RECORD_BYTES
 from centinela.events import LabelReported, TransactionReceived
+from centinela.features.currency import Rates
 from centinela.features.known_fields import KnownFields
 from centinela.kafka.headers import event_source
 from centinela.kafka.port import Outgoing
@@ -33,17 +34,19 @@ class IngestHandler:
     Args:
         max_batch: Most transactions or labels in one request.
         known: The attributes that a transaction may have.
+        rates: The base currency, and the rates of others.
     """
 
     def __init__(
         self,
         max_batch: int,
         known: KnownFields,
+        rates: Rates,
         *,
         transactions_topic: str = topics.TRANSACTIONS.name,
         labels_topic: str = topics.LABELS.name,
     ) -> None:
-        self._transactions = Parser(TransactionIn, TransactionReceived, max_batch, known)
+        self._transactions = Parser(TransactionIn, TransactionReceived, max_batch, known, rates)
         self._labels = Parser(LabelIn, LabelReported, max_batch, known)
         self._transactions_topic = transactions_topic
         self._labels_topic = labels_topic

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from msgspec import Meta
 
-from centinela.web.openapi import JsonBody, operation
+from centinela.web.openapi import JsonBody, name_base_currency, operation
 from centinela_ingest.api.requests import AcceptedAnswer, LabelIn, TransactionIn
 
 _TRANSACTION = {
@@ -59,7 +59,8 @@ LABELS: dict[str, Any] = {
 }
 
 
-def hide_verdict(schemas: dict[str, Any]) -> None:
-    """Clients send no verdict, though the event has one."""
+def amend(schemas: dict[str, Any]) -> None:
+    """What the structs do not say: clients send no verdict, though the event has one, and the default currency."""
     schemas["TransactionIn"]["properties"].pop("verdict")
+    name_base_currency(schemas["TransactionIn"])
     del schemas["AttachedVerdict"]

@@ -11,8 +11,10 @@ import msgspec
 
 from centinela.codec import require_plausible_time
 from centinela.errors import InvalidRecord
-from centinela.events import SUPPORTED_VERSION, LabelReported, TransactionReceived
+from centinela.events import DEFAULT_CURRENCY, SUPPORTED_VERSION, LabelReported, TransactionReceived
+from centinela.features.currency import BASE_ONLY, Rates
 from centinela.features.known_fields import KnownFields, unknown_name
+from centinela.times import to_ms
 from centinela.web.json_errors import DECODE_ERRORS, refusal
 from centinela.web.refusals import RequestRefused
 from centinela.web.unknown_fields import unknown_field
@@ -52,14 +54,18 @@ class Parser(Generic[E]):
         strict: The event as a client may send it.
         plain: The same event, with any further fields.
         known: The attributes that a transaction may have.
+        rates: The base currency, which a transaction has that names none, and the rates of others.
     """
 
-    def __init__(self, strict: type[E], plain: type[E], max_batch: int, known: KnownFields) -> None:
+    def __init__(
+        self, strict: type[E], plain: type[E], max_batch: int, known: KnownFields, rates: Rates = BASE_ONLY
+    ) -> None:
         self._strict: _Decoders[E] = _Decoders.of(strict)
         self._plain: _Decoders[E] = _Decoders.of(plain)
         self._fields = frozenset(plain.__struct_fields__) - {"version", "verdict"}
         self._max_batch = max_batch
         self._known = known
+        self._rates = rates
 
     def parse(self, body: bytes, now: datetime) -> Parsed[E]:
         """The events of *body*.
@@ -73,10 +79,14 @@ class Parser(Generic[E]):
             raise RequestRefused(413, "too_many", f"{len(events)} in one request; at most {self._max_batch}")
         if not events:
             raise RequestRefused(422, "invalid_field", "the array is empty")
+        events = self._in_base_currency(events, body, batch)
         for index, event in enumerate(events):
-            _require_valid(event, now, index if batch else None)
+            at = index if batch else None
+            _require_valid(event, now, at)
             if isinstance(event, TransactionReceived):
-                unknown += self._unknown_attributes(event, index if batch else None)
+                unknown += self._unknown_attributes(event, at)
+                if missing := self._rates.missing(event.currency, to_ms(event.occurred_at)):
+                    raise RequestRefused(422, "no_rate", missing, field="currency", index=at)
         return Parsed(events, tuple(unknown))
 
     def _decoded(self, body: bytes, batch: bool) -> tuple[list[E], list[str]]:
@@ -97,6 +107,16 @@ class Parser(Generic[E]):
         except DECODE_ERRORS as error:
             raise _with_index(refusal(error, body)) from error
         return events, self._unknown_of(msgspec.json.decode(body), batch)
+
+    def _in_base_currency(self, events: list[E], body: bytes, batch: bool) -> list[E]:
+        """*events* of *body*, those that name no currency in the base currency."""
+        if self._rates.base == DEFAULT_CURRENCY or "currency" not in self._fields:
+            return events
+        content = msgspec.json.decode(body)
+        return [
+            event if "currency" in item else msgspec.structs.replace(event, currency=self._rates.base)
+            for event, item in zip(events, content if batch else [content], strict=True)
+        ]
 
     def _unknown_of(self, content: Any, batch: bool) -> list[str]:
         known = {*self._fields, "version", "verdict"}

@@ -17,6 +17,7 @@ from centinela.codec import MAX_RECORD_BYTES
 from centinela.datasets.columns import Transactions
 from centinela.datasets.rows import Reject
 from centinela.deadletters.record import cut_text
+from centinela.events import DEFAULT_CURRENCY
 from centinela.kafka.port import Outgoing, Producer
 from centinela.times import from_ms, to_ms
 from centinela_ingest.bulk.delivery_window import DeliveryWindow
@@ -47,6 +48,7 @@ class BulkOptions:
         rate: Most transactions a second.
         speedup: Seconds of event time in a second.
         patience_s: How long Kafka may accept nothing before the run is abandoned.
+        currency: Of the simulator's amounts; those of a file have their own.
     """
 
     source: str
@@ -55,6 +57,7 @@ class BulkOptions:
     rate: float | None = None
     speedup: float | None = None
     patience_s: float = 60.0
+    currency: str = DEFAULT_CURRENCY
     transactions_topic: str = topics.TRANSACTIONS.name
     labels_topic: str = topics.LABELS.name
 
@@ -95,7 +98,7 @@ class BulkProducer:
 
     def send_day(self, frame: pd.DataFrame) -> bool:
         """Send a day of the simulator. False where the run was stopped before its end."""
-        return self.send(Transactions.from_frame(frame))
+        return self.send(Transactions.from_frame(frame, self._options.currency))
 
     def send(self, transactions: Transactions) -> bool:
         """Send *transactions*, and the labels that become due. False where the run was stopped before the end.

@@ -7,6 +7,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from types import FrameType
 
 import typer
@@ -145,6 +146,7 @@ def send_run(title: str, total: int | None, send: Callable[[BulkProducer], objec
         producer = connect.producer(settings, client="confluent", linger_ms=20)
         try:
             with Display(title, total) as display:
+                options = replace(options, currency=settings.base_currency)
                 bulk = BulkProducer(producer, options, stop=stop, clock=clock, on_progress=display.show)
                 send(bulk)
                 seconds = display.elapsed

@@ -43,6 +43,8 @@ class Features(Protocol):
     """Where the gateway's features come from: the state replica, or a fake."""
 
     layout: FeatureLayout
+    currency: str
+    """Of the amounts in the features."""
 
     def features(self, transactions: list[TransactionReceived]) -> NDArray[np.float64]:
         """The rows of *transactions*, shape (n, len(layout.names)); the state stays as it is."""
@@ -217,6 +219,8 @@ class Gateway:
                 if transaction.kind == PURCHASE
                 else not_scored(AttachedVerdict, "gateway", transaction.kind, vector, layout, now)
             )
+            if transaction.currency != self._features.currency:
+                verdict = msgspec.structs.replace(verdict, feature_currency=self._features.currency)
             with_verdict = msgspec.structs.replace(transaction, verdict=verdict)
             record = _record(with_verdict, call, now)
             decided[transaction.transaction_id] = CachedVerdict(GivenVerdict.of(transaction, verdict), record)

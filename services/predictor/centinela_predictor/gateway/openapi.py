@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from centinela.web.openapi import JsonBody, operation
+from centinela.web.openapi import JsonBody, name_base_currency, operation
 from centinela_predictor.gateway.messages import Answer, Answers
 from centinela_predictor.gateway.requests import BATCH_LIMIT, PredictBatch, PredictRequest
 
@@ -66,6 +66,7 @@ PREDICT_BATCH: dict[str, Any] = {
 
 
 def amend(schemas: dict[str, Any]) -> None:
-    """What the structs do not say: further fields are attributes, and a batch has a limit."""
+    """What the structs do not say: further fields are attributes, a batch has a limit, and the default currency."""
     schemas["PredictRequest"]["additionalProperties"] = {"type": ["number", "null"]}
+    name_base_currency(schemas["PredictRequest"])
     schemas["PredictBatch"]["properties"]["transactions"]["maxItems"] = BATCH_LIMIT

@@ -10,6 +10,7 @@ import structlog
 
 from centinela.clock import Clock, SystemClock
 from centinela.features.known_fields import known_fields
+from centinela.features.rates_file import rates_of
 from centinela.kafka.connect import producer
 from centinela.liveness.health import Health
 from centinela.liveness.threads import GuardedThread
@@ -71,7 +72,7 @@ class GatewayProcess:
         sender = OutboxSender(self._outbox, self._producer, link, self._cache, clock, self._sent_all)
         app = build_app(
             self._gateway,
-            RequestParser(known_fields(settings, refuse=settings.unknown_fields == "refuse")),
+            RequestParser(known_fields(settings, refuse=settings.unknown_fields == "refuse"), rates_of(settings)),
             self._models.slot,
             readiness,
             clock,

@@ -59,6 +59,7 @@ class StateReplica:
         on_misrouted: OnMisrouted = "count",
     ) -> None:
         self.layout = layout
+        self.currency = stores.rules.rates.base
         self._cache = cache
         self._clock = clock
         self._stores = stores
@@ -90,7 +91,7 @@ class StateReplica:
     def features(self, transactions: list[TransactionReceived]) -> Matrix:
         """The rows of *transactions*, each as if it were the next in the log; shape (n, len(layout.names)). Changes
         nothing."""
-        columns = Columns.of(transactions, self.layout)
+        columns = Columns.of(transactions, self.layout, self._stores.rules.rates)
         users = np.empty((len(columns), len(USER_FEATURES) + len(self.layout.user_extra)))
         with self._lock:
             for partition, rows in self._by_partition(transactions):

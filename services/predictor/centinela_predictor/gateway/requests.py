@@ -5,15 +5,16 @@ from __future__ import annotations
 import math
 from collections.abc import Collection
 from datetime import datetime
-from typing import Annotated, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
-from msgspec import Meta
 
 from centinela.codec import require_plausible_time
 from centinela.errors import InvalidRecord
-from centinela.events import Id, Instant, Kind, Money
+from centinela.events import DEFAULT_CURRENCY, Currency, Id, Instant, Kind, Money
+from centinela.features.currency import BASE_ONLY, Rates
 from centinela.features.known_fields import KnownFields
+from centinela.times import to_ms
 from centinela.web.json_errors import DECODE_ERRORS, conversion_refusal, refusal
 from centinela.web.refusals import RequestRefused
 from centinela.web.unknown_fields import unknown_field
@@ -30,7 +31,7 @@ class PredictRequest(msgspec.Struct, frozen=True, kw_only=True):
     user_id: Id | None = None
     terminal_id: Id | None = None
     occurred_at: Instant | None = None
-    currency: Annotated[str, Meta(pattern="^[A-Z]{3}$")] = "EUR"
+    currency: Currency = DEFAULT_CURRENCY
     attributes: dict[str, float | None] = {}
     kind: Kind = "purchase"
 
@@ -59,10 +60,12 @@ class RequestParser:
 
     Args:
         known: The attributes that a transaction may have.
+        rates: The base currency, which a transaction has that names none, and the rates of others.
     """
 
-    def __init__(self, known: KnownFields) -> None:
+    def __init__(self, known: KnownFields, rates: Rates = BASE_ONLY) -> None:
         self._known = known
+        self._rates = rates
 
     def one(self, body: bytes, now: datetime) -> list[Parsed]:
         """The transaction of ``POST /predict``.
@@ -97,9 +100,13 @@ class RequestParser:
         ]
 
     def _completed(self, request: PredictRequest, content: dict[str, Any], now: datetime, prefix: str) -> Parsed:
-        """*request* with the further fields of *content* as attributes, and its time checked."""
+        """*request* with the further fields of *content* as attributes, its time and its currency checked."""
         if request.occurred_at is not None:
             _check_time(request.occurred_at, now, prefix)
+        if "currency" not in content and request.currency != self._rates.base:
+            request = msgspec.structs.replace(request, currency=self._rates.base)
+        if missing := self._rates.missing(request.currency, to_ms(request.occurred_at or now)):
+            raise RequestRefused(422, "no_rate", missing, field=f"{prefix}currency")
         further = [name for name in content if name not in _FIELDS]
         unknown = self._unknown(further, prefix, _FIELDS) + self._unknown(
             request.attributes, f"{prefix}attributes.", ()

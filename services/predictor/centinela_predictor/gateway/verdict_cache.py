@@ -9,7 +9,7 @@ from datetime import datetime
 import msgspec
 import xxhash
 
-from centinela.events import Kind, TransactionReceived, Verdict
+from centinela.events import DEFAULT_CURRENCY, Kind, TransactionReceived, Verdict
 from centinela.features.assemble import attribute_matrix
 from centinela.features.layout import FeatureLayout, pack_rows
 from centinela.kafka.port import Delivery, Outgoing
@@ -32,7 +32,7 @@ class GivenVerdict(Verdict, frozen=True, gc=False):
     amount: float
     user_id: str | None = None
     terminal_id: str | None = None
-    currency: str = "EUR"
+    currency: str = DEFAULT_CURRENCY
     attributes: dict[str, float | None] | None = None
     raw: int | None = None
     kind: Kind = "purchase"

@@ -3,7 +3,7 @@ its replay and the gateways' replicas."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from itertools import groupby
@@ -17,6 +17,7 @@ from centinela.deadletters.record import DeadLetter
 from centinela.errors import InvalidRecord
 from centinela.events import PURCHASE, AttachedVerdict, Kind, TransactionReceived
 from centinela.features.assemble import Columns
+from centinela.features.currency import BASE_ONLY, Rates
 from centinela.features.known_fields import KnownFields, unknown_name
 from centinela.features.layout import BASE_LAYOUT, FeatureLayout
 from centinela.kafka.port import Record
@@ -29,6 +30,7 @@ class _Strict(TransactionReceived, frozen=True, forbid_unknown_fields=True):
 
 _strict: Decoder[TransactionReceived] = Decoder(_Strict)
 _decoder: Decoder[TransactionReceived] = Decoder(TransactionReceived)
+_ATTRIBUTE = "attributes.{}"
 _FIELDS = frozenset(TransactionReceived.__struct_fields__)
 _FUTURE_MS = int(FUTURE_TOLERANCE.total_seconds() * 1000)
 
@@ -39,9 +41,11 @@ class AdmissionRules:
 
     Args:
         known: The attributes that they may have; None: any.
+        rates: The base currency and the rates of others; what has no rate is refused.
     """
 
     known: KnownFields | None = None
+    rates: Rates = BASE_ONLY
 
 
 SCHEMA_ONLY = AdmissionRules()
@@ -91,45 +95,65 @@ def admit(
     refused: list[DeadLetter] = []
     good: list[Record] = []
     events: list[TransactionReceived] = []
-    unknown: list[tuple[int, str]] = []
-    for record, event, names in _decoded(records, rules.known):
-        fault = event if isinstance(event, InvalidRecord) else _fault(event, names, rules)
+    decoded, names = _decoded(records, rules.known)
+    for n, (record, event) in enumerate(zip(records, decoded, strict=True)):
+        fault = (
+            event
+            if isinstance(event, InvalidRecord)
+            else None
+            if event.verdict is None and n not in names
+            else _fault(event, names.get(n, ()), rules)
+        )
         if fault is None:
             good.append(record)
             events.append(event)  # type: ignore[arg-type]
-            unknown += [(record.offset, name) for name in names]
         else:
             refused.append(DeadLetter.of(record, fault))
-    columns = Columns.of(events, layout)
+    reported = {} if rules.known is None or rules.known.refuse else names
+    unknown = [(records[n].offset, name) for n in reported for name in reported[n]]
+    columns = Columns.of(events, layout, rules.rates)
     ahead = _ahead(columns, good, to_ms(now))
-    if ahead.any():
+    without_rate = np.isnan(columns.amounts) & ~ahead
+    if ahead.any() or without_rate.any():
         for n in np.flatnonzero(ahead).tolist():
             fault = time_fault(events[n], good[n].timestamp_ms, now)
             assert fault is not None, "_ahead is the same rule, for many at once"
             refused.append(DeadLetter.of(good[n], fault))
-        keep = np.flatnonzero(~ahead)
+        refused += [
+            DeadLetter.of(good[n], _rate_fault(events[n], rules.rates)) for n in np.flatnonzero(without_rate).tolist()
+        ]
+        keep = np.flatnonzero(~(ahead | without_rate))
         good, events, columns = [good[n] for n in keep], [events[n] for n in keep], columns.take(keep)
     return Admitted(good, events, columns, refused, unknown)
 
 
 def _decoded(
     records: Sequence[Record], known: KnownFields | None
-) -> Iterator[tuple[Record, TransactionReceived | InvalidRecord, tuple[str, ...]]]:
-    """Each record with its event, or why it is none, and the names of fields that nobody knows.
+) -> tuple[list[TransactionReceived | InvalidRecord], dict[int, tuple[str, ...]]]:
+    """The event of each record, or why it is none; and by row the names of fields that nobody knows.
 
     Records without such fields are decoded once. The others are decoded again, without regard to them: a later release
     may have added an optional field.
     """
     values = [record.value for record in records]
-    decoded = (_decoder if known is None else _strict).decode_many(values)
-    for record, event in zip(records, decoded, strict=True):
-        names: tuple[str, ...] = ()
-        if isinstance(event, InvalidRecord) and known is not None and (name := unknown_name(event.detail)):
-            [event] = _decoder.decode_many([record.value])
-            names = (name,)
-        if known is not None and not isinstance(event, InvalidRecord) and event.attributes:
-            names += tuple(f"attributes.{name}" for name in known.unknown(event.attributes))
-        yield record, event, names
+    if known is None:
+        return _decoder.decode_many(values), {}
+    decoded = _strict.decode_many(values)
+    names: dict[int, tuple[str, ...]] = {}
+    for row, event in enumerate(decoded):
+        if isinstance(event, InvalidRecord):
+            if name := unknown_name(event.detail):
+                names[row] = (name,)
+        elif event.attributes and (unknown := known.unknown(event.attributes)):
+            names[row] = tuple(map(_ATTRIBUTE.format, unknown))
+    again = [row for row, event in enumerate(decoded) if isinstance(event, InvalidRecord) and row in names]
+    for row, event in zip(again, _decoder.decode_many([values[row] for row in again]), strict=True):
+        decoded[row] = event
+        if isinstance(event, InvalidRecord):
+            del names[row]
+        else:
+            names[row] += tuple(map(_ATTRIBUTE.format, known.unknown(event.attributes)))
+    return decoded, names
 
 
 def _fault(event: TransactionReceived, names: tuple[str, ...], rules: AdmissionRules) -> InvalidRecord | None:
@@ -164,6 +188,10 @@ def _ahead(columns: Columns, records: Sequence[Record], now_ms: int) -> NDArray[
     reference = np.where((stamps > 0) & (stamps < now_ms), stamps, now_ms)
     ahead: NDArray[np.bool_] = columns.times > reference + _FUTURE_MS
     return ahead
+
+
+def _rate_fault(event: TransactionReceived, rates: Rates) -> InvalidRecord:
+    return InvalidRecord("no_rate", rates.missing(event.currency, to_ms(event.occurred_at)) or "no rate")
 
 
 def by_partition(records: Sequence[Record]) -> dict[int, list[Record]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from centinela.events import DEFAULT_CURRENCY
 from centinela.features.assemble import Columns
 from centinela.features.layout import BASE_LAYOUT, FeatureLayout
 from centinela.features.payload import contradict
@@ -27,12 +28,15 @@ class PartitionState:
     Args:
         dedupe_ids: A copy is recognized among at least this many of the partition's last transactions.
         layout: Which extra features there are.
+        currency: Of the amounts.
     """
 
-    def __init__(self, dedupe_ids: int = 1_000_000, layout: FeatureLayout = BASE_LAYOUT) -> None:
+    def __init__(
+        self, dedupe_ids: int = 1_000_000, layout: FeatureLayout = BASE_LAYOUT, currency: str = DEFAULT_CURRENCY
+    ) -> None:
         self.seen = SeenIds(dedupe_ids)
         self.users = UserState(layout)
-        self._kind = _kind(layout)
+        self._kind = _kind(layout, currency)
         self.newest = _NEVER
         self.repartitioned_at: int | None = None
 
@@ -69,15 +73,20 @@ class PartitionState:
 
     @classmethod
     def from_bytes(
-        cls, data: bytes, dedupe_ids: int = 1_000_000, layout: FeatureLayout = BASE_LAYOUT
+        cls,
+        data: bytes,
+        dedupe_ids: int = 1_000_000,
+        layout: FeatureLayout = BASE_LAYOUT,
+        currency: str = DEFAULT_CURRENCY,
     ) -> PartitionState:
         """The state of a snapshot.
 
         Raises:
-            SnapshotDamaged: The bytes are not such a snapshot, or have other columns than *layout* stores.
+            SnapshotDamaged: The bytes are not such a snapshot, have other columns than *layout* stores, or amounts in
+                another currency than *currency*.
         """
-        facts, arrays = unpack(_kind(layout), data)
-        state = cls(dedupe_ids, layout)
+        facts, arrays = unpack(_kind(layout, currency), data)
+        state = cls(dedupe_ids, layout, currency)
         state.newest = facts["newest"]
         state.repartitioned_at = None if facts["regrouped_at"] == _NOT_REPARTITIONED else facts["regrouped_at"]
         state.users = UserState.from_arrays(arrays, layout)
@@ -85,5 +94,7 @@ class PartitionState:
         return state
 
 
-def _kind(layout: FeatureLayout) -> str:
-    return ":".join([_KIND, *layout.stored])
+def _kind(layout: FeatureLayout, currency: str) -> str:
+    """What a snapshot must be of; earlier releases knew no currency but the default one."""
+    kind = _KIND if currency == DEFAULT_CURRENCY else f"{_KIND}@{currency}"
+    return ":".join([kind, *layout.stored])

@@ -106,7 +106,7 @@ class PartitionStores:
 
     def new_state(self) -> PartitionState:
         """The state of a partition before its first record."""
-        return PartitionState(self._dedupe_ids, self._layout)
+        return PartitionState(self._dedupe_ids, self._layout, self.rules.rates.base)
 
     def load(self, partition: int, at_most: int) -> tuple[PartitionState, int] | None:
         """The newest usable state at or below the offset *at_most*, with its offset; None where there is none.
@@ -116,7 +116,7 @@ class PartitionStores:
         """
         for position, data in self._store(partition).load(at_most):
             try:
-                state = PartitionState.from_bytes(data, self._dedupe_ids, self._layout)
+                state = PartitionState.from_bytes(data, self._dedupe_ids, self._layout, self.rules.rates.base)
             except SnapshotDamaged as damaged:
                 _log.warning(
                     "snapshot.refused", state="partition", partition=partition, position=position, detail=str(damaged)

@@ -47,7 +47,7 @@ def repartition(
     """
     partitions = [TopicPartition(topic, number) for number in range(len(until))]
     first, end = reader.beginning_offsets(partitions), reader.end_offsets(partitions)
-    states = [PartitionState(dedupe_ids, layout) for _ in partitions]
+    states = [PartitionState(dedupe_ids, layout, rules.rates.base) for _ in partitions]
     for partition in partitions:
         states[partition.partition].repartitioned_at = end[partition]
         if first[partition] > 0:

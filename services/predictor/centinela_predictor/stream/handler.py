@@ -77,7 +77,7 @@ class StreamHandler(StatefulHandler):
         self._stores = stores
         self._idle_after_s = limits.idle_after_s
         self._misrouted = MisroutedCheck(on_misrouted, clock)
-        self._outgoing = OutgoingRecords(layout)
+        self._outgoing = OutgoingRecords(layout, stores.rules.rates.base)
         self._deferral = DeferralPolicy(core, feed, reader, clock, limits)
         self._announcer = Announcer(feed, writer)
         self._snapshots = Snapshots(stores, reader, feed, clock, health, snapshot_interval_s)

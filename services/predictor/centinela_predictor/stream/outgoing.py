@@ -53,10 +53,12 @@ class OutgoingRecords:
 
     Args:
         layout: The columns of ``Batch.matrix``.
+        currency: Of its amounts.
     """
 
-    def __init__(self, layout: FeatureLayout) -> None:
+    def __init__(self, layout: FeatureLayout, currency: str) -> None:
         self._layout = layout
+        self._currency = currency
         self._panes: dict[tuple[int, str], tuple[ServedModel, PaneModel]] = {}
 
     def verdicts(self, batch: Batch, scored: Iterator[Verdict], now: datetime) -> list[Verdict]:
@@ -98,12 +100,20 @@ class OutgoingRecords:
         return [
             Outgoing(
                 PREDICTIONS.name,
-                encode(TransactionScored.of(event, verdict)),
+                encode(TransactionScored.of(event, self._in_currency(event, verdict))),
                 record.key or (event.user_id or event.transaction_id).encode(),
                 (*of_batch, ("ce_id", event.transaction_id.encode()), *_trace(record.headers)),
             )
             for record, event, verdict in zip(batch.records, batch.events, verdicts, strict=True)
         ]
+
+    def _in_currency(self, event: TransactionReceived, verdict: Verdict) -> Verdict:
+        """*verdict* with the currency of its vector, where that was made here and is not the transaction's own."""
+        if event.currency == self._currency:
+            return verdict
+        given = event.verdict
+        made_here = given is None or given.origin != "gateway" or given.features is None
+        return replace(verdict, feature_currency=self._currency) if made_here else verdict
 
     def panes(
         self,

@@ -28,6 +28,7 @@ VERDICT_COLUMNS: dict[str, pa.DataType] = {
     "terminal_id": TEXT,
     "currency": TEXT,
     "kind": TEXT,
+    "feature_currency": TEXT,
     "occurred_at": INSTANT,
     "scored_at": INSTANT,
     "decision": TEXT,

@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 from centinela.datasets.rows import LabelRule
 from centinela.datasets.source import DataFiles
 from centinela.errors import CentinelaError
+from centinela.features.currency import Rates
 from centinela_trainer.archive.store import LABELS, PREDICTIONS, ArchiveStore
 
 SLAB_ROWS = 65_536
@@ -113,6 +114,7 @@ def open_archive(root: Path, work: Path) -> Staged:
 def stage_files(
     files: DataFiles,
     label_delay: timedelta,
+    rates: Rates,
     work: Path,
     now: datetime,
     progress: Progress,
@@ -122,12 +124,13 @@ def stage_files(
 
     Args:
         label_delay: From a transaction to the report on it.
+        rates: The base currency, which amounts are brought to.
         work: An empty folder for what does not fit into memory.
         progress: Called with the number of rows read so far.
         tell: Takes a line for people: rows that were left out.
 
     Raises:
-        CentinelaError: A file is damaged, or no row is a transaction.
+        CentinelaError: A file is damaged, an amount has no rate, or no row is a transaction.
     """
     staged, done, rejected, rows = work / "transactions.parquet", 0, 0, 0
     names = tuple(files.mapping.attributes.values())
@@ -155,7 +158,7 @@ def stage_files(
                 good.user_id,
                 good.terminal_id,
                 good.occurred_ms,
-                good.amount,
+                rates.all_to_base(good.amount, good.currency.tolist(), good.occurred_ms),
                 np.arange(rows, rows + len(good)),
                 good.is_fraud,
                 good.reported_ms,

@@ -25,7 +25,9 @@ from centinela.datasets.options import FileOptions
 from centinela.datasets.source import open_files
 from centinela.errors import CentinelaError
 from centinela.features.configured import layout_of
+from centinela.features.currency import Rates
 from centinela.features.layout import FeatureLayout
+from centinela.features.rates_file import rates_of
 from centinela.process.start import load_settings
 from centinela.times import DAY_MS, date_of_day
 from centinela_trainer.backfill.features import SlabFeatures
@@ -113,9 +115,10 @@ def backfill(
     """Compute features as the stream would have served them, over an archive or any file: Parquet by day.
 
     The features are those of the settings `attributes` and `features_file`, as far as IN has their columns.
+    Amounts of a file are converted by `base_currency` and `rates_file`.
     """
     settings = load_settings(TrainerSettings)
-    configured = layout_of(settings)
+    configured, rates = layout_of(settings), rates_of(settings)
     if not source.exists():
         raise CentinelaError(f"{source} does not exist")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
@@ -125,7 +128,7 @@ def backfill(
     try:
         with _bars() as bar:
             options = FileOptions.of(separator, decimal, encoding)
-            staged = _staged(source, mapping, options, timedelta(days=label_delay_days), work, bar)
+            staged = _staged(source, mapping, options, timedelta(days=label_delay_days), rates, work, bar)
             layout = fitting(configured, staged.attributes)
             days = rebuild(staged, layout, work / "out", bar("features", staged.rows))
         if out.exists():
@@ -154,6 +157,7 @@ def _staged(
     mapping: str | None,
     options: FileOptions,
     label_delay: timedelta,
+    rates: Rates,
     work: Path,
     bar: Callable[[str, int], Callable[[int], None]],
 ) -> Staged:
@@ -165,6 +169,7 @@ def _staged(
     return stage_files(
         files,
         label_delay,
+        rates,
         work,
         SystemClock().now(),
         bar("reading", files.rows),

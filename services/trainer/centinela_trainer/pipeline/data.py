@@ -42,7 +42,8 @@ def load_history(params: Params, now: datetime) -> History:
     """What ``params.data`` names.
 
     Raises:
-        ParamsError: It names neither a file nor a folder, or a drift that does not exist.
+        ParamsError: It names neither a file nor a folder, or a drift that does not exist; amounts have several
+            currencies.
         CentinelaError: The file cannot be read, or no mapping fits.
     """
     path = Path(params.data.path)
@@ -58,6 +59,11 @@ def load_history(params: Params, now: datetime) -> History:
     for part in files.parts(rule, now):
         parts.append(part.transactions)
         rejected += len(part.rejects)
+    if len(currencies := {code for part in parts for code in part.currency.tolist()}) > 1:
+        raise ParamsError(
+            f"data.path {path}: amounts in {', '.join(sorted(currencies))}; the pipeline takes one currency."
+            " `centinela replay` and `retrain` convert by CENTINELA_RATES_FILE"
+        )
     if not any(len(part) for part in parts):
         raise ParamsError(f"data.path {path}: no row is a transaction; {rejected:,} were rejected")
     return _history(parts, rejected)

@@ -123,6 +123,16 @@ def test_a_bad_label_is_refused_by_its_field(
     assert broker.records("labels") == []
 
 
+def test_a_transaction_that_names_no_currency_has_the_base_currency(broker: FakeBroker) -> None:
+    client, _ = build(broker, base_currency="USD")
+    named = GOOD | {"currency": "USD"}
+    assert client.post("/transactions", json=GOOD).status_code == 202
+    assert client.post("/transactions", json=[GOOD, named]).status_code == 202
+    assert [Decoder(TransactionReceived).decode(r.value).currency for r in broker.records("transactions")] == [
+        "USD"
+    ] * 3
+
+
 def test_a_number_out_of_range_names_its_field(client: TestClient) -> None:
     body = json.dumps(GOOD).replace("100.5", "1e999")
     assert client.post("/transactions", content=body).json()["field"] == "amount"

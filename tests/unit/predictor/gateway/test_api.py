@@ -44,6 +44,7 @@ TRACE = "00-" + "a" * 32 + "-" + "b" * 16 + "-01"
 
 class AmountOnly:
     layout = FeatureLayout(())
+    currency = "EUR"
 
     def seen(self, transactions: list[TransactionReceived]) -> list[bool]:
         return [t.transaction_id == "from-ingest" for t in transactions]

@@ -78,6 +78,12 @@ def test_a_refund_is_let_through_by_no_model_among_purchases_that_are_scored(wor
     assert (refused.value.status, refused.value.field) == (409, "kind")
 
 
+def test_the_log_says_in_which_currency_the_features_were_made(world: World) -> None:
+    world.ask(tx("usd", currency="USD"), tx("eur"))
+    verdicts = [DECODE(record.value).verdict for record in world.broker.sent]
+    assert [verdict and verdict.feature_currency for verdict in verdicts] == ["EUR", None]
+
+
 def test_a_missing_id_is_made_up_and_keys_the_record_where_no_user_is_known(world: World) -> None:
     first, second = world.ask(tx(None, 10), tx(None, 10))
     assert first.transaction_id != second.transaction_id

@@ -15,6 +15,7 @@ import pytest
 from centinela.consuming.table_reader import TableReader
 from centinela.events import AttachedVerdict, LabelReported, TransactionReceived, TransactionScored, encode
 from centinela.features.assemble import Columns
+from centinela.features.currency import Rates, RateSeries
 from centinela.features.keys import hash_ids
 from centinela.features.layout import USER_FEATURES, FeatureLayout, pack_rows
 from centinela.features.snapshots.store import SnapshotStore
@@ -23,13 +24,13 @@ from centinela.kafka.partitioner import partition_of
 from centinela.kafka.port import Record, TopicPartition
 from centinela.testing.clock import FixedClock
 from centinela.testing.kafka import FakeBroker, FakeConsumer
-from centinela.times import DAY_MS, to_ms_array
+from centinela.times import DAY_MS, to_ms, to_ms_array
 from centinela.topics import LABELS, PREDICTIONS, TERMINAL_ACTIVITY, TRANSACTIONS
 from centinela.web.refusals import RequestRefused
 from centinela_predictor.gateway.replica import PositionedReader, StateReplica, VerdictFollower, from_newest
 from centinela_predictor.gateway.requests import PredictRequest
 from centinela_predictor.gateway.verdict_cache import VerdictCache, require_same
-from centinela_predictor.state.admission import admit
+from centinela_predictor.state.admission import SCHEMA_ONLY, AdmissionRules, admit
 from centinela_predictor.state.partition_state import PartitionState
 from centinela_predictor.state.partition_store import LogChanged, PartitionStores
 from centinela_predictor.state.terminal_activity import Block, pack_block
@@ -43,7 +44,11 @@ USERS_AT = slice(LAYOUT.names.index(USER_FEATURES[0]), LAYOUT.names.index(USER_F
 
 
 def unplaced(
-    broker: FakeBroker, cache: VerdictCache | None = None, state_dir: Path = NOWHERE, layout: FeatureLayout = LAYOUT
+    broker: FakeBroker,
+    cache: VerdictCache | None = None,
+    state_dir: Path = NOWHERE,
+    layout: FeatureLayout = LAYOUT,
+    rules: AdmissionRules = SCHEMA_ONLY,
 ) -> StateReplica:
     clock = FixedClock(NOW)
     stores = PartitionStores(
@@ -53,13 +58,16 @@ def unplaced(
         clock,
         dedupe_ids=1_000,
         layout=layout,
+        rules=rules,
     )
     return StateReplica(layout, VerdictCache(10_000) if cache is None else cache, clock, stores)
 
 
-def replica(cache: VerdictCache | None = None, layout: FeatureLayout = LAYOUT) -> StateReplica:
+def replica(
+    cache: VerdictCache | None = None, layout: FeatureLayout = LAYOUT, rules: AdmissionRules = SCHEMA_ONLY
+) -> StateReplica:
     broker = FakeBroker(PARTITIONS)
-    made, reader = unplaced(broker, cache, layout=layout), FakeConsumer(broker)
+    made, reader = unplaced(broker, cache, layout=layout, rules=rules), FakeConsumer(broker)
     made.seek_start(reader, TableReader(reader, [TRANSACTIONS.name]), reader.partitions_of(TRANSACTIONS.name))
     return made
 
@@ -102,6 +110,25 @@ def test_the_next_transaction_gets_the_windows_that_the_stream_gives_it() -> Non
         read = gateway_state.features([event])
         _, expected = stream[record.partition].apply(Columns.of([event]))
         np.testing.assert_array_equal(read[:, USERS_AT], expected, err_msg=f"transaction {at}")
+        gateway_state.apply_transactions([record])
+
+
+def test_refunds_and_other_currencies_are_what_they_are_to_the_stream() -> None:
+    rates = Rates("EUR", {"JPY": RateSeries(np.array([0, to_ms(NOW) - 20 * DAY_MS]), np.array([0.0075, 0.5]))})
+    events = [
+        msgspec.structs.replace(event, currency="JPY" if n % 3 else "EUR", kind="refund" if n % 7 == 0 else "purchase")
+        for n, event in enumerate(transactions(150))
+    ]
+    gateway_state, stream = (
+        replica(rules=AdmissionRules(rates=rates)),
+        [PartitionState(1_000) for _ in range(PARTITIONS)],
+    )
+    for event, record in zip(events, records(events), strict=True):
+        read = gateway_state.features([event])
+        columns = Columns.of([event], LAYOUT, rates)
+        _, expected = stream[record.partition].apply(columns)
+        np.testing.assert_array_equal(read[:, USERS_AT], expected)
+        assert read[0, 0] == columns.amounts[0]
         gateway_state.apply_transactions([record])
 
 

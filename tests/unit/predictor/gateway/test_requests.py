@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
+import numpy as np
 import pytest
 
+from centinela.features.currency import Rates, RateSeries
 from centinela.features.known_fields import KnownFields
 from centinela.web.refusals import RequestRefused
 from centinela_predictor.gateway.requests import (
@@ -16,7 +18,8 @@ from centinela_predictor.gateway.requests import (
 )
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
-PARSER = RequestParser(KnownFields(frozenset({"v1", "v2", "time"}), refuse=True))
+DOLLARS = Rates("EUR", {"USD": RateSeries(np.array([0]), np.array([0.8]))})
+PARSER = RequestParser(KnownFields(frozenset({"v1", "v2", "time"}), refuse=True), DOLLARS)
 
 
 def parse_one(body: bytes, now: datetime) -> PredictRequest:
@@ -45,6 +48,12 @@ def test_the_full_body_is_taken_whole_and_null_is_a_missing_value() -> None:
         currency="USD",
         attributes={"v1": None, "v2": None},
     )
+
+
+def test_a_transaction_that_names_no_currency_has_the_base_currency() -> None:
+    parser = RequestParser(KnownFields(frozenset(), refuse=True), Rates("USD"))
+    parsed = parser.many(b'[{"amount": 1}, {"amount": 1, "currency": "USD"}]', NOW)
+    assert [request.currency for request, _ in parsed] == ["USD", "USD"]
 
 
 MALFORMED = [

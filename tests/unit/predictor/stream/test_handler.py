@@ -13,10 +13,12 @@ import numpy as np
 import pytest
 
 from centinela.events import AttachedVerdict, LabelReported
+from centinela.features.currency import Rates, RateSeries
 from centinela.features.layout import pack_rows, unpack_rows
 from centinela.model.panes import read_pane
 from centinela.telemetry.tracing import new_traceparent
 from centinela.times import to_ms_array
+from centinela_predictor.state.admission import AdmissionRules
 from centinela_predictor.state.terminal_activity import unpack_block
 from tests.support.predictor_world import LAYOUT, NOW, START, World, transaction
 from tests.support.served_models import served
@@ -99,7 +101,8 @@ def test_a_copy_gets_no_second_verdict_and_leaves_no_trace(tmp_path: Path) -> No
 def test_another_transaction_under_a_known_id_is_a_conflict_also_after_a_crash(
     tmp_path: Path, other: dict[str, Any]
 ) -> None:
-    world = World(tmp_path, partitions=1)
+    rates = Rates("EUR", {"USD": RateSeries(np.array([0]), np.array([1.0]))})
+    world = World(tmp_path, partitions=1, rules=AdmissionRules(rates=rates))
     first = world.stream(snapshot_interval_s=0.0)
     world.send(transaction(1), transaction(1, **other))
     first.run_until_verdicts(1)

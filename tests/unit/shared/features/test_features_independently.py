@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from centinela.events import TransactionReceived
 from centinela.features.assemble import Columns, assemble, attribute_matrix
 from centinela.features.backfill import build_features
+from centinela.features.currency import BASE_ONLY, Rates
 from centinela.features.keys import hash_ids
 from centinela.features.layout import BASE_LAYOUT, FeatureLayout
 from centinela.features.spec import BASE_TERMINAL, BASE_USER, USER_AGGREGATIONS, Feature
@@ -117,7 +118,11 @@ def micro_batches(log: list[TransactionReceived], cuts: list[int]) -> Iterator[l
 
 
 def streamed(
-    log: list[TransactionReceived], labels: pd.DataFrame, cuts: list[int], layout: FeatureLayout = LAYOUT
+    log: list[TransactionReceived],
+    labels: pd.DataFrame,
+    cuts: list[int],
+    layout: FeatureLayout = LAYOUT,
+    rates: Rates = BASE_ONLY,
 ) -> np.ndarray:
     """As the predictor's stream goes about it: copies left out, users applied, terminals read, then told."""
     seen, users, terminals = SeenIds(), UserState(layout), TerminalState(layout)
@@ -129,7 +134,7 @@ def streamed(
     )
     parts = []
     for number, batch in enumerate(micro_batches(log, cuts)):
-        columns = Columns.of(batch, layout)
+        columns = Columns.of(batch, layout, rates)
         rows = np.flatnonzero(seen.admit(columns.ids))
         columns, batch = columns.take(rows), [batch[n] for n in rows.tolist()]
         user = users.apply(columns.users, columns.times, columns.minor, columns.stored)

@@ -17,6 +17,7 @@ from centinela.datasets.source import open_files
 from centinela.errors import CentinelaError
 from centinela.events import LabelReported, TransactionScored
 from centinela.features.backfill import build_features
+from centinela.features.currency import BASE_ONLY
 from centinela.features.layout import FeatureLayout, pack_rows
 from centinela.features.spec import Feature
 from centinela.kafka.port import TopicPartition
@@ -132,6 +133,7 @@ def test_slabs_of_any_size_give_the_same(transactions: pd.DataFrame, tmp_path: P
     staged = stage_files(
         open_files(own_file(few, tmp_path / "own.parquet"), str(tmp_path / "mapping.yaml")),
         timedelta(days=7),
+        BASE_ONLY,
         tmp_path,
         NOW,
         lambda _: None,
@@ -294,6 +296,7 @@ def test_progress_is_told_as_it_goes(transactions: pd.DataFrame, tmp_path: Path)
     staged = stage_files(
         open_files(own_file(transactions, tmp_path / "own.csv"), str(tmp_path / "mapping.yaml")),
         timedelta(days=7),
+        BASE_ONLY,
         tmp_path,
         NOW,
         read_so_far.append,
