@@ -125,18 +125,23 @@ def detect(columns: Sequence[str], source: str) -> tuple[str, Mapping]:
     """The shipped mapping whose columns are all in *columns*, with its name.
 
     Raises:
-        MappingError: None fits; the message says what each lacks.
+        MappingError: None fits; the message says what the closest has that the file has not.
     """
-    lacking = []
+    lacking: dict[str, list[str]] = {}
     for name in SHIPPED:
-        mapping = shipped(name)
-        missing = [column for column in mapping.required if column not in columns]
-        if not missing:
-            return name, mapping
-        lacking.append(f"{name} (lacks {_list(missing)})")
+        required = shipped(name).required
+        lacking[name] = [column for column in required if column not in columns]
+        if not lacking[name]:
+            return name, shipped(name)
+    closest = min(lacking, key=lambda name: len(lacking[name]) / len(shipped(name).required))
+    near = (
+        ""
+        if len(lacking[closest]) == len(shipped(closest).required)
+        else (f" The closest, {closest}, has {_list(lacking[closest])} too.")
+    )
     raise MappingError(
-        f"{source} has none of the known layouts: {'; '.join(lacking)}. Its columns: {_list(columns)}{_hint(columns)}. "
-        "Name its columns in a mapping file and pass --mapping PATH."
+        f"{source} has none of the known layouts ({_list(SHIPPED)}). Its columns: {_list(columns)}{_hint(columns)}."
+        f"{near} Name its columns in a mapping file and pass --mapping PATH (docs/data-files.md)."
     )
 
 

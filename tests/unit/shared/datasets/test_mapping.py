@@ -20,11 +20,15 @@ def test_the_shipped_layouts_are_found_by_their_columns(columns: list[str], name
     assert mapping == shipped(name)
 
 
-def test_a_layout_that_is_not_known_says_what_each_known_one_lacks() -> None:
+def test_a_layout_that_is_not_known_says_what_the_closest_has_more() -> None:
     with pytest.raises(
-        MappingError, match=r"f\.csv .*ulb \(lacks V28\).*handbook \(lacks TRANSACTION_ID.*Its columns: Time.*--mapping"
+        MappingError,
+        match=r"f\.csv has none .*\(ulb, handbook.*Its columns: Time.*closest, ulb, has V28 too\. .*--mapping",
     ):
         detect([name for name in ULB if name != "V28"], "f.csv")
+    with pytest.raises(MappingError) as refused:
+        detect(["a", "b"], "f.csv")
+    assert "closest" not in str(refused.value)
 
 
 def test_a_file_without_a_mapped_column_is_refused_by_its_name(tmp_path: Path) -> None:
