@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import itertools
+import random
 from collections.abc import Callable
 from datetime import UTC, datetime
 
 import pytest
 
+from tests.support.faultrun.inject_log import growth_order
 from tests.support.faultrun.ledger import Ledger, fingerprint
 from tests.support.faultrun.oracle import (
     Judgement,
@@ -18,7 +20,7 @@ from tests.support.faultrun.oracle import (
     judge_versions,
 )
 from tests.support.faultrun.plan import SHAPES, schedule
-from tests.support.faultrun.readback import Raw, ReadBack, Scored, Transaction
+from tests.support.faultrun.readback import Raw, ReadBack, Scored, Transaction, is_mistimed
 from tests.support.faultrun.workload import Profile, Workload
 
 AT = datetime(2024, 1, 1, tzinfo=UTC)
@@ -145,7 +147,7 @@ def _score_before_the_promotion(world: World) -> None:
         (_invent_a_verdict, "verdicts on what is in the log"),
         (_change_a_verdict, "verdicts on what the first record of the id says"),
         (_swap_verdicts, "verdicts in the order of the log"),
-        (_lose_a_letter, "broken and conflicting records with a dead letter"),
+        (_lose_a_letter, "broken, conflicting, mistimed and misrouted records with a dead letter"),
         (_double_a_letter, "dead letters, one each"),
         (_letter_on_a_sound_one, "dead letters of what is broken only"),
         (_answer_otherwise, "gateway answers that are the verdict"),
@@ -159,6 +161,67 @@ def test_each_harm_is_found(harm: Callable[[World], None], violated: str) -> Non
     assert violated in world.judged()
 
 
+def _mistime_a_scored_one(world: World) -> None:
+    world.found.mistimed.add((0, 1))
+
+
+def _misroute(world: World) -> None:
+    """What came to another partition than its key's before the topic grew has a verdict, and no letter."""
+    world.found.misrouted.add((0, 2))
+
+
+def _turn_a_well_routed_one_away(world: World) -> None:
+    _lose_a_verdict(world)
+    world.found.letters.append({"dlq.partition": b"0", "dlq.offset": b"2", "dlq.reason": b"wrong_partition"})
+
+
+def _turn_a_misrouted_one_away(world: World) -> None:
+    _misroute(world)
+    _turn_a_well_routed_one_away(world)
+
+
+def _refuse_a_mistimed_one(world: World) -> None:
+    world.found.mistimed.add((0, 2))
+    _lose_a_verdict(world)
+    world.found.letters.append({"dlq.partition": b"0", "dlq.offset": b"2", "dlq.reason": b"time_in_future"})
+
+
+@pytest.mark.parametrize("change", [_misroute, _turn_a_misrouted_one_away, _refuse_a_mistimed_one])
+def test_what_is_mistimed_or_misrouted_has_one_outcome(change: Callable[[World], None]) -> None:
+    world = World()
+    change(world)
+    assert world.judged() == set()
+
+
+@pytest.mark.parametrize("harm", [_mistime_a_scored_one, _turn_a_well_routed_one_away])
+def test_a_record_is_refused_for_its_time_stamp_or_its_partition_only_where_it_must_be(
+    harm: Callable[[World], None],
+) -> None:
+    world = World()
+    harm(world)
+    assert world.judged() != set()
+
+
+@pytest.mark.parametrize(
+    ("timestamp", "mistimed"),
+    [
+        (AT.timestamp(), True),
+        (AT.timestamp() * 1_000, False),
+        (AT.timestamp() * 1_000_000, False),
+        (AT.timestamp() * 1_000 - 86_400_000, False),
+        (0, False),
+    ],
+)
+def test_a_time_stamp_in_seconds_is_told_from_one_in_milliseconds(timestamp: float, mistimed: bool) -> None:
+    assert is_mistimed(Raw(0, 0, None, b"", {}, int(timestamp)), AT) == mistimed
+
+
+def test_a_topic_grows_after_those_that_must_be_at_least_as_wide_and_at_most_to_eight_partitions() -> None:
+    counts = {"transactions": 4, "feature-panes": 4, "terminal-activity": 4, "labels": 4, "predictions": 8}
+    order = growth_order(counts, random.Random(7))  # noqa: S311
+    assert (order[:2], order[2:]) == (["terminal-activity", "feature-panes"], ["labels", "transactions"])
+
+
 def test_a_seed_makes_the_same_faults_and_the_same_load_and_another_seed_others() -> None:
     def load(seed: int) -> list[object]:
         return list(itertools.islice(Workload(Profile(seed, per_day=500)).items(), 2_000))
@@ -168,4 +231,4 @@ def test_a_seed_makes_the_same_faults_and_the_same_load_and_another_seed_others(
 
 
 def test_a_long_schedule_has_every_kind() -> None:
-    assert {fault.kind for fault in schedule(7, 40, 3)} == set(SHAPES)
+    assert {fault.kind for fault in schedule(7, 40, 3)} == {kind for kind, shape in SHAPES.items() if shape.weight}

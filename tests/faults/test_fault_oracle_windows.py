@@ -48,13 +48,17 @@ class Served:
             }
         )
         self.matrix = build_features(table, labels, LAYOUT).to_numpy().copy()
-        self.found.labels = [Reported("t03", True, times[3] + timedelta(days=2))]
+        self.label(Reported("t03", True, times[3], times[3] + timedelta(days=2)))
         for row in rows_of(table):
             self.found.log.add(Raw(0, row.Index, None, b"", {}))
             self.found.transactions.append(
                 Transaction(row.transaction_id, times[row.Index], row.amount, row.user_id, "m", {"v1": 1.0})
             )
         self.origins = ["stream"] * 60
+
+    def label(self, label: Reported) -> None:
+        self.found.label_places.add(Raw(0, len(self.found.labels), None, b"", {}))
+        self.found.labels.append(label)
 
     def column(self, name: str) -> int:
         return LAYOUT.names.index(name)

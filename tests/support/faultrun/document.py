@@ -37,6 +37,10 @@ NAMES = {
     "parquet_damaged": "an archive file damaged; the archive rebuilt",
     "slow_consumer": "a predictor that runs a quarter of the time",
     "retrain_killed": "kill -9 of the trainer at work",
+    "offsets_deleted": "committed offsets of a group deleted",
+    "codecs_mixed": "producers without compression, with gzip, snappy, lz4 and zstd, record by record",
+    "partitions_added": "partitions of topics doubled",
+    "timestamps_in_another_unit": "a producer that stamps records in seconds or microseconds",
 }
 
 

@@ -116,11 +116,16 @@ def _table(found: ReadBack, rows: list[int]) -> pd.DataFrame:
 
 
 def _labels(found: ReadBack) -> pd.DataFrame:
+    labels = [
+        label
+        for place, label in zip(found.label_places, found.labels, strict=True)
+        if place not in found.mistimed_labels
+    ]
     return pd.DataFrame(
         {
-            "transaction_id": [label.transaction_id for label in found.labels],
-            "is_fraud": [label.is_fraud for label in found.labels],
-            "reported_at": pd.to_datetime([label.reported_at for label in found.labels], utc=True),
+            "transaction_id": [label.transaction_id for label in labels],
+            "is_fraud": [label.is_fraud for label in labels],
+            "reported_at": pd.to_datetime([label.reported_at for label in labels], utc=True),
         }
     )
 

@@ -1,4 +1,5 @@
-"""Makes faults happen: processes, brokers and the registry. What is done to disks and files: ``inject_files``."""
+"""Makes faults happen: processes, brokers and the registry. To disks and files: ``inject_files``; to the log:
+``inject_log``."""
 
 from __future__ import annotations
 
@@ -14,6 +15,7 @@ from datetime import UTC, datetime
 from kafka import KafkaConsumer, TopicPartition  # noqa: TID251 - a client of the tests' own
 
 from centinela.errors import DependencyUnavailable
+from centinela_local.processes.restarts import LONGEST_S
 from centinela_local.testing.temporary_stack import within
 from tests.support.faultrun.plan import Fault
 from tests.support.faultrun.stack import PREDICTORS, FaultStack
@@ -60,10 +62,10 @@ class Injector:
         happened.what = f"SIGTERM {name}"
         pid = self._running(name)
         began = time.monotonic()
-        _send(pid, signal.SIGTERM)
+        send_signal(pid, signal.SIGTERM)
         if not within(self.drain_s + 20, lambda: _gone(pid)):
             happened.problems.append(f"{name} still ran {self.drain_s + 20:.0f} s after SIGTERM")
-            _send(pid, signal.SIGKILL)
+            send_signal(pid, signal.SIGKILL)
             return
         took = time.monotonic() - began
         happened.what += f", gone after {took:.1f} s"
@@ -75,7 +77,7 @@ class Injector:
     def kill_predictors(self, happened: Happened, _: random.Random) -> None:
         happened.what = "kill -9 both predictors and the gateway at once"
         for pid in [self._running(name) for name in (*PREDICTORS, "gateway")]:
-            _send(pid, signal.SIGKILL)
+            send_signal(pid, signal.SIGKILL)
 
     def kill_uncommitted(self, happened: Happened, _: random.Random) -> None:
         name = happened.fault.target
@@ -103,13 +105,13 @@ class Injector:
             while not happened.hit and time.monotonic() < deadline:
                 if not consumer.poll(200, max_records=1):
                     continue
-                _send(pid, signal.SIGSTOP)
+                send_signal(pid, signal.SIGSTOP)
                 high, stable = consumer.end_offsets(partitions), committed.end_offsets(partitions)
                 happened.hit = any(stable[p] < high[p] for p in partitions) and high == consumer.end_offsets(partitions)
                 if not happened.hit:
-                    _send(pid, signal.SIGCONT)
+                    send_signal(pid, signal.SIGCONT)
                     consumer.seek_to_end()
-            _send(pid, signal.SIGKILL)
+            send_signal(pid, signal.SIGKILL)
         finally:
             consumer.close()
             committed.close()
@@ -122,13 +124,13 @@ class Injector:
         happened.hit = False
         while not happened.hit and time.monotonic() < deadline:
             await_end(0.2)
-            _send(pid, signal.SIGSTOP)
+            send_signal(pid, signal.SIGSTOP)
             with suppress(DependencyUnavailable):  # the fault before this one may still hold the brokers
                 done, kept = self.stack.committed(), self.stack.newest_snapshots()
                 happened.hit = any(offset > kept.get(partition, -1) for partition, offset in done.items())
             if not happened.hit:
-                _send(pid, signal.SIGCONT)
-        _send(pid, signal.SIGKILL)
+                send_signal(pid, signal.SIGCONT)
+        send_signal(pid, signal.SIGKILL)
 
     def kill_snapshotting(self, happened: Happened, _: random.Random) -> None:
         name = happened.fault.target
@@ -140,7 +142,7 @@ class Injector:
         happened.hit = False
         while not happened.hit and time.monotonic() < deadline:
             happened.hit = any(entry.endswith(suffix) for folder in folders for entry in _names(folder))
-        _send(pid, signal.SIGKILL)
+        send_signal(pid, signal.SIGKILL)
 
     def kill_loading(self, happened: Happened, chance: random.Random) -> None:
         name = happened.fault.target
@@ -154,7 +156,7 @@ class Injector:
             LOOK_FOR_S, lambda: any(f"incoming-{version}-" in entry or entry == version for entry in _names(models))
         )
         await_end(chance.uniform(0, 0.15))
-        _send(pid, signal.SIGKILL)
+        send_signal(pid, signal.SIGKILL)
 
     def promote_damaged(self, happened: Happened, _: random.Random) -> None:
         version = self.stack.register(damage=True)
@@ -224,16 +226,16 @@ class Injector:
             f"SIGSTOP {name} for {happened.fault.hold_s:.1f} s, past session (10 s) and transaction (10 s) time-outs"
         )
         pid = self._running(name)
-        _send(pid, signal.SIGSTOP)
+        send_signal(pid, signal.SIGSTOP)
         await_end(happened.fault.hold_s)
-        _send(pid, signal.SIGCONT)
+        send_signal(pid, signal.SIGCONT)
 
     def zombie(self, happened: Happened, _: random.Random) -> None:
         name = happened.fault.target
         slot = "0" if name == "stream" else "1"
         happened.what = f"SIGSTOP {name}, start another one in its place, SIGCONT: the first must be fenced"
         pid = self._running(name)
-        _send(pid, signal.SIGSTOP)
+        send_signal(pid, signal.SIGSTOP)
         port = self.stack.extra_ports[0]
         other = self.stack.stranger(name, {"CENTINELA_PREDICTOR_PORT": str(port)})
         before = self.stack.strangers_log()
@@ -241,7 +243,7 @@ class Injector:
             60, lambda: f'"predictor-{slot}"' in self.stack.strangers_log()[len(before) :] or self.stack.is_ready(port)
         )
         await_end(2)
-        _send(pid, signal.SIGCONT)
+        send_signal(pid, signal.SIGCONT)
         happened.hit = within(40, lambda: _gone(pid))
         if not took_over:
             happened.problems.append("the one that took its place was not ready within 60 s")
@@ -277,9 +279,9 @@ class Injector:
         pid = self._running(name)
         deadline = time.monotonic() + happened.fault.hold_s
         while time.monotonic() < deadline:
-            _send(pid, signal.SIGSTOP)
+            send_signal(pid, signal.SIGSTOP)
             await_end(chance.uniform(0.2, 0.4))
-            _send(pid, signal.SIGCONT)
+            send_signal(pid, signal.SIGCONT)
             await_end(0.1)
 
     def retrain_killed(self, happened: Happened, _: random.Random) -> None:
@@ -309,13 +311,13 @@ class Injector:
         return [line for line in self.stack.log(name).splitlines() if f'"{event}"' in line]
 
     def _running(self, name: str) -> int:
-        """Its process, waited for where it is just being started again."""
-        within(30, lambda: self.stack.pid(name) != 0 and not _gone(self.stack.pid(name)))
+        """Its process, waited for where it is just being started again, at the latest after the longest pause."""
+        within(LONGEST_S + 30, lambda: self.stack.pid(name) != 0 and not _gone(self.stack.pid(name)))
         return self.stack.pid(name)
 
     def _kill(self, name: str) -> None:
         pid = self._running(name)
-        _send(pid, signal.SIGKILL)
+        send_signal(pid, signal.SIGKILL)
         within(5, lambda: _gone(pid))
 
 
@@ -324,7 +326,7 @@ def now() -> datetime:
     return datetime.now(UTC)
 
 
-def _send(pid: int, number: signal.Signals) -> None:
+def send_signal(pid: int, number: signal.Signals) -> None:
     if pid:
         with suppress(ProcessLookupError):
             os.kill(pid, number)

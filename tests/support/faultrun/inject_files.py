@@ -13,7 +13,7 @@ from tests.support.faultrun.stack import PREDICTORS, flip_a_bit
 from tests.support.faultrun.watch import Happened, await_end
 
 
-class FullInjector(Injector):
+class FileInjector(Injector):
     """With the faults of disks and files."""
 
     def archive_disk_full(self, happened: Happened, _: random.Random) -> None:

@@ -75,13 +75,18 @@ def judge_log(found: ReadBack, ledger: Ledger, judgement: Judgement) -> dict[str
     )
     everything = {transaction.transaction_id for transaction in found.transactions if transaction is not None}
     first: dict[str, int] = {}
-    for row, transaction in enumerate(found.transactions):
-        if transaction is not None and not is_broken(transaction):
+    refused: set[str] = set()
+    for row, (place, transaction) in enumerate(zip(found.log, found.transactions, strict=True)):
+        if transaction is None or is_broken(transaction):
+            continue
+        if place in found.refused:
+            refused.add(transaction.transaction_id)
+        else:
             first.setdefault(transaction.transaction_id, row)
     judgement.check(
         "acknowledged by HTTP, in the log",
         len(ledger.accepted | ledger.in_log),
-        sorted((ledger.accepted | ledger.in_log) - first.keys()),
+        sorted((ledger.accepted | ledger.in_log) - first.keys() - refused),
     )
     judgement.check("refused by HTTP, not in the log", len(ledger.refused), sorted(ledger.refused & everything))
     return first
@@ -136,8 +141,10 @@ def judge_letters(found: ReadBack, ledger: Ledger, first: Mapping[str, int], jud
     for partition, offset, what, name, _ in ledger.stored["transactions"]:
         if what == "malformed" or (what == "conflict" and _is_second(found, first, name, partition, offset)):
             expected[partition, offset] = f"{what} {name}"
+    for place in found.refused:
+        expected[place] = f"refused {place}"
     judgement.check(
-        "broken and conflicting records with a dead letter",
+        "broken, conflicting, mistimed and misrouted records with a dead letter",
         len(expected),
         (name for place, name in expected.items() if place not in origins),
     )
@@ -149,6 +156,15 @@ def judge_letters(found: ReadBack, ledger: Ledger, first: Mapping[str, int], jud
         len(origins),
         (str(place) for place in origins if place not in expected and not _unpromised(found, first, place)),
     )
+
+
+def judge_label_letters(found: ReadBack, judgement: Judgement) -> None:
+    """A dead letter for each label whose time stamp in Kafka is in another unit, and for no other."""
+    origins = {(int(headers["dlq.partition"]), int(headers["dlq.offset"])) for headers in found.label_letters}
+    judgement.check(
+        "mistimed labels with a dead letter", len(found.mistimed_labels), map(str, found.mistimed_labels - origins)
+    )
+    judgement.check("dead letters of mistimed labels only", len(origins), map(str, origins - found.mistimed_labels))
 
 
 def is_broken(transaction: Transaction | None) -> bool:

@@ -31,12 +31,17 @@ Kind = Literal[
     "parquet_damaged",
     "slow_consumer",
     "retrain_killed",
+    "offsets_deleted",
+    "codecs_mixed",
+    "partitions_added",
+    "timestamps_in_another_unit",
 ]
 
 
 @dataclass(frozen=True)
 class Shape:
-    """How often a kind comes, in addition to the one time that each comes, and how long it lasts, seconds."""
+    """How often a kind comes, in addition to the one time that each comes (with 0 only where it is asked for), and how
+    long it lasts, seconds."""
 
     weight: float
     hold_s: tuple[float, float] = (0.0, 0.0)
@@ -66,6 +71,10 @@ SHAPES: dict[Kind, Shape] = {
     "parquet_damaged": Shape(0.7),
     "slow_consumer": Shape(1.5, (5, 10)),
     "retrain_killed": Shape(1, (1, 8)),
+    "offsets_deleted": Shape(0),
+    "codecs_mixed": Shape(0, (3, 8)),
+    "partitions_added": Shape(0),
+    "timestamps_in_another_unit": Shape(0, (3, 6)),
 }
 QUICK: tuple[Kind, ...] = (
     "kill_uncommitted",
@@ -109,7 +118,7 @@ def schedule(seed: int, count: int, brokers: int, kinds: Sequence[Kind] | None =
     their order."""
     chance = random.Random(seed)  # noqa: S311
     if kinds is None:
-        known = list(SHAPES)
+        known = [kind for kind, shape in SHAPES.items() if shape.weight]
         first = chance.sample(known, min(count, len(known)))
         more = chance.choices(known, [SHAPES[kind].weight for kind in known], k=max(0, count - len(first)))
         order = first + more

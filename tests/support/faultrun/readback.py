@@ -14,10 +14,14 @@ import msgspec
 
 # An independent client: what it reads, our own code did not.
 from kafka import KafkaConsumer, TopicPartition  # noqa: TID251
+from kafka.partitioner.default import murmur2  # noqa: TID251
 
 from tests.support.faultrun.ledger import fingerprint
 
+Place = tuple[int, int]
+"""Partition and offset."""
 _SILENCE_S = 120.0
+_DAY_MS = 86_400_000
 
 
 class Raw(msgspec.Struct):
@@ -28,6 +32,7 @@ class Raw(msgspec.Struct):
     key: bytes | None
     value: bytes | None
     headers: dict[str, bytes]
+    timestamp_ms: int = 0
 
 
 class Transaction(msgspec.Struct):
@@ -62,6 +67,7 @@ class Reported(msgspec.Struct):
 
     transaction_id: str
     is_fraud: bool
+    occurred_at: datetime
     reported_at: datetime
 
 
@@ -85,26 +91,49 @@ class Places:
 
 @dataclass
 class ReadBack:
-    """Everything, row by row. ``transactions`` and ``fingerprints`` are aligned with ``log``; a record that cannot be
-    read is None."""
+    """Everything, row by row.
+
+    Attributes:
+        transactions: Aligned with ``log``; a record that cannot be read is None.
+        fingerprints: Aligned with ``log``.
+        mistimed: Places in ``transactions`` whose time stamp in Kafka cannot be that of what they say.
+        misrouted: Places in ``transactions`` that are not those of their key among the partitions there are now.
+        labels: Aligned with ``label_places``.
+        mistimed_labels: Places in ``labels``, as ``mistimed``.
+        panes: Model version and count of each.
+    """
 
     log: Places = field(default_factory=Places)
     transactions: list[Transaction | None] = field(default_factory=list)
     fingerprints: list[int] = field(default_factory=list)
+    mistimed: set[Place] = field(default_factory=set)
+    misrouted: set[Place] = field(default_factory=set)
     verdict_places: Places = field(default_factory=Places)
     verdicts: list[Scored] = field(default_factory=list)
     letters: list[dict[str, bytes]] = field(default_factory=list)
     label_places: Places = field(default_factory=Places)
     labels: list[Reported] = field(default_factory=list)
     label_fingerprints: list[int] = field(default_factory=list)
+    mistimed_labels: set[Place] = field(default_factory=set)
+    label_letters: list[dict[str, bytes]] = field(default_factory=list)
     model_events: list[dict[str, Any]] = field(default_factory=list)
     panes: list[tuple[str, int]] = field(default_factory=list)
-    """Model version and count of each."""
 
     @cached_property
     def row_at(self) -> dict[tuple[int, int], int]:
         """Row of each place in ``transactions``."""
         return {place: row for row, place in enumerate(self.log)}
+
+    @cached_property
+    def refused(self) -> set[Place]:
+        """Places of sound transactions whose outcome is a dead letter: what is mistimed, and what is misrouted and came
+        after its partition was divided: where there is no such letter of it, it must have a verdict."""
+        turned_away = {
+            (int(headers["dlq.partition"]), int(headers["dlq.offset"]))
+            for headers in self.letters
+            if headers.get("dlq.reason") == b"wrong_partition"
+        }
+        return self.mistimed | (self.misrouted & turned_away)
 
 
 def read_back(servers: str) -> ReadBack:
@@ -113,21 +142,32 @@ def read_back(servers: str) -> ReadBack:
     decode_transaction = msgspec.json.Decoder(Transaction).decode
     decode_scored = msgspec.json.Decoder(Scored).decode
     decode_label = msgspec.json.Decoder(Reported).decode
+    partitions = partition_count(servers, "transactions")
     for record in records_of(servers, "transactions"):
         found.log.add(record)
         found.fingerprints.append(fingerprint(record.value))
+        if record.key is not None and partition_of(record.key, partitions) != record.partition:
+            found.misrouted.add((record.partition, record.offset))
         try:
-            found.transactions.append(decode_transaction(record.value or b""))
+            transaction = decode_transaction(record.value or b"")
         except (msgspec.DecodeError, UnicodeDecodeError):
             found.transactions.append(None)
+            continue
+        found.transactions.append(transaction)
+        if is_mistimed(record, transaction.occurred_at):
+            found.mistimed.add((record.partition, record.offset))
     for record in records_of(servers, "predictions"):
         found.verdict_places.add(record)
         found.verdicts.append(decode_scored(record.value or b""))
     found.letters = [record.headers for record in records_of(servers, "transactions-dlq")]
     for record in records_of(servers, "labels"):
         found.label_places.add(record)
-        found.labels.append(decode_label(record.value or b""))
+        label = decode_label(record.value or b"")
+        found.labels.append(label)
         found.label_fingerprints.append(fingerprint(record.value))
+        if is_mistimed(record, label.occurred_at):
+            found.mistimed_labels.add((record.partition, record.offset))
+    found.label_letters = [record.headers for record in records_of(servers, "labels-dlq")]
     found.model_events = [
         msgspec.json.decode(record.value) for record in records_of(servers, "model-events") if record.value
     ]
@@ -135,6 +175,25 @@ def read_back(servers: str) -> ReadBack:
         pane = msgspec.json.decode(record.value or b"")
         found.panes.append((pane["model_version"], pane["count"]))
     return found
+
+
+def is_mistimed(record: Raw, occurred_at: datetime) -> bool:
+    """Whether Kafka's time stamp of *record* is over a day before it happened: it is no time in milliseconds then."""
+    return 0 < record.timestamp_ms < occurred_at.timestamp() * 1000 - _DAY_MS
+
+
+def partition_of(key: bytes, partitions: int) -> int:
+    """Where every client's murmur2 partitioner puts *key*."""
+    return int((murmur2(key) & 0x7FFFFFFF) % partitions)
+
+
+def partition_count(servers: str, topic: str) -> int:
+    """How many partitions *topic* has now."""
+    consumer = KafkaConsumer(bootstrap_servers=servers, group_id=None, enable_auto_commit=False)
+    try:
+        return len(consumer.partitions_for_topic(topic) or ())
+    finally:
+        consumer.close()
 
 
 def records_of(servers: str, topic: str) -> Iterator[Raw]:
@@ -163,7 +222,9 @@ def records_of(servers: str, topic: str) -> Iterator[Raw]:
                 for records in consumer.poll(500, max_records=20_000).values():
                     heard = time.monotonic()
                     for record in records:
-                        yield Raw(number, record.offset, record.key, record.value, dict(record.headers))
+                        yield Raw(
+                            number, record.offset, record.key, record.value, dict(record.headers), record.timestamp
+                        )
                 if time.monotonic() - heard > _SILENCE_S:
                     raise TimeoutError(
                         f"{topic}-{number}: at {consumer.position(partition)} of {end}, and nothing comes"

@@ -15,11 +15,12 @@ from confluent_kafka import Producer  # noqa: TID251 - a client of the tests' ow
 from centinela_local.testing.temporary_stack import within
 from tests.support.faultrun.archive_check import archived, judge_archive
 from tests.support.faultrun.features import judge_features
-from tests.support.faultrun.inject_files import FullInjector
+from tests.support.faultrun.inject_log import FullInjector
 from tests.support.faultrun.ledger import Ledger
 from tests.support.faultrun.oracle import (
     Judgement,
     judge_answers,
+    judge_label_letters,
     judge_letters,
     judge_log,
     judge_trainings,
@@ -35,6 +36,12 @@ from tests.support.faultrun.watch import Happened, Watch
 from tests.support.faultrun.workload import Profile, Workload, timestamp
 
 SETTLE_S = 240.0
+SILENCE_S = 600.0
+"""Brokers that do not answer for so long are not waited for any more."""
+
+
+class ClusterLost(Exception):
+    """The brokers did not come back: what went on would prove nothing, and would not end."""
 
 
 @dataclass(frozen=True)
@@ -74,12 +81,15 @@ class Run:
         self.ledger = Ledger()
         self.judgement = Judgement()
         self.happened: list[Happened] = []
+        self._facts: dict[str, Any] = {}
+        self._loaded_s = 0.0
         self._watch = Watch(stack.servers, stack.urls, round(2 * options.rate), self.clock)
-        self._injector = FullInjector(stack, self.clock, self._retrain, options.drain_s)
+        sender = KafkaSender(stack.servers, self.ledger)
+        self._injector = FullInjector(stack, self.clock, self._retrain, options.drain_s, sender=sender)
         self._load = Load(
             Workload(options.profile).items(),
             self.ledger,
-            KafkaSender(stack.servers, self.ledger),
+            sender,
             HttpSender("ingest", stack.urls["ingest"], self.ledger),
             HttpSender("gateway", stack.urls["gateway"], self.ledger),
             rate=options.rate,
@@ -92,33 +102,60 @@ class Run:
         return time.monotonic() - self._began
 
     def go(self) -> Judgement:
-        """Load and break, then judge."""
+        """Load and break, then judge. A run whose cluster is lost stops, and is not clean."""
         self._watch.start()
         self._load.start()
         try:
-            self._break()
-            while (
-                self._load.sent < self._options.transactions
-                and self.clock() < self._options.until_s
-                and self._load.failure is None
-            ):
-                time.sleep(0.5)
-            loaded_s = self.clock()
-            left = self._load.finish(SETTLE_S)
-            self._say(f"{self._load.sent:,} sent in {loaded_s:.0f} s; {left} without an answer; settling")
-            self.judgement.check("items with a last word", self._load.sent, [f"{left} items without"] if left else [])
-            if self._load.failure is not None:
-                self.judgement.check("the load itself", 1, [repr(self._load.failure)])
-            calm = within(SETTLE_S, lambda: self._watch.lag == 0 and not self._watch.unready and self._watch.calm())
-            self.judgement.check(
-                "everything ready, and no lag, in the end",
-                1,
-                [] if calm else [f"lag {self._watch.lag}, not ready: {self._watch.unready}"],
-            )
+            self._load_and_break()
+        except ClusterLost as lost:
+            self._say(f"STOPPED: {lost}")
+            self.judgement.check("brokers that came back", 1, [str(lost)])
+            self._loaded_s = self.clock()
+            self._load.abandon()
+            self._facts = self._counts()
+            return self.judgement
         finally:
             self._watch.close()
-        self._judge(loaded_s)
+        self._judge()
         return self.judgement
+
+    def _load_and_break(self) -> None:
+        self._break()
+        self._await(lambda: self._load.sent >= self._options.transactions, self._options.until_s - self.clock())
+        self._loaded_s = self.clock()
+        left = self._load.finish(SETTLE_S)
+        self._say(f"{self._load.sent:,} sent in {self._loaded_s:.0f} s; {left} without an answer; settling")
+        self.judgement.check("items with a last word", self._load.sent, [f"{left} items without"] if left else [])
+        if self._load.failure is not None:
+            self.judgement.check("the load itself", 1, [repr(self._load.failure)])
+        calm = self._await(lambda: self._watch.lag == 0 and not self._watch.unready and self._watch.calm(), SETTLE_S)
+        self.judgement.check(
+            "everything ready, and no lag, in the end",
+            1,
+            [] if calm else [f"lag {self._watch.lag}, not ready: {self._watch.unready}"],
+        )
+
+    def _await(self, condition: Callable[[], bool], seconds: float) -> bool:
+        """Whether *condition* came true within *seconds*; no longer than there is a load.
+
+        Raises:
+            ClusterLost: A broker does not run, or none answers for very long.
+        """
+        self._require_cluster()
+        ended = within(seconds, lambda: condition() or self._load.failure is not None or self._lost() is not None)
+        self._require_cluster()
+        return ended and condition()
+
+    def _require_cluster(self) -> None:
+        if (lost := self._lost()) is not None:
+            raise ClusterLost(lost)
+
+    def _lost(self) -> str | None:
+        if numbers := self._stack.lost_brokers():
+            return f"broker {' and '.join(map(str, numbers))} of {self._options.brokers} did not come back; see its log"
+        if self._watch.silent_s() > SILENCE_S:
+            return f"the brokers did not answer for {SILENCE_S:.0f} s"
+        return None
 
     def report(self, folder: Path) -> None:
         """Write the report."""
@@ -127,7 +164,7 @@ class Run:
     def _break(self) -> None:
         for fault in schedule(self._options.seed, self._options.faults, self._options.brokers, self._options.kinds):
             if not fault.overlaps:
-                within(self._options.patience_s, self._watch.calm)
+                self._await(self._watch.calm, self._options.patience_s)
             time.sleep(fault.gap_s)
             happened = self._injector.inject(fault)
             self._watch.expect(happened)
@@ -137,11 +174,12 @@ class Run:
                 f" {happened.what}{'' if happened.hit is not False else ' (missed its point)'}  sent"
                 f" {self._load.sent:,}, lag {self._watch.lag:,}{''.join('; ' + p for p in happened.problems)}"
             )
+            self._require_cluster()
             if self._load.failure is not None or self.clock() > self._options.until_s:
                 return
-        within(self._options.patience_s, self._watch.calm)
+        self._await(self._watch.calm, self._options.patience_s)
 
-    def _judge(self, loaded_s: float) -> None:
+    def _judge(self) -> None:
         judgement, stack = self.judgement, self._stack
         judgement.check(
             "faults overcome",
@@ -162,6 +200,7 @@ class Run:
         first = judge_log(found, self.ledger, judgement)
         judgement.attempt("verdicts", lambda: judge_verdicts(found, first, judgement))
         judgement.attempt("letters", lambda: judge_letters(found, self.ledger, first, judgement))
+        judgement.attempt("letters of labels", lambda: judge_label_letters(found, judgement))
         judgement.attempt("answers", lambda: judge_answers(found, self.ledger, judgement))
         judgement.attempt(
             "versions", lambda: judge_versions(found, stack.promoted_at, self._injector.rejected, judgement)
@@ -175,14 +214,16 @@ class Run:
             f"{path} {status or 'none'}": count for (path, status), count in sorted(self.ledger.attempts.items())
         }
         judgement.notes["sent"] = {f"{path} {what}": count for (path, what), count in sorted(self.ledger.sent.items())}
-        self._facts: dict[str, Any] = {
-            "transactions with a verdict": len(found.verdicts),
+        self._facts = {"transactions with a verdict": len(found.verdicts), **self._counts()}
+
+    def _counts(self) -> dict[str, Any]:
+        return {
             "items sent": self._load.sent,
             "faults": len(self.happened),
             "brokers": self._options.brokers,
-            "seconds of load": round(loaded_s),
+            "seconds of load": round(self._loaded_s),
             "most records behind": self._watch.most_lag,
-            "exits": dict(Counter(stack.exits())),
+            "exits": dict(Counter(self._stack.exits())),
         }
 
     def _judge_archive(self, found: ReadBack) -> None:
@@ -190,7 +231,8 @@ class Run:
             90,
             lambda: (
                 len(archived(self._stack.data / "archive", "predictions")) >= len(found.verdicts)
-                and len(archived(self._stack.data / "archive", "labels")) >= len(found.labels)
+                and len(archived(self._stack.data / "archive", "labels"))
+                >= len(found.labels) - len(found.mistimed_labels)
             ),
         )
         judge_archive(self._stack.data / "archive", found, self.judgement)

@@ -8,8 +8,9 @@ import queue
 import threading
 import time
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
+from typing import Literal
 
 import httpx
 from confluent_kafka import KafkaException, Producer  # noqa: TID251 - a client of the tests' own
@@ -18,6 +19,11 @@ from centinela.times import DAY_MS
 from tests.support.faultrun.ledger import Ledger
 from tests.support.faultrun.workload import Item
 
+CODEC = "zstd"
+CODECS = ("none", "gzip", "snappy", "lz4", "zstd")
+Unit = Literal["s", "us"]
+_NANOSECONDS: dict[Unit, int] = {"s": 1_000_000_000, "us": 1_000}
+_FOREIGN_EVERY = 5
 _BATCH = 20
 _PAUSE_S = 0.3
 _NOT_NOW = {0, 408, 425, 429, 500, 502, 503, 504}
@@ -28,40 +34,70 @@ promises."""
 
 class KafkaSender:
     """Writes to ``transactions`` and ``labels`` as a payments team would: idempotent, acks=all; what fails is sent
-    again."""
+    again.
+
+    Attributes:
+        codecs: Compression of one record after another, by a producer each.
+        foreign_unit: Every ``_FOREIGN_EVERY``-th record comes from a producer that stamps it in this unit.
+    """
 
     def __init__(self, servers: str, ledger: Ledger) -> None:
+        self._servers = servers
         self._ledger = ledger
-        self._producer = Producer(
-            {
-                "bootstrap.servers": servers,
-                "enable.idempotence": True,
-                "acks": "all",
-                "partitioner": "murmur2_random",
-                "linger.ms": 10,
-                "compression.type": "zstd",
-                "message.timeout.ms": 0,
-                "queue.buffering.max.messages": 200_000,
-                "reconnect.backoff.max.ms": 1000,
-            }
-        )
+        self._producers: dict[tuple[str, Unit | None], Producer] = {}
+        self._producer(CODEC, None)
         self._again: queue.SimpleQueue[Item] = queue.SimpleQueue()
+        self._sent = 0
+        self.codecs: Sequence[str] = (CODEC,)
+        self.foreign_unit: Unit | None = None
 
     def send(self, item: Item) -> None:
         """Hand *item* over; its acknowledgement comes with a later call or ``poll``."""
+        self._sent += 1
+        unit = self.foreign_unit if self._sent % _FOREIGN_EVERY == 0 else None
+        self._send(item, self.codecs[self._sent % len(self.codecs)], unit)
+
+    def _send(self, item: Item, codec: str, unit: Unit | None) -> None:
+        producer = self._producer(codec, unit)
         topic = "labels" if item.what == "label" else "transactions"
+        stamp = 0 if unit is None else time.time_ns() // _NANOSECONDS[unit]
+        on_delivery = partial(self._delivered, item, topic)
         while True:
             try:
-                self._producer.produce(topic, item.value, item.key, on_delivery=partial(self._delivered, item, topic))
+                producer.produce(topic, item.value, item.key, on_delivery=on_delivery, timestamp=stamp)
                 return
             except BufferError:
-                self._producer.poll(0.1)
+                producer.poll(0.1)
+
+    def _producer(self, codec: str, unit: Unit | None) -> Producer:
+        if (codec, unit) not in self._producers:
+            self._producers[codec, unit] = Producer(
+                {
+                    "bootstrap.servers": self._servers,
+                    "enable.idempotence": True,
+                    "acks": "all",
+                    "partitioner": "murmur2_random",
+                    "linger.ms": 10,
+                    "compression.type": codec,
+                    "message.timeout.ms": 0,
+                    "queue.buffering.max.messages": 200_000,
+                    "reconnect.backoff.max.ms": 1000,
+                    "topic.metadata.refresh.interval.ms": 1000,
+                }
+            )
+        return self._producers[codec, unit]
 
     def poll(self, timeout_s: float = 0.0) -> None:
-        """Take acknowledgements; send again what failed."""
-        self._producer.poll(timeout_s)
+        """Take acknowledgements; send again what failed, as its client should have sent it."""
+        for number, producer in enumerate([*self._producers.values()]):
+            producer.poll(timeout_s if number == 0 else 0)
         while not self._again.empty():
-            self.send(self._again.get())
+            self._send(self._again.get(), CODEC, None)
+
+    def abandon(self) -> None:
+        """Give up what is on its way."""
+        for producer in [*self._producers.values()]:
+            producer.purge()
 
     def _delivered(self, item: Item, topic: str, error: object, message: object) -> None:
         if error is not None:
@@ -203,6 +239,14 @@ class Load:
         for sender in self._http.values():
             sender.close()
         return self.ledger.pending
+
+    def abandon(self) -> None:
+        """Send nothing more, and wait for nothing."""
+        self._stop.set()
+        for sender in self._http.values():
+            sender.close()
+        self._thread.join(30)
+        self._kafka.abandon()
 
     def _run(self) -> None:
         try:

@@ -25,12 +25,12 @@ from centinela.model.registry import Registry
 from centinela.settings import Settings
 from centinela_local.process_list import service_processes
 from centinela_local.processes.spec import Process
+from centinela_local.processes.startup import LIMIT_S, StartupWait
 from centinela_local.processes.supervisor import Supervisor
 from centinela_local.readiness.checks import ask
 from centinela_local.settings import LocalSettings
 from centinela_local.stack import Stack
 from centinela_local.testing.temporary_kafka import TemporaryCluster
-from centinela_local.testing.temporary_stack import within
 from tests.support.faultrun.workload import ATTRIBUTES
 from tests.support.served_models import small_bundle
 
@@ -137,12 +137,12 @@ class FaultStack:
                 [_tool("mount"), "-t", "tmpfs", "-o", f"size={size}m", "faults", str(self.data / name)], check=True
             )
         self.cluster.start()
-        self._stack.up(240.0)
+        self._stack.up(LIMIT_S)
         self._registry = Registry(self.connection)
         for _ in range(3):
             self.versions.append(self.register())
         self.promote(self.versions[0])
-        self.await_ready(120.0)
+        self.await_ready()
 
     def close(self) -> None:
         """Stop everything."""
@@ -154,14 +154,21 @@ class FaultStack:
         for name in _MOUNT_MB if self._mounts else ():
             subprocess.run([_tool("umount"), "-l", str(self.data / name)], check=False)
 
-    def await_ready(self, timeout_s: float) -> None:
+    def await_ready(self) -> None:
         """Wait until ``/ready`` of every service answers 200.
 
         Raises:
-            TimeoutError: It did not in time.
+            TimeoutError: The stack makes no progress, or takes too long.
         """
-        if not within(timeout_s, lambda: not self.unready()):
-            raise TimeoutError(f"not ready: {self.unready()}")
+        wait = StartupWait(self._stack.activity)
+        while unready := self.unready():
+            if (problem := wait.problem()) is not None:
+                raise TimeoutError(f"the stack {problem}; not ready: {unready}")
+            time.sleep(0.2)
+
+    def lost_brokers(self) -> list[int]:
+        """Numbers of the brokers that do not run, from 1. Between faults every one should."""
+        return [number for number, broker in enumerate(self.cluster.brokers, 1) if not broker.running]
 
     def unready(self) -> list[str]:
         """The services that are not ready."""
@@ -170,8 +177,9 @@ class FaultStack:
         ]
 
     def pid(self, name: str) -> int:
-        """Its process now; 0 where none runs."""
-        return self.supervisor.states()[name].pid
+        """Its process now; 0 where none runs, or one waits before its next start."""
+        state = self.supervisor.states()[name]
+        return 0 if state.state == "BACKOFF" else state.pid
 
     def log(self, name: str) -> str:
         """What *name* has logged so far."""

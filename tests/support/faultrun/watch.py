@@ -53,6 +53,7 @@ class Watch:
         self.lag = 0
         self.most_lag = 0
         self.looks = 0
+        self._answered = clock()
         self.unready: list[str] = []
         self._known = False
         self._steady_since: float | None = None
@@ -75,6 +76,10 @@ class Watch:
                 other.overlapped = happened.overlapped = True
             self._open.append(happened)
             self._steady_since = None
+
+    def silent_s(self) -> float:
+        """For how long the brokers have not answered."""
+        return self._clock() - self._answered
 
     def calm(self) -> bool:
         """Whether everything that happened was overcome."""
@@ -101,6 +106,7 @@ class Watch:
                 self.lag = sum(max(0, end - max(0, p.offset)) for p, end in zip(done, ends, strict=True))
                 self.most_lag = max(self.most_lag, self.lag)
                 self.looks = self.looks + 1
+                self._answered = self._clock()
                 self._known = True
             answers = {name: ask(f"{url}/ready", 2.0) for name, url in self._urls.items()}
             self.unready = [name for name, answer in answers.items() if answer is None or answer.status != 200]
