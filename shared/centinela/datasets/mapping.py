@@ -14,6 +14,7 @@ import msgspec
 import yaml
 
 from centinela.errors import CentinelaError
+from centinela.events import DEFAULT_CURRENCY
 
 SHIPPED = ("ulb", "handbook", "paysim", "sparkov", "ieee-cis", "banksim", "postgres")
 Field = Literal["transaction_id", "occurred_at", "user_id", "terminal_id", "amount", "currency", "is_fraud"]
@@ -45,7 +46,7 @@ class Mapping(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     A column may be both. ``id_prefix`` goes before every transaction id; without a column of ids it is followed by the
     row's number. ``exact_ids`` keeps ids as they are written: 1234.0 is then another id than 1234.
-    ``currency`` is that of all amounts, where no column names it.
+    ``currency`` is that of all amounts, where no column names it; None is the platform's base currency.
     """
 
     columns: dict[str, Field]
@@ -53,7 +54,7 @@ class Mapping(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     time: TimeRule = TimeRule()
     id_prefix: str = ""
     exact_ids: bool = False
-    currency: Annotated[str, msgspec.Meta(pattern="^[A-Z]{3}$")] = "EUR"
+    currency: Annotated[str, msgspec.Meta(pattern="^[A-Z]{3}$")] | None = None
 
     def column(self, field: Field) -> str | None:
         """The file's column of *field*, or None."""
@@ -62,6 +63,10 @@ class Mapping(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     def with_prefix(self, id_prefix: str) -> Mapping:
         """The same mapping with another ``id_prefix``."""
         return msgspec.structs.replace(self, id_prefix=id_prefix)
+
+    def with_default_currency(self, currency: str) -> Mapping:
+        """The same mapping, with *currency* unless it names one."""
+        return self if self.currency else msgspec.structs.replace(self, currency=currency)
 
     @property
     def required(self) -> list[str]:
@@ -75,9 +80,14 @@ class Mapping(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return [*self.attributes, *(column for column, field in self.columns.items() if field in fields)]
 
     @property
+    def usual_currency(self) -> str:
+        """The currency of amounts for which no column names one."""
+        return self.currency or DEFAULT_CURRENCY
+
+    @property
     def one_currency(self) -> str | None:
         """The currency of all amounts; None where a column names it."""
-        return self.currency if self.column("currency") is None else None
+        return self.usual_currency if self.column("currency") is None else None
 
     def require(self, columns: Sequence[str], source: str) -> None:
         """Check that the file has all columns, each once.

@@ -110,7 +110,7 @@ def _to_transactions(
     problems.invalid(~np.isfinite(amount), "amount: missing or not finite")
     problems.invalid(amount < 0, "amount: negative; refunds come by the API, with their kind, not in files")
     problems.invalid(amount > AMOUNT_LIMIT, "amount: above 1e9")
-    currency = to_currencies(column("currency"), table.num_rows, mapping.currency, problems)
+    currency = to_currencies(column("currency"), table.num_rows, mapping.usual_currency, problems)
     names = tuple(mapping.attributes.values())
     attributes = np.empty((table.num_rows, len(names)))
     for index, (source, name) in enumerate(mapping.attributes.items()):

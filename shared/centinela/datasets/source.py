@@ -16,6 +16,7 @@ from centinela.datasets.options import FileOptions
 from centinela.datasets.problems import Problems
 from centinela.datasets.rows import Formats, LabelRule, Reject, find_formats, times_of, to_transactions
 from centinela.datasets.table import Batch, TableFile, UnreadableFile
+from centinela.events import DEFAULT_CURRENCY
 
 _PACKED = ("", ".gz", ".zip", ".bz2", ".xz", ".zst")
 _PATTERNS = ("*.parquet", *(f"*{kind}{packed}" for kind in (".csv", ".tsv") for packed in _PACKED))
@@ -107,13 +108,19 @@ class DataFiles:
 
 
 def open_files(
-    path: Path, mapping: str | None = None, options: FileOptions | None = None, id_prefix: str | None = None
+    path: Path,
+    mapping: str | None = None,
+    options: FileOptions | None = None,
+    *,
+    id_prefix: str | None = None,
+    base_currency: str = DEFAULT_CURRENCY,
 ) -> DataFiles:
     """A file, or all files under a folder.
 
     Args:
         mapping: Name or path; None finds it by the columns of the first file.
         id_prefix: In place of the mapping's.
+        base_currency: That of the amounts, where neither the mapping nor a column names one.
 
     Raises:
         UnreadableFile: There is none, or one cannot be read.
@@ -131,7 +138,9 @@ def open_files(
     layout, chosen = (mapping, load_mapping(mapping)) if mapping else detect(columns, str(first))
     for file, table in tables.items():
         chosen.require(table.columns, str(file))
-    return DataFiles(tables, chosen if id_prefix is None else chosen.with_prefix(id_prefix), layout, options)
+    if id_prefix is not None:
+        chosen = chosen.with_prefix(id_prefix)
+    return DataFiles(tables, chosen.with_default_currency(base_currency), layout, options)
 
 
 def _hidden(file: Path, folder: Path) -> bool:

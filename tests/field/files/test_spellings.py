@@ -8,7 +8,9 @@ import pytest
 
 from centinela.datasets.mapping import MappingError
 from centinela.datasets.options import FileOptions
-from tests.field.files.support import PLAIN, read
+from centinela.datasets.rows import LabelRule
+from centinela.datasets.source import open_files
+from tests.field.files.support import NOW, PLAIN, read
 
 EIGHT = "2026-01-05T08:00:00Z"
 
@@ -168,6 +170,15 @@ def test_an_amount_with_its_currency(text: str, currency: str, expected: str, tm
     value, detail = cell(tmp_path, "amount", text, f"{PLAIN}currency: {currency}\n")
     assert value == expected or expected in detail
     assert (value is None) == expected[0].isalpha()
+
+
+def test_amounts_without_a_currency_are_in_the_base_currency(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("at,amount,user\n2026-01-05,$5,u\n")
+    for own, expected in ((None, "USD"), ("CAD", "CAD")):
+        (tmp_path / "m.yaml").write_text(PLAIN + (f"currency: {own}\n" if own else ""))
+        files = open_files(tmp_path / "t.csv", str(tmp_path / "m.yaml"), base_currency="USD")
+        [part] = files.parts(LabelRule(), NOW)
+        assert part.transactions.currency.tolist() == [expected]
 
 
 def test_a_column_of_currencies(tmp_path: Path) -> None:

@@ -18,8 +18,10 @@ from centinela.datasets.ordering import in_time_order
 from centinela.datasets.rows import LabelRule
 from centinela.datasets.source import DataFiles, Order, open_files
 from centinela.kafka.headers import event_source
+from centinela.process.start import load_settings
 from centinela_ingest.bulk.bulk_producer import BulkOptions, BulkProducer
 from centinela_ingest.bulk.console import parse_number, send_run
+from centinela_ingest.settings import IngestSettings
 
 _SHOWN_REJECTS = 5
 
@@ -129,7 +131,13 @@ def replay(
     the same transaction ids, and the stream answers each once.
     """
     pace, speed = parse_number(rate, "/s", "--rate"), parse_number(speedup, "x", "--speedup")
-    files = open_files(file, mapping, FileOptions.of(separator, decimal, encoding), id_prefix)
+    files = open_files(
+        file,
+        mapping,
+        FileOptions.of(separator, decimal, encoding),
+        id_prefix=id_prefix,
+        base_currency=load_settings(IngestSettings).base_currency,
+    )
     typer.echo(f"{file.name}: {files.layout} layout, about {files.rows:,} rows ({files.form})", err=True)
     order = files.order(limit)
     if line := order_notice(order, sort):

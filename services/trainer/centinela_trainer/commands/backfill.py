@@ -165,7 +165,7 @@ def _staged(
         if mapping is not None or options != FileOptions():
             raise CentinelaError(f"{source} is an archive, which needs no --mapping and no options for files")
         return open_archive(source, work)
-    files = open_files(source, mapping, options)
+    files = open_files(source, mapping, options, base_currency=rates.base)
     return stage_files(
         files,
         label_delay,
