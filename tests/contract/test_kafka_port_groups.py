@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import time
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from centinela.consuming.table_reader import TableReader
 from centinela.errors import DependencyUnavailable
 from centinela.kafka.port import Outgoing, Record, TopicPartition
+from centinela.testing.clock import FixedClock
 from tests.support.kafka_kit import DEADLINE_S, Kit, group_id, joined, poll_some, reader, take, values, write
 
 
@@ -162,3 +165,37 @@ def test_offsets_are_committed_for_a_group_only_while_it_has_no_members(kit: Kit
     with pytest.raises(DependencyUnavailable):
         admin.commit(group, {partition: 1})
     assert consumer.committed([partition]) == {partition: 3}
+
+
+def test_a_member_is_given_the_partitions_that_its_topic_gets(kit: Kit) -> None:
+    topic = kit.topic(partitions=2)
+    consumer = joined(kit, topic, group_id())
+    write(kit, Outgoing(topic, b"0", partition=1))
+    first = poll_some(consumer, 1)
+
+    kit.grow(topic, 4)
+    write(kit, Outgoing(topic, b"1", partition=3), Outgoing(topic, b"2", partition=0))
+
+    added = {TopicPartition(topic, 2), TopicPartition(topic, 3)}
+    take(consumer, until=lambda seen: seen[0].assigned >= added)
+    assert values([*first, *poll_some(consumer, 2)])[:1] == [b"0"]
+    assert consumer.assignment() == consumer.partitions_of(topic)
+
+
+def test_a_reader_without_a_group_reads_partitions_that_are_added_and_nothing_twice(kit: Kit) -> None:
+    topic = kit.topic(partitions=2)
+    write(kit, *(Outgoing(topic, b"%d" % n, partition=n % 2) for n in range(4)))
+    clock = FixedClock(datetime(2026, 1, 1, tzinfo=UTC))
+    table = TableReader(kit.consumer(), [topic], clock=clock)
+    read = table.read_to_end()
+
+    kit.grow(topic, 4)
+    write(kit, *(Outgoing(topic, b"%d" % n, partition=n % 4) for n in range(4, 8)))
+    deadline = time.monotonic() + DEADLINE_S
+    while len(read) < 8:
+        assert time.monotonic() < deadline, f"{values(read)} of {table.partitions}"
+        clock.set(clock.now() + timedelta(seconds=10))
+        read += table.poll(0.2)
+
+    assert sorted(values(read), key=str) == [b"%d" % n for n in range(8)]
+    assert table.poll(0.2) == []

@@ -39,6 +39,16 @@ def test_key_value_and_headers_come_back_byte_for_byte(kit: Kit) -> None:
     assert first.timestamp_ms > 1_600_000_000_000
 
 
+@pytest.mark.parametrize("codec", ["uncompressed", "gzip", "snappy", "lz4", "zstd"])
+def test_what_a_broker_compressed_is_read_whatever_the_codec(kit: Kit, codec: str) -> None:
+    """The broker compresses as Java's producers do."""
+    topic = kit.topic(codec=codec)
+    sent = [b"%d " % n * 5_000 for n in range(20)]
+    write(kit, *(Outgoing(topic, value, b"k") for value in sent))
+
+    assert values(read_to_end(reader(kit, topic), topic)) == sent
+
+
 def test_every_client_sends_a_key_to_the_same_partition(kit: Kit) -> None:
     topic = kit.topic(partitions=7)
     keys = [b"user-%d" % n for n in range(40)] + [b"", "ñandú".encode(), b"abc"]

@@ -7,6 +7,8 @@ import uuid
 from collections.abc import Callable, Sequence
 from typing import Protocol, TypeVar
 
+from kafka.admin import KafkaAdminClient  # noqa: TID251 - what an operator does
+
 from centinela.kafka.confluent.consumer import ConfluentConsumer
 from centinela.kafka.confluent.producers import ConfluentProducer, ConfluentTransactionalProducer
 from centinela.kafka.connect import group_admin
@@ -21,14 +23,15 @@ from centinela.testing.kafka import FakeBroker, FakeConsumer, FakeGroupAdmin, Fa
 _Made = TypeVar("_Made", bound="Consumer | Producer | TransactionalProducer")
 DEADLINE_S = 20.0
 NOBODY = "127.0.0.1:9"
-BRISK = KafkaTimeouts(heartbeat_s=0.2)
+BRISK = KafkaTimeouts(heartbeat_s=0.2, metadata_s=0.3)
 SHORT = KafkaTimeouts(request_s=0.5, transaction_s=1.0, commit_s=0.5, delivery_s=0.6, queue_s=0.2, probe_after_s=0.2)
 
 
 class Kit(Protocol):
     """One client's way to make everything, on one broker; all is closed after the test."""
 
-    def topic(self, partitions: int = 1) -> str: ...
+    def topic(self, partitions: int = 1, codec: str = "producer") -> str: ...
+    def grow(self, topic: str, partitions: int) -> None: ...
     def consumer(self, group: str | None = None) -> Consumer: ...
     def producer(self) -> Producer: ...
     def transactional(self, transactional_id: str) -> TransactionalProducer: ...
@@ -40,10 +43,14 @@ class FakeKit:
     def __init__(self) -> None:
         self.broker = FakeBroker(auto_create=False)
 
-    def topic(self, partitions: int = 1) -> str:
+    def topic(self, partitions: int = 1, codec: str = "producer") -> str:
         name = f"t-{uuid.uuid4().hex[:8]}"
         self.broker.create(name, partitions)
         return name
+
+    def grow(self, topic: str, partitions: int) -> None:
+        self.broker.grow(topic, partitions)
+        self.broker.rebalance_all()
 
     def consumer(self, group: str | None = None) -> Consumer:
         return FakeConsumer(self.broker, group)
@@ -80,10 +87,13 @@ class RealKit:
         self._shared = producer(servers)
         self._made: list[Consumer | TransactionalProducer | Producer] = []
 
-    def topic(self, partitions: int = 1) -> str:
+    def topic(self, partitions: int = 1, codec: str = "producer") -> str:
         name = f"t-{uuid.uuid4().hex[:8]}"
-        self._admin.create([TopicSpec(name, partitions, 1, {})])
+        self._admin.create([TopicSpec(name, partitions, 1, {"compression.type": codec})])
         return name
+
+    def grow(self, topic: str, partitions: int) -> None:
+        grow(self._servers, topic, partitions)
 
     def consumer(self, group: str | None = None) -> Consumer:
         return self._keep(self._consumer(self._servers, group, timeouts=BRISK))
@@ -115,6 +125,15 @@ class RealKit:
     def _keep(self, made: _Made) -> _Made:
         self._made.append(made)
         return made
+
+
+def grow(servers: str, topic: str, partitions: int) -> None:
+    """Give *topic* more partitions."""
+    admin = KafkaAdminClient(bootstrap_servers=servers)
+    try:
+        admin.create_partitions({topic: partitions})
+    finally:
+        admin.close()
 
 
 def kit_of(client: str, servers: str) -> RealKit:

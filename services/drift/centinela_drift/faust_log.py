@@ -24,6 +24,7 @@ from centinela.errors import DependencyUnavailable
 from centinela.kafka.access import Access, access
 from centinela.kafka.connect import topic_admin
 from centinela.kafka.port import Outgoing, Record, TopicPartition
+from centinela.kafka.timeouts import TIMEOUTS
 from centinela.liveness.dependency import DependencyState
 from centinela.liveness.health import Health
 from centinela.liveness.progress import PartitionProgress, Patience, Progress
@@ -192,6 +193,7 @@ class FaustLog:
             stream_wait_empty=False,
             stream_recovery_delay=0.0,
             consumer_auto_offset_reset="earliest",
+            consumer_metadata_max_age_ms=int(TIMEOUTS.metadata_s * 1000),
             broker_request_timeout=REQUEST_TIMEOUT_S,
             broker_session_timeout=SESSION_TIMEOUT_S,
             broker_heartbeat_interval=3.0,

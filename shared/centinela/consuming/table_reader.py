@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 import structlog
 
@@ -20,20 +20,34 @@ from centinela.settings import Settings
 
 _log = structlog.get_logger(__name__)
 _OBSERVE_S = 5.0
+GROWTH_CHECK_S = 5.0
+"""Interval at which a topic that is read is asked for new partitions."""
+
+
+def assign_more(consumer: Consumer, positions: Mapping[TopicPartition, int], added: Collection[TopicPartition]) -> None:
+    """Read *added* from their beginnings, and what is assigned already on from *positions*."""
+    consumer.assign([*positions, *added])
+    for partition, offset in positions.items():
+        consumer.seek(partition, offset)
+    _log.info("partitions.added", partitions=[f"{p.topic}-{p.partition}" for p in sorted(added)])
 
 
 class TableReader:
-    """Reads all partitions of *topics*. Not thread-safe.
+    """Reads all partitions of *topics*, also those that they are given later. Not thread-safe.
 
     Args:
         reader: A consumer without a group, used by this reader only.
         batch: Most records given at once.
     """
 
-    def __init__(self, reader: Consumer, topics: Sequence[str], *, batch: int = 5_000) -> None:
+    def __init__(
+        self, reader: Consumer, topics: Sequence[str], *, batch: int = 5_000, clock: Clock | None = None
+    ) -> None:
         self._consumer = reader
         self._topics = list(topics)
         self._batch = batch
+        self._clock = clock or SystemClock()
+        self._checked_at = self._clock.monotonic()
         self._partitions: frozenset[TopicPartition] = frozenset()
         self._targets: dict[TopicPartition, int] = {}
 
@@ -52,7 +66,7 @@ class TableReader:
         return self._consumer.poll(timeout_s, self._batch)
 
     def at_end(self) -> bool:
-        """Whether everything has been read that was there when reading began."""
+        """Whether everything has been read that was there when reading began, and when a partition was added."""
         if not self._partitions:
             return False
         done = [p for p, end in self._targets.items() if self._consumer.position(p) >= end]
@@ -96,6 +110,7 @@ class TableReader:
 
     def _assign(self) -> None:
         if self._partitions:
+            self._check_growth()
             return
         all_partitions: set[TopicPartition] = set()
         for topic in self._topics:
@@ -107,6 +122,21 @@ class TableReader:
         self._targets = dict(self._consumer.end_offsets(all_partitions))
         self._consumer.assign(all_partitions)
         self._partitions = frozenset(all_partitions)
+
+    def _check_growth(self) -> None:
+        if (now := self._clock.monotonic()) - self._checked_at < GROWTH_CHECK_S:
+            return
+        self._checked_at = now
+        found = frozenset[TopicPartition]().union(*(self._consumer.partitions_of(topic) for topic in self._topics))
+        if added := found - self._partitions:
+            self._add(added)
+
+    def _add(self, partitions: frozenset[TopicPartition]) -> None:
+        """Read *partitions* too, each from its beginning."""
+        ends = self._consumer.end_offsets(partitions)
+        assign_more(self._consumer, {p: self._consumer.position(p) for p in self._partitions}, partitions)
+        self._targets |= ends
+        self._partitions |= partitions
 
 
 def open_table(settings: Settings, topics: Sequence[str], *, client: Client = "kafka-python") -> TableReader:

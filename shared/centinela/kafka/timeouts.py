@@ -30,6 +30,7 @@ class KafkaTimeouts:
         delivery_s: A record of a plain producer that is not acknowledged for this long has failed.
         queue_s: How long ``send`` waits for room in a full queue.
         probe_after_s: A poll that stayed empty for this long asks whether the brokers answer.
+        metadata_s: A client notices new partitions, and a change of leaders that cost it no request, at this interval.
         retry_backoff_s: Pause before a request is repeated.
         reconnect_max_s: Longest pause between attempts to connect.
     """
@@ -43,6 +44,7 @@ class KafkaTimeouts:
     delivery_s: float = 30.0
     queue_s: float = 2.0
     probe_after_s: float = 3.0
+    metadata_s: float = 30.0
     retry_backoff_s: float = 0.005
     reconnect_max_s: float = 1.0
 

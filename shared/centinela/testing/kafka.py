@@ -85,7 +85,7 @@ class FakeConsumer:
 
     def beginning_offsets(self, partitions: Collection[TopicPartition]) -> Mapping[TopicPartition, int]:
         self._broker.check()
-        return dict.fromkeys(partitions, 0)
+        return {p: self._broker.first(p) for p in partitions}
 
     def end_offsets(self, partitions: Collection[TopicPartition]) -> Mapping[TopicPartition, int]:
         self._broker.check()
@@ -95,7 +95,7 @@ class FakeConsumer:
         self._broker.check()
         if partition not in self._positions:
             committed = self.committed([partition])[partition] if self.topics else None
-            first = 0 if self._start == "earliest" else self._broker.stable_end(partition)
+            first = self._broker.first(partition) if self._start == "earliest" else self._broker.stable_end(partition)
             self._positions[partition] = first if committed is None else committed
         return self._positions[partition]
 

@@ -63,6 +63,7 @@ class FakeBroker:
         self._default = partitions
         self._auto_create = auto_create
         self._logs: dict[TopicPartition, list[Entry]] = {}
+        self._first: dict[TopicPartition, int] = {}
         self._counts: dict[str, int] = {}
         self._ids: dict[str, str] = {}
         self._groups: dict[str, Group] = defaultdict(Group)
@@ -75,6 +76,7 @@ class FakeBroker:
         self._ids[topic] = str(uuid.uuid4())
         for number in range(partitions):
             self._logs[TopicPartition(topic, number)] = []
+            self._first.pop(TopicPartition(topic, number), None)
 
     def grow(self, topic: str, partitions: int) -> None:
         """Give *topic* more partitions; records stay in theirs."""
@@ -87,6 +89,22 @@ class FakeBroker:
         for group in self._groups.values():
             group.committed = {p: offset for p, offset in group.committed.items() if p.topic != topic}
         self.create(topic, self._counts[topic])
+
+    def forget(self, group: str) -> None:
+        """Delete what *group* has committed, as a broker does some time after its last member left."""
+        self._groups[group].committed = {}
+
+    def expire(self, partition: TopicPartition, first: int) -> None:
+        """Retention deletes what comes before the offset *first*."""
+        self._first[partition] = first
+
+    def truncate(self, partition: TopicPartition, end: int) -> None:
+        """Lose what comes from the offset *end* on, as by an unclean election."""
+        del self._logs[partition][end:]
+
+    def first(self, partition: TopicPartition) -> int:
+        """The first offset kept."""
+        return self._first.get(partition, 0)
 
     def identify(self, topic: str) -> TopicIdentity:
         """As ``TopicAdmin.identify``."""
@@ -113,7 +131,7 @@ class FakeBroker:
         return [
             entry.record
             for partition in sorted(self.partitions(topic))
-            for entry in self._logs[partition][: self.stable_end(partition)]
+            for entry in self._logs[partition][self.first(partition) : self.stable_end(partition)]
             if entry.record is not None and entry.state == "committed"
         ]
 
@@ -145,6 +163,11 @@ class FakeBroker:
             member.reassign(frozenset(p for p, owner in keep.items() if owner is member), lost=False)
         state.owner = keep
 
+    def rebalance_all(self) -> None:
+        """Rebalance every group, as happens when members notice new partitions."""
+        for name in list(self._groups):
+            self.rebalance(name)
+
     def evict(self, consumer: Member) -> None:
         """*consumer* is removed from its group, as after missed heartbeats; it joins again with its next poll."""
         assert consumer.group is not None
@@ -173,8 +196,10 @@ class FakeBroker:
         return next((offset for offset, entry in enumerate(log) if entry.state == "open"), len(log))
 
     def fetch(self, partition: TopicPartition, offset: int, limit: int) -> tuple[list[Record], int]:
-        """Committed records from *offset* on, and the position after them (past markers and aborted records)."""
+        """Committed records from *offset* on, and the position after them (past markers and aborted records). What is
+        out of range is read from the start."""
         log, end = self._logs[partition], self.stable_end(partition)
+        offset = offset if self.first(partition) <= offset <= len(log) else self.first(partition)
         records: list[Record] = []
         while offset < end and len(records) < limit:
             entry = log[offset]

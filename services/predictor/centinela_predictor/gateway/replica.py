@@ -35,7 +35,6 @@ from centinela_predictor.state.terminal_feed import TerminalTable
 
 _log = structlog.get_logger(__name__)
 Matrix = NDArray[np.float64]
-GROWTH_CHECK_S = 5.0
 SeekStart = Callable[[Consumer, TableReader, frozenset[TopicPartition]], None]
 """Moves a table's reader, given its consumer and the topic's partitions, to its starting offsets."""
 
@@ -171,40 +170,39 @@ class VerdictFollower:
 class PositionedReader(TableReader):
     """A reader of one topic that *seek_start* moves to its starting offsets before the first read, until that succeeds.
 
-    A topic that has grown since is not read further: ``poll`` raises ``LogChanged`` within ``GROWTH_CHECK_S``.
+    Where ``transactions`` has grown its users have moved, and it is not read further: ``poll`` raises ``LogChanged``.
     """
 
     def __init__(self, reader: Consumer, topic: str, seek_start: SeekStart, clock: Clock) -> None:
-        super().__init__(reader, [topic])
+        super().__init__(reader, [topic], clock=clock)
         self._reader = reader
         self._topic = topic
         self._seek_start = seek_start
-        self._clock = clock
-        self._partition_count = 0
-        self._checked_at = 0.0
+        self._placed = False
 
     def poll(self, timeout_s: float) -> list[Record]:
         """See ``TableReader``."""
-        now = self._clock.monotonic()
-        if not self._partition_count or now - self._checked_at > GROWTH_CHECK_S:
-            self._checked_at = now
-            self._check_partitions()
+        if not self._placed:
+            self._place()
         return super().poll(timeout_s)
 
-    def _check_partitions(self) -> None:
+    def _place(self) -> None:
         partitions = self._reader.partitions_of(self._topic)
         if not partitions:
             raise DependencyUnavailable(
                 f"topic {self._topic} does not exist: run `centinela topics create`", dependency="kafka"
             )
-        if not self._partition_count:
-            self._seek_start(self._reader, self, partitions)
-            self._partition_count = len(partitions)
-        elif len(partitions) != self._partition_count:
-            raise LogChanged(
-                f"topic {self._topic} has {len(partitions)} partitions, not {self._partition_count} as at the start:"
-                " this process ends, to start again"
-            )
+        self._seek_start(self._reader, self, partitions)
+        self._placed = True
+
+    def _add(self, partitions: frozenset[TopicPartition]) -> None:
+        if self._topic != TRANSACTIONS.name:
+            super()._add(partitions)
+            return
+        raise LogChanged(
+            f"topic {self._topic} has {len(self.partitions | partitions)} partitions, not {len(self.partitions)} as at"
+            " the start: this process ends, to start again"
+        )
 
 
 def from_newest(records: int) -> SeekStart:

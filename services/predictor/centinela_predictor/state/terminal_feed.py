@@ -11,6 +11,7 @@ import structlog
 
 from centinela.clock import Clock
 from centinela.codec import Decoder, time_fault
+from centinela.consuming.table_reader import GROWTH_CHECK_S, assign_more
 from centinela.errors import DependencyUnavailable, InvalidRecord
 from centinela.events import LabelReported
 from centinela.features.keys import hash_ids
@@ -126,6 +127,7 @@ class TerminalFeed:
         self._targets: dict[TopicPartition, int] = {}
         self._pending: deque[tuple[int, Block]] = deque()
         self._saved = 0
+        self._checked_at = clock.monotonic()
 
     @property
     def table(self) -> TerminalTable:
@@ -148,6 +150,8 @@ class TerminalFeed:
         """
         if self._table is None:
             self._start()
+        else:
+            self._check_growth()
         table = self.table
         deadline = self._clock.monotonic() + patience_s
         taken = 0
@@ -210,15 +214,30 @@ class TerminalFeed:
         self._table = table
         self._store = store
 
+    def _check_growth(self) -> None:
+        """Read partitions too that the topics were given since; ``transactions`` is its consumer's to check."""
+        if (now := self._clock.monotonic()) - self._checked_at < GROWTH_CHECK_S:
+            return
+        self._checked_at = now
+        found = self._reader.partitions_of(TERMINAL_ACTIVITY.name) | self._reader.partitions_of(LABELS.name)
+        if added := found - self._next.keys():
+            first, end = self._reader.beginning_offsets(added), self._reader.end_offsets(added)
+            assign_more(self._reader, self._next, added)
+            self._next |= first
+            self._targets |= {p: end[p] for p in added if first[p] < end[p]}
+
     def _partitions(self, topic: str, least: int) -> frozenset[TopicPartition]:
         partitions = self._reader.partitions_of(topic)
         if len(partitions) < least:
-            problem = (
-                f"has {len(partitions)} partitions, fewer than {TRANSACTIONS.name}" if partitions else "does not exist"
+            problem, remedy = (
+                (
+                    f"has {len(partitions)} partitions, fewer than {TRANSACTIONS.name}",
+                    f"kafka-topics.sh --bootstrap-server ... --alter --topic {topic} --partitions {least}",
+                )
+                if partitions
+                else ("does not exist", "run `centinela topics create`")
             )
-            raise DependencyUnavailable(
-                f"topic {topic} {problem}: see `centinela topics check` and `create`", dependency="kafka"
-            )
+            raise DependencyUnavailable(f"topic {topic} {problem}: {remedy}", dependency="kafka")
         return partitions
 
     def _restore(

@@ -94,6 +94,7 @@ def common_config(brokers: str | Access, timeouts: KafkaTimeouts) -> dict[str, A
     return Access.to(brokers).librdkafka() | {
         "error_cb": note_refusal,
         "socket.timeout.ms": max(10, timeouts.request_ms),
+        "topic.metadata.refresh.interval.ms": int(timeouts.metadata_s * 1000),
         "reconnect.backoff.ms": 50,
         "reconnect.backoff.max.ms": int(timeouts.reconnect_max_s * 1000),
         "retry.backoff.ms": max(1, int(timeouts.retry_backoff_s * 1000)),

@@ -66,6 +66,7 @@ def common_config(brokers: str | Access, timeouts: KafkaTimeouts) -> dict[str, A
     return access.kafka_python() | {
         "request_timeout_ms": timeouts.request_ms,
         "bootstrap_timeout_ms": timeouts.request_ms,
+        "metadata_max_age_ms": int(timeouts.metadata_s * 1000),
         "retry_backoff_ms": int(timeouts.retry_backoff_s * 1000),
         "reconnect_backoff_max_ms": int(timeouts.reconnect_max_s * 1000),
     }

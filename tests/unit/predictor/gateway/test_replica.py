@@ -446,7 +446,20 @@ def test_a_user_who_moved_when_the_topic_grew_has_all_of_its_windows(
     assert gateway_state.seen(events) == [True] * 200
 
 
-def test_a_topic_that_grows_while_it_is_followed_ends_the_follower() -> None:
+def test_verdicts_in_a_partition_that_was_added_are_followed() -> None:
+    broker, clock = FakeBroker(2), FixedClock(NOW)
+    reader = PositionedReader(FakeConsumer(broker), PREDICTIONS.name, from_newest(10), clock)
+    broker.append(PREDICTIONS.name, b"0", partition=1)
+    reader.poll(0.0)
+    broker.grow(PREDICTIONS.name, 3)
+    broker.append(PREDICTIONS.name, b"1", partition=2)
+
+    clock.set(NOW + timedelta(seconds=10))
+
+    assert [record.value for record in reader.poll(0.0)] == [b"1"]
+
+
+def test_transactions_that_grow_while_they_are_followed_end_the_follower() -> None:
     broker, clock = FakeBroker(2), FixedClock(NOW)
     gateway_state = unplaced(broker)
     reader = PositionedReader(FakeConsumer(broker), TRANSACTIONS.name, gateway_state.seek_start, clock)

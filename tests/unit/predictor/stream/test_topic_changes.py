@@ -247,3 +247,44 @@ def alternate(replicas: list[Process], world: World) -> None:
         for replica in replicas:
             replica.step()
     raise AssertionError("not done in time")
+
+
+@pytest.mark.parametrize("restarted", [False, True])
+@pytest.mark.parametrize("topic", ["labels", "terminal-activity", "predictions", "feature-panes", "transactions-dlq"])
+def test_a_topic_next_to_transactions_may_grow_and_no_feature_changes(
+    tmp_path: Path, topic: str, restarted: bool
+) -> None:
+    world = World(tmp_path, 2)
+    transactions, labels = traffic()
+    world.send(*transactions[:200])
+    process = world.stream(batch=20, snapshot_interval_s=0.0)
+    process.run_until_verdicts(200)
+
+    world.broker.grow(topic, 5)
+    world.report(*labels)
+    if restarted:
+        process.kill()
+        process = world.stream(batch=20)
+    for _ in range(20):
+        process.step(pace_s=1.0)
+    world.send(*transactions[200:])
+    process.run_until_verdicts(N)
+
+    # Labels came late: a verdict before them knew none, as a table without them has it.
+    late = vectors_of_the_whole_table(transactions, labels)
+    assert {i: v for i, v in served_vectors(world).items() if i >= "t00200"} == {
+        i: v for i, v in late.items() if i >= "t00200"
+    }
+    assert len(world.broker.records("labels")) == len(labels)
+    assert topic != "labels" or {r.partition for r in world.broker.records("labels")} > {0, 1}
+
+
+def test_a_topic_with_fewer_partitions_than_transactions_is_named_with_the_remedy(tmp_path: Path) -> None:
+    world = World(tmp_path, 2)
+    world.broker.grow("transactions", 3)
+    process = world.stream()
+
+    for _ in range(5):
+        process.step()
+
+    assert process.health.unmet()["kafka"].endswith("--alter --topic feature-panes --partitions 3")

@@ -5,14 +5,16 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Sequence
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from centinela.consuming.table_reader import TableFollower, TableReader
+from centinela.consuming.table_reader import GROWTH_CHECK_S, TableFollower, TableReader
 from centinela.errors import DependencyUnavailable
 from centinela.kafka.port import Outgoing, Record, TopicPartition
 from centinela.liveness.health import Health
 from centinela.liveness.progress import Patience
+from centinela.testing.clock import FixedClock
 from centinela.testing.kafka import FakeBroker, FakeConsumer, FakeTransactionalProducer
 
 TOPIC = "model-events"
@@ -67,6 +69,40 @@ def test_a_large_table_is_read_by_batches_until_the_end_that_it_had() -> None:
 
     assert not before
     assert batches == [2, 2, 1]
+
+
+def test_partitions_that_a_topic_is_given_later_are_read_from_their_beginning_and_nothing_twice() -> None:
+    broker, clock = FakeBroker(partitions=2), FixedClock(datetime(2026, 1, 1, tzinfo=UTC))
+    table = TableReader(FakeConsumer(broker), [TOPIC, "other"], clock=clock)
+    for n in range(4):
+        broker.append(TOPIC, b"%d" % n, partition=n % 2)
+    read = table.read_to_end()
+    broker.append(TOPIC, b"4", partition=0)
+    broker.grow(TOPIC, 4)
+    broker.append(TOPIC, b"5", partition=3)
+    broker.append("other", b"6", partition=1)
+
+    clock.set(clock.now() + timedelta(seconds=2 * GROWTH_CHECK_S))
+    read += table.poll(0)
+    caught_up = table.at_end()
+    broker.append(TOPIC, b"7", partition=2)
+    read += table.poll(0)
+
+    assert sorted(r.value or b"" for r in read) == [b"%d" % n for n in range(8)]
+    assert caught_up
+    assert len(table.partitions) == 6
+
+
+def test_a_topic_is_not_asked_for_its_partitions_with_every_poll() -> None:
+    broker, clock = FakeBroker(), FixedClock(datetime(2026, 1, 1, tzinfo=UTC))
+    table = TableReader(FakeConsumer(broker), [TOPIC], clock=clock)
+    table.poll(0)
+    broker.grow(TOPIC, 2)
+
+    clock.set(clock.now() + timedelta(seconds=GROWTH_CHECK_S / 2))
+    table.poll(0)
+
+    assert len(table.partitions) == 1
 
 
 def test_reading_may_begin_at_the_offset_of_a_snapshot() -> None:
