@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from centinela import events
-from centinela.times import DAY_MS
+from centinela.times import DAY_MS, MINUTE_MS
 
 DLQ_SUFFIX = "-dlq"
 
@@ -126,3 +126,7 @@ CATALOGUE: tuple[Topic, ...] = (
 """Every topic; each that carries events also has a ``<topic>-dlq`` with the same number of partitions."""
 
 WITH_DLQ: tuple[Topic, ...] = tuple(t for t in CATALOGUE if t.values)
+
+OFFSETS_RETENTION_MINUTES = max(int(t.config.get("retention.ms", 0)) for t in CATALOGUE) // MINUTE_MS
+"""How long brokers should keep the offsets of a group without members (``offsets.retention.minutes``): as long as the
+records that they refer to."""

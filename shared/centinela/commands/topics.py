@@ -11,7 +11,7 @@ from centinela.kafka.connect import topic_admin
 from centinela.kafka.topic_admin import specifications
 from centinela.process.start import load_settings
 from centinela.settings import Settings
-from centinela.topics import CATALOGUE
+from centinela.topics import CATALOGUE, OFFSETS_RETENTION_MINUTES
 
 app = typer.Typer(help="Create, check or list the Kafka topics.", no_args_is_help=True)
 _COLOURS = {"ok": "green", "missing": "red", "differs": "yellow"}
@@ -23,9 +23,11 @@ def create() -> None:
     admin = topic_admin(load_settings(Settings))
     try:
         created = admin.create()
+        kept_minutes = admin.offsets_retention_minutes()
     finally:
         admin.close()
     typer.echo(f"created: {', '.join(created)}" if created else "all topics exist")
+    _warn(offsets_warning(kept_minutes))
 
 
 @app.command()
@@ -34,6 +36,7 @@ def check() -> None:
     admin = topic_admin(load_settings(Settings))
     try:
         findings = admin.check()
+        kept_minutes = admin.offsets_retention_minutes()
     finally:
         admin.close()
     table = Table("topic", "status", "details")
@@ -41,8 +44,34 @@ def check() -> None:
         colour = _COLOURS[finding.status]
         table.add_row(finding.name, f"[{colour}]{finding.status}[/{colour}]", "; ".join(finding.details))
     Console().print(table)
+    _warn(offsets_warning(kept_minutes))
     if any(finding.status != "ok" for finding in findings):
         raise typer.Exit(1)
+
+
+def offsets_warning(kept_minutes: int | None) -> str | None:
+    """What to change where the brokers forget a group's offsets before the records that they refer to.
+
+    Args:
+        kept_minutes: The brokers' ``offsets.retention.minutes``; None where they do not say.
+    """
+    if kept_minutes is not None and kept_minutes >= OFFSETS_RETENTION_MINUTES:
+        return None
+    found = (
+        "the brokers do not say how long they keep the offsets of a stopped group (offsets.retention.minutes)"
+        if kept_minutes is None
+        else f"the brokers keep the offsets of a stopped group for {kept_minutes / 1440:g} days"
+        f" (offsets.retention.minutes={kept_minutes})"
+    )
+    return (
+        f"warning: {found}. Set {OFFSETS_RETENTION_MINUTES} there, or do not let services stand still for longer:"
+        " docs/reliability.md, Group offsets"
+    )
+
+
+def _warn(text: str | None) -> None:
+    if text is not None:
+        typer.echo(text, err=True)
 
 
 @app.command("list")

@@ -19,6 +19,7 @@ from centinela.times import DAY_MS
 from centinela.topics import CATALOGUE, WITH_DLQ, Topic
 
 DLQ_RETENTION_DAYS = 365
+_OFFSETS = "offsets.retention.minutes"
 T = TypeVar("T")
 
 
@@ -157,6 +158,14 @@ class TopicAdmin:
             )
             for name, (partitions, replication) in shapes.items()
         }
+
+    def offsets_retention_minutes(self) -> int | None:
+        """How long the brokers keep the offsets of a group without members; None where they do not say."""
+        brokers = self._run(lambda client: client.describe_cluster())["brokers"]
+        resources = [ConfigResource("BROKER", str(broker["broker_id"])) for broker in brokers]
+        configs = self._run(lambda client: client.describe_configs(resources, config_filter="all")).get("broker", {})
+        found = [int(of_broker[_OFFSETS]["value"]) for of_broker in configs.values() if _OFFSETS in of_broker]
+        return min(found, default=None)
 
     def identify(self, topic: str) -> TopicIdentity:
         """The current incarnation of *topic*.

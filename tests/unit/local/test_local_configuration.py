@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from centinela.topics import OFFSETS_RETENTION_MINUTES
 from centinela_local.broker import jars
 from centinela_local.broker.choice import choose_broker
 from centinela_local.broker.embedded import Node, server_properties
@@ -166,7 +167,14 @@ def test_the_node_keeps_one_replica_makes_no_topic_by_accident_and_listens_on_lo
     assert {value for key, value in properties.items() if key.endswith((".replication.factor", ".min.isr"))} == {"1"}
     listeners = [address.split("://")[1] for address in properties["listeners"].split(",")]
     assert listeners == ["127.0.0.1:1", "127.0.0.1:2"]
+    assert properties["offsets.retention.minutes"] == str(OFFSETS_RETENTION_MINUTES)
     assert "message.max.bytes" not in properties, "a record past the default limit is refused, as in production"
+
+
+def test_the_broker_of_compose_keeps_the_offsets_of_a_stopped_group_too() -> None:
+    compose = yaml.safe_load((CHECKOUT / "docker-compose.yml").read_text())
+
+    assert compose["services"]["kafka"]["environment"]["KAFKA_OFFSETS_RETENTION_MINUTES"] == OFFSETS_RETENTION_MINUTES
 
 
 def test_a_changed_pom_means_another_folder_of_jars(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

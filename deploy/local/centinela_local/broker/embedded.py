@@ -10,6 +10,7 @@ import uuid
 from dataclasses import dataclass
 from pathlib import Path
 
+from centinela.topics import OFFSETS_RETENTION_MINUTES
 from centinela_local.broker.jars import INSTALL_HINT, ensure_jars, find_java
 from centinela_local.errors import StartFailed, ToolMissing
 from centinela_local.processes.ports import LOOPBACK
@@ -69,6 +70,7 @@ def server_properties(node: Node) -> str:
                 "min.insync.replicas": in_sync,
                 "offsets.topic.replication.factor": replicas,
                 "offsets.topic.num.partitions": 4,
+                "offsets.retention.minutes": OFFSETS_RETENTION_MINUTES,
                 "transaction.state.log.replication.factor": replicas,
                 "transaction.state.log.min.isr": in_sync,
                 "transaction.state.log.num.partitions": 4,

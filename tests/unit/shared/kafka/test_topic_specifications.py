@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import pytest
 from typer.testing import CliRunner
 
-from centinela.commands.topics import app
+from centinela.commands.topics import app, offsets_warning
 from centinela.kafka.topic_admin import TopicFinding, TopicSpec, TopicState, compare, specifications
 from centinela.settings import Settings
-from centinela.topics import CATALOGUE, WITH_DLQ
+from centinela.topics import CATALOGUE, OFFSETS_RETENTION_MINUTES, WITH_DLQ
 
 SPEC = TopicSpec("transactions", 4, 3, {"retention.ms": "1000", "min.insync.replicas": "2"})
 
@@ -62,3 +63,22 @@ def test_the_catalogue_can_be_listed_without_a_broker() -> None:
 
     assert result.exit_code == 0
     assert all(topic.name in result.output for topic in CATALOGUE)
+
+
+def test_brokers_keep_the_offsets_of_a_stopped_group_as_long_as_the_longest_topic() -> None:
+    longest = max(int(spec.config.get("retention.ms", 0)) for spec in specifications(Settings()))
+
+    assert longest == OFFSETS_RETENTION_MINUTES * 60_000
+
+
+@pytest.mark.parametrize("kept_minutes", [OFFSETS_RETENTION_MINUTES, OFFSETS_RETENTION_MINUTES + 1])
+def test_brokers_that_keep_offsets_long_enough_cause_no_warning(kept_minutes: int) -> None:
+    assert offsets_warning(kept_minutes) is None
+
+
+@pytest.mark.parametrize(
+    ("kept_minutes", "found"),
+    [(10_080, "for 7 days (offsets.retention.minutes=10080). Set 525600 there"), (None, "do not say how long")],
+)
+def test_brokers_that_forget_offsets_sooner_or_do_not_say_cause_a_warning(kept_minutes: int | None, found: str) -> None:
+    assert found in (offsets_warning(kept_minutes) or "")
