@@ -29,6 +29,7 @@ class Copying(StatefulHandler):
         self.calls: list[tuple[object, ...]] = []
         self.is_ready = True
         self.restore: dict[TopicPartition, int] = {}
+        self.known: dict[TopicPartition, int] = {}
         self.defer_from: dict[TopicPartition, int] = {}
         self.errors: list[Exception] = []
         self.idle_event: Outgoing | None = None
@@ -53,6 +54,9 @@ class Copying(StatefulHandler):
 
     def ready(self) -> bool:
         return self.is_ready
+
+    def position_known(self, partition: TopicPartition) -> int | None:
+        return self.known.get(partition)
 
     def on_assigned(self, partition: TopicPartition, committed: int | None) -> int | None:
         self.calls.append(("assigned", partition, committed))

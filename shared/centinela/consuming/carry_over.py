@@ -26,12 +26,21 @@ class OffsetCarryOver:
         group: The group with its former name.
         former_reader: Makes a consumer of the former group, which only reads its offsets.
         admin: Administers the groups.
+        has_position: Whether the position in a partition is known from elsewhere: then it was read under the new name,
+            and what the former group has committed is out of date.
     """
 
-    def __init__(self, group: ConsumerGroup, former_reader: Callable[[], Consumer], admin: GroupAdmin) -> None:
+    def __init__(
+        self,
+        group: ConsumerGroup,
+        former_reader: Callable[[], Consumer],
+        admin: GroupAdmin,
+        has_position: Callable[[TopicPartition], bool] = lambda _: False,
+    ) -> None:
         self._group = group
         self._former_reader = former_reader
         self._admin = admin
+        self._has_position = has_position
 
     def __call__(self, reader: Consumer, topics: Sequence[str]) -> None:
         """Carry over what *reader*, a consumer of the group, has not committed of *topics*.
@@ -40,7 +49,8 @@ class OffsetCarryOver:
             DependencyUnavailable: The former group still has members, or the brokers do not answer: call again.
         """
         partitions = [partition for topic in topics for partition in sorted(reader.partitions_of(topic))]
-        missing = [p for p, offset in reader.committed(partitions).items() if offset is None]
+        committed = reader.committed(partitions)
+        missing = [p for p in partitions if committed[p] is None and not self._has_position(p)]
         if self._group.former is None or not missing or not self._former_offsets(missing):
             return
         if members := self._admin.members(self._group.former):
@@ -67,6 +77,17 @@ class OffsetCarryOver:
         return {p: offset for p, offset in committed.items() if offset is not None}
 
 
-def carry_over(settings: Settings, group: ConsumerGroup, *, client: Client = "kafka-python") -> OffsetCarryOver:
+def carry_over(
+    settings: Settings,
+    group: ConsumerGroup,
+    *,
+    client: Client = "kafka-python",
+    has_position: Callable[[TopicPartition], bool] = lambda _: False,
+) -> OffsetCarryOver:
     """The carry-over of *group* on the configured brokers."""
-    return OffsetCarryOver(group, lambda: consumer(settings, group=group.former, client=client), group_admin(settings))
+    return OffsetCarryOver(
+        group,
+        lambda: consumer(settings, group=group.former, client=client),
+        group_admin(settings),
+        has_position,
+    )

@@ -42,7 +42,8 @@ class StatefulHandler:
 
     The life of a partition: ``on_assigned`` (restore) -> ``replay``* -> (``__call__`` -> ``on_committed``)* ->
     ``on_revoked`` (snapshot) -> ``on_dropped``. A partition that was lost, or whose transaction was aborted, is dropped
-    without ``on_revoked``; after an abort ``on_assigned`` follows at once.
+    without ``on_revoked``; after an abort ``on_assigned`` follows at once. ``position_known`` comes first where the
+    group has no offset.
     """
 
     waiting_for: str = "the handler is not ready"
@@ -55,6 +56,11 @@ class StatefulHandler:
     def ready(self) -> bool:
         """False: the loop keeps its membership, but delivers nothing."""
         return True
+
+    def position_known(self, partition: TopicPartition) -> int | None:
+        """The group has no usable offset of *partition* (expired, deleted, past the end): the offset up to which this
+        handler has processed it, where it knows that from elsewhere. It then counts as committed."""
+        return None
 
     def on_assigned(self, partition: TopicPartition, committed: int | None) -> int | None:
         """*partition* is assigned to this loop; the group has committed *committed* (None: nothing ever).

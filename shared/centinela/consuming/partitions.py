@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import structlog
 
@@ -11,6 +12,7 @@ from centinela.clock import Clock
 from centinela.consuming.handler import StatefulHandler
 from centinela.kafka.port import Consumer, Rebalance, Record, TopicPartition
 from centinela.liveness.progress import PartitionProgress
+from centinela.telemetry.metrics import CONSUMER_OFFSETS_EXPIRED, CONSUMER_OFFSETS_MISSING
 
 _log = structlog.get_logger(__name__)
 
@@ -24,6 +26,13 @@ class _Owned:
     replay_until: int = 0
     deferred_until: float | None = None
     deferrals: int = 0
+
+
+class _Kept(NamedTuple):
+    """The first and the end offset of a partition's log."""
+
+    first: int
+    end: int
 
 
 class Partitions:
@@ -75,8 +84,14 @@ class Partitions:
         if not self._pending:
             return
         committed = self._consumer.committed(list(self._pending))
+        first = self._consumer.beginning_offsets(list(self._pending))
+        end = self._consumer.end_offsets(list(self._pending))
         for partition in sorted(self._pending):
-            self._owned[partition] = self._adopt(partition, committed[partition], self._pending[partition])
+            kept = _Kept(first[partition], end[partition])
+            offset = self._usable(partition, committed[partition], kept)
+            unusable = offset is None and committed[partition] is not None
+            origin = kept.first if unusable else self._pending[partition]
+            self._owned[partition] = self._adopt(partition, offset, origin, kept)
             del self._pending[partition]
             if not self._delivering:
                 self._consumer.hold({partition: None})
@@ -151,7 +166,35 @@ class Partitions:
                 owned.replay_until = 0
         return {TopicPartition(*p): end for p, end in ends.items()}
 
-    def _adopt(self, partition: TopicPartition, committed: int | None, origin: int | None) -> _Owned:
+    def _usable(self, partition: TopicPartition, committed: int | None, kept: _Kept) -> int | None:
+        """*committed*, or what the handler knows where the group has lost it, or it belongs to another log."""
+        if committed is not None and committed <= kept.end:
+            if committed < kept.first:
+                CONSUMER_OFFSETS_EXPIRED.labels(partition.topic).inc(kept.first - committed)
+                _log.error(
+                    "partition.records_expired",
+                    topic=partition.topic,
+                    partition=partition.partition,
+                    committed=committed,
+                    first=kept.first,
+                )
+            return max(committed, kept.first)
+        known = self._handler.position_known(partition)
+        if committed is None and known is None:
+            return None
+        CONSUMER_OFFSETS_MISSING.labels(partition.topic).inc()
+        _log.error(
+            "group.offset_missing",
+            topic=partition.topic,
+            partition=partition.partition,
+            committed=committed,
+            first=kept.first,
+            end=kept.end,
+            known=known,
+        )
+        return None if known is None else min(max(known, kept.first), kept.end)
+
+    def _adopt(self, partition: TopicPartition, committed: int | None, origin: int | None, kept: _Kept) -> _Owned:
         restored = self._handler.on_assigned(partition, committed)
         if restored is not None and committed is not None and restored > committed:
             raise ValueError(
@@ -160,13 +203,11 @@ class Partitions:
         start = origin if committed is None else committed
         start = start if restored is None else restored
         replay_until = committed if committed is not None and start is not None and start < committed else 0
-        if replay_until:
-            first = self._consumer.beginning_offsets([partition])[partition]
-            if first > (start or 0):
-                _log.warning(
-                    "replay.cut_short", topic=partition.topic, partition=partition.partition, start=start, first=first
-                )
-                start = first
+        if replay_until and start is not None and kept.first > start:
+            _log.warning(
+                "replay.cut_short", topic=partition.topic, partition=partition.partition, start=start, first=kept.first
+            )
+            start = kept.first
         if start is not None:
             self._consumer.seek(partition, start)
         _log.info(

@@ -29,6 +29,16 @@ CONSUMER_LAG = Gauge(
     "Records between the position and the end of the partition.",
     ["topic", "partition"],
 )
+CONSUMER_OFFSETS_MISSING = Counter(
+    "centinela_consumer_offsets_missing_total",
+    "Partitions taken over whose group offset was missing or past the end, although they had been read before.",
+    ["topic"],
+)
+CONSUMER_OFFSETS_EXPIRED = Counter(
+    "centinela_consumer_offsets_expired_total",
+    "Offsets that retention had deleted before this group read them.",
+    ["topic"],
+)
 CONSUMER_TRANSACTIONS = Counter("centinela_consumer_transactions_total", "Kafka transactions, by outcome.", ["outcome"])
 DEPENDENCY_UP = Gauge("centinela_dependency_up", "1 while the dependency answers.", ["dependency"])
 DEPENDENCY_ERRORS = Counter("centinela_dependency_errors_total", "Failed calls of a dependency.", ["dependency"])

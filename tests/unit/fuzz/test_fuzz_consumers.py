@@ -147,7 +147,14 @@ def all_examples(kind: type, feed: Feed, **changes: object) -> None:
 
 @pytest.mark.parametrize(("stream", "kind"), [(LABELS, LabelReported), (PREDICTIONS, TransactionScored)])
 def test_the_archive(tmp_path: Path, stream: str, kind: type) -> None:
-    archive = Archive(ArchiveStore(tmp_path), {stream: stream}, FixedClock(NOW), flush_rows=10**9, flush_s=10**9)
+    archive = Archive(
+        ArchiveStore(tmp_path),
+        {stream: stream},
+        FixedClock(NOW),
+        flush_rows=10**9,
+        flush_s=10**9,
+        identify=lambda topic: rig.broker.identify(topic),
+    )
     rig = Rig(stream, archive)
     archived = 0
 

@@ -58,7 +58,7 @@ class PartitionStores:
     ) -> None:
         self._folder = folder / _ROOT
         self._identify = identify
-        self._open_reader = open_reader
+        self.open_reader = open_reader
         self._clock = clock
         self._shared = shared
         self._dedupe_ids = dedupe_ids
@@ -71,6 +71,11 @@ class PartitionStores:
     def partitions(self) -> int:
         """How many partitions there are; ``open`` must have been called."""
         return self._opened.partitions
+
+    @property
+    def topic_id(self) -> str:
+        """The incarnation of ``transactions``; ``open`` must have been called."""
+        return self._opened.id
 
     @property
     def grown(self) -> bool:
@@ -143,7 +148,7 @@ class PartitionStores:
             DependencyUnavailable: The brokers are unavailable.
         """
         _log.info("repartition.started", topic=TRANSACTIONS.name, partitions=len(until))
-        reader = self._open_reader()
+        reader = self.open_reader()
         try:
             states = repartition(
                 reader, TRANSACTIONS.name, until, self._clock.now(), self._layout, self._dedupe_ids, self.rules

@@ -80,7 +80,7 @@ def build_stream(
             service="predictor-stream",
             cap=DeadLetterCap(settings.dead_letter_max_share),
             patience=settings.patience,
-            carry_over=carry_over(settings, STREAM, client="confluent"),
+            carry_over=carry_over(settings, STREAM, client="confluent", has_position=handler.has_position),
         ),
     )
     return Stream(loop, handler, feed, stores)

@@ -26,6 +26,7 @@ from centinela_predictor.state.metrics import LATE, WATERMARK
 from centinela_predictor.state.misrouted import MisroutedCheck, OnMisrouted
 from centinela_predictor.state.partition_store import PartitionStores
 from centinela_predictor.state.terminal_feed import TerminalFeed
+from centinela_predictor.state.written_position import PositionUnknown
 from centinela_predictor.stream.announcer import Announcer
 from centinela_predictor.stream.deferral import DeferralPolicy, StreamLimits
 from centinela_predictor.stream.outgoing import Batch, OutgoingRecords
@@ -79,7 +80,7 @@ class StreamHandler(StatefulHandler):
         self._misrouted = MisroutedCheck(on_misrouted, clock)
         self._outgoing = OutgoingRecords(layout, stores.rules.rates.base)
         self._deferral = DeferralPolicy(core, feed, reader, clock, limits)
-        self._announcer = Announcer(feed, writer)
+        self._announcer = Announcer(feed, stores, writer)
         self._snapshots = Snapshots(stores, reader, feed, clock, health, snapshot_interval_s)
         self._unknown_fields = UnknownFieldReport()
         self._owned: dict[int, OwnedPartition] = {}
@@ -95,6 +96,16 @@ class StreamHandler(StatefulHandler):
                 owned.last_record_at = now
                 owned.quiet_end = end if self._reader.position(partition) >= end else None
         return self._feed.advance()
+
+    def has_position(self, partition: TopicPartition) -> bool:
+        """Whether ``position_known`` gives an offset; False also where it cannot tell."""
+        try:
+            return self.position_known(partition) is not None
+        except PositionUnknown:
+            return False
+
+    def position_known(self, partition: TopicPartition) -> int | None:
+        return self._snapshots.written_position(partition.partition)
 
     def on_assigned(self, partition: TopicPartition, committed: int | None) -> int | None:
         number = partition.partition
@@ -150,10 +161,11 @@ class StreamHandler(StatefulHandler):
         owned = self._owned[number]
         owned.received(self._clock.monotonic())
         admitted = self._admit(number, records, now)
-        deferred_time = _NEVER
+        deferred_time, next_offset = _NEVER, records[-1].offset + 1
         deferred = self._deferral.first_deferred(number, owned, admitted)
         if deferred is not None:
             deferred_time, offset = int(admitted.columns.times[deferred]), admitted.records[deferred].offset
+            next_offset = offset
             outcome.deferred[TopicPartition(TRANSACTIONS.name, number)] = offset
             admitted = admitted.before(offset)
             if offset == records[0].offset and owned.announced == (max(owned.state.newest, deferred_time), 0):
@@ -181,7 +193,8 @@ class StreamHandler(StatefulHandler):
         ):
             if count:
                 outcome.counts[name] = outcome.counts.get(name, 0) + count
-        return Batch(number, new_records, events, columns, matrix, to_score, max(owned.state.newest, deferred_time))
+        watermark = max(owned.state.newest, deferred_time)
+        return Batch(number, new_records, events, columns, matrix, to_score, watermark, next_offset)
 
     def _admit(self, number: int, records: list[Record], now: datetime, *, replayed: bool = False) -> Admitted:
         admitted, state = admit(records, now, self._layout, self._stores.rules), self._owned[number].state

@@ -37,6 +37,7 @@ class Batch:
     one.
 
     ``matrix``: features as computed here, shape (n, k). ``to_score``: the purchases without a verdict of their own.
+    ``next_offset``: of ``transactions``, committed with the batch.
     """
 
     partition: int
@@ -46,6 +47,7 @@ class Batch:
     matrix: Matrix
     to_score: NDArray[np.intp]
     watermark: int
+    next_offset: int
 
 
 class OutgoingRecords:

@@ -15,6 +15,7 @@ from centinela_predictor.state.metrics import SNAPSHOT_DURATION, SNAPSHOT_FAILUR
 from centinela_predictor.state.partition_state import PartitionState
 from centinela_predictor.state.partition_store import PartitionStores
 from centinela_predictor.state.terminal_feed import TerminalFeed
+from centinela_predictor.state.written_position import WrittenPositions
 
 _log = structlog.get_logger(__name__)
 
@@ -39,12 +40,23 @@ class Snapshots:
     ) -> None:
         self._stores = stores
         self._reader = reader
+        self._written = WrittenPositions(reader, stores.open_reader)
         self._feed = feed
         self._clock = clock
         self._health = health
         self._interval_s = interval_s
         self._saved_at = clock.monotonic()
         self._saved: dict[int, int] = {}
+
+    def written_position(self, partition: int) -> int | None:
+        """The next offset to process of *partition* by what the stream has written; None where it never read it.
+
+        Raises:
+            PositionUnknown: It has written verdicts, but not where it was.
+            LogChanged, DependencyUnavailable: See ``restore``.
+        """
+        self._stores.open()
+        return self._written.of(partition, self._stores.topic_id)
 
     def restore(self, partition: int, committed: int | None) -> tuple[PartitionState, int] | None:
         """The newest state at or below *committed* with its offset, None where there is none.
@@ -69,7 +81,10 @@ class Snapshots:
 
     def _repartition(self) -> None:
         everything = [TopicPartition(TRANSACTIONS.name, number) for number in range(self._stores.partitions)]
-        until = {partition.partition: offset or 0 for partition, offset in self._reader.committed(everything).items()}
+        until = {
+            number: (self.written_position(number) or 0) if offset is None else offset
+            for (_, number), offset in self._reader.committed(everything).items()
+        }
         for number, state in enumerate(self._stores.repartition(until)):
             self._stores.save(number, state, until[number])
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
+from functools import partial
 
 from centinela import groups, topics
 from centinela.clock import SystemClock
@@ -13,6 +14,7 @@ from centinela.consuming.options import LoopOptions
 from centinela.deadletters.record import DeadLetterCap
 from centinela.groups import ConsumerGroup
 from centinela.kafka import connect
+from centinela.kafka.port import TopicIdentity
 from centinela.liveness.health import Health
 from centinela_trainer.archive.catch_up import wait_for_archive
 from centinela_trainer.archive.store import LABELS, PREDICTIONS, ArchiveStore
@@ -41,7 +43,12 @@ def archive_loop(
     """
     streams = {predictions: PREDICTIONS, labels: LABELS}
     archive = Archive(
-        store, streams, SystemClock(), flush_rows=settings.archive_flush_rows, flush_s=settings.archive_flush_s
+        store,
+        streams,
+        SystemClock(),
+        flush_rows=settings.archive_flush_rows,
+        flush_s=settings.archive_flush_s,
+        identify=partial(_identity, settings),
     )
     return SinkLoop(
         connect.consumer(settings, group=group.name, instance_id=group.name),
@@ -58,6 +65,15 @@ def archive_loop(
             carry_over=carry_over(settings, group),
         ),
     )
+
+
+def _identity(settings: TrainerSettings, topic: str) -> TopicIdentity:
+    """Of *topic*; each call makes a connection of its own, since calls are rare."""
+    admin = connect.topic_admin(settings)
+    try:
+        return admin.identify(topic)
+    finally:
+        admin.close()
 
 
 def await_archive(

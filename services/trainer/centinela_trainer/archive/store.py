@@ -1,7 +1,8 @@
 """The archive's files: written so that a replay overwrites rather than repeats, read so that each event counts once.
 
 ``<data_dir>/archive/<stream>/day=YYYY-MM-DD/<topic>-<partition>-<first offset>-<last offset>.parquet``: the offsets are
-those of the flush that wrote the file. ``offsets.json`` next to the streams says how far each partition is archived.
+those of the flush that wrote the file. ``offsets.json`` next to the streams says how far each partition is archived,
+and ``topics.json`` of which incarnation of its topic that is.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from centinela.kafka.port import TopicPartition
 _log = structlog.get_logger(__name__)
 PREDICTIONS = "predictions"
 LABELS = "labels"
+_TOPICS = "topics.json"
 _NAME = re.compile(r"^(?P<topic>.+)-(?P<partition>\d+)-(?P<first>\d{15})-(?P<last>\d{15})\.parquet$")
 
 
@@ -66,8 +68,8 @@ class ArchiveStore:
         """Where to read *partition* from: the offset at which the archive ends; None for the beginning of the log.
 
         Files past that offset (a flush that was cut short) are replaced as their offsets are written again, from the
-        first of a file that only reaches past it (the group was set back). Where the group has no offset although there
-        are files (offsets expired, the topic was created again), those are kept under another name.
+        first of a file that only reaches past it (the group was set back). Where there is no offset although there are
+        files (the topic was created again), those are kept under another name.
         """
         extents = list(self._extents(stream, partition))
         if committed is None:
@@ -119,15 +121,29 @@ class ArchiveStore:
 
     def save_offsets(self, offsets: Mapping[TopicPartition, int]) -> None:
         """Add to ``offsets.json``: the offset up to which each partition is archived (the next to read)."""
+        self._write_offsets(self.offsets() | dict(offsets))
+
+    def _write_offsets(self, offsets: Mapping[TopicPartition, int]) -> None:
+        self._write_json(
+            "offsets.json", {f"{topic}-{number}": offset for (topic, number), offset in sorted(offsets.items())}
+        )
+
+    def _write_json(self, name: str, values: Mapping[str, int | str]) -> None:
+        text = json.dumps(values, indent=1)
         try:
             self.root.mkdir(parents=True, exist_ok=True)
-            merged = self.offsets() | dict(offsets)
-            text = json.dumps(
-                {f"{topic}-{number}": offset for (topic, number), offset in sorted(merged.items())}, indent=1
-            )
-            write_atomically(self.root / "offsets.json", lambda file: file.write(text.encode()))
+            write_atomically(self.root / name, lambda file: file.write(text.encode()))
         except OSError as error:
             raise DependencyUnavailable(f"cannot write to {self.root}: {error.strerror}", dependency="disk") from error
+
+    def _topics(self) -> dict[str, str]:
+        try:
+            noted: dict[str, str] = json.loads((self.root / _TOPICS).read_text())
+        except FileNotFoundError:
+            return {}
+        except OSError as error:
+            raise DependencyUnavailable(f"cannot read {self.root}: {error.strerror}", dependency="disk") from error
+        return noted
 
     def offsets(self) -> dict[TopicPartition, int]:
         """Next offset of each partition, as last saved."""
@@ -136,6 +152,24 @@ class ArchiveStore:
         except FileNotFoundError:
             return {}
         return {TopicPartition(*_split_name(name)): offset for name, offset in saved.items()}
+
+    def is_of(self, topic: str, topic_id: str) -> bool:
+        """Whether the offsets of *topic* belong to its incarnation *topic_id*."""
+        return self._topics().get(topic) == topic_id
+
+    def knows_topic(self, topic: str) -> bool:
+        """Whether the incarnation of *topic* was noted."""
+        return topic in self._topics()
+
+    def note_topic(self, topic: str, topic_id: str, *, same: bool) -> None:
+        """Note that the offsets of *topic* belong to *topic_id*. Unless it is the *same* log, those saved are dropped.
+
+        Raises:
+            DependencyUnavailable: The disk refuses.
+        """
+        if not same:
+            self._write_offsets({p: offset for p, offset in self.offsets().items() if p.topic != topic})
+        self._write_json(_TOPICS, self._topics() | {topic: topic_id})
 
     def files(self, stream: str, first: date | None = None, last: date | None = None) -> list[Path]:
         """The files of *stream* whose event day is in [*first*, *last*], in order."""

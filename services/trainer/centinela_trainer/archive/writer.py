@@ -19,7 +19,7 @@ from centinela.consuming.handler import Outcome, StatefulHandler
 from centinela.deadletters.record import DeadLetter
 from centinela.errors import InvalidRecord
 from centinela.events import Event, LabelReported, TransactionScored
-from centinela.kafka.port import Record, TopicPartition
+from centinela.kafka.port import Record, TopicIdentity, TopicPartition
 from centinela_trainer import metrics
 from centinela_trainer.archive.arrow_tables import Layouts, Row, label_tables, verdict_tables
 from centinela_trainer.archive.store import LABELS, PREDICTIONS, ArchiveStore
@@ -37,16 +37,25 @@ class Archive(StatefulHandler):
         clock: For the age of the buffer, and times that are ahead of it.
         flush_rows: Flush when this many records are buffered.
         flush_s: Flush when the oldest buffered record is this old, seconds.
+        identify: Returns the identity of a topic as it is now.
     """
 
     def __init__(
-        self, store: ArchiveStore, topics: Mapping[str, str], clock: Clock, *, flush_rows: int, flush_s: float
+        self,
+        store: ArchiveStore,
+        topics: Mapping[str, str],
+        clock: Clock,
+        *,
+        flush_rows: int,
+        flush_s: float,
+        identify: Callable[[str], TopicIdentity],
     ) -> None:
         self._store = store
         self._topics = dict(topics)
         self._clock = clock
         self._flush_rows = flush_rows
         self._flush_s = flush_s
+        self._identify = identify
         self._decoders: dict[str, Decoder[TransactionScored] | Decoder[LabelReported]] = {
             PREDICTIONS: Decoder(TransactionScored),
             LABELS: Decoder(LabelReported),
@@ -62,8 +71,17 @@ class Archive(StatefulHandler):
         """Events waiting for the next flush."""
         return sum(map(len, self._buffers.values()))
 
+    def position_known(self, partition: TopicPartition) -> int | None:
+        same = self._store.is_of(partition.topic, self._identify(partition.topic).id)
+        return self._store.offsets().get(partition) if same else None
+
     def on_assigned(self, partition: TopicPartition, committed: int | None) -> int | None:
-        return self._store.begin(self._topics[partition.topic], partition, committed)
+        topic = partition.topic
+        if committed is None or not self._store.knows_topic(topic):
+            topic_id = self._identify(topic).id
+            same = committed is not None or self._store.is_of(topic, topic_id)
+            self._store.note_topic(topic, topic_id, same=same)
+        return self._store.begin(self._topics[topic], partition, committed)
 
     def __call__(self, records: Sequence[Record]) -> Outcome:
         self._flush_if_due()

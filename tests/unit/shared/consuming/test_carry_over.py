@@ -68,6 +68,20 @@ def test_what_the_group_has_committed_itself_is_kept(broker: FakeBroker) -> None
     assert sorted(rig.sink(), key=str) == [b"b", b"c"]
 
 
+def test_where_the_group_has_lost_its_offsets_those_of_its_former_name_are_out_of_date(broker: FakeBroker) -> None:
+    carry = OffsetCarryOver(
+        ConsumerGroup(GROUP, FORMER),
+        lambda: FakeConsumer(broker, FORMER),
+        FakeGroupAdmin(broker),
+        has_position=lambda partition: partition == P0,
+    )
+    rig = Rig(broker=broker, carry_over=carry)
+    rig.handler.known = {P0: 3}
+    rig.steps()
+
+    assert rig.sink() == [b"d"]
+
+
 def test_the_loop_waits_while_the_former_group_has_members(broker: FakeBroker) -> None:
     old = FakeConsumer(broker, FORMER)
     old.subscribe([SOURCE])

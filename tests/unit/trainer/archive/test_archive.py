@@ -73,7 +73,9 @@ class Running:
         self, broker: FakeBroker, root: Path, *, rows: int = 10, batch: int = 7, archive: type[Archive] = Archive
     ) -> None:
         self.clock = FixedClock(START + timedelta(days=365))
-        self.archive = archive(ArchiveStore(root), STREAMS, self.clock, flush_rows=rows, flush_s=5)
+        self.archive = archive(
+            ArchiveStore(root), STREAMS, self.clock, flush_rows=rows, flush_s=5, identify=broker.identify
+        )
         self.health = Health()
         self.stop = Unhurried()
         self.loop = SinkLoop(
@@ -213,6 +215,61 @@ def test_a_deleted_archive_is_written_again_from_the_log(tmp_path: Path) -> None
     second.drain(broker)
     second.archive.flush()
     assert rows_of(tmp_path / "two") == logged(broker)
+
+
+def test_a_group_without_offsets_goes_on_where_the_archive_ends_and_dead_letters_nothing_twice(tmp_path: Path) -> None:
+    broker = FakeBroker(partitions=2)
+    broker.append(PREDICTIONS, b"{", b"k", partition=0)
+    fill(broker, range(20))
+    first = Running(broker, tmp_path)
+    first.drain(broker)
+    first.archive.flush()
+    first.kill()
+    broker.forget("archive")
+    fill(broker, range(20, 30))
+
+    second = Running(broker, tmp_path)
+    second.drain(broker)
+    second.archive.flush()
+
+    assert len(rows_of(tmp_path)) == 30
+    assert len(broker.records(f"{PREDICTIONS}-dlq")) == 1
+
+
+def test_a_topic_that_is_made_again_and_is_longer_than_the_archive_is_read_from_its_beginning(tmp_path: Path) -> None:
+    broker = FakeBroker(partitions=2)
+    fill(broker, range(10))
+    first = Running(broker, tmp_path)
+    first.drain(broker)
+    first.archive.flush()
+    first.kill()
+    broker.remake(PREDICTIONS)
+    fill(broker, range(100, 140))
+
+    second = Running(broker, tmp_path)
+    second.drain(broker)
+    second.archive.flush()
+
+    ids = ArchiveReader(tmp_path).predictions((), START, START + timedelta(days=90))["transaction_id"].to_pylist()
+    assert sorted(ids) == [f"t{number:05d}" for number in (*range(10), *range(100, 140))]
+
+
+def test_an_archive_of_an_earlier_version_is_not_read_again(tmp_path: Path) -> None:
+    broker = FakeBroker()
+    fill(broker, range(10))
+    first = Running(broker, tmp_path)
+    first.drain(broker)
+    first.archive.flush()
+    first.kill()
+    (tmp_path / "topics.json").unlink()
+    fill(broker, range(10, 15))
+
+    second = Running(broker, tmp_path)
+    second.drain(broker)
+    second.archive.flush()
+
+    assert rows_of(tmp_path) == logged(broker)
+    assert (tmp_path / "topics.json").exists()
 
 
 def test_files_outlive_a_topic_that_is_made_anew(tmp_path: Path) -> None:
@@ -367,9 +424,8 @@ def test_the_newest_event_time_is_that_of_the_verdicts(tmp_path: Path) -> None:
 
 
 def test_the_handler_says_where_reading_begins(tmp_path: Path) -> None:
-    archive = Archive(
-        ArchiveStore(tmp_path), STREAMS, FixedClock(START + timedelta(days=365)), flush_rows=10, flush_s=5
-    )
+    clock, identify = FixedClock(START + timedelta(days=365)), FakeBroker().identify
+    archive = Archive(ArchiveStore(tmp_path), STREAMS, clock, flush_rows=10, flush_s=5, identify=identify)
     partition = TopicPartition(PREDICTIONS, 0)
     assert archive.on_assigned(partition, None) is None
     outcome = archive([Record(PREDICTIONS, 0, 4, None, encode(verdict(4)))])
