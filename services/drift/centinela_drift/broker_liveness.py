@@ -48,8 +48,11 @@ class BrokerLiveness:
             self._kafka.down("the brokers do not answer")
         self._unprobed_s += min(elapsed_s, PROBE_EVERY_S)
         if self._unprobed_s >= PROBE_EVERY_S:
-            self._unresponsive_s = self._unresponsive_s + self._unprobed_s if await self._probe() else 0.0
+            answered = await self._probe()
+            self._unresponsive_s = self._unresponsive_s + self._unprobed_s if answered else 0.0
             self._unprobed_s = 0.0
+            if not answered and self._kafka.reason is None:
+                self._kafka.down("the brokers do not answer")
         if self._unresponsive_s >= UNRESPONSIVE_S:
             raise DependencyUnavailable(
                 f"the brokers have answered another client for {self._unresponsive_s:.0f} s, but not this one",

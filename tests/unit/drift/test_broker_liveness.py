@@ -57,6 +57,18 @@ async def test_health_shows_when_the_brokers_stop_answering_and_when_they_answer
     assert brokers.asked == 0
 
 
+async def test_brokers_that_are_lost_before_the_first_fetch_is_answered_are_missed_too(
+    brokers: Brokers, health: Health
+) -> None:
+    liveness = liveness_of(brokers, health)
+    assert await check_for(liveness, 20.0, age_s=None)
+    brokers.answer = False
+    assert not await check_for(liveness, 6.0, age_s=None)
+    assert health.unmet() == {"kafka": "the brokers do not answer"}
+    assert await liveness.check(0.1, 1.0)
+    assert health.unmet() == {}
+
+
 async def test_brokers_that_answer_nobody_are_waited_for_without_limit(brokers: Brokers, health: Health) -> None:
     brokers.answer = False
 
