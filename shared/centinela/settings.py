@@ -13,6 +13,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from centinela.events import DEFAULT_CURRENCY
 from centinela.liveness.progress import Patience
+from centinela.times import LONGEST_DAYS
 
 
 class Settings(BaseSettings):
@@ -138,7 +139,10 @@ class Settings(BaseSettings):
         ),
     )
     label_maturity_days: float = Field(
-        7.0, gt=0, description="Days after which a transaction without a fraud label counts as genuine."
+        7.0,
+        gt=0,
+        le=LONGEST_DAYS,
+        description="Days after which a transaction without a fraud label counts as genuine.",
     )
     watchdog_s: float = Field(
         120.0,

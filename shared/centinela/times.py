@@ -21,6 +21,8 @@ MINUTE_MS: Final = 60_000
 HOUR_MS: Final = 60 * MINUTE_MS
 DAY_MS: Final = 24 * HOUR_MS
 DAY_US: Final = 1_000 * DAY_MS
+LONGEST_DAYS: Final = 36_500
+"""Limit of every option and setting in days: no date is out of range after it."""
 _DATE_WITH_Z = re.compile(r"^(\d{4}-?\d{2}-?\d{2})Z$")
 _MILLISECOND = timedelta(milliseconds=1)
 _MICROSECOND = timedelta(microseconds=1)

@@ -37,6 +37,9 @@ def _retention(days: int) -> dict[str, str]:
     return {"cleanup.policy": "delete", "retention.ms": str(days * DAY_MS)}
 
 
+_STAMPED_BY_BROKER = {"message.timestamp.type": "LogAppendTime"}
+"""Where others write: by a client's own time stamp (the event's, or in another unit) retention would delete a record
+too early, or never."""
 _USER_KEY = "user_id, else transaction_id"
 
 TRANSACTIONS = Topic(
@@ -46,7 +49,7 @@ TRANSACTIONS = Topic(
     producers=("ingest", "gateway", "operator", "producer"),
     consumers=("stream", "gateway"),
     dlq_producers=("stream",),
-    config=_retention(40),
+    config=_retention(40) | _STAMPED_BY_BROKER,
 )
 LABELS = Topic(
     "labels",
@@ -55,7 +58,7 @@ LABELS = Topic(
     producers=("ingest", "operator", "producer"),
     consumers=("stream", "gateway", "drift", "trainer", "archive"),
     dlq_producers=("drift", "archive"),
-    config=_retention(90),
+    config=_retention(90) | _STAMPED_BY_BROKER,
 )
 PREDICTIONS = Topic(
     "predictions",

@@ -7,7 +7,7 @@ from pydantic import Field, model_validator
 from centinela.groups import DRIFT
 from centinela.model.panes import PANE_WIDTH_MS
 from centinela.settings import Settings
-from centinela.times import DAY_MS, days_to_ms
+from centinela.times import DAY_MS, LONGEST_DAYS, days_to_ms
 
 
 class DriftSettings(Settings):
@@ -17,19 +17,23 @@ class DriftSettings(Settings):
     drift_group: str = Field(DRIFT.name, description="Consumer group; one process only.")
 
     drift_report_every_days: float = Field(
-        1.0, gt=0, description="Event time between reports; a multiple of six hours."
+        1.0, gt=0, le=LONGEST_DAYS, description="Event time between reports; a multiple of six hours."
     )
     drift_window_days: float = Field(
         7.0,
         gt=0,
+        le=LONGEST_DAYS,
         description=(
             "Trailing window of feature drift, score drift and alert rate; whole weeks, or weekdays look like drift."
         ),
     )
-    drift_performance_window_days: float = Field(7.0, gt=0, description="Trailing window of mature labels.")
+    drift_performance_window_days: float = Field(
+        7.0, gt=0, le=LONGEST_DAYS, description="Trailing window of mature labels."
+    )
     drift_idle_partition_days: float = Field(
         2.0,
         gt=0,
+        le=LONGEST_DAYS,
         description=(
             "A partition this far behind the newest counts as idle and is not waited for; a transaction this far ahead"
             " moves event time only if most others do too."
@@ -67,9 +71,11 @@ class DriftSettings(Settings):
     drift_confirm_alert_rate: int = Field(
         3, ge=1, description="Reports that must show a shift of the alert rate before a retrain."
     )
-    drift_cooldown_days: float = Field(7.0, ge=0, description="Minimum event time between two retrain requests.")
+    drift_cooldown_days: float = Field(
+        7.0, ge=0, le=LONGEST_DAYS, description="Minimum event time between two retrain requests."
+    )
     drift_request_timeout_days: float = Field(
-        7.0, gt=0, description="Event time after which an unanswered request is given up."
+        7.0, gt=0, le=LONGEST_DAYS, description="Event time after which an unanswered request is given up."
     )
 
     drift_snapshot_seconds: float = Field(10.0, gt=0, description="Seconds between snapshots while records arrive.")

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import math
 import re
 
 import pytest
+from pydantic import ValidationError
 
 from centinela.process.start import load_settings
 from centinela.settings import Settings
 from centinela.settings_table import render
+from centinela_drift.settings import DriftSettings
 from centinela_local.paths import CHECKOUT
 
 
@@ -20,6 +23,16 @@ def test_the_plain_kafka_variable_works_and_the_prefixed_one_wins(monkeypatch: p
     assert Settings().kafka_bootstrap_servers == "prefixed:1"
 
 
+@pytest.mark.parametrize("kind", [Settings, DriftSettings])
+@pytest.mark.parametrize("value", [math.inf, math.nan, 1e12])
+def test_no_setting_in_days_takes_more_than_a_date_can_hold(kind: type[Settings], value: float) -> None:
+    names = [name for name in kind.model_fields if name.endswith("_days")]
+    assert names
+    for name in names:
+        with pytest.raises(ValidationError, match=name):
+            kind.model_validate({name: value})
+
+
 @pytest.mark.parametrize(
     ("variable", "value"),
     [
@@ -27,6 +40,7 @@ def test_the_plain_kafka_variable_works_and_the_prefixed_one_wins(monkeypatch: p
         ("CENTINELA_PARTITIONS", "0"),
         ("CENTINELA_LOG_LEVEL", "LOUD"),
         ("CENTINELA_LABEL_MATURITY_DAYS", "-1"),
+        ("CENTINELA_LABEL_MATURITY_DAYS", "nan"),
     ],
 )
 def test_a_wrong_value_ends_the_process_with_a_line_that_names_the_variable(

@@ -19,6 +19,7 @@ from centinela.datasets.rows import LabelRule
 from centinela.datasets.source import DataFiles, Order, open_files
 from centinela.kafka.headers import event_source
 from centinela.process.start import load_settings
+from centinela.times import LONGEST_DAYS
 from centinela_ingest.bulk.bulk_producer import BulkOptions, BulkProducer
 from centinela_ingest.bulk.console import parse_number, send_run
 from centinela_ingest.settings import IngestSettings
@@ -114,7 +115,9 @@ def replay(
     labels: Annotated[
         bool, typer.Option(help="Send labels after their delay in event time, those left at the end.")
     ] = True,
-    label_delay_days: Annotated[float, typer.Option(min=0, help="Days between a transaction and its label.")] = 7.0,
+    label_delay_days: Annotated[
+        float, typer.Option(min=0, max=LONGEST_DAYS, help="Days between a transaction and its label.")
+    ] = 7.0,
     genuine_labels: Annotated[
         bool, typer.Option(help="Send labels of genuine transactions too, not only of frauds.")
     ] = False,

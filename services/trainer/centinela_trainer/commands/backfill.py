@@ -29,7 +29,7 @@ from centinela.features.currency import Rates
 from centinela.features.layout import FeatureLayout
 from centinela.features.rates_file import rates_of
 from centinela.process.start import load_settings
-from centinela.times import DAY_MS, date_of_day
+from centinela.times import DAY_MS, LONGEST_DAYS, date_of_day
 from centinela_trainer.backfill.features import SlabFeatures
 from centinela_trainer.backfill.source import Slab, Staged, is_archive, open_archive, stage_files
 from centinela_trainer.settings import TrainerSettings
@@ -109,7 +109,7 @@ def backfill(
         typer.Option(metavar="NAME", help="Of a CSV, such as cp1252. UTF-8 and UTF-16 are recognised."),
     ] = None,
     label_delay_days: Annotated[
-        float, typer.Option(min=0, help="Days between a transaction of a file and the report on it.")
+        float, typer.Option(min=0, max=LONGEST_DAYS, help="Days between a transaction of a file and the report on it.")
     ] = 7.0,
 ) -> None:
     """Compute features as the stream would have served them, over an archive or any file: Parquet by day.

@@ -36,6 +36,11 @@ def test_three_replicas_take_writes_while_two_are_there() -> None:
     assert {s.replication for s in by_name(replication_factor=3).values()} == {3}
 
 
+def test_records_that_others_write_are_stamped_by_the_broker() -> None:
+    stamped = {name for name, spec in by_name().items() if spec.config.get("message.timestamp.type") == "LogAppendTime"}
+    assert stamped == {"transactions", "labels"}
+
+
 def test_model_events_are_compacted_and_their_dead_letters_are_not() -> None:
     specs = by_name()
 
