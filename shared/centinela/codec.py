@@ -173,7 +173,7 @@ def time_fault(event: Event, timestamp_ms: int, now: datetime) -> InvalidRecord 
     """
     stamped = 0 < timestamp_ms < to_ms(now)
     reference = from_ms(timestamp_ms) if stamped else now
-    for field in EVENT_TIMES[type(event)]:
+    for field in _event_times(type(event)):
         instant = getattr(event, field)
         try:
             require_plausible_time(instant, reference, field)
@@ -183,6 +183,11 @@ def time_fault(event: Event, timestamp_ms: int, now: datetime) -> InvalidRecord 
                 return InvalidRecord(fault.reason, detail)
             return fault
     return None
+
+
+def _event_times(kind: type[Event]) -> tuple[str, ...]:
+    """The event times of *kind*, or of the event that it is a stricter form of."""
+    return next(EVENT_TIMES[base] for base in kind.__mro__ if base in EVENT_TIMES)
 
 
 def _range_fault(instant: datetime, field: str) -> InvalidRecord:
