@@ -84,6 +84,7 @@ class RealKit:
         self._producer = producer
         self._transactional = transactional
         self._admin = TopicAdmin(Settings(kafka_bootstrap_servers=servers))
+        self._producer = producer
         self._shared = producer(servers)
         self._made: list[Consumer | TransactionalProducer | Producer] = []
 
@@ -93,7 +94,14 @@ class RealKit:
         return name
 
     def grow(self, topic: str, partitions: int) -> None:
+        """The producer is another one after this: it would not know of the partitions for a while."""
         grow(self._servers, topic, partitions)
+        deadline = time.monotonic() + DEADLINE_S
+        while self._admin.identify(topic).partitions < partitions:
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        self._shared.close()
+        self._shared = self._producer(self._servers)
 
     def consumer(self, group: str | None = None) -> Consumer:
         return self._keep(self._consumer(self._servers, group, timeouts=BRISK))
