@@ -71,10 +71,10 @@ SHAPES: dict[Kind, Shape] = {
     "parquet_damaged": Shape(0.7),
     "slow_consumer": Shape(1.5, (5, 10)),
     "retrain_killed": Shape(1, (1, 8)),
-    "offsets_deleted": Shape(0),
-    "codecs_mixed": Shape(0, (3, 8)),
+    "offsets_deleted": Shape(1),
+    "codecs_mixed": Shape(1.5, (3, 8)),
     "partitions_added": Shape(0),
-    "timestamps_in_another_unit": Shape(0, (3, 6)),
+    "timestamps_in_another_unit": Shape(1, (3, 6)),
 }
 QUICK: tuple[Kind, ...] = (
     "kill_uncommitted",
