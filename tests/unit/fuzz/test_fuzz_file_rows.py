@@ -110,6 +110,8 @@ def values(kind: pa.DataType) -> st.SearchStrategy[object]:
         return st.decimals(-(10**30), 10**30, places=6)
     if pa.types.is_date64(kind):
         return st.integers(-(2**63) // 86_400_000 + 1, 2**63 // 86_400_000 - 1).map(lambda day: day * 86_400_000)
+    if kind == pa.timestamp("s"):
+        return st.integers(-(2**63) // 1_000 + 1, 2**63 // 1_000 - 1)  # Parquet stores them as milliseconds
     low, high = (-(2**31), 2**31 - 1) if kind == pa.date32() else (-(2**63), 2**63 - 1)
     return st.integers(0, 2**64 - 1) if kind == pa.uint64() else st.integers(low, high)
 
