@@ -5,10 +5,13 @@ from __future__ import annotations
 import os
 import time
 import uuid
+from datetime import UTC, datetime
 
 import pytest
 
+from centinela.deadletters.record import dead_letter
 from centinela.errors import DependencyUnavailable, InvalidRecord
+from centinela.kafka.header_names import UNREADABLE
 from centinela.kafka.partitioner import partition_of
 from centinela.kafka.port import Outgoing, TopicPartition
 from tests.support.kafka_kit import DEADLINE_S, Kit, read_to_end, reader, values, write
@@ -37,6 +40,19 @@ def test_key_value_and_headers_come_back_byte_for_byte(kit: Kit) -> None:
     assert (first.key, first.value, first.headers) == (b"\xfe", b"\x00\xff", (("a", b"\x01"), ("a", b""), ("b", b"2")))
     assert (second.key, second.value, second.headers) == (b"gone", None, ())
     assert first.timestamp_ms > 1_600_000_000_000
+
+
+def test_a_header_whose_name_is_not_utf8_is_read_and_its_dead_letter_written(kit: Kit) -> None:
+    topic = kit.topic()
+    kit.write_foreign(topic, [(b"a", b"1"), (b"\xff\xfe", b"2"), (b"", b""), (b"\xc3", b"\xff")])
+    [record] = read_to_end(reader(kit, topic), topic)
+    letter = dead_letter(record, "invalid", "no JSON", at=datetime.now(UTC))
+
+    write(kit, Outgoing(topic, letter.value, letter.key, letter.headers))
+
+    assert record.headers == (("a", b"1"), (UNREADABLE, b"2"), ("", b""), (UNREADABLE, b"\xff"))
+    written = read_to_end(reader(kit, topic), topic)[1]
+    assert written.headers[:4] == (("a", b"1"), (UNREADABLE, b"2"), ("", b""), (UNREADABLE, b"\xff"))
 
 
 @pytest.mark.parametrize("codec", ["uncompressed", "gzip", "snappy", "lz4", "zstd"])

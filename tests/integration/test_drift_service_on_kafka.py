@@ -17,15 +17,21 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from kafka import KafkaConsumer, TopicPartition  # noqa: TID251 - reads what our own consumers never show
+from kafka import (  # noqa: TID251 - reads and writes what our own clients never do
+    KafkaConsumer,
+    KafkaProducer,
+    TopicPartition,
+)
 
 from centinela.events import DriftReported, Event, FeaturePane, RetrainRequested, TrainingCompleted, encode
 from centinela.kafka.connect import consumer, producer, topic_admin, transactional_producer
+from centinela.kafka.header_names import UNREADABLE
 from centinela.kafka.port import Outgoing, Record
 from centinela.kafka.topic_admin import TopicSpec
 from centinela_drift.evaluator import Topics
 from centinela_drift.settings import DriftSettings
 from tests.support.drift_world import START, World
+from tests.support.raw_headers import RawName
 
 PARTITIONS = 4
 WORLD = World(attack_from=4)
@@ -272,7 +278,8 @@ def test_an_aborted_pane_is_not_counted_a_bad_one_is_dead_lettered_and_training_
     wait_for_uncommitted(service, len(panes))
     out.abort()
     out.close()
-    send_plainly(service, topics.panes, b"{no json")
+    with KafkaProducer(bootstrap_servers=service.settings.kafka_bootstrap_servers) as foreign:
+        foreign.send(topics.panes, b"{no json", b"key", [(RawName(b"\xff"), b"1")]).get(20)
     send_plainly(
         service,
         topics.model_events,
@@ -287,6 +294,7 @@ def test_an_aborted_pane_is_not_counted_a_bad_one_is_dead_lettered_and_training_
         assert report.count == 600
         letters = {r.topic: dict(r.headers)["dlq.reason"] for r in records if r.topic != topics.reports}
         assert letters == {f"{topics.panes}-dlq": b"malformed_json", f"{topics.model_events}-dlq": b"invalid_field"}
+        assert (UNREADABLE, b"1") in next(r.headers for r in records if r.topic == f"{topics.panes}-dlq")
         assert service.get("/ready")["ready"] is True
         assert service.get("/drift")["transactions"] == 1200
     assert service.stop() == 0

@@ -7,11 +7,13 @@ import uuid
 from collections.abc import Callable, Sequence
 from typing import Protocol, TypeVar
 
+from kafka import KafkaProducer  # noqa: TID251 - writes what no producer of ours does
 from kafka.admin import KafkaAdminClient  # noqa: TID251 - what an operator does
 
 from centinela.kafka.confluent.consumer import ConfluentConsumer
 from centinela.kafka.confluent.producers import ConfluentProducer, ConfluentTransactionalProducer
 from centinela.kafka.connect import group_admin
+from centinela.kafka.header_names import UNREADABLE
 from centinela.kafka.kafka_python.consumer import KafkaPythonConsumer
 from centinela.kafka.kafka_python.producers import KafkaPythonProducer, KafkaPythonTransactionalProducer
 from centinela.kafka.port import Consumer, GroupAdmin, Outgoing, Producer, Rebalance, Record, TransactionalProducer
@@ -19,6 +21,7 @@ from centinela.kafka.timeouts import KafkaTimeouts
 from centinela.kafka.topic_admin import TopicAdmin, TopicSpec
 from centinela.settings import Settings
 from centinela.testing.kafka import FakeBroker, FakeConsumer, FakeGroupAdmin, FakeProducer, FakeTransactionalProducer
+from tests.support.raw_headers import RawName
 
 _Made = TypeVar("_Made", bound="Consumer | Producer | TransactionalProducer")
 DEADLINE_S = 20.0
@@ -34,6 +37,7 @@ class Kit(Protocol):
     def grow(self, topic: str, partitions: int) -> None: ...
     def consumer(self, group: str | None = None) -> Consumer: ...
     def producer(self) -> Producer: ...
+    def write_foreign(self, topic: str, headers: Sequence[tuple[bytes, bytes]]) -> None: ...
     def transactional(self, transactional_id: str) -> TransactionalProducer: ...
     def group_admin(self) -> GroupAdmin: ...
     def unavailable(self) -> tuple[Consumer, Producer, TransactionalProducer]: ...
@@ -57,6 +61,9 @@ class FakeKit:
 
     def producer(self) -> Producer:
         return FakeProducer(self.broker)
+
+    def write_foreign(self, topic: str, headers: Sequence[tuple[bytes, bytes]]) -> None:
+        self.broker.append(topic, b"v", b"k", headers=tuple((readable(name), value) for name, value in headers))
 
     def transactional(self, transactional_id: str) -> TransactionalProducer:
         return FakeTransactionalProducer(self.broker, transactional_id)
@@ -109,6 +116,11 @@ class RealKit:
     def producer(self) -> Producer:
         return self._shared
 
+    def write_foreign(self, topic: str, headers: Sequence[tuple[bytes, bytes]]) -> None:
+        """A record with names of headers that are any bytes, as clients in Go write them."""
+        with KafkaProducer(bootstrap_servers=self._servers) as producer:
+            producer.send(topic, b"v", b"k", [(RawName(name), value) for name, value in headers]).get(DEADLINE_S)
+
     def transactional(self, transactional_id: str) -> TransactionalProducer:
         return self._keep(self._transactional(self._servers, transactional_id))
 
@@ -133,6 +145,14 @@ class RealKit:
     def _keep(self, made: _Made) -> _Made:
         self._made.append(made)
         return made
+
+
+def readable(name: bytes) -> str:
+    """The name of a header as the port gives it."""
+    try:
+        return name.decode()
+    except UnicodeDecodeError:
+        return UNREADABLE
 
 
 def grow(servers: str, topic: str, partitions: int) -> None:

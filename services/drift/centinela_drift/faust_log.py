@@ -32,6 +32,7 @@ from centinela.liveness.watchdog import Watchdog
 from centinela.telemetry.metrics import CONSUMER_LAG
 from centinela_drift.broker_liveness import BrokerLiveness
 from centinela_drift.evaluator import Topics
+from centinela_drift.records import read_any_header_name
 from centinela_drift.service import DriftService
 from centinela_drift.settings import DriftSettings
 
@@ -178,6 +179,7 @@ class FaustLog:
         self._health = health
         self._clock = clock
         self._patience: Patience = settings.patience
+        read_any_header_name()
         for name, level in (("faust", "WARNING"), ("mode", "WARNING"), ("aiokafka", "CRITICAL")):
             logging.getLogger(name).setLevel(level)
         brokers = [f"aiokafka://{broker.strip()}" for broker in settings.kafka_bootstrap_servers.split(",")]

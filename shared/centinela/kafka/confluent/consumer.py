@@ -13,6 +13,7 @@ from confluent_kafka import TopicPartition as RdPartition
 from centinela.errors import AccessRefused, DependencyUnavailable, TransactionAborted
 from centinela.kafka.access import READERS, Access
 from centinela.kafka.confluent.common import LOG, MISSING, common_config, mapped_errors, port_error, silence
+from centinela.kafka.confluent.headers import given_headers, readable_headers
 from centinela.kafka.port import Rebalance, Record, TopicPartition
 from centinela.kafka.refusals import REFUSALS, no_answer
 from centinela.kafka.timeouts import FETCH_BYTES, TIMEOUTS, KafkaTimeouts
@@ -224,7 +225,10 @@ class ConfluentConsumer:
         for message in messages:
             if (error := message.error()) is None:
                 topic, number, offset = message.topic(), message.partition(), message.offset()
-                headers = message.headers()
+                try:
+                    headers = given_headers(message)
+                except SystemError:
+                    headers = readable_headers(message)
                 record = (
                     topic,
                     number,

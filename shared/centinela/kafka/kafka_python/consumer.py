@@ -25,6 +25,7 @@ from centinela.errors import DependencyUnavailable, TransactionAborted
 from centinela.kafka.access import Access
 from centinela.kafka.connection import Connection
 from centinela.kafka.kafka_python.common import common_config, mapped_errors
+from centinela.kafka.kafka_python.records import read_any_header_name
 from centinela.kafka.port import Rebalance, Record, TopicPartition
 from centinela.kafka.timeouts import FETCH_BYTES, TIMEOUTS, KafkaTimeouts
 from centinela.liveness.deadline import DeadlineExceeded, DeadlineRunner
@@ -240,6 +241,7 @@ class KafkaPythonConsumer:
             self._flags.take()
 
     def _connect(self) -> KafkaConsumer:
+        read_any_header_name()
         timeouts = self._timeouts
         group = (
             {}
