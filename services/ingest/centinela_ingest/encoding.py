@@ -66,15 +66,17 @@ def transaction_records(
         transactions.terminal_id[start:end],
         transactions.amount[start:end].tolist(),
         transactions.currency[start:end],
+        transactions.kind[start:end],
         matrix,
         strict=True,
     )
-    for transaction_id, occurred_ms, user_id, terminal_id, amount, currency, row in columns:
+    for transaction_id, occurred_ms, user_id, terminal_id, amount, currency, kind, row in columns:
         event = TransactionReceived(
             transaction_id=transaction_id,
             occurred_at=from_ms(occurred_ms),
             amount=amount,
             currency=currency,
+            kind=kind,
             user_id=user_id,
             terminal_id=terminal_id,
             attributes=dict(zip(names, row, strict=True)),

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from centinela.events import DEFAULT_CURRENCY
+from centinela.events import DEFAULT_CURRENCY, PURCHASE
 from centinela.times import series_to_ms
 
 NEVER = np.int64(-1)
@@ -28,6 +28,7 @@ class Transactions:
     terminal_id: NDArray[np.object_]
     amount: NDArray[np.float64]
     currency: NDArray[np.object_]
+    kind: NDArray[np.object_]
     attribute_names: tuple[str, ...]
     attributes: NDArray[np.float64]
     is_fraud: NDArray[np.bool_]
@@ -47,6 +48,7 @@ class Transactions:
             terminal_id=frame["terminal_id"].to_numpy(object),
             amount=frame["amount"].to_numpy(np.float64),
             currency=np.full(len(frame), currency, dtype=object),
+            kind=np.full(len(frame), PURCHASE, dtype=object),
             attribute_names=(),
             attributes=np.empty((len(frame), 0)),
             is_fraud=frame["is_fraud"].to_numpy(bool),

@@ -17,7 +17,7 @@ from centinela.errors import CentinelaError
 from centinela.events import DEFAULT_CURRENCY
 
 SHIPPED = ("ulb", "handbook", "paysim", "sparkov", "ieee-cis", "banksim", "postgres")
-Field = Literal["transaction_id", "occurred_at", "user_id", "terminal_id", "amount", "currency", "is_fraud"]
+Field = Literal["transaction_id", "occurred_at", "user_id", "terminal_id", "amount", "currency", "kind", "is_fraud"]
 Unit = Literal["ns", "us", "ms", "s", "m", "h", "d"]
 UNIT_MS: Final = {"ns": 1e-6, "us": 1e-3, "ms": 1.0, "s": 1e3, "m": 60e3, "h": 3_600e3, "d": 86_400e3}
 _RESERVED = frozenset({*get_args(Field), "occurred_ms", "position", "reported_ms"})

@@ -24,6 +24,7 @@ _FIELDS = {
     "terminal_id": pa.string(),
     "amount": pa.float64(),
     "currency": pa.string(),
+    "kind": pa.string(),
     "is_fraud": pa.bool_(),
     "reported_ms": pa.int64(),
 }

@@ -19,7 +19,7 @@ from centinela.datasets.numbers import NumberFormat, find_format, to_numbers
 from centinela.datasets.options import Decimal
 from centinela.datasets.problems import Problems
 from centinela.datasets.table import Batch, UnreadableFile
-from centinela.datasets.texts import to_currencies, to_flags, to_ids
+from centinela.datasets.texts import to_currencies, to_flags, to_ids, to_kinds
 from centinela.times import to_ms
 
 AMOUNT_LIMIT = 1e9
@@ -108,9 +108,10 @@ def _to_transactions(
     problems.add(occurred_ms < 0, "time_before_1970", "occurred_at: before 1970")
     amount = numbers(mapping.column("amount") or "", "amount")
     problems.invalid(~np.isfinite(amount), "amount: missing or not finite")
-    problems.invalid(amount < 0, "amount: negative; refunds come by the API, with their kind, not in files")
+    problems.invalid(amount < 0, "amount: negative; give a refund its amount, and map a column to kind")
     problems.invalid(amount > AMOUNT_LIMIT, "amount: above 1e9")
     currency = to_currencies(column("currency"), table.num_rows, mapping.usual_currency, problems)
+    kind = to_kinds(column("kind"), table.num_rows, problems)
     names = tuple(mapping.attributes.values())
     attributes = np.empty((table.num_rows, len(names)))
     for index, (source, name) in enumerate(mapping.attributes.items()):
@@ -131,6 +132,7 @@ def _to_transactions(
         occurred_ms=occurred_ms[good],
         amount=amount[good],
         currency=currency[good],
+        kind=kind[good],
         user_id=(user if user is not None else missing)[good],
         terminal_id=(terminal if terminal is not None else missing)[good],
         attribute_names=names,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pyarrow as pa
@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from centinela.datasets.csv_file import MISSING
 from centinela.datasets.problems import Mask, Problems
+from centinela.events import PURCHASE, Kind
 
 ID_LENGTH = 128
 _WHOLE = r"^([+-]?\d+)[.,]0+$"
@@ -65,6 +66,16 @@ def to_currencies(column: pa.Array | None, count: int, usual: str, problems: Pro
     codes = compute.fill_null(compute.utf8_upper(to_text(column, "currency", problems)), usual)
     problems.invalid(~_true(compute.match_substring_regex(codes, "^[A-Z]{3}$")), "currency: not a code such as EUR")
     return np.array(codes.to_pylist(), dtype=object)
+
+
+def to_kinds(column: pa.Array | None, count: int, problems: Problems) -> NDArray[np.object_]:
+    """What each row is: a purchase where there is no column or no value."""
+    if column is None:
+        return np.full(count, PURCHASE, dtype=object)
+    kinds = compute.fill_null(compute.utf8_lower(to_text(column, "kind", problems)), PURCHASE)
+    known = get_args(Kind)
+    problems.invalid(~_true(compute.is_in(kinds, pa.array(known))), f"kind: none of {', '.join(known)}")
+    return np.array(kinds.to_pylist(), dtype=object)
 
 
 def to_flags(column: pa.Array | None, count: int, problems: Problems) -> tuple[Mask, Mask]:

@@ -14,13 +14,14 @@ from centinela.datasets.options import FileOptions
 from centinela.datasets.rows import LabelRule
 from centinela.datasets.simulator import Profile, Simulation, parse_drift
 from centinela.datasets.source import open_files
+from centinela.events import PURCHASE
 from centinela.features.backfill import build_features
 from centinela.features.layout import FeatureLayout
 from centinela.times import from_us, index_from_ms, series_to_us
 from centinela_trainer.params import Params, ParamsError
 from centinela_trainer.training.dataset import Dataset, assemble
 
-COLUMNS = ("transaction_id", "occurred_at", "user_id", "terminal_id", "amount")
+COLUMNS = ("transaction_id", "occurred_at", "user_id", "terminal_id", "amount", "kind")
 
 
 @dataclass(frozen=True)
@@ -83,10 +84,12 @@ def simulated(params: Params) -> Transactions:
 
 
 def training_set(history: History, params: Params, layout: FeatureLayout) -> Dataset:
-    """The features of *layout* as the stream would have served them, and the labels known once the last transaction is
-    mature."""
+    """The features of *layout* of all purchases, as the stream would have served them, and the labels known once the
+    last purchase is mature."""
     transactions = history.transactions
     features = build_features(transactions, history.labels, layout)
+    learned = (transactions["kind"] == PURCHASE).to_numpy()
+    transactions, features = transactions[learned], features[learned]
     maturity = timedelta(days=params.data.maturity_days)
     as_of = transactions["occurred_at"].max().to_pydatetime() + maturity
     predictions = pa.table(
@@ -129,6 +132,7 @@ def _history(parts: list[Transactions], rejected: int) -> History:
                     "user_id": part.user_id,
                     "terminal_id": part.terminal_id,
                     "amount": part.amount,
+                    "kind": part.kind,
                     **{name: part.attributes[:, at] for at, name in enumerate(part.attribute_names)},
                 }
             )

@@ -104,6 +104,7 @@ def columns(hours: list[float], frauds: dict[int, float] | None = None) -> Trans
         terminal_id=np.full(count, None, dtype=object),
         amount=np.arange(count, dtype=float),
         currency=np.full(count, "EUR", dtype=object),
+        kind=np.full(count, "purchase", dtype=object),
         attribute_names=("v1",),
         attributes=np.where(np.arange(count) % 2, np.nan, 0.5)[:, None],
         is_fraud=np.isin(np.arange(count), list(frauds)),
