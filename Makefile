@@ -11,9 +11,8 @@ PACKAGES := shared services/ingest services/predictor services/drift services/tr
 SOURCES := shared/centinela services/*/centinela_* deploy/local/centinela_local
 ARGS ?=
 MINUTES ?= 120
-# More than the cores of a small machine: tests with a broker wait longer than they compute.
-WORKERS ?= 4
-PARALLEL = -n $(WORKERS) --dist loadscope --no-loadscope-reorder
+WORKERS ?= auto
+PARALLEL := -n $(WORKERS) --maxprocesses 4 --dist loadscope --no-loadscope-reorder
 
 .PHONY: help env demo soak up pipeline down status test unit test-faults fuzz check format types package-check requirements clean benchmark-features benchmark-model benchmark-stream benchmark-gateway exactness
 
@@ -53,7 +52,6 @@ status: env ## show what runs, and what it waits for
 test: env ## all tests, on a real Kafka and a real MLflow (WORKERS=0: one after another, with their output)
 	@$(PY) -m pytest $(PARALLEL) $(ARGS)
 
-unit: WORKERS := auto
 unit: env ## the tests without a broker or a server, in about two minutes
 	@$(PY) -m pytest $(PARALLEL) tests/unit tests/field $(ARGS)
 

@@ -41,6 +41,7 @@ def test_the_evaluated_model_becomes_the_challenger_once_and_a_refused_one_never
     )
     monkeypatch.setenv("CENTINELA_CODE_COMMIT", COMMIT)
     (tmp_path / params(0).data.path).mkdir(parents=True)
+    (tmp_path / pipeline_stages.FEATURES_FILE).write_text("# none\n")
     monkeypatch.chdir(tmp_path)
     pipeline_stages.preprocess(params(0), SystemClock())
     pipeline_stages.features(params(0))

@@ -157,7 +157,7 @@ class World:
             thread.join(30)
             assert not thread.is_alive()
 
-    def answers(self, count: int, timeout_s: float = 120) -> list[TrainingCompleted]:
+    def answers(self, count: int, timeout_s: float = 300) -> list[TrainingCompleted]:
         """Wait for *count* answers on the topic."""
         table, decoder, deadline = (
             open_table(self.settings, [self.events]),

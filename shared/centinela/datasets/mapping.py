@@ -157,7 +157,7 @@ def detect(columns: Sequence[str], source: str) -> tuple[str, Mapping]:
 
 def _parse(text: str, source: str) -> Mapping:
     try:
-        content: Any = yaml.load(text, _UniqueKeys)  # noqa: S506 a safe loader
+        content: Any = yaml.load(text, _UniqueKeysSafeLoader)  # noqa: S506 a safe loader
     except Exception as error:  # also AttributeError, ValueError and RecursionError, for dates, numbers and nesting
         raise MappingError(f"mapping {source}: not valid YAML ({error})") from error
     try:
@@ -172,7 +172,7 @@ def _parse(text: str, source: str) -> Mapping:
     return mapping
 
 
-class _UniqueKeys(yaml.SafeLoader):
+class _UniqueKeysSafeLoader(yaml.SafeLoader):
     """Refuses a key that occurs twice, where YAML would take the last one silently."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
