@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import random
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
@@ -18,6 +18,7 @@ from tests.support.faultrun.oracle import (
     judge_log,
     judge_verdicts,
     judge_versions,
+    note_lateness,
 )
 from tests.support.faultrun.plan import SHAPES, schedule
 from tests.support.faultrun.readback import Raw, ReadBack, Scored, Transaction, is_mistimed
@@ -77,6 +78,17 @@ class World:
 
 def test_a_sound_log_is_clean() -> None:
     assert World().judged() == set()
+
+
+def test_what_comes_over_two_days_behind_its_partition_is_named_and_no_violation() -> None:
+    world, judgement = World(), Judgement()
+    for offset, (name, days) in enumerate((("d", 12.0), ("e", 9.9), ("f", 10.1), ("d", 0.0)), 4):
+        world.log(offset, name.encode(), Transaction(name, AT + timedelta(days=days), 5.0, "u"))
+    note_lateness(world.found, judge_log(world.found, world.ledger, judgement), judgement)
+    assert judgement.notes == {
+        "transactions over 2 days behind their partition": {"count": 1, "first": ["e at 0/5 by 2.1 days"]}
+    }
+    assert judgement.clean
 
 
 def _lose_a_record(world: World) -> None:

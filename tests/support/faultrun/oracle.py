@@ -6,12 +6,14 @@ import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from datetime import datetime, timedelta
 from typing import Any
 
 from tests.support.faultrun.ledger import Ledger
 from tests.support.faultrun.readback import Places, ReadBack, Transaction
 
 _SHOWN = 5
+_PROMISED = timedelta(days=2)
 
 
 @dataclass
@@ -90,6 +92,21 @@ def judge_log(found: ReadBack, ledger: Ledger, judgement: Judgement) -> dict[str
     )
     judgement.check("refused by HTTP, not in the log", len(ledger.refused), sorted(ledger.refused & everything))
     return first
+
+
+def note_lateness(found: ReadBack, first: Mapping[str, int], judgement: Judgement) -> None:
+    """Which transactions came later in their partition than windows are promised to be whole for. Nothing is excused by
+    it: it tells why terminals' windows lack one."""
+    newest: dict[int, datetime] = {}
+    late = []
+    for name, row in sorted(first.items(), key=lambda entry: entry[1]):
+        transaction, partition = found.transactions[row], found.log.partitions[row]
+        assert transaction is not None
+        behind = newest.setdefault(partition, transaction.occurred_at) - transaction.occurred_at
+        newest[partition] = max(newest[partition], transaction.occurred_at)
+        if behind > _PROMISED:
+            late.append(f"{name} at {partition}/{found.log.offsets[row]} by {behind / timedelta(days=1):.1f} days")
+    judgement.notes["transactions over 2 days behind their partition"] = {"count": len(late), "first": late[:_SHOWN]}
 
 
 def judge_verdicts(found: ReadBack, first: Mapping[str, int], judgement: Judgement) -> None:

@@ -26,6 +26,7 @@ from tests.support.faultrun.oracle import (
     judge_trainings,
     judge_verdicts,
     judge_versions,
+    note_lateness,
 )
 from tests.support.faultrun.plan import Kind, schedule
 from tests.support.faultrun.readback import ReadBack, read_back
@@ -94,6 +95,7 @@ class Run:
             HttpSender("gateway", stack.urls["gateway"], self.ledger),
             rate=options.rate,
             lag=lambda: self._watch.lag,
+            outbox=lambda: self._watch.outbox,
             looks=lambda: self._watch.looks,
         )
 
@@ -198,6 +200,7 @@ class Run:
             " letters"
         )
         first = judge_log(found, self.ledger, judgement)
+        note_lateness(found, first, judgement)
         judgement.attempt("verdicts", lambda: judge_verdicts(found, first, judgement))
         judgement.attempt("letters", lambda: judge_letters(found, self.ledger, first, judgement))
         judgement.attempt("letters of labels", lambda: judge_label_letters(found, judgement))

@@ -195,7 +195,8 @@ class Load:
 
     Args:
         lag: Records that the stream is behind, as last seen; past *most_behind* the load waits.
-        looks: How often that was seen.
+        outbox: Whether verdicts that the gateway gave may not be in the log yet, as last seen.
+        looks: How often both were seen.
     """
 
     def __init__(
@@ -208,6 +209,7 @@ class Load:
         *,
         rate: float,
         lag: Callable[[], int],
+        outbox: Callable[[], bool],
         looks: Callable[[], int],
         most_behind: int = 40_000,
     ) -> None:
@@ -217,6 +219,7 @@ class Load:
         self._http = {"ingest": ingest, "gateway": gateway}
         self._rate = rate
         self._lag = lag
+        self._outbox = outbox
         self._looks = looks
         self._most_behind = most_behind
         self._jumped = False
@@ -258,16 +261,19 @@ class Load:
     def _send_all(self) -> None:
         due = time.monotonic()
         for number, item in enumerate(self._items):
-            if number % 100 == 0:
-                while not self._stop.is_set() and (self._ahead(item) or time.monotonic() < due):
-                    self._kafka.poll(0.01)
-                if self._stop.is_set():
-                    return
-                due = max(due + 100 / self._rate, time.monotonic() - 1.0)
-                self._kafka.poll()
-            self._jumped = self._jumped or (self.event_ms > 0 and item.at_ms - self.event_ms > DAY_MS)
+            paced = number % 100 == 0
+            while not self._stop.is_set() and (self._ahead(item) or (paced and time.monotonic() < due)):
+                self._kafka.poll(0.01)
+            if self.event_ms > 0 and item.at_ms - self.event_ms > DAY_MS:
+                self._jumped = True
+                self._await_seen(lambda: not self._outbox())
             if self._jumped and item.path == "gateway":
                 self._await_stream()
+            if self._stop.is_set():
+                return
+            if paced:
+                due = max(due + 100 / self._rate, time.monotonic() - 1.0)
+                self._kafka.poll()
             self.ledger.begin(item)
             self.sent = self.sent + 1
             self.event_ms = item.at_ms
@@ -276,10 +282,14 @@ class Load:
     def _await_stream(self) -> None:
         """A gateway answers on what has been read: where days pass in a moment, it is asked after the stream has read
         them."""
-        looks = self._looks()
-        while not self._stop.is_set() and (self._looks() < looks + 3 or self._lag() > 0):
-            self._kafka.poll(0.05)
+        self._await_seen(lambda: self._lag() == 0)
         self._jumped = False
+
+    def _await_seen(self, condition: Callable[[], bool]) -> None:
+        """Until *condition* is true of what was seen from now on."""
+        looks = self._looks()
+        while not self._stop.is_set() and (self._looks() < looks + 3 or not condition()):
+            self._kafka.poll(0.05)
 
     def _ahead(self, item: Item) -> bool:
         oldest = self.ledger.oldest_pending_ms()

@@ -40,6 +40,8 @@ class Happened:
 class Watch:
     """Looks every 0.3 s, in a thread.
 
+    ``outbox``: whether the gateway has verdicts that it could not write yet, or does not say.
+
     Args:
         urls: ``/ready`` is asked of each.
         normal_lag: Records behind that count as normal.
@@ -53,6 +55,7 @@ class Watch:
         self.lag = 0
         self.most_lag = 0
         self.looks = 0
+        self.outbox = False
         self._answered = clock()
         self.unready: list[str] = []
         self._known = False
@@ -110,6 +113,8 @@ class Watch:
                 self._known = True
             answers = {name: ask(f"{url}/ready", 2.0) for name, url in self._urls.items()}
             self.unready = [name for name, answer in answers.items() if answer is None or answer.status != 200]
+            gateway = answers.get("gateway")
+            self.outbox = gateway is None or "outbox" in gateway.body.get("degraded", {})
             self._judge(began)
             self._known = False
         consumer.close()
