@@ -15,4 +15,4 @@ print(sorted(resolve_request_headers()), "feast" in sys.modules)
 
 def test_feast_neither_loads_with_the_client_nor_adds_to_its_headers() -> None:
     done = subprocess.run([sys.executable, "-c", LOADED], capture_output=True, text=True, check=True)
-    assert done.stdout.split("\n")[-2] == "['User-Agent'] False"
+    assert done.stdout.split("\n")[-2] == "['User-Agent', 'X-MLflow-Client-Version'] False"
