@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import hypothesis
 import pytest
 import yaml
 from xdist.remote import Producer
@@ -27,6 +28,11 @@ from centinela_local.testing.temporary_mlflow import TemporaryMlflow
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 """Before scikit-learn is imported: its threads spin, and on a busy machine a small fit then takes minutes."""
+
+hypothesis.settings.register_profile(
+    "any machine", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("any machine")
 
 _FOLDERS = ("e2e", "faults", "integration", "contract", "unit", "field")
 """In the order in which they run: what takes longest starts first, and small tests fill the gaps at the end."""

@@ -34,12 +34,11 @@ class WrittenPositions:
     """Finds what ``position_header`` has written.
 
     Args:
-        reader: Answers for offsets; nothing is read with it.
-        open_reader: Makes a consumer without a group.
+        open_reader: Makes a consumer without a group. It asks for offsets too: on the connection of a consumer that
+            fetches, each such request waits for the fetch before it.
     """
 
-    def __init__(self, reader: Consumer, open_reader: Callable[[], Consumer]) -> None:
-        self._reader = reader
+    def __init__(self, open_reader: Callable[[], Consumer]) -> None:
         self._open_reader = open_reader
 
     def of(self, partition: int, topic_id: str) -> int | None:
@@ -49,52 +48,59 @@ class WrittenPositions:
             PositionUnknown: There are verdicts, but no position.
             DependencyUnavailable: The brokers are unavailable.
         """
-        blocks = TopicPartition(TERMINAL_ACTIVITY.name, partition)
-        if blocks not in self._reader.partitions_of(TERMINAL_ACTIVITY.name):
-            raise DependencyUnavailable(
-                f"topic {TERMINAL_ACTIVITY.name} has no partition {partition}: see `centinela topics check`",
-                dependency="kafka",
-            )
-        first, end = self._reader.beginning_offsets([blocks])[blocks], self._reader.end_offsets([blocks])[blocks]
-        newest = self._newest_block(blocks, first, end)
-        written = None if newest is None else header(newest.headers, _POSITION)
-        if written is not None:
-            incarnation, _, offset = written.rpartition(":")
-            return int(offset) if incarnation == topic_id else None
-        never_committed = newest is None and first == 0
-        if never_committed and (end or self._was_written(TERMINAL_ACTIVITY.name)):
-            return None
-        if not self._was_written(PREDICTIONS.name) or self._is_empty(TopicPartition(TRANSACTIONS.name, partition)):
-            return None
-        raise _unknown(partition)
-
-    def _was_written(self, topic: str) -> bool:
-        """Whether anything was ever written to *topic*, also what was aborted or has expired."""
-        return any(self._reader.end_offsets(self._reader.partitions_of(topic)).values())
-
-    def _is_empty(self, partition: TopicPartition) -> bool:
-        return self._reader.beginning_offsets([partition]) == self._reader.end_offsets([partition])
-
-    def _newest_block(self, partition: TopicPartition, first: int, end: int) -> Record | None:
-        """The last committed block of *partition*; what is last in the log may be a transaction's marker."""
-        if first >= end:
-            return None
         reader = self._open_reader()
         try:
-            reader.assign([partition])
-            span = _FEW
-            while True:
-                start = max(first, end - span)
-                newest = None
-                reader.seek(partition, start)
-                while reader.position(partition) < end:
-                    records = reader.poll(0.2, _BATCH)
-                    newest = next(filter(_is_block, reversed(records)), newest)
-                if newest is not None or start == first:
-                    return newest
-                span *= 8
+            return _position(reader, partition, topic_id)
         finally:
             reader.close()
+
+
+def _position(reader: Consumer, partition: int, topic_id: str) -> int | None:
+    blocks = TopicPartition(TERMINAL_ACTIVITY.name, partition)
+    if blocks not in reader.partitions_of(TERMINAL_ACTIVITY.name):
+        raise DependencyUnavailable(
+            f"topic {TERMINAL_ACTIVITY.name} has no partition {partition}: see `centinela topics check`",
+            dependency="kafka",
+        )
+    first, end = reader.beginning_offsets([blocks])[blocks], reader.end_offsets([blocks])[blocks]
+    newest = _newest_block(reader, blocks, first, end)
+    written = None if newest is None else header(newest.headers, _POSITION)
+    if written is not None:
+        incarnation, _, offset = written.rpartition(":")
+        return int(offset) if incarnation == topic_id else None
+    never_committed = newest is None and first == 0
+    if never_committed and (end or _was_written(reader, TERMINAL_ACTIVITY.name)):
+        return None
+    if not _was_written(reader, PREDICTIONS.name) or _is_empty(reader, TopicPartition(TRANSACTIONS.name, partition)):
+        return None
+    raise _unknown(partition)
+
+
+def _was_written(reader: Consumer, topic: str) -> bool:
+    """Whether anything was ever written to *topic*, also what was aborted or has expired."""
+    return any(reader.end_offsets(reader.partitions_of(topic)).values())
+
+
+def _is_empty(reader: Consumer, partition: TopicPartition) -> bool:
+    return reader.beginning_offsets([partition]) == reader.end_offsets([partition])
+
+
+def _newest_block(reader: Consumer, partition: TopicPartition, first: int, end: int) -> Record | None:
+    """The last committed block of *partition*; what is last in the log may be a transaction's marker."""
+    if first >= end:
+        return None
+    reader.assign([partition])
+    span = _FEW
+    while True:
+        start = max(first, end - span)
+        newest = None
+        reader.seek(partition, start)
+        while reader.position(partition) < end:
+            records = reader.poll(0.2, _BATCH)
+            newest = next(filter(_is_block, reversed(records)), newest)
+        if newest is not None or start == first:
+            return newest
+        span *= 8
 
 
 def _is_block(record: Record) -> bool:

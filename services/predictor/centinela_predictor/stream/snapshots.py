@@ -40,7 +40,7 @@ class Snapshots:
     ) -> None:
         self._stores = stores
         self._reader = reader
-        self._written = WrittenPositions(reader, stores.open_reader)
+        self._written = WrittenPositions(stores.open_reader)
         self._feed = feed
         self._clock = clock
         self._health = health

@@ -6,24 +6,21 @@ import time
 from collections.abc import Callable, Collection, Mapping
 from typing import Any, Literal
 
-from confluent_kafka import OFFSET_BEGINNING, OFFSET_END, IsolationLevel, KafkaError, KafkaException
+from confluent_kafka import OFFSET_BEGINNING, OFFSET_END, KafkaError, KafkaException
 from confluent_kafka import Consumer as RdConsumer
 from confluent_kafka import TopicPartition as RdPartition
-from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-defined]  # exported without __all__
 
 from centinela.errors import AccessRefused, DependencyUnavailable, TransactionAborted
 from centinela.kafka.access import READERS, Access
 from centinela.kafka.confluent.common import LOG, MISSING, common_config, mapped_errors, port_error, silence
 from centinela.kafka.confluent.headers import given_headers, readable_headers
 from centinela.kafka.port import Rebalance, Record, TopicPartition
-from centinela.kafka.refusals import REFUSALS
+from centinela.kafka.refusals import REFUSALS, no_answer
 from centinela.kafka.timeouts import FETCH_BYTES, TIMEOUTS, KafkaTimeouts
 from centinela.liveness.deadline import DeadlineExceeded, call_with_deadline
 
 _new = tuple.__new__
 """Makes a ``Record`` at half the cost of calling it; that happens a hundred thousand times a second here."""
-_FIRST: OffsetSpec = OffsetSpec.earliest()  # type: ignore[no-untyped-call]
-_END: OffsetSpec = OffsetSpec.latest()  # type: ignore[no-untyped-call]
 _QUEUED_RECORDS = 5_000
 """librdkafka fetches nothing more while its queue, which all partitions share, has as many: a record of one partition
 waits behind that much of a backlog of another."""
@@ -48,8 +45,7 @@ class ConfluentConsumer:
         self._group = group
         self._start = start
         self._timeouts = timeouts
-        self._common = common_config(brokers, timeouts)
-        config = self._common | {
+        config = common_config(brokers, timeouts) | {
             "group.id": group or READERS,
             "enable.auto.commit": False,
             "enable.auto.offset.store": False,
@@ -70,7 +66,6 @@ class ConfluentConsumer:
         if instance_id is not None:
             config["group.instance.id"] = instance_id
         self._client = client(config)
-        self._admin: AdminClient | None = None
         self._owned: set[TopicPartition] = set()
         self._paused: set[TopicPartition] = set()
         self._positions: dict[TopicPartition, int] = {}
@@ -149,18 +144,17 @@ class ConfluentConsumer:
         return {TopicPartition(p.topic, p.partition): p.offset if p.offset >= 0 else None for p in committed}
 
     def beginning_offsets(self, partitions: Collection[TopicPartition]) -> Mapping[TopicPartition, int]:
-        return self._offsets(partitions, _FIRST)
+        return {p: self._watermarks(p)[0] for p in partitions}
 
     def end_offsets(self, partitions: Collection[TopicPartition]) -> Mapping[TopicPartition, int]:
-        return self._offsets(partitions, _END)
+        return {p: self._watermarks(p)[1] for p in partitions}
 
     def position(self, partition: TopicPartition) -> int:
         if (position := self._positions.get(partition)) is not None:
             return position
         committed = None if self._manual_start is not None else self.committed([partition])[partition]
         if committed is None:
-            first = self._start == "earliest"
-            committed = (self.beginning_offsets if first else self.end_offsets)([partition])[partition]
+            committed = self._watermarks(partition)[0 if self._start == "earliest" else 1]
         return committed
 
     def seek(self, partition: TopicPartition, offset: int) -> None:
@@ -284,19 +278,12 @@ class ConfluentConsumer:
             else:
                 self._client.resume([RdPartition(*key)])
 
-    def _offsets(self, partitions: Collection[TopicPartition], which: OffsetSpec) -> Mapping[TopicPartition, int]:
-        """One request for each broker, on connections of their own: on those of the consumer it waits for the fetch
-        before it, which waits for records (``fetch.wait.max.ms``)."""
-        if not partitions:
-            return {}
+    def _watermarks(self, partition: TopicPartition) -> tuple[int, int]:
         with mapped_errors(self._hear):
-            self._admin = self._admin or AdminClient(self._common)
-            asked = self._admin.list_offsets(
-                {RdPartition(*p): which for p in partitions},
-                isolation_level=IsolationLevel.READ_COMMITTED,
-                request_timeout=self._timeouts.request_s,
-            )
-            return {TopicPartition(p.topic, p.partition): found.result().offset for p, found in asked.items()}
+            watermarks = self._client.get_watermark_offsets(RdPartition(*partition), timeout=self._timeouts.request_s)
+        if watermarks is None:
+            raise no_answer("Kafka does not report its offsets")
+        return watermarks
 
     def _probe(self) -> None:
         """Ask the brokers for an answer when librdkafka has reported an error, or after a while of silence."""

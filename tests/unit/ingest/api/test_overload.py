@@ -70,7 +70,7 @@ class Unacknowledged:
 
 
 def test_without_an_acknowledgement_in_time_the_answer_is_503(broker: FakeBroker) -> None:
-    client, _ = build(broker, Unacknowledged(), ingest_deadline_s=0.05)
+    client, _ = build(broker, Unacknowledged(), ingest_deadline_s=0.5)
     answer = client.post("/transactions", json=GOOD)
     assert (answer.status_code, answer.json()["error"]) == (503, "kafka_unavailable")
 
