@@ -269,5 +269,19 @@ def vectors_of_the_whole_table(
     return {t.transaction_id: row for t, row in zip(transactions, pack_rows(matrix), strict=True)}
 
 
+def frauds_reported(transactions: Sequence[TransactionReceived]) -> list[LabelReported]:
+    """*transactions* as frauds, each reported three days after it."""
+    return [
+        LabelReported(
+            transaction_id=t.transaction_id,
+            is_fraud=True,
+            occurred_at=t.occurred_at,
+            reported_at=t.occurred_at + timedelta(days=3),
+            user_id=t.user_id,
+        )
+        for t in transactions
+    ]
+
+
 def ids(transactions: Sequence[TransactionReceived]) -> list[str]:
     return [t.transaction_id for t in transactions]

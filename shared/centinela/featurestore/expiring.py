@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from abc import abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
@@ -46,9 +47,9 @@ class ExpiringReads(OnlineStore):
 
     clock: Clock = SystemClock()
 
+    @abstractmethod
     def newest_us(self, config: Any, table: Any) -> int:
         """Greatest event time ever written to the view *table*, us; 0 if none was."""
-        raise NotImplementedError
 
     def exact_times(self, config: Any, table: Any, entity_keys: list[Any], rows: Rows) -> Rows:
         """*rows* with exact event times, if the store's own reads round them."""

@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 from centinela.clock import SystemClock
+from centinela.commands.file_options import DecimalSign, Encoding, Separator
 from centinela.datasets.columns import Transactions
 from centinela.datasets.mapping import SHIPPED
 from centinela.datasets.options import FileOptions
@@ -86,17 +87,9 @@ def replay(
             help=f"{', '.join(SHIPPED)}, or the path of a mapping of your own; found by the column names if not given."
         ),
     ] = None,
-    separator: Annotated[
-        str | None,
-        typer.Option(metavar="CHAR", help="Between the columns of a CSV, or tab; recognised if not given."),
-    ] = None,
-    decimal: Annotated[
-        str | None, typer.Option(metavar="CHAR", help="Decimal sign, . or , (recognised by the first rows).")
-    ] = None,
-    encoding: Annotated[
-        str | None,
-        typer.Option(metavar="NAME", help="Of a CSV, such as cp1252. UTF-8 and UTF-16 are recognised."),
-    ] = None,
+    separator: Separator = None,
+    decimal: DecimalSign = None,
+    encoding: Encoding = None,
     rate: Annotated[str | None, typer.Option(metavar="N/s", help="Transactions a second at most.")] = None,
     speedup: Annotated[
         str | None, typer.Option(metavar="X", help="Keep the distances of event time, X times as fast.")

@@ -20,6 +20,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from centinela.clock import SystemClock
+from centinela.commands.file_options import DecimalSign, Encoding, Separator
 from centinela.datasets.mapping import SHIPPED
 from centinela.datasets.options import FileOptions
 from centinela.datasets.source import open_files
@@ -97,17 +98,9 @@ def backfill(
         str | None,
         typer.Option(help=f"{', '.join(SHIPPED)}, or the path of a mapping; found by the column names if not given."),
     ] = None,
-    separator: Annotated[
-        str | None,
-        typer.Option(metavar="CHAR", help="Between the columns of a CSV, or tab; recognised if not given."),
-    ] = None,
-    decimal: Annotated[
-        str | None, typer.Option(metavar="CHAR", help="Decimal sign, . or , (recognised by the first rows).")
-    ] = None,
-    encoding: Annotated[
-        str | None,
-        typer.Option(metavar="NAME", help="Of a CSV, such as cp1252. UTF-8 and UTF-16 are recognised."),
-    ] = None,
+    separator: Separator = None,
+    decimal: DecimalSign = None,
+    encoding: Encoding = None,
     label_delay_days: Annotated[
         float, typer.Option(min=0, max=LONGEST_DAYS, help="Days between a transaction of a file and the report on it.")
     ] = 7.0,

@@ -16,7 +16,15 @@ from centinela.kafka.port import TopicPartition
 from centinela.topics import TERMINAL_ACTIVITY, TRANSACTIONS
 from centinela_predictor.state.written_position import PositionUnknown
 from centinela_predictor.stream.deferral import StreamLimits
-from tests.support.predictor_world import START, Process, World, ids, transaction, vectors_of_the_whole_table
+from tests.support.predictor_world import (
+    START,
+    Process,
+    World,
+    frauds_reported,
+    ids,
+    transaction,
+    vectors_of_the_whole_table,
+)
 from tests.support.served_models import served
 
 GROUP = "predictor"
@@ -37,17 +45,7 @@ def traffic(count: int = 300) -> tuple[list[TransactionReceived], list[LabelRepo
         )
         for n, minute in enumerate(minutes)
     ]
-    labels = [
-        LabelReported(
-            transaction_id=t.transaction_id,
-            is_fraud=True,
-            occurred_at=t.occurred_at,
-            reported_at=t.occurred_at + timedelta(days=3),
-            user_id=t.user_id,
-        )
-        for t in transactions[::9]
-    ]
-    return transactions, labels
+    return transactions, frauds_reported(transactions[::9])
 
 
 def replays(process: Process) -> list[int]:

@@ -15,7 +15,15 @@ from centinela.features.layout import unpack_rows
 from centinela.features.snapshots.shared_store import SharedStorage
 from centinela.kafka.partitioner import partition_of
 from centinela_predictor.state.partition_store import LogChanged
-from tests.support.predictor_world import LAYOUT, START, Process, World, transaction, vectors_of_the_whole_table
+from tests.support.predictor_world import (
+    LAYOUT,
+    START,
+    Process,
+    World,
+    frauds_reported,
+    transaction,
+    vectors_of_the_whole_table,
+)
 
 N = 400
 USERS = 40
@@ -35,17 +43,7 @@ def traffic() -> tuple[list[TransactionReceived], list[LabelReported]]:
         )
         for n, minute in enumerate(minutes)
     ]
-    labels = [
-        LabelReported(
-            transaction_id=t.transaction_id,
-            is_fraud=True,
-            occurred_at=t.occurred_at,
-            reported_at=t.occurred_at + timedelta(days=3),
-            user_id=t.user_id,
-        )
-        for t in transactions[::9]
-    ]
-    return transactions, labels
+    return transactions, frauds_reported(transactions[::9])
 
 
 def served_vectors(world: World) -> dict[str, bytes]:
